@@ -1,0 +1,65 @@
+# Every target sets up what it needs; Python 3.11 to 3.13 and make are all a machine must have.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && exit; done; echo python3)
+SUPPORTED = import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("gald needs Python 3.11, 3.12 or 3.13, but %s is %d.%d; name another: make PYTHON=/path/to/python3.12" % ((sys.executable,) + sys.version_info[:2]))
+HAS_VENV = import sys; from importlib.util import find_spec as has; has("venv") and has("ensurepip") or sys.exit("gald needs the modules venv and ensurepip, which %s lacks; add them (on Debian and Ubuntu: apt install python3-venv) and repeat" % sys.executable)
+
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python
+WORKFLOWS := .github/workflows/*.yml
+
+# Slow disks and networks need more patience than uv has by default.
+export UV_HTTP_TIMEOUT ?= 300
+export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lock build clean ci
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## create .venv with everything pinned in requirements.txt, and gald itself
+
+demo: install ## train GALD on synthetic street scenes and show what it learned
+	$(BIN)/gald train experiment=demo
+
+test: lint ## check style and types, then run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: install ## check style, types, the workflow and the citation
+	$(BIN)/ruff check && $(BIN)/ruff format --check
+	$(BIN)/ty check --python $(VENV)
+	$(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+format: install ## rewrite the code in the house style
+	$(BIN)/ruff check --fix && $(BIN)/ruff format
+
+lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
+	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
+
+build: install ## build the sdist, and from it the wheel, into dist
+	$(BIN)/uv build --no-build-isolation --python $(BIN)/python
+
+clean: ## remove the environment, caches and builds; keeps runs
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	find src tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ci: test ## what continuous integration runs
+
+# .uv marks an environment that can be built upon. It is away while packages are being installed,
+# so an interrupted installation starts afresh instead of looking finished.
+$(VENV)/.uv:
+	@p=$(PYTHON); command -v $$p >/dev/null || { echo "gald needs Python 3.11, 3.12 or 3.13, but there is no $$p; install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }; $$p -c '$(SUPPORTED)' && $$p -c '$(HAS_VENV)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/.uv
+	@rm -f $@ $(VENV)/.uv
+	$(UV) --require-hashes --compile-bytecode -r requirements.txt
+	$(UV) --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.uv $@
