@@ -1,0 +1,1 @@
+"""Scenes in, uint8 batches out: datasets, joint transforms, samplers and the data modules."""

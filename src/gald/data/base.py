@@ -1,0 +1,295 @@
+"""The data module behind every dataset: batches that depend on the seed and the step alone."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from gald.data.files import SampleError
+from gald.data.sampler import EvalSampler, GlobalBatchSampler
+
+Item = dict[str, Any]
+JointTransform = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
+
+
+class Scenes(Protocol):
+    """What a dataset shows: facts, a length, and items `image` (3,H,W), `mask` (H,W), `name`."""
+
+    class_names: ClassVar[tuple[str, ...]]
+    palette: ClassVar[tuple[tuple[int, int, int], ...]]
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        ...
+
+    def __getitem__(self, index: int) -> Item:
+        """One scene, uint8, void 255."""
+        ...
+
+
+class SegmentationDataModule(pl.LightningDataModule):
+    """Serves a dataset's train, val and test scenes as uint8 batches.
+
+    A dataset's module sets `dataset_class` and writes `make_dataset`. `global_batch_size` is the
+    number of images behind one optimiser step; the per-device batch and the accumulation follow
+    from it and the number of devices (`plan_batches`).
+
+    The same seed gives bit-equal batches for any number of workers and processes, and after a
+    resume at any batch: order and augmentation are keyed by (seed, epoch, index), and the position
+    is read from the trainer when the first batch of an epoch is asked for, when Lightning has
+    restored it. The trainer needs `use_distributed_sampler=False`.
+
+    Args:
+        train_transform: joint transform of training scenes, as `TrainTransform`; null leaves them
+            as they are, then all must have one size.
+        global_batch_size: images of one optimiser step, over all devices.
+        micro_batch_size: most images a device takes at once; null takes its whole share.
+        eval_batch_size: images of one validation or test batch on one device.
+        num_workers: processes that load, for each of train, val and test.
+        seed: what order and augmentation are drawn from.
+    """
+
+    dataset_class: ClassVar[type[Scenes]]
+
+    def __init__(
+        self,
+        train_transform: JointTransform | None = None,
+        global_batch_size: int = 8,
+        micro_batch_size: int | None = None,
+        eval_batch_size: int = 1,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("global_batch_size", global_batch_size),
+            ("micro_batch_size", 1 if micro_batch_size is None else micro_batch_size),
+            ("eval_batch_size", eval_batch_size),
+        ):
+            if value < 1:
+                raise ValueError(f"data.{name} is {value}; it must be at least 1")
+        self.train_transform = train_transform
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.train_dataset: Scenes | None = None
+        self.val_dataset: Scenes | None = None
+        self.test_dataset: Scenes | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by train id."""
+        return self.dataset_class.class_names
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB colours of the classes, by train id."""
+        return self.dataset_class.palette
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, void not counted."""
+        return len(self.class_names)
+
+    def make_dataset(self, split: str) -> Scenes:
+        """Build the scenes of `train`, `val` or `test`; each dataset's module writes this."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Build the datasets a stage needs (`fit`, `validate`, `test`; None is all), once."""
+        if stage in (None, "fit") and self.train_dataset is None:
+            self.train_dataset = self.make_dataset("train")
+        if stage in (None, "fit", "validate") and self.val_dataset is None:
+            self.val_dataset = self.make_dataset("val")
+        if stage in (None, "test") and self.test_dataset is None:
+            self.test_dataset = self.make_dataset("test")
+
+    def plan_batches(self, world_size: int = 1) -> int:
+        """Derive the per-device batch, and return how many batches a device accumulates."""
+        return self._plan(world_size)[1]
+
+    def batch_sentence(self, world_size: int = 1) -> str:
+        """Say how the global batch comes about, for the log."""
+        micro, accumulate = self._plan(world_size)
+        devices = "1 device" if world_size == 1 else f"{world_size} devices"
+        images = "1 image" if micro == 1 else f"{micro} images"
+        parts = f"{devices} x {images} x {accumulate} accumulated"
+        return f"global batch {self.global_batch_size} = {parts}"
+
+    def _plan(self, world_size: int) -> tuple[int, int]:
+        share, rest = divmod(self.global_batch_size, world_size)
+        if rest or not share:
+            raise ValueError(
+                f"data.global_batch_size ({self.global_batch_size}) must be divisible by the "
+                f"number of devices ({world_size}); choose a multiple of {world_size}"
+            )
+        micro = share if self.micro_batch_size is None else min(self.micro_batch_size, share)
+        if share % micro:
+            raise ValueError(
+                f"the {share} images a device takes of each global batch must be divisible by "
+                f"data.micro_batch_size ({micro}); choose a divisor of {share}"
+            )
+        return micro, share // micro
+
+    def train_dataloader(self) -> "TrainLoader":
+        """Shuffled and augmented micro-batches, from where the trainer stands."""
+        rank, world_size = self._place()
+        micro, accumulate = self._plan(world_size)
+        if self.trainer is not None and self.trainer.accumulate_grad_batches != accumulate:
+            raise ValueError(
+                f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches} but "
+                f"{self.batch_sentence(world_size)}; set it to plan_batches({world_size})"
+            )
+        assert self.train_dataset is not None, "setup('fit') comes first"
+        sampler = GlobalBatchSampler(
+            len(self.train_dataset), self.global_batch_size, micro, self.seed, rank, world_size
+        )
+        scenes = _KeyedScenes(self.train_dataset, self.train_transform, self.seed)
+        remedy = "give data.train_transform a crop_size"
+        return TrainLoader(scenes, sampler, self._position, **self._loader_options(remedy))
+
+    def val_dataloader(self) -> DataLoader:
+        """This process's share of the validation scenes, whole and unaugmented."""
+        return self._eval_loader(self.val_dataset)
+
+    def test_dataloader(self) -> DataLoader:
+        """This process's share of the test scenes, whole and unaugmented."""
+        return self._eval_loader(self.test_dataset)
+
+    def _eval_loader(self, dataset: Scenes | None) -> DataLoader:
+        assert dataset is not None, "setup comes first"
+        rank, world_size = self._place()
+        return DataLoader(
+            dataset,  # ty: ignore[invalid-argument-type]
+            batch_size=self.eval_batch_size,
+            sampler=EvalSampler(len(dataset), rank, world_size),
+            **self._loader_options("set data.eval_batch_size=1"),
+        )
+
+    def _loader_options(self, remedy: str) -> dict[str, Any]:
+        trainer = self.trainer
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
+            "collate_fn": _Collate(remedy),
+            "worker_init_fn": _one_thread,
+            # its own, so that loading takes no number from the stream that feeds dropout
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _position(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        return (
+            loop.epoch_progress.current.processed,  # ty: ignore[missing-attribute]
+            loop.epoch_loop.batch_progress.current.ready,
+        )
+
+
+class TrainLoader(DataLoader):
+    """A loader that finds its place in training when its first batch is asked for.
+
+    Lightning makes the iterator before it has settled where a resumed run stands, and asks for the
+    first batch after. `state_dict` holds what the position means, so that a resume within an epoch
+    under other numbers is refused and not silently wrong.
+
+    Args:
+        dataset: scenes by key (epoch, index).
+        batch_sampler: which keys form a batch.
+        position: tells the epoch and the batches of it that are done.
+        options: further arguments of `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_sampler: GlobalBatchSampler,
+        position: Callable[[], tuple[int, int]],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, **options)
+        self.keys = batch_sampler
+        self.position = position
+
+    def __iter__(self) -> Iterator[Item]:  # ty: ignore[incompatible-method-override]
+        self.keys.epoch, self.keys.start = self.position()
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """The numbers under which a count of batches names certain images."""
+        keys = self.keys
+        return {
+            "seed": keys.seed,
+            "training images": keys.size,
+            "global_batch_size": keys.global_batch_size,
+            "accumulated batches": keys.accumulate,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Refuse to go on inside an epoch that was begun under other numbers."""
+        for name, now in self.state_dict().items():
+            if state[name] != now and self.position()[1] < len(self):
+                raise ValueError(
+                    f"the checkpoint lies within an epoch begun with {state[name]} {name}, "
+                    f"now it is {now}; resume with {state[name]}, or from an epoch's end"
+                )
+
+
+class _KeyedScenes(Dataset):
+    """Training scenes by (epoch, index), transformed."""
+
+    def __init__(self, scenes: Scenes, transform: JointTransform | None, seed: int) -> None:
+        self.scenes = scenes
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: tuple[int, int]) -> Item:
+        epoch, number = index
+        item = self.scenes[number]
+        if self.transform is None:
+            return item
+        image, mask = self.transform(
+            item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), (self.seed, epoch, number)
+        )
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return item | {
+            "image": torch.from_numpy(image),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask)),
+        }
+
+
+class _Collate:
+    """Stacks scenes of one size; says which sizes met and what to do otherwise."""
+
+    def __init__(self, remedy: str) -> None:
+        self.remedy = remedy
+
+    def __call__(self, items: list[Item]) -> Item:
+        sizes = sorted({tuple(item["mask"].shape) for item in items})
+        if len(sizes) > 1:
+            listed = " and ".join(f"{w}x{h}" for h, w in sizes)
+            raise SampleError(f"a batch holds scenes of {listed} pixels; {self.remedy}")
+        return {
+            "image": torch.stack([item["image"] for item in items]).contiguous(),
+            "mask": torch.stack([item["mask"] for item in items]),
+            "name": [item["name"] for item in items],
+        }
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)  # workers are the parallelism; threads in each would fight for the cores
