@@ -1,0 +1,123 @@
+"""What a stranger gets: the lock, the wheel, the targets, the workflow, the citation."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import gald
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def pins():
+    """Each pinned requirement of the lock, with the continuation lines joined."""
+    text = (ROOT / "requirements.txt").read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_lock_names_no_host_and_hashes_every_line():
+    assert "://" not in (ROOT / "requirements.txt").read_text()
+    for line in pins():
+        assert re.match(r"[A-Za-z0-9._-]+==\S+", line), line
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
+
+
+def test_lock_covers_every_declared_dependency():
+    wanted = [*PROJECT["dependencies"]]
+    for extra in PROJECT["optional-dependencies"].values():
+        wanted += extra
+    names = {normal(re.match(r"[A-Za-z0-9._-]+", line).group()) for line in wanted}
+    locked = {normal(line.split("==")[0]) for line in pins()}
+    assert names <= locked, "run make lock"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Names of the files in the sdist and in the wheel."""
+    out = tmp_path_factory.mktemp("dist")
+    build = "import sys; from hatchling import build; build.build_{0}(sys.argv[1])"
+    for kind in ("sdist", "wheel"):
+        command = [sys.executable, "-c", build.format(kind), str(out)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
+        sdist = {name.partition("/")[2] for name in archive.getnames()}
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as archive:
+        wheel = set(archive.namelist())
+    return sdist, wheel
+
+
+def tracked(folder):
+    return {
+        file.relative_to(ROOT / folder).as_posix()
+        for file in (ROOT / folder).rglob("*.yaml")
+        if "local" not in file.parts
+    }
+
+
+def test_wheel_ships_every_configuration_file_and_the_type_marker(built):
+    _, wheel = built
+    assert {"gald/conf/train.yaml", "gald/py.typed"} <= wheel
+    shipped = {n.removeprefix("gald/conf/") for n in wheel if n.startswith("gald/conf/")}
+    assert tracked("conf") <= shipped
+
+
+def test_sdist_holds_what_the_wheel_is_built_from(built):
+    sdist, _ = built
+    assert {"pyproject.toml", "LICENSE", "README.md", "src/gald/py.typed"} <= sdist
+    assert {f"conf/{name}" for name in tracked("conf")} <= sdist
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == gald.__version__ == PROJECT["version"]
+
+
+def test_citation_names_both_papers():
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    identifiers = {entry["value"] for paper in references for entry in paper["identifiers"]}
+    assert identifiers == {"arXiv:2107.13154", "arXiv:1909.07229"}
+
+
+def test_make_alone_lists_every_target_with_a_line_of_help():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
+    out = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    listed = dict(re.findall(r"^make (\S+) +(\S.*)$", out, re.MULTILINE))
+    assert set(listed) == set(phony)
+
+
+def test_an_unsupported_python_is_refused_in_one_sentence(tmp_path):
+    old = tmp_path / "python3.8"
+    # Stands for an interpreter of another version: it runs what it is given, under a false number.
+    pretend = "import sys; sys.version_info = (3, 8, 0); exec(sys.argv[1])"
+    old.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{pretend}' \"$2\"\n")
+    old.chmod(0o755)
+    command = ["make", "-f", str(ROOT / "Makefile"), f"PYTHON={old}", ".venv/.uv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("gald needs Python 3.11, 3.12 or 3.13, but")
+    assert "is 3.8; name another: make PYTHON=" in first
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_workflow_and_ci_run_only_call_make():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert sorted(commands) == ["make demo", "make test"]
+    script = (ROOT / ".ci/run").read_text().splitlines()
+    assert script[-1] == "make test"
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
