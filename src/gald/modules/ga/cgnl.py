@@ -1,0 +1,68 @@
+"""Compact generalised non-local block: global aggregation at the cost of four 1x1 convolutions."""
+
+import torch
+from torch import Tensor, nn
+
+
+class CGNL(nn.Module):
+    """Adds to every position a context that all positions of a channel group vote on.
+
+    With t, p, g the three 1x1 projections of x, split into groups: per group i the scalar
+    a_i = <p_i, g_i> over channels and positions; out = x + GN(z(a * t)), z a grouped 1x1
+    convolution.
+
+    Known limit, inherited from the reference and kept: z and the group norm use the same groups,
+    so the norm divides the scalar out again and, unless activations are tiny, only its sign acts.
+    Compare global aggregations with another module besides this one.
+
+    Paper: "Compact Generalized Non-local Network", https://arxiv.org/abs/1810.13125 (dot-product
+    kernel).
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:SpatialCGNL. Deviations, none of
+    which changes the maths: no loop over groups; everything after the projections runs in the
+    dtype of the weights even under autocast, because a sum over a whole map overflows float16;
+    channels_last works.
+
+    Args:
+        channels: width of the feature map, in and out.
+        groups: channel groups, one scalar each; must divide channels and planes.
+        planes: width of the projections; None is half of channels.
+        use_scale: whether the scalar is divided by the square root of the number of its terms.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(
+        self, channels: int, groups: int = 8, planes: int | None = None, use_scale: bool = False
+    ) -> None:
+        super().__init__()
+        planes = channels // 2 if planes is None else planes
+        for name, width in (("channels", channels), ("planes", planes)):
+            if groups < 1 or width < groups or width % groups:
+                raise ValueError(
+                    f"{name} ({width}) must be divisible by groups ({groups});"
+                    f" choose groups that divides {name}"
+                )
+        self.groups = groups
+        self.use_scale = use_scale
+        self.t = nn.Conv2d(channels, planes, 1, bias=False)
+        self.p = nn.Conv2d(channels, planes, 1, bias=False)
+        self.g = nn.Conv2d(channels, planes, 1, bias=False)
+        self.z = nn.Conv2d(planes, channels, 1, groups=groups, bias=False)
+        self.gn = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the voted context to x."""
+        # Contiguous: over channels_last maps the group norm rounds small gradients of p, g to noise.
+        t, p, g = (
+            conv(x).contiguous().unflatten(1, (self.groups, -1)).flatten(2)  # (B, G, N * C/2G)
+            for conv in (self.t, self.p, self.g)
+        )
+        with torch.autocast(x.device.type, enabled=False):
+            t, p, g = (part.to(self.z.weight.dtype) for part in (t, p, g))
+            att = (p.unsqueeze(2) @ g.unsqueeze(3)).squeeze(3)  # (B, G, 1)
+            if self.use_scale:
+                att = att / p.shape[2] ** 0.5
+            y = (att * t).unflatten(2, (-1, *x.shape[2:])).flatten(1, 2)  # (B, C/2, h, w)
+            y = self.gn(self.z(y))  # (B, C, h, w)
+        return x + y.to(x.dtype)
