@@ -1,0 +1,40 @@
+"""What a waiting person sees."""
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+
+
+def progress() -> Callback:
+    """A rich progress bar on a terminal, else one line an epoch, so that log files stay readable."""
+    return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()
+
+
+class EpochLines(Callback):
+    """Prints one line after every validation: epoch, step, loss, mIoU, time."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401, D102
+        self.start = time.monotonic()
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401, D102
+        if trainer.sanity_checking or not trainer.training:
+            return
+        seen = trainer.callback_metrics
+        shown = [f"{k} {float(seen[k]):.4f}" for k in ("train/loss", "val/miou") if k in seen]
+        print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+            f"step {trainer.global_step}",
+            *shown,
+            f"{time.monotonic() - self.start:.0f} s",
+            sep="  ",
+            flush=True,
+        )

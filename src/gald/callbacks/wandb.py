@@ -1,0 +1,76 @@
+"""A wandb logger that never needs a login and never stands in a run's way."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+
+def wandb_logger(
+    output_dir: str,
+    mode: Literal["offline", "online", "disabled"] = "offline",
+    project: str = "gald",
+    group: str | None = None,
+) -> WandbLogger:
+    """Logs to wandb: in files of the run folder unless told to go online.
+
+    The run's id follows from the folder, so a resumed run goes on as the same wandb run. Online
+    without a key, or without a network, falls back to offline with a warning instead of ending
+    or delaying the training. `wandb sync` sends an offline run later.
+
+    Args:
+        output_dir: run folder; wandb's files go to its subfolder `wandb`.
+        mode: offline, online or disabled.
+        project: wandb project.
+        group: runs of one experiment share it.
+    """
+    if mode not in ("offline", "online", "disabled"):
+        raise ValueError(
+            f"logger.wandb.mode is {mode!r}; choose offline, online or disabled "
+            "(WANDB_MODE sets it too)"
+        )
+    import wandb  # a second and a half, and only for those who log with it
+
+    if mode == "online" and not _has_key():
+        rank_zero_warn("no wandb key found, logging offline; `wandb login` stores a key")
+        mode = "offline"
+    folder = Path(output_dir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def connect(mode: Literal["offline", "online", "disabled"]) -> WandbLogger:
+        logger = WandbLogger(
+            project=project,
+            group=group,
+            name=folder.name,
+            id=hashlib.sha1(str(folder).encode()).hexdigest()[:12],
+            save_dir=str(folder),
+            offline=mode == "offline",
+            resume="allow",
+            mode=mode,
+            settings=wandb.Settings(
+                init_timeout=15, silent=True, console="off", disable_git=True, x_disable_stats=True
+            ),
+        )
+        if rank_zero_only.rank == 0:
+            run = logger.experiment
+            step = "trainer/global_step"
+            run.define_metric(step)
+            run.define_metric("val/miou", step_metric=step, summary="max")
+            run.define_metric("val/iou/*", step_metric=step)
+        return logger
+
+    try:
+        return connect(mode)
+    except (wandb.errors.CommError, wandb.errors.UsageError, TimeoutError) as error:
+        rank_zero_warn(f"wandb cannot go online ({error}); logging offline, `wandb sync` later")
+        return connect("offline")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")

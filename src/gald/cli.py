@@ -1,0 +1,59 @@
+"""The console script: `gald VERB ...`. Verbs import what they need when they are called."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+VERBS = {
+    "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
+    "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
+    "doctor": ("gald.doctor:doctor", "show versions, devices and data folders"),
+}
+USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
+    f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()
+)
+
+
+def main() -> None:
+    """Run one verb; a failure ends in one sentence on stderr and an exit code above 0."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    if verb not in VERBS:
+        fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
+    run(VERBS[verb][0], sys.argv[2:])
+
+
+def run(target: str, arguments: list[str]) -> None:
+    """Call a verb, given as MODULE:FUNCTION; GALD_TRACEBACK=1 shows where an error came from."""
+    want_traceback = os.environ.get("GALD_TRACEBACK", "") not in ("", "0")
+    # Hydra would print its own many lines; asked for the whole error it raises it to us instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        module, function = target.split(":")
+        verb = importlib.import_module(module)
+        # Lightning starts further processes of a run as `python <argv[0]> ...`.
+        sys.argv = [str(verb.__file__), *arguments]
+        entry: Callable[[], Any] = getattr(verb, function)
+        code = entry()
+    except KeyboardInterrupt:
+        fail("interrupted; `ckpt_path=last output_dir=FOLDER` goes on from the last checkpoint")
+    except Exception as error:
+        if want_traceback:
+            raise
+        from gald.errors import explain
+
+        fail(explain(error))
+    if isinstance(code, int) and not isinstance(code, bool):
+        sys.exit(code)
+
+
+def fail(sentence: str) -> None:
+    """Print one sentence to stderr and end with exit code 1."""
+    print(f"gald: {sentence}", file=sys.stderr)
+    if os.environ.get("GALD_TRACEBACK", "") in ("", "0"):
+        print("(GALD_TRACEBACK=1 shows where this happened)", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,65 @@
+"""Failures as one sentence that names the thing and the remedy."""
+
+import difflib
+import re
+
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.errors import MissingConfigException as NoSuchOption
+from omegaconf.errors import OmegaConfBaseException
+
+
+def explain(error: BaseException) -> str:
+    """Say what went wrong and what to do, in one sentence, for someone who runs the program."""
+    if isinstance(error, NoSuchOption) and error.missing_cfg_file:
+        return _no_such_option(error)
+    if isinstance(error, InstantiationException):
+        return _cannot_build(error)
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
+        return _bad_key(error)
+    text = str(error).strip() or type(error).__name__
+    if "in DataLoader worker process" in text:
+        # The worker's traceback is part of the text; its last line is the message.
+        text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
+        return text
+    if isinstance(error, HydraException):
+        return " ".join(text.split())
+    text = " ".join(text.split())
+    ours = isinstance(error, ValueError | FileNotFoundError | KeyboardInterrupt)
+    return text if ours else f"{type(error).__name__}: {text}"
+
+
+def _no_such_option(error: NoSuchOption) -> str:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = [str(o) for o in error.options or ()]
+    if not group or not options:
+        return " ".join(str(error).split())
+    return f"{group} has no option {option!r}; choose one of {', '.join(options)}"
+
+
+def _cannot_build(error: InstantiationException) -> str:
+    text = str(error)
+    key = re.search(r"full_key: (\S+)", text)
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    reason = " ".join(str(root).split())
+    if root is error:
+        reason = " ".join(text.split("full_key:")[0].split())
+    return f"{key[1]}: {reason}" if key else reason
+
+
+def _bad_key(error: ConfigCompositionException | OmegaConfBaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    full_key = getattr(cause, "full_key", None)
+    parent = getattr(cause, "parent_node", None)
+    if "is not in struct" in str(cause) and full_key and parent is not None:
+        key = str(full_key).rpartition(".")[2]
+        known = [str(k) for k in parent]
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"there is no config key {full_key}; {hint}"
+    if "MissingMandatoryValue" in type(cause).__name__:
+        return f"{full_key} must be set; add {full_key}=VALUE to the command"
+    first = str(error).splitlines()[0]
+    detail = f" ({str(cause).splitlines()[0]})" if cause is not error else ""
+    return f"{first}{detail}"

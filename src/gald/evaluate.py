@@ -1,0 +1,81 @@
+"""Judge a trained network.
+
+gald eval ckpt_path=runs/demo/2026-11-22_12-00-00 split=test
+gald eval ckpt_path=best.ckpt data=camvid data.root=FOLDER
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from gald.checkpoint import config_of, find_checkpoint, read_checkpoint
+from gald.conf_dir import CONF_DIR
+from gald.data.base import SegmentationDataModule
+from gald.results import Results, commit, score_table, versions, write_results
+from gald.train import build_task
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="eval")
+def main(cfg: DictConfig) -> float:
+    """Evaluate as the command line says; returns the split's mIoU."""
+    cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    return evaluate(cfg)[f"{cfg.split}/miou"]
+
+
+def evaluate(cfg: DictConfig) -> Results:
+    """Rebuild the network of a checkpoint, score a split, write `results.json`.
+
+    Raises:
+        ValueError: the split is unknown, or the data's classes are not the network's.
+    """
+    if cfg.split not in ("val", "test"):
+        raise ValueError(f"split is {cfg.split!r}; choose val or test")
+    path = find_checkpoint(cfg.ckpt_path)
+    content = read_checkpoint(path)
+    trained = config_of(content)
+    for part in ("data", "inference"):
+        if cfg.get(part) is not None:
+            with_root_keys = OmegaConf.create({"model": trained.model, "seed": cfg.seed})
+            with_root_keys[part] = cfg[part]
+            trained[part] = OmegaConf.to_container(with_root_keys, resolve=True)[part]
+
+    data: SegmentationDataModule = instantiate(trained.data)
+    known = list(content["gald"]["class_names"])
+    if list(data.class_names) != known:
+        raise ValueError(
+            f"the network knows {len(known)} classes ({', '.join(known)}), the data has "
+            f"{data.num_classes} ({', '.join(data.class_names)}); evaluate on data of its classes"
+        )
+    task = build_task(trained, data)
+    task.load_state_dict(content["state_dict"])
+    trainer: pl.Trainer = instantiate(cfg.trainer, logger=False)
+    judge: Any = {"val": trainer.validate, "test": trainer.test}[cfg.split]
+    (results,) = judge(task, datamodule=data, verbose=False)
+    results |= {
+        "checkpoint": str(path),
+        "images": len((data.val_dataset if cfg.split == "val" else data.test_dataset) or ()),
+        "commit": commit(),
+        **versions(),
+    }
+    console = Console(quiet=rank_zero_only.rank != 0)
+    console.print(score_table(results, data.class_names))
+    if rank_zero_only.rank == 0:
+        folder = Path(cfg.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_results(folder / "results.json", results)
+        console.print(f"results: {folder / 'results.json'}", soft_wrap=True)
+    return results
+
+
+if __name__ == "__main__":
+    from gald.cli import run
+
+    run("gald.evaluate:main", sys.argv[1:])

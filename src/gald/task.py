@@ -1,0 +1,104 @@
+"""What Lightning trains: three steps, the metric, the optimizer. No dataset, no module is known."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gald.metrics.confusion import ConfusionMatrix, scores
+from gald.models.segmentor import Segmentor
+from gald.optim import group_table, parameter_groups
+
+Batch = dict[str, Any]
+
+
+class SegmentationTask(pl.LightningModule):
+    """Trains and judges a Segmentor.
+
+    Args:
+        model: the network.
+        loss: (SegOutput, mask) -> scalar.
+        inference: (model, image) -> scores (B, K, H, W) at the image's size.
+        optimizer: factory that takes parameter groups; its keywords hold `lr` and
+            `weight_decay`.
+        scheduler: factory `(optimizer, total_steps)` of a schedule that steps every iteration.
+        class_names: names of the K classes.
+        head_lr_factor: see `gald.optim.parameter_groups`.
+        decay_norm_and_bias: see `gald.optim.parameter_groups`.
+        provenance: plain data that makes a checkpoint self-sufficient (resolved config, class
+            names, palette); saved under the key `gald`.
+    """
+
+    def __init__(
+        self,
+        model: Segmentor,
+        loss: nn.Module,
+        inference: Callable[[Segmentor, Tensor], Tensor],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., Any],
+        class_names: Sequence[str],
+        head_lr_factor: float = 1.0,
+        decay_norm_and_bias: bool = True,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.inference = inference
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.class_names = tuple(class_names)
+        self.head_lr_factor = head_lr_factor
+        self.decay_norm_and_bias = decay_norm_and_bias
+        self.provenance = provenance or {}
+        self.confusion = ConfusionMatrix(len(self.class_names))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores (B, K, H, W) at the image's size."""
+        return self.inference(self.model, image)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
+        loss = self.loss(self.model(batch["image"]), batch["mask"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        self.confusion.update(self(batch["image"]).argmax(1), batch["mask"])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:  # noqa: D102
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        # compute() adds the matrices of all processes; every process then logs the same numbers.
+        result = scores(self.confusion.compute(), self.class_names)
+        self.confusion.reset()
+        for name, value in result.items():
+            self.log(f"{split}/{name}", float(value), prog_bar=name == "miou")
+
+    def configure_optimizers(self) -> dict[str, Any]:  # noqa: D102
+        keywords = getattr(self.make_optimizer, "keywords", {})
+        groups = parameter_groups(
+            self.model,
+            keywords["lr"],
+            keywords.get("weight_decay", 0.0),
+            self.head_lr_factor,
+            self.decay_norm_and_bias,
+        )
+        rank_zero_only(Console().print)(group_table(groups))
+        optimizer = self.make_optimizer(groups)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = {"scheduler": self.make_scheduler(optimizer, steps), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        checkpoint["gald"] = self.provenance

@@ -1,0 +1,161 @@
+"""Train a network and judge it.
+
+gald train experiment=demo
+gald train data=camvid model/ga=psp model/ld=none trainer.max_epochs=3
+gald train -m model/ga=none,psp,cgnl model/ld=none,mask
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from gald.conf_dir import CONF_DIR
+from gald.data.base import SegmentationDataModule
+from gald.results import Results, commit, score_table, versions, write_results
+from gald.task import SegmentationTask
+from gald.viz.panel import ld_map, save_panel
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Train as the command line says; returns the best val/miou, which sweepers maximise."""
+    # A process that Lightning adds to this run is told its folder by Hydra, not by our key.
+    cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    return train(cfg)["val/miou"]
+
+
+def train(cfg: DictConfig) -> Results:
+    """Build, fit, judge the best checkpoint, write the run folder.
+
+    The folder holds `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
+    `metrics.csv`, `results.json` and `picture.png`.
+
+    Raises:
+        ValueError: the folder already holds a run that this one would overwrite, or a part does
+            not fit another.
+    """
+    start = time.monotonic()
+    folder = Path(cfg.output_dir)
+    ckpt_path = _resume_point(cfg.ckpt_path, folder)
+    torch.set_float32_matmul_precision("high")
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    data: SegmentationDataModule = instantiate(cfg.data)
+    task = build_task(cfg, data)
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=list(instantiate(cfg.callbacks).values()),
+        logger=list(instantiate(cfg.logger).values()),
+    )
+    trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
+    console = Console(quiet=rank_zero_only.rank != 0)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    console.print(data.batch_sentence(trainer.world_size))
+    if rank_zero_only.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(task.provenance["config"])
+
+    trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+
+    results: Results = {}
+    judges = {"val": trainer.validate, "test": trainer.test}
+    for split in ("val", "test") if cfg.test else ("val",):
+        (found,) = judges[split](
+            task, datamodule=data, ckpt_path="best", weights_only=True, verbose=False
+        )
+        results |= {k: v for k, v in found.items() if k.startswith(f"{split}/")}
+    results |= {
+        "params": sum(p.numel() for p in task.model.parameters()),
+        "seconds": round(time.monotonic() - start, 1),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seed": cfg.seed,
+        "device": str(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+        "command": " ".join(["gald train", *sys.argv[1:]]),
+        "commit": commit(),
+        **versions(),
+    }
+    if rank_zero_only.rank == 0:
+        write_results(folder / "results.json", results)
+        _save_picture(folder / "picture.png", task, data)
+        _summarise(trainer, results)
+    console.print(score_table(results, data.class_names))
+    console.print(f"picture: {folder / 'picture.png'}", soft_wrap=True)
+    return results
+
+
+def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTask:
+    """The network and all it is trained with; the data says which classes there are."""
+    provenance = {
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "class_names": list(data.class_names),
+        "palette": [list(colour) for colour in data.palette],
+    }
+    # Partial first: Hydra would take the config inside `provenance` for more parts to build.
+    return instantiate(cfg.task, _partial_=True)(
+        model=instantiate(cfg.model, num_classes=data.num_classes),
+        loss=instantiate(cfg.loss),
+        inference=instantiate(cfg.inference),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        class_names=list(data.class_names),
+        provenance=provenance,
+    )
+
+
+def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
+    if ckpt_path is None:
+        if rank_zero_only.rank == 0 and (folder / "checkpoints").exists():
+            raise ValueError(
+                f"{folder} already holds a run; add ckpt_path=last to go on with it, "
+                "or choose another output_dir"
+            )
+        return None
+    path = folder / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}; give output_dir=FOLDER of the run to go on with, "
+            "or ckpt_path=FILE"
+        )
+    return str(path)
+
+
+def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModule) -> None:
+    """Show the first scene that was judged."""
+    dataset = data.test_dataset or data.val_dataset
+    assert dataset is not None, "judging has set the data up"
+    item = dataset[0]
+    task.eval()
+    with torch.no_grad():
+        guess = task(item["image"][None].to(task.device)).argmax(1)[0]
+    affinity = ld_map(task.model, item["image"].to(task.device))
+    save_panel(path, item["image"], item["mask"], guess, affinity, data.class_names, data.palette)
+
+
+def _summarise(trainer: pl.Trainer, results: Results) -> None:
+    """Put the final numbers into wandb's summary, where its tables look."""
+    for logger in trainer.loggers:
+        if isinstance(logger, pl.loggers.WandbLogger):
+            kept = {k: v for k, v in results.items() if not k.startswith("version/")}
+            logger.experiment.summary.update({f"best/{k}": v for k, v in kept.items()})
+            logger.experiment.finish()
+            logger.finalize("success")
+
+
+if __name__ == "__main__":
+    from gald.cli import run
+
+    run("gald.train:main", sys.argv[1:])

@@ -1,0 +1,90 @@
+"""One scene at a glance: image, truth, prediction and what local distribution does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from gald.models.segmentor import Segmentor
+from gald.modules.layers import resize
+
+Palette = Sequence[tuple[int, int, int]]
+VOID_COLOUR = (0, 0, 0)
+
+
+def colourise(mask: Tensor, palette: Palette, ignore_index: int = 255) -> np.ndarray:
+    """Paint a mask (H, W) of train ids with the palette, void black: uint8 (H, W, 3)."""
+    lookup = np.tile(np.array(VOID_COLOUR, np.uint8), (ignore_index + 1, 1))
+    lookup[: len(palette)] = palette
+    return lookup[mask.cpu().numpy()]
+
+
+def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
+    """The local distribution's map, averaged over channels, at the image's size.
+
+    Args:
+        model: the network, in eval mode.
+        image: (3, H, W).
+
+    Returns:
+        (H, W), or None where the model distributes nothing.
+    """
+    affinity = getattr(model.ld, "affinity", None)
+    if affinity is None:
+        return None
+    with torch.no_grad():
+        parts = model.aggregate(image[None])
+        chosen = affinity(parts.context, parts.x).float().mean(1, keepdim=True)
+    return resize(chosen, image.shape[-2:], model.align_corners)[0, 0]
+
+
+def save_panel(
+    path: str | Path,
+    image: Tensor,
+    truth: Tensor,
+    prediction: Tensor,
+    ld: Tensor | None,
+    class_names: Sequence[str],
+    palette: Palette,
+) -> None:
+    """Write image, truth, prediction and LD map side by side, with a legend, as a picture.
+
+    Args:
+        path: file to write; its ending chooses the format.
+        image: uint8 (3, H, W).
+        truth: train ids (H, W), void 255.
+        prediction: train ids (H, W).
+        ld: (H, W) of floats, or None to leave it out.
+        class_names: K names.
+        palette: K colours.
+    """
+    views = [
+        ("image", image.permute(1, 2, 0).cpu().numpy()),
+        ("truth (void black)", colourise(truth, palette)),
+        ("prediction", colourise(prediction, palette)),
+    ]
+    columns = len(views) + (ld is not None)
+    height, width = truth.shape
+    figure = Figure(figsize=(4 * columns, 4 * height / width + 1.1), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis, (title, picture) in zip(axes, views, strict=False):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_title(title)
+    if ld is not None:
+        drawn = axes[-1].imshow(ld.cpu().numpy(), cmap="viridis")
+        axes[-1].set_title("LD map, mean over channels")
+        figure.colorbar(drawn, ax=axes[-1], shrink=0.8)
+    for axis in axes:
+        axis.set_axis_off()
+    handles = [
+        Patch(color=[c / 255 for c in colour], label=name)
+        for name, colour in zip(class_names, palette, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 11))
+    figure.savefig(path)
