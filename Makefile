@@ -6,7 +6,7 @@ HAS_VENV = import sys; from importlib.util import find_spec as has; has("venv") 
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
-UV = $(BIN)/uv pip install --quiet --python $(BIN)/python
+UV = $(BIN)/uv pip install --python $(BIN)/python
 WORKFLOWS := .github/workflows/*.yml
 
 # Slow disks and networks need more patience than uv has by default.
