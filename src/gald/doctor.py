@@ -54,7 +54,7 @@ def doctor() -> int:
     """
     report = _Report()
     # Third-party deprecations say nothing about this machine.
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), Console(stderr=True).status("importing every package"):
         warnings.simplefilter("ignore")
         _report_versions(report)
         modules = _import_packages(report)
