@@ -45,7 +45,7 @@ def block_names(prefix, ours):
 def mask_names(prefix):
     names = {}
     for step in range(3):
-        names |= block_names(f"{prefix}dconv{step + 1}", f"ld.steps.{step}")
+        names |= block_names(f"{prefix}dconv{step + 1}", f"ld.phi.{step}")
     return names
 
 

@@ -61,6 +61,13 @@ def test_two_values_train_with_batch_statistics():
     assert block.norm.num_batches_tracked == 1
 
 
+def test_norm_becomes_synchronised_with_the_same_keys():
+    block = ConvNormAct(4, 4)
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(ConvNormAct(4, 4))
+    assert isinstance(synchronised.norm, nn.SyncBatchNorm)
+    synchronised.load_state_dict(block.state_dict(), strict=True)
+
+
 @pytest.mark.parametrize(("stride", "dtype"), [(1, torch.bfloat16), (2, torch.float32)])
 def test_strided_depthwise_conv_stays_float32_under_cpu_autocast(stride, dtype):
     block = ConvNormAct(4, 4, 3, stride=stride, groups=4)

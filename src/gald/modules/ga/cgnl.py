@@ -53,7 +53,7 @@ class CGNL(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the voted context to x."""
-        # Contiguous: over channels_last maps the group norm rounds small gradients of p, g to noise.
+        # Contiguous: in channels_last the rounding error of the gradient is ten times as large.
         t, p, g = (
             conv(x).contiguous().unflatten(1, (self.groups, -1)).flatten(2)  # (B, G, N * C/2G)
             for conv in (self.t, self.p, self.g)

@@ -55,7 +55,7 @@ class Mask(nn.Module):
         self.padding = padding
         self.residuals = residuals
         self.align_corners = align_corners
-        self.steps = nn.Sequential(
+        self.phi = nn.Sequential(
             *(
                 ConvNormAct(
                     channels,
@@ -82,13 +82,13 @@ class Mask(nn.Module):
             context, x: (B, C, h, w) -> (B, C, h, w)
         """
         h, w = context.shape[-2:]
-        least = 2 ** (len(self.steps) + 1) - 1 if self.padding == 0 else 1
+        least = 2 ** (len(self.phi) + 1) - 1 if self.padding == 0 else 1
         if min(h, w) < least:
             raise ValueError(
                 f"feature map ({h}x{w}) must be at least {least}x{least} for Mask with padding=0"
-                f" and steps={len(self.steps)}; set padding=1, take fewer steps or larger images"
+                f" and steps={len(self.phi)}; set padding=1, take fewer steps or larger images"
             )
-        return torch.sigmoid(resize(self.steps(context), (h, w), self.align_corners))
+        return torch.sigmoid(resize(self.phi(context), (h, w), self.align_corners))
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Scale the context by its mask."""
