@@ -191,11 +191,10 @@ class SegmentationDataModule(pl.LightningDataModule):
     def _position(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 0
-        loop = self.trainer.fit_loop
-        return (
-            loop.epoch_progress.current.processed,  # ty: ignore[missing-attribute]
-            loop.epoch_loop.batch_progress.current.ready,
-        )
+        # Not the epochs "processed", as Lightning tells samplers: after a resume at an epoch's end
+        # under max_steps that count is one ahead.
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        return self.trainer.current_epoch, batches.current.ready
 
 
 class TrainLoader(DataLoader):
