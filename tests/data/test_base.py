@@ -1,6 +1,7 @@
 """The data module, alone and inside a real trainer."""
 
 import hashlib
+import json
 import pickle
 
 import cv2
@@ -221,10 +222,9 @@ class SaveAt(pl.Callback):
 
 
 def fit(module, recorder, tmp_path, ckpt_path=None, callbacks=(), **options):
-    defaults = {"max_epochs": 3, "accumulate_grad_batches": module.plan_batches(1)}
+    defaults = {"devices": 1, "max_epochs": 3, "accumulate_grad_batches": module.plan_batches(1)}
     trainer = pl.Trainer(
         accelerator="cpu",
-        devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -305,3 +305,41 @@ def test_a_trainer_with_another_accumulation_is_refused(tmp_path):
     module = build(micro_batch_size=4)
     with pytest.raises(ValueError, match=r"accumulate_grad_batches is 1 but global batch 8 = "):
         fit(module, Recorder(), tmp_path, accumulate_grad_batches=1)
+
+
+class Writer(Recorder):
+    """Writes which scenes its process trained and validated on, by step."""
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((f"train {self.trainer.current_epoch}", batch["name"]))
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.seen.append(("val", batch["name"]))
+
+    def on_train_end(self):
+        path = self.folder / f"{self.trainer.world_size}_{self.trainer.global_rank}.json"
+        path.write_text(json.dumps(self.seen))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_two_real_processes_train_and_validate_on_what_one_would(tmp_path):
+    for devices in (1, 2):
+        module = build(micro_batch_size=2)
+        strategy = "ddp_fork" if devices > 1 else "auto"
+        plan = module.plan_batches(devices)
+        options = {"devices": devices, "strategy": strategy, "accumulate_grad_batches": plan}
+        fit(module, Writer(folder=tmp_path), tmp_path, max_epochs=2, **options)
+
+    def names(process, stage):
+        seen = json.loads((tmp_path / f"{process}.json").read_text())
+        return [name for kind, batch in seen if kind == stage for name in batch]
+
+    for stage in ("train 0", "train 1"):
+        one, first, second = (names(process, stage) for process in ("1_0", "2_0", "2_1"))
+        assert len(one) == 24
+        for step in range(3):
+            halves = (part[4 * step : 4 * step + 4] for part in (first, second))
+            assert one[8 * step : 8 * step + 8] == [name for half in halves for name in half]
+    assert sorted(names("2_0", "val") + names("2_1", "val")) == sorted(names("1_0", "val"))
+    assert len(names("1_0", "val")) == 2 * 5

@@ -385,7 +385,7 @@ class _Painter:
     def expose(self) -> np.ndarray:
         """Turn paints into a photograph: texture, light, blur and sensor noise."""
         rng, (height, width) = self.rng, self.paints.shape
-        table = np.asarray(self.table, np.float32)[self.paints]  # (H, W, 5)
+        table = np.take(np.asarray(self.table, np.float32), self.paints, axis=0)  # (H, W, 5)
         grain = rng.standard_normal((height, width), np.float32)
         streaks = cv2.resize(
             rng.standard_normal((height, max(2, width // 12)), np.float32), (width, height)
