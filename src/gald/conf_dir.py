@@ -1,4 +1,4 @@
-"""Where the Hydra configuration lies: inside an installed wheel, else at the top of the repository."""
+"""Where the Hydra configuration lies: inside an installed wheel, else atop the repository."""
 
 from pathlib import Path
 

@@ -43,9 +43,10 @@ def evaluate(cfg: DictConfig) -> Results:
     trained = config_of(content)
     for part in ("data", "inference"):
         if cfg.get(part) is not None:
-            with_root_keys = OmegaConf.create({"model": trained.model, "seed": cfg.seed})
-            with_root_keys[part] = cfg[part]
-            trained[part] = OmegaConf.to_container(with_root_keys, resolve=True)[part]
+            # The new part may refer to the seed, and to how the trained network resizes.
+            whole = OmegaConf.create({"model": trained.model, "seed": cfg.seed, part: cfg[part]})
+            OmegaConf.resolve(whole)
+            trained[part] = whole[part]
 
     data: SegmentationDataModule = instantiate(trained.data)
     known = list(content["gald"]["class_names"])
@@ -65,13 +66,13 @@ def evaluate(cfg: DictConfig) -> Results:
         "commit": commit(),
         **versions(),
     }
-    console = Console(quiet=rank_zero_only.rank != 0)
-    console.print(score_table(results, data.class_names))
-    if rank_zero_only.rank == 0:
+    say = rank_zero_only(Console().print)
+    say(score_table(results, data.class_names))
+    if trainer.is_global_zero:
         folder = Path(cfg.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_results(folder / "results.json", results)
-        console.print(f"results: {folder / 'results.json'}", soft_wrap=True)
+        say(f"results: {folder / 'results.json'}", soft_wrap=True)
     return results
 
 

@@ -85,7 +85,7 @@ class SegmentationTask(pl.LightningModule):
         for name, value in result.items():
             self.log(f"{split}/{name}", float(value), prog_bar=name == "miou")
 
-    def configure_optimizers(self) -> dict[str, Any]:  # noqa: D102
+    def configure_optimizers(self) -> Any:  # noqa: ANN401, D102
         keywords = getattr(self.make_optimizer, "keywords", {})
         groups = parameter_groups(
             self.model,

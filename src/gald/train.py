@@ -8,7 +8,6 @@ gald train -m model/ga=none,psp,cgnl model/ld=none,mask
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytorch_lightning as pl
@@ -16,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
@@ -47,6 +47,8 @@ def train(cfg: DictConfig) -> Results:
     start = time.monotonic()
     folder = Path(cfg.output_dir)
     ckpt_path = _resume_point(cfg.ckpt_path, folder)
+    if ckpt_path is None:
+        _refuse_to_overwrite(folder)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -58,10 +60,10 @@ def train(cfg: DictConfig) -> Results:
         logger=list(instantiate(cfg.logger).values()),
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
-    console = Console(quiet=rank_zero_only.rank != 0)
-    console.print(f"run folder: {folder}", soft_wrap=True)
-    console.print(data.batch_sentence(trainer.world_size))
-    if rank_zero_only.rank == 0:
+    say = rank_zero_only(Console().print)
+    say(f"run folder: {folder}", soft_wrap=True)
+    say(data.batch_sentence(trainer.world_size))
+    if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     for logger in trainer.loggers:
@@ -88,12 +90,12 @@ def train(cfg: DictConfig) -> Results:
         "commit": commit(),
         **versions(),
     }
-    if rank_zero_only.rank == 0:
+    if trainer.is_global_zero:
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(trainer, results)
-    console.print(score_table(results, data.class_names))
-    console.print(f"picture: {folder / 'picture.png'}", soft_wrap=True)
+    say(score_table(results, data.class_names))
+    say(f"picture: {folder / 'picture.png'}", soft_wrap=True)
     return results
 
 
@@ -118,11 +120,6 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
 
 def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
     if ckpt_path is None:
-        if rank_zero_only.rank == 0 and (folder / "checkpoints").exists():
-            raise ValueError(
-                f"{folder} already holds a run; add ckpt_path=last to go on with it, "
-                "or choose another output_dir"
-            )
         return None
     path = folder / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
     if not path.is_file():
@@ -131,6 +128,15 @@ def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
             "or ckpt_path=FILE"
         )
     return str(path)
+
+
+@rank_zero_only  # further processes of a run start when the first has begun to fill the folder
+def _refuse_to_overwrite(folder: Path) -> None:
+    if (folder / "checkpoints").exists():
+        raise ValueError(
+            f"{folder} already holds a run; add ckpt_path=last to go on with it, "
+            "or choose another output_dir"
+        )
 
 
 def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModule) -> None:
@@ -148,7 +154,7 @@ def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModu
 def _summarise(trainer: pl.Trainer, results: Results) -> None:
     """Put the final numbers into wandb's summary, where its tables look."""
     for logger in trainer.loggers:
-        if isinstance(logger, pl.loggers.WandbLogger):
+        if isinstance(logger, WandbLogger):
             kept = {k: v for k, v in results.items() if not k.startswith("version/")}
             logger.experiment.summary.update({f"best/{k}": v for k, v in kept.items()})
             logger.experiment.finish()

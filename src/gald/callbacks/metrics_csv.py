@@ -38,7 +38,7 @@ class MetricsCSV(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:  # noqa: ANN401, D102
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:  # noqa: ANN401
         """The run folder's config.yaml holds them."""
 
     @rank_zero_only

@@ -33,7 +33,7 @@ class PredictionImages(Callback):
             return
         import wandb
 
-        data = trainer.datamodule  # ty: ignore[unresolved-attribute]
+        data = trainer.datamodule  # ty: ignore[missing-attribute]
         labels = dict(enumerate(data.class_names)) | {255: "void"}
         masked, painted = [], []
         for index in range(min(self.count, len(data.val_dataset))):

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 def progress() -> Callback:
-    """A rich progress bar on a terminal, else one line an epoch, so that log files stay readable."""
+    """A progress bar on a terminal, else one line an epoch: log files stay readable."""
     return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()
 
 

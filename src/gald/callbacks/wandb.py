@@ -54,12 +54,7 @@ def wandb_logger(
                 init_timeout=15, silent=True, console="off", disable_git=True, x_disable_stats=True
             ),
         )
-        if rank_zero_only.rank == 0:
-            run = logger.experiment
-            step = "trainer/global_step"
-            run.define_metric(step)
-            run.define_metric("val/miou", step_metric=step, summary="max")
-            run.define_metric("val/iou/*", step_metric=step)
+        _define_metrics(logger)
         return logger
 
     try:
@@ -67,6 +62,15 @@ def wandb_logger(
     except (wandb.errors.CommError, wandb.errors.UsageError, TimeoutError) as error:
         rank_zero_warn(f"wandb cannot go online ({error}); logging offline, `wandb sync` later")
         return connect("offline")
+
+
+@rank_zero_only
+def _define_metrics(logger: WandbLogger) -> None:
+    run = logger.experiment
+    step = "trainer/global_step"
+    run.define_metric(step)
+    run.define_metric("val/miou", step_metric=step, summary="max")
+    run.define_metric("val/iou/*", step_metric=step)
 
 
 def _has_key() -> bool:

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -41,6 +41,7 @@ class TimmBackbone(nn.Module):
         image: (B, 3, H, W) -> tuple of (B, channels[i], ~H/strides[i], ~W/strides[i])
     """
 
+    net: Any  # timm's feature extractors share attributes, not a type
     mean: Tensor
     std: Tensor
 
@@ -90,10 +91,10 @@ class TimmBackbone(nn.Module):
         return tuple(maps)
 
 
-def _create(name: str, output_stride: int | None, pretrained: bool) -> nn.Module:
+def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:  # noqa: ANN401
     """Build the feature extractor for any image size; timm spells that option per family."""
-    stride = {} if output_stride is None else {"output_stride": output_stride}
-    any_size: tuple[dict[str, bool], ...] = (
+    stride: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    any_size: tuple[dict[str, Any], ...] = (
         {"dynamic_img_size": True},
         {"strict_img_size": False},
         {},
@@ -130,7 +131,10 @@ def _cannot_dilate(name: str, wanted: int, has: int | None = None) -> str:
 
 
 def _set_dilation(
-    net: nn.Module, name: str, first_block: str, multi_grid: tuple[int, ...]
+    net: Any,  # noqa: ANN401
+    name: str,
+    first_block: str,
+    multi_grid: tuple[int, ...],
 ) -> None:
     """Give the blocks of dilated stages the dilation that the authors' networks use."""
     reductions = net.feature_info.reduction()
@@ -163,7 +167,7 @@ def _dilate(conv: nn.Conv2d, dilation: int) -> None:
         conv.padding = (side, side)
 
 
-def _stage_blocks(net: nn.Module, index: int) -> list[nn.Module]:
+def _stage_blocks(net: Any, index: int) -> list[nn.Module]:  # noqa: ANN401
     """The residual blocks between feature level `index - 1` and `index`."""
     names = net.feature_info.module_name()
     prefix, end = _split(names[index])
@@ -192,5 +196,5 @@ def _set_ceil_mode(net: nn.Module, name: str) -> None:
 def _patch_size(net: nn.Module) -> int:
     for module in net.modules():
         if type(module).__name__.startswith("PatchEmbed") and hasattr(module, "patch_size"):
-            return int(module.patch_size[0])
+            return int(module.patch_size[0])  # ty: ignore[not-subscriptable]
     return 1

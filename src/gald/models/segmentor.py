@@ -1,10 +1,11 @@
 """The wiring: backbone, neck, reduce, global aggregation, local distribution, head."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from gald.models.backbone import TimmBackbone
 from gald.modules.layers import ConvNormAct
 
 
@@ -53,8 +54,8 @@ class Segmentor(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
-        neck: Callable[..., nn.Module],
+        backbone: TimmBackbone,
+        neck: Callable[..., Any],
         ga: nn.Module,
         ld: nn.Module,
         head: Callable[..., nn.Module],
@@ -66,9 +67,11 @@ class Segmentor(nn.Module):
         super().__init__()
         self.align_corners = align_corners
         self.backbone = backbone
-        self.neck = neck(in_channels=backbone.channels, in_strides=backbone.strides)
-        seen = {"in_channels": self.neck.channels, "in_strides": self.neck.strides}
-        self.reduce = ConvNormAct(self.neck.channels[-1], channels, 3)
+        self.stride = max(backbone.strides)
+        pyramid = neck(in_channels=backbone.channels, in_strides=backbone.strides)
+        seen = {"in_channels": pyramid.channels, "in_strides": pyramid.strides}
+        self.neck: nn.Module = pyramid
+        self.reduce = ConvNormAct(pyramid.channels[-1], channels, 3)
         self.ga = ga
         self.ld = ld
         self.head = head(**seen, num_classes=num_classes)
@@ -102,7 +105,7 @@ class Segmentor(nn.Module):
 
     def _check_size(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
-        stride = max(self.backbone.strides)
+        stride = self.stride
         if min(height, width) < stride:
             raise ValueError(
                 f"image of {height}x{width} px is smaller than the backbone's stride {stride}; "

@@ -1,11 +1,13 @@
 """Layers that more than one module uses."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
     """Bring a feature map to a given height and width, bilinearly; a no-op when it has them.
 
     The result keeps the dtype of `x`, with autocast or without.
@@ -18,7 +20,8 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Ten
     Shape:
         x: (B, C, h, w) -> (B, C, *size)
     """
-    if x.shape[-2:] == size:
+    size = list(size)
+    if list(x.shape[-2:]) == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners).to(x.dtype)
 

@@ -83,8 +83,8 @@ def save_panel(
     for axis in axes:
         axis.set_axis_off()
     handles = [
-        Patch(color=[c / 255 for c in colour], label=name)
-        for name, colour in zip(class_names, palette, strict=True)
+        Patch(color=(red / 255, green / 255, blue / 255), label=name)
+        for name, (red, green, blue) in zip(class_names, palette, strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 11))
     figure.savefig(path)

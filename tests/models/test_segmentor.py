@@ -1,0 +1,128 @@
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import nn
+
+from gald.conf_dir import CONF_DIR
+from gald.models.segmentor import Segmentor
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(os.environ.get("GALD_GOLDEN", ROOT.parent / "shared" / "golden"))
+GAS = sorted(p.stem for p in (CONF_DIR / "model" / "ga").glob("*.yaml"))
+LDS = sorted(p.stem for p in (CONF_DIR / "model" / "ld").glob("*.yaml"))
+# The unpadded published mask needs 15 cells a side, so each size gives at least that many.
+BACKBONES = {
+    "resnet18": (8, "none", (121, 135)),
+    "convnext_atto": (8, "none", (121, 135)),
+    "swin_tiny_patch4_window7_224": (None, "fpn", (121, 135)),
+    "vit_small_patch14_dinov2": (None, "fpn", (211, 225)),
+}
+
+
+def build(*overrides: str, num_classes: int = 5) -> Segmentor:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", ["model.channels=16", *overrides])
+    return instantiate(cfg.model, num_classes=num_classes)
+
+
+@pytest.fixture(scope="module")
+def slots() -> dict[str, dict[str, nn.Module]]:
+    """Every GA and LD at 16 channels, under its option's name."""
+    pairs = {ga: build("model.backbone.name=test_resnet", f"model/ga={ga}").ga for ga in GAS}
+    lds = {ld: build("model.backbone.name=test_resnet", f"model/ld={ld}").ld for ld in LDS}
+    return {"ga": pairs, "ld": lds}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_pair_learns_with_every_backbone_at_an_odd_size(name, slots):
+    stride, neck, size = BACKBONES[name]
+    model = build(
+        f"model.backbone.name={name}",
+        f"model.backbone.output_stride={'null' if stride is None else stride}",
+        f"model/neck={neck}",
+    ).train()
+    image = torch.rand(1, 3, *size)
+    for ga in GAS:
+        for ld in LDS:
+            model.ga, model.ld = slots["ga"][ga], slots["ld"][ld]
+            model.zero_grad()
+            out = model(image)
+            assert out.aux is not None and out.logits.shape[:2] == (1, 5)
+            (out.logits.square().mean() + out.aux.square().mean()).backward()
+            slot = [*model.ga.parameters(), *model.ld.parameters(), *model.reduce.parameters()]
+            assert all(p.grad is not None and p.grad.isfinite().all() for p in slot), (ga, ld)
+            assert any(p.grad is not None for p in model.backbone.parameters())
+
+
+def test_official_network_has_the_authors_parameter_count():
+    model = build("experiment=gald_official", "model.channels=512", num_classes=19)
+    assert sum(p.numel() for p in model.parameters()) == 52_402_662
+
+
+def test_official_network_has_the_tensor_shapes_of_the_golden_state_dict():
+    path = GOLDEN / "reference_state_dicts.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set GALD_GOLDEN to the folder of golden outputs")
+    reference = json.loads(path.read_text())["GALD_res50"]
+    model = build("experiment=gald_official", "model.channels=512", num_classes=19)
+    ours = Counter(tuple(v.shape) for v in model.state_dict().values())
+    assert ours == Counter(tuple(shape) for shape in reference.values())
+
+
+def test_without_aux_head_the_output_type_stays_the_same():
+    model = build("model.backbone.name=test_resnet", "model/aux=none").eval()
+    out = model(torch.rand(1, 3, 64, 64))
+    assert out.aux is None and out.logits.shape[1] == 5
+
+
+def test_logits_skip_the_aux_head_and_change_nothing():
+    model = build("model.backbone.name=test_resnet").eval()
+    image = torch.rand(2, 3, 64, 81)
+    torch.testing.assert_close(model.logits(image), model(image).logits)
+
+
+def test_low_level_head_scores_at_the_stride_of_the_fine_map():
+    model = build("model/head=lowlevel").eval()
+    with torch.no_grad():
+        assert model.logits(torch.rand(1, 3, 65, 96)).shape[-2:] == (17, 24)
+
+
+def test_low_level_head_names_the_strides_it_could_use():
+    with pytest.raises(Exception, match=r"low_stride \(3\) is not among .* \(2, 4, 8, 8, 8\)"):
+        build("model/head=lowlevel", "model.head.low_stride=3")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 47), (33, 32)])
+def test_any_size_of_at_least_one_stride_works_at_batch_one(size):
+    model = build("model.backbone.output_stride=32")
+    image = torch.rand(1, 3, *size)
+    model.eval()
+    assert model(image).logits.isfinite().all()
+    if size != (32, 32):
+        model.train()
+        assert model(image).logits.isfinite().all()
+
+
+def test_image_below_one_stride_is_refused_with_both_numbers():
+    model = build("model.backbone.output_stride=32").eval()
+    with pytest.raises(ValueError, match=r"31x40 px is smaller than the backbone's stride 32"):
+        model(torch.rand(1, 3, 31, 40))
+
+
+def test_training_on_a_single_cell_is_refused_with_the_remedy():
+    model = build("model.backbone.output_stride=32").train()
+    with pytest.raises(ValueError, match=r"single cell.*raise the crop size"):
+        model(torch.rand(1, 3, 32, 32))
+
+
+def test_ga_that_changes_the_shape_is_named():
+    model = build("model.backbone.name=test_resnet").eval()
+    model.ga = nn.AvgPool2d(2)
+    with pytest.raises(ValueError, match=r"ga turned .* a GA module must keep the shape"):
+        model(torch.rand(1, 3, 64, 64))
