@@ -296,9 +296,11 @@ def test_validation_within_an_epoch_does_not_disturb_the_resume(tmp_path):
 )
 def test_a_resume_within_an_epoch_under_other_numbers_is_refused(tmp_path, change, match):
     options = {"micro_batch_size": 4}
-    fit(build(**options), Recorder(3, tmp_path), tmp_path)
-    with pytest.raises(ValueError, match=match):
-        fit(build(**(options | change)), Recorder(), tmp_path, tmp_path / "middle.ckpt")
+    save = SaveAt("on_validation_end", 0, tmp_path / "end.ckpt")
+    fit(build(**options), Recorder(3, tmp_path), tmp_path, callbacks=[save], max_epochs=1)
+    for name in ("middle.ckpt", "end.ckpt"):  # Lightning would go on within the epoch from both
+        with pytest.raises(ValueError, match=match):
+            fit(build(**(options | change)), Recorder(), tmp_path, tmp_path / name)
 
 
 def test_a_trainer_with_another_accumulation_is_refused(tmp_path):

@@ -237,12 +237,16 @@ class TrainLoader(DataLoader):
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Refuse to go on inside an epoch that was begun under other numbers."""
+        """Refuse to go on inside an epoch that was begun under other numbers.
+
+        Lightning counts an epoch as begun until its last hook, and would run a checkpoint of its
+        final validation on into the batches that other numbers add.
+        """
         for name, now in self.state_dict().items():
-            if state[name] != now and self.position()[1] < len(self):
+            if state[name] != now:
                 raise ValueError(
                     f"the checkpoint lies within an epoch begun with {state[name]} {name}, "
-                    f"now it is {now}; resume with {state[name]}, or from an epoch's end"
+                    f"now it is {now}; resume with {state[name]}, or start a new run"
                 )
 
 
