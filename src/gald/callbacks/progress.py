@@ -5,20 +5,24 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
 
-def progress() -> Callback:
+def progress() -> ProgressBar:
     """A progress bar on a terminal, else one line an epoch: log files stay readable."""
     return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()
 
 
-class EpochLines(Callback):
+class EpochLines(ProgressBar):
     """Prints one line after every validation: epoch, step, loss, mIoU, time."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.start = time.monotonic()
+
+    def disable(self) -> None:
+        """Nothing to switch off: further processes print nothing anyway."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401, D102
