@@ -39,12 +39,10 @@ def _no_such_option(error: NoSuchOption) -> str:
 def _cannot_build(error: InstantiationException) -> str:
     text = str(error)
     key = re.search(r"full_key: (\S+)", text)
-    root: BaseException = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    reason = " ".join(str(root).split())
-    if root is error:
-        reason = " ".join(text.split("full_key:")[0].split())
+    cause: BaseException = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = " ".join(str(cause).split("full_key:")[0].split())
     return f"{key[1]}: {reason}" if key else reason
 
 

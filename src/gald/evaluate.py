@@ -19,6 +19,7 @@ from rich.console import Console
 from gald.checkpoint import config_of, find_checkpoint, read_checkpoint
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
+from gald.quiet import quiet
 from gald.results import Results, commit, score_table, versions, write_results
 from gald.train import build_task
 
@@ -36,6 +37,7 @@ def evaluate(cfg: DictConfig) -> Results:
     Raises:
         ValueError: the split is unknown, or the data's classes are not the network's.
     """
+    quiet()
     if cfg.split not in ("val", "test"):
         raise ValueError(f"split is {cfg.split!r}; choose val or test")
     path = find_checkpoint(cfg.ckpt_path)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ class SegmentationTask(pl.LightningModule):
         class_names: names of the K classes.
         head_lr_factor: see `gald.optim.parameter_groups`.
         decay_norm_and_bias: see `gald.optim.parameter_groups`.
+        seed: what dropout is drawn from, together with the position in training.
         provenance: plain data that makes a checkpoint self-sufficient (resolved config, class
             names, palette); saved under the key `gald`.
     """
@@ -43,6 +46,7 @@ class SegmentationTask(pl.LightningModule):
         class_names: Sequence[str],
         head_lr_factor: float = 1.0,
         decay_norm_and_bias: bool = True,
+        seed: int = 0,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -54,12 +58,18 @@ class SegmentationTask(pl.LightningModule):
         self.class_names = tuple(class_names)
         self.head_lr_factor = head_lr_factor
         self.decay_norm_and_bias = decay_norm_and_bias
+        self.seed = seed
         self.provenance = provenance or {}
         self.confusion = ConfusionMatrix(len(self.class_names))
 
     def forward(self, image: Tensor) -> Tensor:
         """Class scores (B, K, H, W) at the image's size."""
         return self.inference(self.model, image)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Key dropout by position, so that a resumed run draws what an uninterrupted one would."""
+        key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
         loss = self.loss(self.model(batch["image"]), batch["mask"])

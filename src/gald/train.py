@@ -15,12 +15,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
+from gald.quiet import quiet
 from gald.results import Results, commit, score_table, versions, write_results
 from gald.task import SegmentationTask
 from gald.viz.panel import ld_map, save_panel
@@ -45,6 +46,7 @@ def train(cfg: DictConfig) -> Results:
             not fit another.
     """
     start = time.monotonic()
+    quiet()
     folder = Path(cfg.output_dir)
     ckpt_path = _resume_point(cfg.ckpt_path, folder)
     if ckpt_path is None:
@@ -53,6 +55,7 @@ def train(cfg: DictConfig) -> Results:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     data: SegmentationDataModule = instantiate(cfg.data)
+    data.setup("fit")  # a missing folder is told at once, before a network is built
     task = build_task(cfg, data)
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
@@ -71,11 +74,13 @@ def train(cfg: DictConfig) -> Results:
 
     trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
 
+    best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
+    loggers, trainer.loggers = trainer.loggers, []  # judging is no further row of the curves
     results: Results = {}
     judges = {"val": trainer.validate, "test": trainer.test}
     for split in ("val", "test") if cfg.test else ("val",):
         (found,) = judges[split](
-            task, datamodule=data, ckpt_path="best", weights_only=True, verbose=False
+            task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False
         )
         results |= {k: v for k, v in found.items() if k.startswith(f"{split}/")}
     results |= {
@@ -93,7 +98,7 @@ def train(cfg: DictConfig) -> Results:
     if trainer.is_global_zero:
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
-        _summarise(trainer, results)
+        _summarise(loggers, results)
     say(score_table(results, data.class_names))
     say(f"picture: {folder / 'picture.png'}", soft_wrap=True)
     return results
@@ -151,14 +156,13 @@ def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModu
     save_panel(path, item["image"], item["mask"], guess, affinity, data.class_names, data.palette)
 
 
-def _summarise(trainer: pl.Trainer, results: Results) -> None:
+def _summarise(loggers: list[Logger], results: Results) -> None:
     """Put the final numbers into wandb's summary, where its tables look."""
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             kept = {k: v for k, v in results.items() if not k.startswith("version/")}
             logger.experiment.summary.update({f"best/{k}": v for k, v in kept.items()})
             logger.experiment.finish()
-            logger.finalize("success")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 
 from gald.viz.panel import colourise
@@ -29,7 +30,8 @@ class PredictionImages(Callback):
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:  # noqa: ANN401, D102
         logger = next((x for x in trainer.loggers if isinstance(x, WandbLogger)), None)
-        if logger is None or not trainer.training or trainer.current_epoch % self.every_n_epochs:
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if logger is None or not fitting or trainer.current_epoch % self.every_n_epochs:
             return
         import wandb
 

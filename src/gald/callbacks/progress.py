@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 
 
@@ -30,7 +31,7 @@ class EpochLines(ProgressBar):
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401, D102
-        if trainer.sanity_checking or not trainer.training:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         seen = trainer.callback_metrics
         shown = [f"{k} {float(seen[k]):.4f}" for k in ("train/loss", "val/miou") if k in seen]

@@ -3,17 +3,16 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
+MODES = ("offline", "online", "disabled")
+
 
 def wandb_logger(
-    output_dir: str,
-    mode: Literal["offline", "online", "disabled"] = "offline",
-    project: str = "gald",
-    group: str | None = None,
+    output_dir: str, mode: str = "offline", project: str = "gald", group: str | None = None
 ) -> WandbLogger:
     """Logs to wandb: in files of the run folder unless told to go online.
 
@@ -26,51 +25,50 @@ def wandb_logger(
         mode: offline, online or disabled.
         project: wandb project.
         group: runs of one experiment share it.
+
+    Raises:
+        ValueError: the mode is none of the three.
     """
-    if mode not in ("offline", "online", "disabled"):
+    if mode not in MODES:
         raise ValueError(
-            f"logger.wandb.mode is {mode!r}; choose offline, online or disabled "
-            "(WANDB_MODE sets it too)"
+            f"logger.wandb.mode is {mode!r}; choose one of {', '.join(MODES)} "
+            "(the variable WANDB_MODE sets it too)"
         )
+    folder = Path(output_dir).absolute()
+    # Other processes than the first get a logger that does nothing.
+    return WandbLogger(save_dir=str(folder), experiment=_start(folder, mode, project, group))
+
+
+@rank_zero_only
+def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:  # noqa: ANN401
     import wandb  # a second and a half, and only for those who log with it
 
     if mode == "online" and not _has_key():
         rank_zero_warn("no wandb key found, logging offline; `wandb login` stores a key")
         mode = "offline"
-    folder = Path(output_dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-
-    def connect(mode: Literal["offline", "online", "disabled"]) -> WandbLogger:
-        logger = WandbLogger(
-            project=project,
-            group=group,
-            name=folder.name,
-            id=hashlib.sha1(str(folder).encode()).hexdigest()[:12],
-            save_dir=str(folder),
-            offline=mode == "offline",
-            resume="allow",
-            mode=mode,
-            settings=wandb.Settings(
-                init_timeout=15, silent=True, console="off", disable_git=True, x_disable_stats=True
-            ),
-        )
-        _define_metrics(logger)
-        return logger
-
+    settings = wandb.Settings(
+        init_timeout=15, silent=True, console="off", disable_git=True, x_disable_stats=True
+    )
+    options: dict[str, Any] = {
+        "project": project,
+        "group": group,
+        "name": folder.name,
+        "id": hashlib.sha1(str(folder).encode()).hexdigest()[:12],
+        "dir": str(folder),
+        "resume": "allow",
+        "settings": settings,
+    }
     try:
-        return connect(mode)
+        run = wandb.init(mode=mode, **options)  # ty: ignore[invalid-argument-type]
     except (wandb.errors.CommError, wandb.errors.UsageError, TimeoutError) as error:
         rank_zero_warn(f"wandb cannot go online ({error}); logging offline, `wandb sync` later")
-        return connect("offline")
-
-
-@rank_zero_only
-def _define_metrics(logger: WandbLogger) -> None:
-    run = logger.experiment
+        run = wandb.init(mode="offline", **options)
     step = "trainer/global_step"
     run.define_metric(step)
-    run.define_metric("val/miou", step_metric=step, summary="max")
-    run.define_metric("val/iou/*", step_metric=step)
+    run.define_metric("*", step_metric=step)
+    run.define_metric("val/miou", step_metric=step, summary="max,last")
+    return run
 
 
 def _has_key() -> bool:

@@ -1,0 +1,120 @@
+"""Configs are code: every key of every YAML is an argument of the signature it names."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+
+from gald.conf_dir import CONF_DIR
+
+FILES = sorted(CONF_DIR.rglob("*.yaml"))
+SOURCE = Path(__file__).parents[1] / "src" / "gald"
+# Arguments that the code hands over, because only the data or the backbone knows them.
+HANDED = {
+    "gald.models.segmentor.Segmentor": {
+        "num_classes",
+        "backbone",
+        "neck",
+        "ga",
+        "ld",
+        "head",
+        "aux",
+    },
+    "gald.task.SegmentationTask": {
+        *("model", "loss", "inference", "optimizer", "scheduler", "class_names", "provenance")
+    },
+}
+PUBLIC_FOLDERS = ("modules/ga", "modules/ld", "losses")
+
+
+def targets(node, where):
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node, where
+        for key, value in node.items():
+            yield from targets(value, f"{where}.{key}")
+
+
+def named(path):
+    return str(path.relative_to(CONF_DIR))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_key_is_an_argument_of_the_target(path):
+    content = yaml.safe_load(path.read_text()) or {}
+    for node, where in targets(content, named(path)):
+        signature = inspect.signature(get_object(node["_target_"]))
+        given = {k: None for k in node if not k.startswith("_") and k != "defaults"}
+        try:
+            bound = signature.bind_partial(**given)
+        except TypeError as error:
+            pytest.fail(f"{where}: {error}")
+        if not node.get("_partial_"):
+            required = {
+                n
+                for n, p in signature.parameters.items()
+                if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            }
+            handed = HANDED.get(node["_target_"], set())
+            inherits = {"defaults"} & set(content)
+            assert inherits or required <= set(bound.arguments) | handed, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_config_begins_with_a_comment_that_says_what_it_is(path):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ") and len(lines[0]) > 12
+
+
+def test_every_public_class_has_a_config():
+    mentioned = {
+        node["_target_"].rpartition(".")[2]
+        for path in FILES
+        for node, _ in targets(yaml.safe_load(path.read_text()) or {}, "")
+    }
+    for folder in PUBLIC_FOLDERS:
+        for path in sorted((SOURCE / folder).glob("*.py")):
+            for item in ast.parse(path.read_text()).body:
+                if isinstance(item, ast.ClassDef) and not item.name.startswith("_"):
+                    assert item.name in mentioned, f"{path.name}: {item.name}"
+
+
+def options(group):
+    return sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"{group}={option}"
+        for group in ("data", "loss", "optimizer", "scheduler", "inference", "callbacks", "logger")
+        for option in options(group)
+    ]
+    + [f"model/{g}={o}" for g in ("neck", "head", "aux", "backbone") for o in options(f"model/{g}")]
+    + [f"experiment={option}" for option in options("experiment")],
+)
+def test_every_option_composes_and_its_interpolations_resolve(override, tmp_path):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [override, f"output_dir={tmp_path}"], return_hydra_config=False)
+    from omegaconf import OmegaConf
+
+    OmegaConf.resolve(cfg)
+
+
+@pytest.mark.parametrize("group", ["loss", "inference"])
+def test_options_build(group):
+    for option in options(group):
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = compose("train", [f"{group}={option}"])
+        instantiate(cfg[group])
+
+
+def test_all_trainers_leave_sampling_to_the_data_module():
+    # Lightning's own sampler would pad validation and judge some images twice.
+    for option in options("trainer"):
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            assert compose("train", [f"trainer={option}"]).trainer.use_distributed_sampler is False

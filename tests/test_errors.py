@@ -1,0 +1,59 @@
+"""Whatever the user gets wrong ends in one sentence and an exit code that is not 0."""
+
+import sys
+
+import pytest
+
+from gald import cli
+
+
+def complain(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["gald", *arguments])
+    monkeypatch.delenv("GALD_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code not in (0, None)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    (sentence,) = [line for line in error.splitlines() if line.startswith("gald: ")]
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model/ga=pps"], "model/ga has no option 'pps'; choose one of aspp, cgnl"),
+        (["model.ga.grups=4"], "no config key model.ga.grups; did you mean groups?"),
+        (["trainer.max_epoch=4"], "did you mean max_epochs?"),
+        (["model.ga.groups=7"], "channels (128) must be divisible by groups (7)"),
+        (["model.backbone.name=resnet81"], "did you mean"),
+        (["model.backbone.weights=nowhere.pth"], "backbone weights not found at nowhere.pth"),
+        (["data=camvid", "data.root=no/such/folder"], "no/such/folder"),
+        (["data.global_batch_size=0"], "data.global_batch_size"),
+        (["data.global_batch_size=9999"], "9999"),
+        (["ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+        (["logger.wandb.mode=onlin"], "choose one of offline, online, disabled"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_train_names_the_thing_and_the_remedy(arguments, said, capsys, monkeypatch, tmp_path):
+    arguments = [*arguments, f"output_dir={tmp_path}"]
+    assert said in complain(capsys, monkeypatch, "train", *arguments)
+
+
+def test_unknown_verb_lists_the_verbs(capsys, monkeypatch):
+    assert "choose one of train, eval, doctor" in complain(capsys, monkeypatch, "trian")
+
+
+def test_eval_without_a_checkpoint_says_which_key_to_set(capsys, monkeypatch, tmp_path):
+    sentence = complain(capsys, monkeypatch, "eval", f"output_dir={tmp_path}")
+    assert "ckpt_path" in sentence and "ckpt_path=VALUE" in sentence
+
+
+def test_help_lists_every_verb(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gald", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in cli.VERBS)

@@ -1,0 +1,229 @@
+"""The console script from end to end, on scenes small enough for a second a run."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import gald
+from gald import cli
+from gald.checkpoint import read_checkpoint
+
+TINY = [
+    "data=synthetic",
+    "data.size=[48,64]",
+    "data.train_transform.crop_size=[48,64]",
+    "data.train_count=12",
+    "data.val_count=5",
+    "data.test_count=3",
+    "data.global_batch_size=4",
+    "data.num_workers=0",
+    "model.channels=16",
+    "model.backbone.name=test_resnet",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+    "logger=csv",
+]
+
+
+@pytest.fixture
+def gald_cli(monkeypatch):
+    """Runs `gald ARGUMENTS` in this process; an error is raised, not worded."""
+
+    def call(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["gald", *arguments])
+        monkeypatch.setenv("GALD_TRACEBACK", "1")
+        cli.main()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One finished run: its folder."""
+    folder = tmp_path_factory.mktemp("run") / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gald", "train", *TINY, f"output_dir={folder}"])
+        patch.setenv("GALD_TRACEBACK", "1")
+        cli.main()
+    return folder
+
+
+def weights(folder, name="last"):
+    return read_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["state_dict"]
+
+
+def table(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal_weights(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_run_folder_holds_everything_that_a_reader_needs(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.csv", "results.json", "picture.png"} <= names
+    results = json.loads((run / "results.json").read_text())
+    expected = {"val/miou", "test/miou", "val/iou/road", "params", "seconds", "seed", "commit"}
+    assert expected | {"version/torch"} <= results.keys()
+    assert 0 <= results["val/miou"] <= 1
+    assert "${" not in (run / "config.yaml").read_text()
+    assert (run / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_table_has_losses_and_scores_by_step(run):
+    rows = table(run)
+    scored = [row for row in rows if row["val/miou"]]
+    assert {row["step"] for row in scored} >= {"2", "5"}  # the last steps of both epochs
+    assert "val/iou/pole" in rows[0] and "train/loss" in rows[0]
+    results = json.loads((run / "results.json").read_text())
+    best = max(float(row["val/miou"]) for row in scored)
+    assert results["val/miou"] == pytest.approx(best)
+
+
+def test_loaded_network_predicts_without_the_training_code(run):
+    model = gald.load(run)
+    assert not model.training
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 50, 70, dtype=torch.uint8)).logits.shape[1] == 10
+
+
+def test_evaluation_repeats_the_scores_of_training(run, gald_cli, tmp_path):
+    gald_cli("eval", f"ckpt_path={run}", "split=test", f"output_dir={tmp_path}")
+    trained = json.loads((run / "results.json").read_text())
+    judged = json.loads((tmp_path / "results.json").read_text())
+    assert judged["test/miou"] == trained["test/miou"]
+    assert judged["images"] == 3
+
+
+def test_evaluation_refuses_data_of_other_classes(run, gald_cli, tmp_path):
+    with pytest.raises(ValueError, match=r"knows 10 classes .* the data has 11"):
+        gald_cli("eval", f"ckpt_path={run}", "data=camvid", f"output_dir={tmp_path}")
+
+
+def test_same_seed_trains_the_same_network_whatever_the_workers(run, gald_cli, tmp_path):
+    gald_cli("train", *TINY, "data.num_workers=2", f"output_dir={tmp_path / 'b'}")
+    assert_equal_weights(weights(run), weights(tmp_path / "b"))
+
+
+def test_another_seed_trains_another_network(run, gald_cli, tmp_path):
+    gald_cli("train", *TINY, "seed=1", f"output_dir={tmp_path / 'b'}")
+    key = "model.reduce.conv.weight"
+    assert not torch.equal(weights(run)[key], weights(tmp_path / "b")[key])
+
+
+def test_interrupted_run_resumes_to_the_same_weights_and_one_metrics_table(
+    run, gald_cli, tmp_path, monkeypatch
+):
+    folder = tmp_path / "b"
+    with monkeypatch.context() as patch:
+        from gald.task import SegmentationTask
+
+        def stop(self, *_):
+            if self.trainer.current_epoch == 1:
+                raise RuntimeError("power cut")
+
+        patch.setattr(SegmentationTask, "on_train_epoch_start", stop)
+        with pytest.raises(RuntimeError, match="power cut"):
+            gald_cli("train", *TINY, f"output_dir={folder}")
+    before = table(folder)
+    gald_cli("train", *TINY, f"output_dir={folder}", "ckpt_path=last")
+    assert_equal_weights(weights(run), weights(folder))
+    after = table(folder)
+    assert [row["step"] for row in after[: len(before)]] == [row["step"] for row in before]
+    assert len(after) > len(before)
+
+
+def test_finished_run_is_not_overwritten(run, gald_cli):
+    with pytest.raises(ValueError, match=r"already holds a run; add ckpt_path=last"):
+        gald_cli("train", *TINY, f"output_dir={run}")
+
+
+def test_resume_without_a_checkpoint_says_what_to_give(gald_cli, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"give output_dir=FOLDER of the run"):
+        gald_cli("train", *TINY, f"output_dir={tmp_path}", "ckpt_path=last")
+
+
+def test_damaged_checkpoint_is_named(run, gald_cli, tmp_path):
+    whole = (run / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.ckpt cannot be read as a checkpoint"):
+        gald_cli("eval", f"ckpt_path={tmp_path / 'cut.ckpt'}", f"output_dir={tmp_path}")
+
+
+def test_moving_average_is_what_is_judged_and_saved(run, gald_cli, tmp_path):
+    gald_cli(
+        "train",
+        *TINY,
+        "callbacks=[checkpoint,progress,ema]",
+        "callbacks.ema.update_starting_at_step=0",
+        "callbacks.ema.decay=0.5",
+        f"output_dir={tmp_path / 'b'}",
+    )
+    content = read_checkpoint(tmp_path / "b" / "checkpoints" / "last.ckpt")
+    key = "model.reduce.conv.weight"
+    assert not torch.equal(content["state_dict"][key], weights(run)[key])
+    assert torch.equal(content["current_model_state"][key], weights(run)[key])
+
+
+def test_accumulation_and_amp_train(gald_cli, tmp_path):
+    gald_cli(
+        "train",
+        *TINY,
+        "data.micro_batch_size=2",
+        "trainer.precision=bf16-mixed",
+        "loss=ohem",
+        "optimizer=adamw",
+        "scheduler=cosine",
+        f"output_dir={tmp_path / 'b'}",
+    )
+    results = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert results["steps"] == 6  # 2 epochs of 12 images at a global batch of 4
+
+
+def test_wandb_logs_offline_with_masks_and_best_score(gald_cli, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    folder = tmp_path / "b"
+    gald_cli("train", *TINY, "logger=[csv,wandb]", "trainer.max_epochs=1", f"output_dir={folder}")
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    media = offline / "files" / "media" / "images"
+    assert len(list((media / "mask").rglob("*.mask.png"))) > 0
+    assert len(list(media.rglob("panels*.png"))) == 4
+    record = next(offline.glob("*.wandb")).read_bytes()
+    assert b"best/val/miou" in record
+
+
+def test_wandb_online_without_a_key_falls_back_to_offline(tmp_path, monkeypatch):
+    from gald.callbacks.wandb import wandb_logger
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.warns(UserWarning, match="logging offline"):
+        logger = wandb_logger(str(tmp_path), mode="online")
+    logger.experiment.finish()
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+def test_two_processes_judge_exactly_what_one_does(run, tmp_path):
+    """Five scenes over two processes: a padding sampler would judge one of them twice."""
+    command = [sys.executable, "-m", "gald.evaluate", f"ckpt_path={run}", "trainer=ddp_cpu"]
+    subprocess.run(
+        [*command, f"output_dir={tmp_path}"],
+        check=True,
+        timeout=300,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    trained = json.loads((run / "results.json").read_text())
+    judged = json.loads((tmp_path / "results.json").read_text())
+    for key in (k for k in trained if k.startswith("val/")):
+        assert judged[key] == trained[key], key
