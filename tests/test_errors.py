@@ -1,7 +1,9 @@
 """Whatever the user gets wrong ends in one sentence and an exit code that is not 0."""
 
 import sys
+from pathlib import Path
 
+import cv2
 import pytest
 
 from gald import cli
@@ -57,3 +59,46 @@ def test_help_lists_every_verb(capsys, monkeypatch):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert all(verb in out for verb in cli.VERBS)
+
+
+TINY = [
+    "data=camvid",
+    "data.train_transform.crop_size=[24,32]",
+    "data.global_batch_size=7",
+    "model.backbone.name=test_resnet",
+    "model.channels=16",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "logger=csv",
+]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def relabel(path):
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    mask[0, 0] = 77
+    cv2.imwrite(str(path), mask)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("spoil", "file", "said"),
+    [
+        (relabel, "trainannot/train_03.png", "77"),
+        (cut, "train/train_03.png", "truncated"),
+        (Path.unlink, "trainannot/train_03.png", "train_03"),
+    ],
+    ids=["unknown label", "truncated image", "image without a mask"],
+)
+def test_bad_file_is_named_by_training(
+    spoil, file, said, workers, camvid, capsys, monkeypatch, tmp_path
+):
+    spoil(camvid / file)
+    arguments = [f"data.root={camvid}", f"data.num_workers={workers}"]
+    sentence = complain(
+        capsys, monkeypatch, "train", *TINY, *arguments, f"output_dir={tmp_path / 'run'}"
+    )
+    assert said in sentence and file.split("/")[1].split(".")[0] in sentence

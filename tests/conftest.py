@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""The README's commands work as they stand there."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from gald import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+GALD = [line for line in LINES if line.startswith("gald ")]
+# The same commands on a few small scenes and with a network that is built in no time.
+SMALL = [
+    "model.backbone.name=test_resnet",
+    "model.backbone.weights=null",
+    "model.channels=16",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=1",
+    "+trainer.limit_val_batches=1",
+    "+trainer.limit_test_batches=1",
+    "scheduler.warmup_steps=0",
+    "data.num_workers=0",
+]
+
+
+def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GALD_TRACEBACK", "1")
+    assert len(GALD) >= 8
+    for line in GALD:
+        arguments = shlex.split(line.replace("/path/to/CamVid", str(camvid)))[1:]
+        if arguments[0] == "train" and "ckpt_path=last" in arguments:
+            arguments += [*SMALL, "trainer.max_epochs=2"]
+        elif arguments[0] == "train":
+            arguments += SMALL
+            if "camvid" in line:
+                small_crops = ["data.train_transform.crop_size=[24,32]", "model.head.low_stride=4"]
+                arguments += [*small_crops, "data.global_batch_size=2"]
+        monkeypatch.setattr(sys, "argv", ["gald", *arguments])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            assert stop.code == 0, line
+    assert (tmp_path / "runs" / "mine" / "results.json").exists()
+    cells = list((tmp_path / "runs" / "my_ablation").rglob("results.json"))
+    assert len(cells) == 4
+
+
+def test_make_targets_of_the_readme_exist():
+    named = {line.split()[1] for line in LINES if line.startswith("make ")}
+    makefile = (ROOT / "Makefile").read_text()
+    assert named >= {"demo", "test"}
+    assert all(re.search(rf"^{target}:.*## ", makefile, flags=re.MULTILINE) for target in named)
+
+
+@pytest.mark.parametrize("group", ["model/ga", "model/ld", "model/backbone", "data", "experiment"])
+def test_readme_lists_every_option(group):
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{group}`"))
+    assert set(re.findall(r"`(\w+)`", row)) >= {
+        p.stem for p in (ROOT / "conf" / group).glob("*.yaml")
+    }
+
+
+def test_paths_that_the_readme_names_exist():
+    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_readme_stays_short():
+    assert len(README.splitlines()) < 230
