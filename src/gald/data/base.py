@@ -1,5 +1,6 @@
 """The data module behind every dataset: batches that depend on the seed and the step alone."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
@@ -31,7 +32,7 @@ class Scenes(Protocol):
         ...
 
 
-class SegmentationDataModule(pl.LightningDataModule):
+class SegmentationDataModule(pl.LightningDataModule, ABC):
     """Serves a dataset's train, val and test scenes as uint8 batches.
 
     A dataset's module sets `dataset_class` and writes `make_dataset`. `global_batch_size` is the
@@ -97,9 +98,9 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Number of classes, void not counted."""
         return len(self.class_names)
 
+    @abstractmethod
     def make_dataset(self, split: str) -> Scenes:
         """Build the scenes of `train`, `val` or `test`; each dataset's module writes this."""
-        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Build the datasets a stage needs (`fit`, `validate`, `test`; None is all), once."""
