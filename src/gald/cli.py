@@ -24,6 +24,8 @@ def main() -> None:
         sys.exit(0 if len(sys.argv) > 1 else 2)
     if verb not in VERBS:
         fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
+    if verb == "doctor" and len(sys.argv) > 2:
+        fail(f"doctor takes no options, but got {' '.join(sys.argv[2:])}; run it alone")
     run(VERBS[verb][0], sys.argv[2:])
 
 

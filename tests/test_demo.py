@@ -1,0 +1,38 @@
+"""What `make demo` promises."""
+
+import json
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from gald import cli
+from gald.conf_dir import CONF_DIR
+from gald.metrics.confusion import ConfusionMatrix, iou
+from gald.train import build_task
+
+
+def test_untrained_demo_network_knows_nothing():
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", ["experiment=demo", "output_dir=unused", "data.num_workers=0"])
+    torch.manual_seed(0)
+    data = instantiate(cfg.data)
+    data.setup("validate")
+    task = build_task(cfg, data).eval()
+    confusion = ConfusionMatrix(data.num_classes)
+    with torch.no_grad():
+        for index in range(0, len(data.val_dataset), 4):  # a quarter of the scenes will do
+            item = data.val_dataset[index]
+            confusion.update(task(item["image"][None]).argmax(1), item["mask"][None])
+    assert float(iou(confusion.compute()).nanmean()) < 0.15
+
+
+@pytest.mark.slow
+def test_demo_learns_the_streets(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["gald", "train", "experiment=demo", f"output_dir={tmp_path}"])
+    monkeypatch.setenv("GALD_TRACEBACK", "1")
+    cli.main()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["val/miou"] >= 0.60
