@@ -61,8 +61,8 @@ def evaluate(cfg: DictConfig) -> Results:
     task.load_state_dict(content["state_dict"])
     trainer: pl.Trainer = instantiate(cfg.trainer, logger=False)
     judge: Any = {"val": trainer.validate, "test": trainer.test}[cfg.split]
-    (results,) = judge(task, datamodule=data, verbose=False)
-    results |= {
+    judge(task, datamodule=data, verbose=False)
+    results: Results = task.scores | {
         "checkpoint": str(path),
         "images": len((data.val_dataset if cfg.split == "val" else data.test_dataset) or ()),
         "commit": commit(),

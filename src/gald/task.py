@@ -61,6 +61,8 @@ class SegmentationTask(pl.LightningModule):
         self.seed = seed
         self.provenance = provenance or {}
         self.confusion = ConfusionMatrix(len(self.class_names))
+        # What was last logged, in double precision: Lightning's own copies are rounded to single.
+        self.scores: dict[str, float] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         """Class scores (B, K, H, W) at the image's size."""
@@ -92,8 +94,9 @@ class SegmentationTask(pl.LightningModule):
         # compute() adds the matrices of all processes; every process then logs the same numbers.
         result = scores(self.confusion.compute(), self.class_names)
         self.confusion.reset()
-        for name, value in result.items():
-            self.log(f"{split}/{name}", float(value), prog_bar=name == "miou")
+        self.scores = {f"{split}/{name}": value for name, value in result.items()}
+        for name, value in self.scores.items():
+            self.log(name, float(value), prog_bar=name.endswith("/miou"))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401, D102
         keywords = getattr(self.make_optimizer, "keywords", {})

@@ -79,10 +79,8 @@ def train(cfg: DictConfig) -> Results:
     results: Results = {}
     judges = {"val": trainer.validate, "test": trainer.test}
     for split in ("val", "test") if cfg.test else ("val",):
-        (found,) = judges[split](
-            task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False
-        )
-        results |= {k: v for k, v in found.items() if k.startswith(f"{split}/")}
+        judges[split](task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+        results |= task.scores
     results |= {
         "params": sum(p.numel() for p in task.model.parameters()),
         "seconds": round(time.monotonic() - start, 1),
