@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -51,10 +52,9 @@ class PredictionImages(Callback):
             }
             masked.append(wandb.Image(picture, masks=masks, caption=item["name"]))
             stack = [picture, *(colourise(layer, data.palette) for layer in layers.values())]
-            sheet = torch.cat([torch.from_numpy(part) for part in stack], dim=1).numpy()
             caption = f"{item['name']}: image, truth, prediction"
-            painted.append(wandb.Image(sheet, caption=caption))
-        # Without a step of its own wandb counts this as one more step, out of order.
+            painted.append(wandb.Image(np.concatenate(stack, axis=1), caption=caption))
+        # wandb plots against this key, not against its own count of calls.
         logger.experiment.log(
             {
                 "val/masks": masked,
