@@ -16,8 +16,9 @@ def complain(capsys, monkeypatch, *arguments):
         cli.main()
     assert stop.value.code not in (0, None)
     error = capsys.readouterr().err
-    assert "Traceback" not in error
-    (sentence,) = [line for line in error.splitlines() if line.startswith("gald: ")]
+    sentence, hint = error.splitlines()[-2:]
+    assert "Traceback" not in error and "Error executing job" not in error
+    assert sentence.startswith("gald: ") and "GALD_TRACEBACK=1" in hint
     return sentence
 
 

@@ -1,10 +1,13 @@
 """The console script: `gald VERB ...`. Verbs import what they need when they are called."""
 
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
@@ -30,32 +33,51 @@ def main() -> None:
 
 
 def run(target: str, arguments: list[str]) -> None:
-    """Call a verb, given as MODULE:FUNCTION; GALD_TRACEBACK=1 shows where an error came from."""
-    want_traceback = os.environ.get("GALD_TRACEBACK", "") not in ("", "0")
+    """Call a verb, given as MODULE:FUNCTION, with the rest of the command line."""
     # Hydra would print its own many lines; asked for the whole error it raises it to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        module, function = target.split(":")
-        verb = importlib.import_module(module)
-        # Lightning starts further processes of a run as `python <argv[0]> ...`.
-        sys.argv = [str(verb.__file__), *arguments]
-        entry: Callable[[], Any] = getattr(verb, function)
-        code = entry()
-    except KeyboardInterrupt:
-        fail("interrupted; `ckpt_path=last output_dir=FOLDER` goes on from the last checkpoint")
-    except Exception as error:
-        if want_traceback:
-            raise
-        from gald.errors import explain
-
-        fail(explain(error))
+    code = one_sentence(_call)(target, arguments)
     if isinstance(code, int) and not isinstance(code, bool):
         sys.exit(code)
 
 
-def fail(sentence: str) -> None:
+def _call(target: str, arguments: list[str]) -> Any:  # noqa: ANN401
+    module, function = target.split(":")
+    verb = importlib.import_module(module)
+    # Lightning starts further processes of a run as `python <argv[0]> ...`.
+    sys.argv = [str(verb.__file__), *arguments]
+    return getattr(verb, function)()
+
+
+def one_sentence(function: Callable[..., T]) -> Callable[..., T]:
+    """Make a function end the program with one sentence where it would raise.
+
+    A Hydra job needs it too: what it raises, Hydra announces with a line of its own.
+    """
+
+    @functools.wraps(function)
+    def worded(*arguments: Any) -> T:  # noqa: ANN401
+        try:
+            return function(*arguments)
+        except KeyboardInterrupt:
+            fail("interrupted; `ckpt_path=last output_dir=FOLDER` goes on from the last checkpoint")
+        except Exception as error:
+            if _wants_traceback():
+                raise
+            from gald.errors import explain
+
+            fail(explain(error))
+
+    return worded
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("GALD_TRACEBACK", "") not in ("", "0")
+
+
+def fail(sentence: str) -> NoReturn:
     """Print one sentence to stderr and end with exit code 1."""
     print(f"gald: {sentence}", file=sys.stderr)
-    if os.environ.get("GALD_TRACEBACK", "") in ("", "0"):
+    if not _wants_traceback():
         print("(GALD_TRACEBACK=1 shows where this happened)", file=sys.stderr)
     sys.exit(1)

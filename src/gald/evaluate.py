@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from gald.checkpoint import config_of, find_checkpoint, read_checkpoint
+from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
 from gald.quiet import quiet
@@ -25,6 +26,7 @@ from gald.train import build_task
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="eval")
+@one_sentence
 def main(cfg: DictConfig) -> float:
     """Evaluate as the command line says; returns the split's mIoU."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
@@ -79,6 +81,4 @@ def evaluate(cfg: DictConfig) -> Results:
 
 
 if __name__ == "__main__":
-    from gald.cli import run
-
     run("gald.evaluate:main", sys.argv[1:])

@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
 from gald.quiet import quiet
@@ -28,6 +29,7 @@ from gald.viz.panel import ld_map, save_panel
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+@one_sentence
 def main(cfg: DictConfig) -> float:
     """Train as the command line says; returns the best val/miou, which sweepers maximise."""
     # A process that Lightning adds to this run is told its folder by Hydra, not by our key.
@@ -164,6 +166,4 @@ def _summarise(loggers: list[Logger], results: Results) -> None:
 
 
 if __name__ == "__main__":
-    from gald.cli import run
-
     run("gald.train:main", sys.argv[1:])
