@@ -151,3 +151,10 @@ def test_packaged_weights_fill_the_backbone_as_an_order_wise_copy_does():
     assert len(ours) > 250
     for a, b in zip(ours, source, strict=False):
         torch.testing.assert_close(a, b)
+
+
+def test_unreachable_hub_is_told_what_else_there_is(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"test_resnet\.r160_in1k .* package:NAME or null"):
+        TimmBackbone("test_resnet.r160_in1k", weights="timm")

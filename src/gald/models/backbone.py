@@ -109,6 +109,11 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:  # n
                 if output_stride is not None and "output_stride" in str(error):
                     raise ValueError(_cannot_dilate(name, output_stride)) from error
                 raise
+        except OSError as error:
+            raise FileNotFoundError(
+                f"the weights of {name} cannot be fetched from timm's hub; set "
+                "model.backbone.weights to a file, package:NAME or null, or connect to the network"
+            ) from error
         except AssertionError as error:
             if output_stride is None:
                 raise
