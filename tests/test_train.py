@@ -213,6 +213,15 @@ def test_wandb_online_without_a_key_falls_back_to_offline(tmp_path, monkeypatch)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
+def test_run_that_failed_does_not_swallow_the_next_one(tmp_path):
+    from gald.callbacks.wandb import wandb_logger
+
+    first, second = (wandb_logger(str(tmp_path / name)).experiment for name in "ab")
+    second.finish()
+    assert first.id != second.id
+    assert list((tmp_path / "b" / "wandb").glob("offline-run-*"))
+
+
 def test_two_processes_judge_exactly_what_one_does(run, tmp_path):
     """Five scenes over two processes: a padding sampler would judge one of them twice."""
     command = [sys.executable, "-m", "gald.evaluate", f"ckpt_path={run}", "trainer=ddp_cpu"]

@@ -57,6 +57,8 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:  # 
         "id": hashlib.sha1(str(folder).encode()).hexdigest()[:12],
         "dir": str(folder),
         "resume": "allow",
+        # A run that failed is still open in this process: without this it would take our numbers.
+        "reinit": "finish_previous",
         "settings": settings,
     }
     try:
