@@ -36,3 +36,23 @@ def test_demo_learns_the_streets(monkeypatch, tmp_path):
     cli.main()
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["val/miou"] >= 0.60
+
+
+@pytest.mark.slow
+def test_backbone_that_sees_little_does_worse_without_context(monkeypatch, tmp_path):
+    """Water and vegetation look the same; only the sky, far away, tells which it is."""
+    monkeypatch.setenv("GALD_TRACEBACK", "1")
+    water = {}
+    for ga in ("none", "psp"):
+        arguments = [
+            *("data=synthetic", "data.num_workers=0", f"model/ga={ga}", "model/ld=none"),
+            *("model/aux=none", "model.channels=48", "model.backbone.name=test_resnet"),
+            *("model.backbone.output_stride=null", "model.backbone.levels=[0,1,2]"),
+            *("optimizer=adamw", "optimizer.lr=3e-3", "scheduler=cosine", "logger=csv"),
+            *("trainer.max_epochs=16", "trainer.check_val_every_n_epoch=8", "test=false"),
+        ]
+        folder = tmp_path / ga
+        monkeypatch.setattr(sys, "argv", ["gald", "train", *arguments, f"output_dir={folder}"])
+        cli.main()
+        water[ga] = json.loads((folder / "results.json").read_text())["val/iou/water"]
+    assert water["psp"] > water["none"] + 0.1

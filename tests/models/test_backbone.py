@@ -158,3 +158,11 @@ def test_unreachable_hub_is_told_what_else_there_is(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"test_resnet\.r160_in1k .* package:NAME or null"):
         TimmBackbone("test_resnet.r160_in1k", weights="timm")
+
+
+def test_levels_leave_the_deep_stages_out():
+    backbone = TimmBackbone("resnet18", levels=[0, 1, 2])
+    assert backbone.strides == (2, 4, 8) and backbone.channels == (64, 64, 128)
+    assert "layer4" not in backbone.net
+    with pytest.raises(ValueError, match=r"levels \(\[0, 2\]\) must be consecutive"):
+        TimmBackbone("resnet18", levels=[0, 2])

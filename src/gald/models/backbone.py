@@ -36,6 +36,8 @@ class TimmBackbone(nn.Module):
         first_block: dilation of the first block of a dilated stage: `timm` keeps that of the
             stage before, `authors` uses the stage's own (GALD-DGCNet@be7ebfe).
         ceil_mode: round map sizes up at the max-pool of a ResNet stem, as the authors do.
+        levels: which of timm's feature levels to use, consecutive; null uses all. Leaving out
+            the deep ones makes a backbone that sees little context.
 
     Shape:
         image: (B, 3, H, W) -> tuple of (B, channels[i], ~H/strides[i], ~W/strides[i])
@@ -53,11 +55,17 @@ class TimmBackbone(nn.Module):
         multi_grid: Sequence[int] | None = None,
         first_block: Literal["timm", "authors"] = "timm",
         ceil_mode: bool = False,
+        levels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if first_block not in ("timm", "authors"):
             raise ValueError(f"first_block is {first_block!r}; choose timm or authors")
-        self.net = _create(name, output_stride, pretrained=weights == "timm")
+        if levels is not None and list(levels) != list(range(levels[0], levels[0] + len(levels))):
+            raise ValueError(
+                f"levels ({list(levels)}) must be consecutive, as [0, 1, 2]; "
+                "set model.backbone.levels=null to use all"
+            )
+        self.net = _create(name, output_stride, levels, pretrained=weights == "timm")
         if weights not in (None, "timm"):
             load_weights(self.net, weights)
 
@@ -91,9 +99,13 @@ class TimmBackbone(nn.Module):
         return tuple(maps)
 
 
-def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:  # noqa: ANN401
+def _create(
+    name: str, output_stride: int | None, levels: Sequence[int] | None, pretrained: bool
+) -> Any:  # noqa: ANN401
     """Build the feature extractor for any image size; timm spells that option per family."""
-    stride: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    chosen: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    if levels is not None:
+        chosen["out_indices"] = tuple(levels)
     any_size: tuple[dict[str, Any], ...] = (
         {"dynamic_img_size": True},
         {"strict_img_size": False},
@@ -102,7 +114,7 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:  # n
     for options in any_size:
         try:
             return timm.create_model(
-                name, pretrained=pretrained, features_only=True, **stride, **options
+                name, pretrained=pretrained, features_only=True, **chosen, **options
             )
         except TypeError as error:
             if not any(option in str(error) for option in options):
