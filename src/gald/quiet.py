@@ -14,5 +14,6 @@ def quiet() -> None:
         r"The '\w+_dataloader' does not have many workers",  # num_workers is the user's choice
         r"Checkpoint directory .* exists and is not empty",  # a resume; a fresh run is refused
         r"The dirpath has changed from",
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # all processes log one sum
     ):
         warnings.filterwarnings("ignore", message=noise)
