@@ -104,6 +104,19 @@ def test_evaluation_repeats_the_scores_of_training(run, gald_cli, tmp_path):
     assert judged["images"] == 3
 
 
+def test_evaluation_does_not_overwrite_the_results_of_training(run, gald_cli):
+    before = (run / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=r"already holds results; choose another output_dir"):
+        gald_cli("eval", f"ckpt_path={run}", f"output_dir={run}")
+    assert (run / "results.json").read_bytes() == before
+
+
+def test_evaluation_takes_other_data_and_inference(run, gald_cli, tmp_path):
+    small = ["data=synthetic", "data.val_count=3", "data.num_workers=0", "inference=whole"]
+    gald_cli("eval", f"ckpt_path={run}", *small, f"output_dir={tmp_path}")
+    assert json.loads((tmp_path / "results.json").read_text())["images"] == 3
+
+
 def test_evaluation_refuses_data_of_other_classes(run, gald_cli, tmp_path):
     with pytest.raises(ValueError, match=r"knows 10 classes .* the data has 11"):
         gald_cli("eval", f"ckpt_path={run}", "data=camvid", f"output_dir={tmp_path}")

@@ -37,11 +37,15 @@ def evaluate(cfg: DictConfig) -> Results:
     """Rebuild the network of a checkpoint, score a split, write `results.json`.
 
     Raises:
-        ValueError: the split is unknown, or the data's classes are not the network's.
+        ValueError: the split is unknown, the folder holds results that these would replace, or
+            the data's classes are not the network's.
     """
     quiet()
     if cfg.split not in ("val", "test"):
         raise ValueError(f"split is {cfg.split!r}; choose val or test")
+    receipt = Path(cfg.output_dir) / "results.json"
+    if receipt.exists():
+        raise ValueError(f"{receipt} already holds results; choose another output_dir")
     path = find_checkpoint(cfg.ckpt_path)
     content = read_checkpoint(path)
     trained = config_of(content)
@@ -73,10 +77,9 @@ def evaluate(cfg: DictConfig) -> Results:
     say = rank_zero_only(Console().print)
     say(score_table(results, data.class_names))
     if trainer.is_global_zero:
-        folder = Path(cfg.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_results(folder / "results.json", results)
-        say(f"results: {folder / 'results.json'}", soft_wrap=True)
+        receipt.parent.mkdir(parents=True, exist_ok=True)
+        write_results(receipt, results)
+        say(f"results: {receipt}", soft_wrap=True)
     return results
 
 
