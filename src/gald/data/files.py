@@ -1,17 +1,34 @@
-"""Reads one image or one label map, whole and checked, or says in one sentence what is wrong."""
+"""Reads one image or one label map, whole and checked, or says in one sentence what is wrong.
 
+A path may lead through a zip file: `root/train2017.zip/train2017/1.jpg`. So datasets are read as
+they were downloaded, and a message names the file inside the archive.
+"""
+
+import io
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
+
+try:
+    import pyspng
+except ImportError:  # no wheel for this machine; OpenCV decodes the same pixels, only slower
+    pyspng = None
 
 VOID = 255
-_UNKNOWN = 254  # no dataset here has that many classes
+UNKNOWN = 254  # what a table gives for labels it does not know; no dataset has that many classes
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_PNG_MODES = {2: "an RGB", 3: "a palette", 4: "a grey+alpha", 6: "an RGBA"}
+_PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
+_PNG_REFUSED = {_PNG_RGB: "an RGB", 4: "a grey+alpha", 6: "an RGBA"}
 _JPEG = b"\xff\xd8"
+# Pixels as they are stored: label maps do not follow an image's orientation tag.
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class SampleError(ValueError):
@@ -34,47 +51,66 @@ def read_image(path: Path) -> np.ndarray:
     Shape:
         returns: (H, W, 3) uint8
     """
-    image = cv2.imdecode(_whole(path), cv2.IMREAD_COLOR)
+    data = _whole(path)
+    if pyspng is not None and data.startswith(_PNG) and data[24] == 8 and data[25] == _PNG_RGB:
+        try:
+            return pyspng.load(data)
+        except RuntimeError:
+            raise SampleError(_undecodable("image", path)) from None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     if image is None:
-        raise SampleError(f"image {path} cannot be decoded; replace it by a valid png or jpg")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise SampleError(_undecodable("image", path))
+    return image
 
 
-def read_mask(path: Path, label_map: Mapping[int, int]) -> np.ndarray:
-    """Read an 8-bit grey png of labels and map them to train ids.
-
-    Args:
-        path: the file.
-        label_map: stored label -> train id or 255; any other stored label is an error.
+def read_labels(path: Path) -> np.ndarray:
+    """Read the stored labels of an 8-bit grey or palette png; a palette's indices are the labels.
 
     Shape:
         returns: (H, W) uint8
     """
     data = _whole(path)
-    head = data[:32].tobytes()
-    if not head.startswith(_PNG):
+    if not data.startswith(_PNG):
         raise SampleError(
             f"mask {path} is not a png; save label maps as 8-bit grey png, "
             "lossy formats change the labels"
         )
-    if head[25] in _PNG_MODES or head[24] != 8:
-        kind = _PNG_MODES.get(head[25], f"a {head[24]}-bit")
+    depth, kind = data[24], data[25]
+    if depth != 8 or kind in _PNG_REFUSED:
+        found = _PNG_REFUSED.get(kind, f"a {depth}-bit")
         raise SampleError(
-            f"mask {path} is {kind} png; save it as 8-bit grey png whose values are the labels"
+            f"mask {path} is {found} png; save it as 8-bit grey png whose values are the labels"
         )
-    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if stored is None:
-        raise SampleError(f"mask {path} cannot be decoded; replace it by a valid 8-bit grey png")
-    table = np.full(256, _UNKNOWN, np.uint8)
+    labels = None
+    if kind == _PNG_GREY:
+        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:  # OpenCV would give a palette's colours
+        try:
+            labels = np.array(Image.open(io.BytesIO(data)))
+        except (OSError, SyntaxError):
+            pass
+    if labels is None:
+        raise SampleError(_undecodable("mask", path))
+    return labels
+
+
+def label_table(label_map: Mapping[int, int]) -> np.ndarray:
+    """Turn a map from stored labels to train ids into a lookup table for `cv2.LUT`.
+
+    Shape:
+        returns: (256,) uint8; `UNKNOWN` for every label that the map does not name
+    """
+    table = np.full(256, UNKNOWN, np.uint8)
     table[list(label_map)] = list(label_map.values())
-    mask = cv2.LUT(stored, table)
-    unknown = mask == _UNKNOWN
-    if unknown.any():
-        raise SampleError(
-            f"mask {path} has label {stored[unknown][0]}, known are {_ranges(label_map)}; "
-            "correct the mask or add the label to the dataset's label_map"
-        )
-    return mask
+    return table
+
+
+def label_ranges(labels: Mapping[int, int]) -> str:
+    """Word the labels of a map for a sentence, as `0..11` or `0, 7, 8`."""
+    known = sorted(labels)
+    if known == list(range(known[0], known[-1] + 1)):
+        return f"{known[0]}..{known[-1]}"
+    return ", ".join(map(str, known))
 
 
 def check_sizes(image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:
@@ -87,25 +123,100 @@ def check_sizes(image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path
         )
 
 
-def _whole(path: Path) -> np.ndarray:
-    """The bytes of a file, after a look at its end: decoders fill what is cut off with grey."""
+def read_bytes(path: Path) -> bytes:
+    """Read a file, also one inside of a zip."""
+    archive, member = _split(path)
     try:
-        data = path.read_bytes()
+        if archive is None:
+            return path.read_bytes()
+        return _open(archive).read(member)
+    except KeyError:
+        raise SampleError(f"{archive} has no {member}; download the archive again") from None
     except OSError as error:
-        raise SampleError(f"cannot read {path} ({error.strerror}); restore the file") from None
+        reason = error.strerror or str(error)
+        raise SampleError(f"cannot read {path} ({reason}); restore the file") from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise SampleError(f"cannot read {path} ({error}); download {archive} again") from None
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """List a folder's files at any depth, sorted; nothing where there is no such folder."""
+    archive, inside = _split(folder)
+    if archive is None:
+        found = (
+            Path(place, name) for place, _, names in os.walk(folder) for name in names
+        )  # os.walk follows no links to folders, so it ends
+    else:
+        begin = f"{inside}/" if inside else ""
+        names = (info.filename for info in _open(archive).infolist() if not info.is_dir())
+        found = (archive / name for name in names if name.startswith(begin))
+    return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is such a folder, also inside of a zip; a zip itself counts as a folder."""
+    archive, inside = _split(path)
+    if archive is None:
+        return path.is_dir()
+    names = _open(archive).namelist()
+    return not inside or any(name.startswith(f"{inside}/") for name in names)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, also inside of a zip."""
+    archive, member = _split(path)
+    return path.is_file() if archive is None else member in _open(archive).NameToInfo
+
+
+def fingerprint(path: Path) -> str:
+    """What changes when the file does: size and time, or the checksum that a zip keeps."""
+    archive, member = _split(path)
+    if archive is None:
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    info = _open(archive).getinfo(member)
+    return f"{info.file_size} {info.CRC}"
+
+
+def _split(path: Path) -> tuple[Path | None, str]:
+    """The zip that a path leads through, and the rest of the path."""
+    if ".zip" in str(path).lower():
+        for place in (*reversed(path.parents), path):
+            if place.suffix.lower() == ".zip" and place.is_file():
+                rest = path.relative_to(place).as_posix()
+                return place, "" if rest == "." else rest
+    return None, ""
+
+
+_ARCHIVES: dict[tuple[int, Path], zipfile.ZipFile] = {}
+
+
+def _open(archive: Path) -> zipfile.ZipFile:
+    """The archive, opened once in each process: forked ones would share one position in it."""
+    key = (os.getpid(), archive)
+    if key not in _ARCHIVES:
+        try:
+            _ARCHIVES[key] = zipfile.ZipFile(archive)
+        except zipfile.BadZipFile:
+            raise SampleError(f"{archive} is not a whole zip; download or copy it again") from None
+    return _ARCHIVES[key]
+
+
+def _whole(path: Path) -> bytes:
+    """The bytes of a file, after a look at its end: decoders fill what is cut off with grey."""
+    data = read_bytes(path)
     cut = not data
     if data.startswith(_PNG):
-        cut = _PNG_END not in data
+        cut = _PNG_END not in data[-64:] and _PNG_END not in data
     elif data.startswith(_JPEG):
         # The end mark must follow the last start of scan: an embedded thumbnail has its own pair.
         cut = data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
     if cut:
         raise SampleError(f"{path} is truncated ({len(data)} bytes); copy or download it again")
-    return np.frombuffer(data, np.uint8)
+    return data
 
 
-def _ranges(labels: Mapping[int, int]) -> str:
-    known = sorted(labels)
-    if known == list(range(known[0], known[-1] + 1)):
-        return f"{known[0]}..{known[-1]}"
-    return ", ".join(map(str, known))
+def _undecodable(what: str, path: Path) -> str:
+    return f"{what} {path} cannot be decoded; replace it by a valid png" + (
+        " or jpg" if what == "image" else " (8-bit grey)"
+    )

@@ -1,19 +1,20 @@
 """Street-like scenes drawn on the fly: data for the demo, the tests and quick ablations."""
 
+import hashlib
+import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
-from gald.data.base import JointTransform, SegmentationDataModule
-from gald.data.street_painter import StreetPainter
+from gald.data import street_painter
+from gald.data.base import Loading, SegmentationDataModule
+from gald.data.dataset import AS_THEY_ARE, Pixels, Scenes
 
 _SCENE = 3  # keeps this random stream apart from the others that start at the same seed
 
 
-class SyntheticStreets(Dataset):
+class SyntheticStreets(Scenes):
     """Streets in one-point perspective; a scene is a function of (seed, split, index, size).
 
     Large regions, poles two or three pixels wide, small signs and persons, vehicles, light that
@@ -35,10 +36,6 @@ class SyntheticStreets(Dataset):
         count: number of scenes.
         size: height and width.
         seed: what all scenes are drawn from.
-
-    Shape:
-        image: (3, H, W) uint8
-        mask: (H, W) uint8, void 255
     """
 
     class_names: ClassVar[tuple[str, ...]] = (
@@ -65,7 +62,6 @@ class SyntheticStreets(Dataset):
         (220, 50, 60),
         (50, 50, 160),
     )
-    num_classes: ClassVar[int] = len(class_names)
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     def __init__(
@@ -88,16 +84,22 @@ class SyntheticStreets(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def name(self, index: int) -> str:
+        """The split and the number."""
+        return f"{self.split}_{index:04d}"
+
+    def pixels(self, index: int) -> Pixels:
+        """Paint one scene; its labels are train ids."""
         if not 0 <= index < self.count:
             raise IndexError(f"index ({index}) is not below the number of scenes ({self.count})")
         key = (_SCENE, self.seed, self.splits.index(self.split), index)
-        image, mask = StreetPainter(self.size, np.random.default_rng(key)).paint()
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1),
-            "mask": torch.from_numpy(mask),
-            "name": f"{self.split}_{index:04d}",
-        }
+        image, mask = street_painter.StreetPainter(self.size, np.random.default_rng(key)).paint()
+        return Pixels(image, mask, AS_THEY_ARE)
+
+    def fingerprint(self) -> str:
+        """Hash of the painter's code and of all that a scene is a function of."""
+        parts = (inspect.getsource(street_painter), self.split, self.count, self.size, self.seed)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 class SyntheticDataModule(SegmentationDataModule):
@@ -111,12 +113,7 @@ class SyntheticDataModule(SegmentationDataModule):
         val_count: number of validation scenes.
         test_count: number of test scenes.
         scene_seed: what the scenes are drawn from.
-        train_transform: as in `SegmentationDataModule`.
-        global_batch_size: as in `SegmentationDataModule`.
-        micro_batch_size: as in `SegmentationDataModule`.
-        eval_batch_size: as in `SegmentationDataModule`.
-        num_workers: as in `SegmentationDataModule`.
-        seed: as in `SegmentationDataModule`.
+        loading: as in `SegmentationDataModule`.
     """
 
     dataset_class = SyntheticStreets
@@ -128,21 +125,9 @@ class SyntheticDataModule(SegmentationDataModule):
         val_count: int = 64,
         test_count: int = 64,
         scene_seed: int = 0,
-        train_transform: JointTransform | None = None,
-        global_batch_size: int = 8,
-        micro_batch_size: int | None = None,
-        eval_batch_size: int = 8,
-        num_workers: int = 2,
-        seed: int = 0,
+        **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(
-            train_transform,
-            global_batch_size,
-            micro_batch_size,
-            eval_batch_size,
-            num_workers,
-            seed,
-        )
+        super().__init__(**loading)
         self.size = size
         self.counts = {"train": train_count, "val": val_count, "test": test_count}
         self.scene_seed = scene_seed

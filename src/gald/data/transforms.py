@@ -1,124 +1,57 @@
-"""Joint random transforms of image and mask, keyed by what is drawn and not by who draws it.
+"""Joint random transforms of image and mask, keyed by what is drawn and not by who draws it."""
 
-albumentations does the work behind one callable, so that another library could replace it. Two of
-its habits are corrected here: workers share one random stream and forget it between epochs (so the
-state is set before each call), and masks are padded with class 0 (so every fill is void).
-"""
-
-import os
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
-
-import albumentations as A
 import cv2
 import numpy as np
-from albumentations.core.type_definitions import Targets
 
 from gald.data.files import VOID
 
 _AUGMENTATION = 2  # keeps this random stream apart from the others that start at the same seed
+_CROP_TRIES = 10  # crops drawn to satisfy cat_max_ratio, as in mmsegmentation
+_LUMA = np.array([0.299, 0.587, 0.114])
+_TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-class ScaledCrop(A.DualTransform):
-    """Random scale and random crop, as one resize of the source window that becomes the crop.
+class Window(NamedTuple):
+    """The part of the image that becomes the crop, in pixels; it may reach beyond the image."""
 
-    A scale s is drawn and a window of round(crop / s) whole pixels is cut at random, void where it
-    leaves the image, then resized to the crop. The distribution is that of scaling the whole image
-    and cropping it, up to the rounding of the window, for a fraction of the pixels.
-
-    Args:
-        crop_size: height and width of the result.
-        scale: smallest and largest scale, drawn uniformly.
-        fill: RGB value outside of the image.
-        fill_mask: mask value outside of the image.
-    """
-
-    _targets = (Targets.IMAGE, Targets.MASK)
-
-    def __init__(
-        self,
-        crop_size: tuple[int, int],
-        scale: tuple[float, float] = (0.5, 2.0),
-        fill: tuple[int, int, int] = (0, 0, 0),
-        fill_mask: int = VOID,
-    ) -> None:
-        super().__init__(p=1.0)
-        self.crop_size = crop_size
-        self.scale = scale
-        self.fill = fill
-        self.fill_mask = fill_mask
-
-    def get_params_dependent_on_data(
-        self, params: dict[str, Any], data: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Draw the window (top, left, height, width), which may reach beyond the image."""
-        scale = self.py_random.uniform(*self.scale)
-        window = [max(1, round(side / scale)) for side in self.crop_size]
-        # A window larger than the image holds all of it, at a random place.
-        corner = [
-            self.py_random.randint(min(0, size - side), max(0, size - side))
-            for size, side in zip(params["shape"][:2], window, strict=True)
-        ]
-        return {"window": (*corner, *window)}
-
-    def apply(
-        self,
-        img: np.ndarray,
-        window: tuple[int, int, int, int],
-        **params: Any,  # noqa: ANN401
-    ) -> np.ndarray:
-        """Cut and resize the image; shrinking averages, so that thin things do not alias."""
-        shrinks = window[2] > self.crop_size[0]
-        mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return self._cut(img, window, self.fill, mode)
-
-    def apply_to_mask(
-        self,
-        mask: np.ndarray,
-        window: tuple[int, int, int, int],
-        **params: Any,  # noqa: ANN401
-    ) -> np.ndarray:
-        """Cut and resize the mask without making new labels."""
-        # the exact variant samples at pixel centres, as the image's interpolation does
-        return self._cut(mask, window, self.fill_mask, cv2.INTER_NEAREST_EXACT)
-
-    def _cut(
-        self,
-        array: np.ndarray,
-        window: tuple[int, int, int, int],
-        fill: float | tuple[float, ...] | None,
-        mode: int,
-    ) -> np.ndarray:
-        top, left, height, width = window
-        rows, columns = array.shape[:2]
-        inside = array[max(0, top) : top + height, max(0, left) : left + width]
-        above, before = max(0, -top), max(0, -left)
-        below, after = max(0, top + height - rows), max(0, left + width - columns)
-        if above or before or below or after:
-            inside = cv2.copyMakeBorder(  # ty: ignore[no-matching-overload]
-                inside, above, below, before, after, cv2.BORDER_CONSTANT, value=fill
-            )
-        return cv2.resize(inside, self.crop_size[::-1], interpolation=mode)
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 class TrainTransform:
     """Random scale, crop with void padding, horizontal flip and colour jitter.
 
-    Calling it with the same key gives the same crop in any worker, process or resumed run.
+    The source window that becomes the crop is cut first and resized once, labels are mapped on
+    what is left, and colours change in one pass. Calling it with the same key gives the same crop
+    in any worker, process or resumed run.
+
+    A scale is drawn, and then a window of round(crop / scale) whole pixels at a random place. The
+    result is that of scaling the whole image by crop / window and cropping there: the same labels,
+    the same pixels when the window is shrunk; when it is enlarged the outermost ring of pixels
+    lacks its neighbours outside of the window.
+
+    Brightness, contrast, saturation and hue are one affine map of RGB, clipped once at the end. Hue
+    turns the colour plane of YIQ and not HSV, so it keeps luminance.
 
     Args:
         crop_size: height and width of the crop.
-        scale: smallest and largest random scale.
+        scale: smallest and largest random scale, drawn uniformly.
         flip: probability of a horizontal flip.
         color_jitter: largest relative change of brightness, contrast and saturation; 0 is none.
         hue: largest change of hue, as a part of the colour circle; 0 is none.
+        cat_max_ratio: a crop with a larger share of one class, void not counted, is drawn again, at
+            most ten times; null takes every crop.
+        extra: albumentations transforms of the crop; what they fill in the mask is made void.
 
     Shape:
         image: (H, W, 3) uint8 -> (h, w, 3) uint8
-        mask: (H, W) uint8 -> (h, w) uint8
+        labels: (H, W) uint8, stored -> mask (h, w) uint8, train ids
     """
 
     def __init__(
@@ -127,7 +60,9 @@ class TrainTransform:
         scale: Sequence[float] = (0.5, 2.0),
         flip: float = 0.5,
         color_jitter: float = 0.3,
-        hue: float = 0.05,
+        hue: float = 0.0,
+        cat_max_ratio: float | None = None,
+        extra: Sequence[Any] = (),
     ) -> None:
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise ValueError(
@@ -138,22 +73,192 @@ class TrainTransform:
                 f"scale ({list(scale)}) must be a smallest and a largest factor above 0; "
                 "write scale=[0.5,2.0]"
             )
-        height, width = crop_size
-        smallest, largest = scale
-        steps: list[A.BasicTransform | A.BaseCompose] = [
-            ScaledCrop((height, width), (smallest, largest)),
-            A.HorizontalFlip(p=flip),
-        ]
-        if color_jitter or hue:
-            around = (max(0.0, 1 - color_jitter), 1 + color_jitter)
-            steps.append(A.ColorJitter(around, around, around, (-hue, hue), p=1.0))
-        self.compose = A.Compose(steps)
+        if cat_max_ratio is not None and not 0 < cat_max_ratio <= 1:
+            raise ValueError(
+                f"cat_max_ratio ({cat_max_ratio}) must be a share above 0 and at most 1; "
+                "0.75 is usual, null is off"
+            )
+        self.crop_size = (crop_size[0], crop_size[1])
+        self.scale = (scale[0], scale[1])
+        self.flip = flip
+        self.color_jitter = color_jitter
+        self.hue = hue
+        self.cat_max_ratio = cat_max_ratio
+        self.extra = _Albumentations(extra) if len(extra) else None
 
     def __call__(
-        self, image: np.ndarray, mask: np.ndarray, key: tuple[int, ...]
+        self,
+        image: np.ndarray,
+        labels: np.ndarray,
+        key: tuple[int, ...],
+        table: np.ndarray | None = None,
+        focus: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Transform one pair; key is (seed, epoch, index of the sample)."""
+        """Transform one scene.
+
+        Args:
+            image: pixels; a memory map is read only where the crop is.
+            labels: stored labels.
+            key: (seed, epoch, ...); whatever tells this draw from all others.
+            table: stored label -> train id; None where the labels are train ids.
+            focus: train id of a class that the crop shall hold; None crops anywhere.
+        """
         rng = np.random.default_rng((_AUGMENTATION, *key))
+        spots = None if focus is None else _pixels_of(focus, labels, table)
+        window = self.draw_window(labels.shape, rng, spots)
+        mask = cut_labels(labels, window, self.crop_size, table)
+        if self.cat_max_ratio is not None:
+            for _ in range(_CROP_TRIES - 1):
+                if _largest_share(mask) <= self.cat_max_ratio:
+                    break
+                window = self.draw_window(labels.shape, rng, spots)
+                mask = cut_labels(labels, window, self.crop_size, table)
+        image = cut_image(image, window, self.crop_size)
+        if rng.random() < self.flip:
+            image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
+        if self.color_jitter or self.hue:
+            image = self._jitter(image, rng)
+        if self.extra is not None:
+            image, mask = self.extra(image, mask, rng)
+        return image, mask
+
+    def draw_window(
+        self,
+        shape: tuple[int, ...],
+        rng: np.random.Generator,
+        spots: np.ndarray | None = None,
+    ) -> Window:
+        """Draw the window of an image of (height, width): anywhere, or around one of the spots."""
+        scale = rng.uniform(*self.scale)
+        height, width = (max(1, round(side / scale)) for side in self.crop_size)
+        spot = (None, None)
+        if spots is not None and len(spots):
+            spot = tuple(int(x) for x in spots[rng.integers(len(spots))])
+        top = _draw_start(shape[0], height, spot[0], rng)
+        left = _draw_start(shape[1], width, spot[1], rng)
+        return Window(top, left, height, width)
+
+    def _jitter(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        around = (max(0.0, 1 - self.color_jitter), 1 + self.color_jitter)
+        brightness, contrast, saturation = rng.uniform(*around, size=3)
+        turn = rng.uniform(-self.hue, self.hue)
+        matrix = color_matrix(brightness, contrast, saturation, turn, mean_luma(image))
+        return cv2.transform(image, matrix)
+
+
+def color_matrix(
+    brightness: float, contrast: float, saturation: float, turn: float, luma: float
+) -> np.ndarray:
+    """Brightness, then contrast, saturation and hue, as one affine map of RGB.
+
+    Args:
+        brightness: factor of all values.
+        contrast: factor of the distance to the mean luminance.
+        saturation: factor of the distance to each pixel's luminance.
+        turn: turn of the hue, as a part of the circle.
+        luma: mean luminance of the image.
+
+    Shape:
+        returns: (3, 4)
+    """
+    cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
+    rotate = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    hue = np.linalg.inv(_TO_YIQ) @ rotate @ _TO_YIQ if turn else np.eye(3)
+    fade = saturation * np.eye(3) + (1 - saturation) * _LUMA  # each row moves towards luminance
+    offset = (1 - contrast) * brightness * luma  # grey, so saturation and hue leave it alone
+    return np.column_stack([brightness * contrast * hue @ fade, np.full(3, offset)])
+
+
+def mean_luma(image: np.ndarray) -> float:
+    """Mean luminance of an RGB image."""
+    return float(np.dot(_LUMA, cv2.mean(image)[:3]))
+
+
+def cut_image(image: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
+    """Cut a window out of an image, black outside, and resize it to (height, width).
+
+    Down to a half, interpolation reads every pixel; below, averaging does, so that thin things do
+    not alias.
+    """
+    mode = cv2.INTER_AREA if window.height > 2 * size[0] else cv2.INTER_LINEAR
+    inside, outside = _inside(image, window)
+    return cv2.resize(_pad(inside, outside, 0), size[::-1], interpolation=mode)
+
+
+def cut_labels(
+    labels: np.ndarray, window: Window, size: tuple[int, int], table: np.ndarray | None = None
+) -> np.ndarray:
+    """Cut a window out of a label map, void outside, resize it to (height, width) and map it.
+
+    No label is made that was not there.
+    """
+    inside, outside = _inside(labels, window)
+    if table is not None and any(outside):
+        inside, table = cv2.LUT(inside, table), None  # void has no stored label to pad with
+    inside = _pad(inside, outside, VOID)
+    # the exact variant samples at pixel centres, as the image's interpolation does
+    crop = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return crop if table is None else cv2.LUT(crop, table)
+
+
+def _inside(array: np.ndarray, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The part of the window in the array, and how far it reaches above, below, left and right."""
+    top, left, height, width = window
+    rows, columns = array.shape[:2]
+    part = array[max(0, top) : top + height, max(0, left) : left + width]
+    over = (-top, top + height - rows, -left, left + width - columns)
+    return part, (max(0, over[0]), max(0, over[1]), max(0, over[2]), max(0, over[3]))
+
+
+def _pad(array: np.ndarray, outside: tuple[int, int, int, int], value: int) -> np.ndarray:
+    if not any(outside):
+        return array
+    return cv2.copyMakeBorder(array, *outside, cv2.BORDER_CONSTANT, value=[value] * 3)
+
+
+def _draw_start(size: int, side: int, spot: int | None, rng: np.random.Generator) -> int:
+    """Where a window of `side` begins along an axis of `size`, so that it holds the spot."""
+    # A window larger than the image holds all of it, at a random place.
+    first, last = min(0, size - side), max(0, size - side)
+    if spot is not None:
+        first, last = max(first, spot - side + 1), min(last, spot)
+    return int(rng.integers(first, last + 1))
+
+
+def _pixels_of(train_id: int, labels: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+    wanted = [train_id] if table is None else np.flatnonzero(table == train_id)
+    return np.argwhere(np.isin(labels, wanted))
+
+
+def _largest_share(mask: np.ndarray) -> float:
+    counts = np.bincount(mask.ravel(), minlength=VOID + 1)[:VOID]
+    return counts.max() / max(1, counts.sum())
+
+
+class _Albumentations:
+    """Albumentations behind one callable, with two of its habits corrected.
+
+    Workers share one random stream and forget it between epochs, so the state is set before each
+    call; masks are filled with class 0, so every fill is set to void.
+    """
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        import albumentations as A
+
+        self.compose = A.Compose(list(transforms))
+        fill_void(self.compose)
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         out = self.compose(image=image, mask=mask)
         return out["image"], out["mask"]
+
+
+def fill_void(transform: Any) -> None:  # noqa: ANN401
+    """Make an albumentations transform, and all within it, fill masks with void."""
+    if getattr(transform, "fill_mask", None) is not None:
+        transform.fill_mask = VOID
+    for part in getattr(transform, "transforms", ()):
+        fill_void(part)

@@ -1,0 +1,196 @@
+"""What a dataset is: scenes that show their pixels late, so that a loader decodes what it needs."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from gald.data.files import (
+    UNKNOWN,
+    VOID,
+    SampleError,
+    check_sizes,
+    fingerprint,
+    label_ranges,
+    label_table,
+    read_image,
+    read_labels,
+)
+
+Item = dict[str, Any]
+AS_THEY_ARE = np.arange(256, dtype=np.uint8)  # the table of labels that are train ids
+
+
+class Pixels(NamedTuple):
+    """One scene as it is stored.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        labels: (H, W) uint8, stored labels.
+        table: (256,) uint8 that maps a stored label to its train id, 255 for void, 254 for unknown.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    table: np.ndarray
+
+
+class Scenes(Dataset, ABC):
+    """Labelled scenes, by index.
+
+    `pixels` gives what is stored, for a loader that crops before it maps labels; `scenes[i]` gives
+    a whole item.
+
+    Shape:
+        image: (3, H, W) uint8
+        mask: (H, W) uint8, void 255
+    """
+
+    class_names: ClassVar[tuple[str, ...]]
+    palette: ClassVar[tuple[tuple[int, int, int], ...]]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of scenes."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a scene is called in pictures and predictions."""
+
+    @abstractmethod
+    def pixels(self, index: int) -> Pixels:
+        """One scene as it is stored."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What changes whenever a pixel or a train id may have: the key of what is derived."""
+
+    def __getitem__(self, index: int) -> Item:
+        image, labels, table = self.pixels(index)
+        return self.item(index, image, cv2.LUT(labels, table))
+
+    def item(self, index: int, image: np.ndarray, mask: np.ndarray) -> Item:
+        """Pack what became of a scene's pixels, if all its labels are known."""
+        if (mask == UNKNOWN).any():
+            raise SampleError(self.unknown_label(index))
+        return {
+            "image": torch.from_numpy(np.stack(cv2.split(image))),  # faster than a transposed copy
+            "mask": torch.from_numpy(np.ascontiguousarray(mask)),
+            "name": self.name(index),
+        }
+
+    def unknown_label(self, index: int) -> str:
+        """Say which label of a scene has no train id."""
+        _, labels, table = self.pixels(index)
+        alien = labels[cv2.LUT(labels, table) == UNKNOWN][0]
+        return f"{self.name(index)} has label {alien}, which has no train id; correct the mask"
+
+
+class Sample(NamedTuple):
+    """The two files of a scene and its name."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class SegmentationDataset(Scenes):
+    """Scenes that are files. A dataset states the facts below and writes `find`.
+
+    Args:
+        root: folder of the dataset, as its owners lay it out.
+        split: one of `parts`, or several joined: `train+val`.
+
+    Raises:
+        ValueError: there is no such split.
+        FileNotFoundError: a folder is missing.
+        SampleError: a file is missing or makes no pair.
+
+    Attributes:
+        title: the dataset's name in messages.
+        url: where it is to be had.
+        class_names: by train id.
+        palette: RGB colours by train id.
+        label_map: stored label -> train id, or 255 for void; any other label is an error.
+        parts: names of the splits.
+        samples: the scenes, in order.
+    """
+
+    title: ClassVar[str]
+    url: ClassVar[str]
+    label_map: Mapping[int, int]
+    parts: ClassVar[tuple[str, ...]] = ("train", "val")
+
+    def __init__(self, root: str | Path, split: str = "train") -> None:
+        self.root = Path(root).expanduser()
+        self.split = split
+        parts = split.split("+")
+        for part in parts:
+            if part not in self.parts or parts.count(part) > 1:
+                raise ValueError(
+                    f"split ({split}) is unknown; choose one of {', '.join(self.parts)}, or join "
+                    f"different ones, as {'+'.join(self.parts[:2])}"
+                )
+        self.samples = [sample for part in parts for sample in self.find(part)]
+        self.table = label_table(self.label_map)
+
+    @abstractmethod
+    def find(self, part: str) -> list[Sample]:
+        """List the scenes of one part, sorted or in the order of the official list."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        """Stem of the image file, unless the dataset says otherwise."""
+        return self.samples[index].name
+
+    def read_labels(self, sample: Sample) -> np.ndarray:
+        """Read the stored labels (H, W) uint8 of one scene; a grey png unless overridden."""
+        return read_labels(sample.mask)
+
+    def pixels(self, index: int) -> Pixels:
+        """Decode image and labels, which must cover the same pixels."""
+        sample = self.samples[index]
+        image = read_image(sample.image)
+        labels = self.read_labels(sample)
+        check_sizes(image, labels, sample.image, sample.mask)
+        return Pixels(image, labels, self.table)
+
+    def fingerprint(self) -> str:
+        """Hash of the label map and of every file's name, size and time."""
+        digest = hashlib.sha256(f"{type(self).__name__} {sorted(self.label_map.items())}".encode())
+        for name, *files in self.samples:
+            digest.update(f"\n{name} {' '.join(fingerprint(file) for file in files)}".encode())
+        return digest.hexdigest()
+
+    def unknown_label(self, index: int) -> str:
+        """Say which label of which file has no train id."""
+        sample = self.samples[index]
+        labels = self.read_labels(sample)
+        alien = labels[cv2.LUT(labels, self.table) == UNKNOWN][0]
+        return (
+            f"mask {sample.mask} has label {alien}, known are {label_ranges(self.label_map)}; "
+            "correct the mask or add the label to the dataset's label_map"
+        )
+
+
+def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
+    """Invert a label map: the table that turns predictions into a dataset's own labels.
+
+    Of several labels with one train id the smallest is written. Train ids without a label give 0.
+
+    Shape:
+        returns: (256,) uint8
+    """
+    table = np.zeros(256, np.uint8)
+    for label, train_id in sorted(label_map.items(), reverse=True):
+        if train_id != VOID:
+            table[train_id] = label
+    return table
