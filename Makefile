@@ -7,6 +7,8 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 UV = $(BIN)/uv pip install --python $(BIN)/python
+BENCH := .venv-bench
+BENCH_UV = $(BIN)/uv pip install --python $(BENCH)/bin/python
 WORKFLOWS := .github/workflows/*.yml
 
 # Slow disks and networks need more patience than uv has by default.
@@ -14,7 +16,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock build clean ci
+.PHONY: help install demo test lint format bench lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,9 @@ lint: install ## check style, types, the workflow and the citation
 format: install ## rewrite the code in the house style
 	$(BIN)/ruff check --fix && $(BIN)/ruff format
 
+bench: $(BENCH)/.installed ## measure the loader next to others (ARGS="--camvid FOLDER --markdown FILE")
+	$(BENCH)/bin/python benchmarks/data.py $(ARGS)
+
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
@@ -45,8 +50,8 @@ build: install ## build the sdist, and from it the wheel, into dist
 	$(BIN)/uv build --no-build-isolation --python $(BIN)/python
 
 clean: ## remove the environment, caches and builds; keeps runs
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
-	find src tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(BENCH) build dist .pytest_cache .ruff_cache
+	find src tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ci: test ## what continuous integration runs
 
@@ -63,3 +68,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/.uv
 	$(UV) --require-hashes --compile-bytecode -r requirements.txt
 	$(UV) --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.uv $@
+
+# The peers of the benchmark have an environment of their own. What cannot be installed is tried again
+# the next time; until then the table says which peer is missing, and why.
+$(BENCH)/.installed: requirements.txt benchmarks/requirements.txt pyproject.toml | $(VENV)/.uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
+	$(BENCH_UV) --require-hashes -r requirements.txt
+	$(BENCH_UV) --no-deps --no-build-isolation -e .
+	$(BENCH_UV) --no-deps -r benchmarks/requirements.txt && touch $@ || echo "the peers cannot be installed; measuring without them"
