@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 from gald.data.base import Loading, SegmentationDataModule
-from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.dataset import Sample, SegmentationDataset, reject
 from gald.data.files import VOID, SampleError, is_dir, is_file, list_files, read_bytes
 
 
@@ -87,22 +87,25 @@ class CamVid(SegmentationDataset):
             if not columns:
                 continue
             if len(columns) != 2:
-                raise SampleError(
+                reject(
                     f"line {number} of {listing} has {len(columns)} columns; write IMAGE ANNOT, or "
                     "delete the list to read the folders"
                 )
+                continue
             image = images.find(columns[0], part)
             if image is None:
-                raise SampleError(
+                reject(
                     f"line {number} of {listing} names {columns[0]}, which is not in {self.root}; "
                     "restore the image or delete the line"
                 )
+                continue
             mask = masks.find(columns[1], f"{part}annot")
             if mask is None:
-                raise SampleError(
+                reject(
                     f"image {image} has no mask {columns[1]} in {self.root}; restore the mask or "
                     f"delete line {number} of {listing}"
                 )
+                continue
             pairs.append((image, mask))
         return pairs
 
@@ -110,16 +113,16 @@ class CamVid(SegmentationDataset):
         images = _by_stem(self.root / part)
         masks = _by_stem(self.root / f"{part}annot")
         for stem in sorted(images.keys() - masks.keys()):
-            raise SampleError(
+            reject(
                 f"image {images[stem]} has no mask {stem}.png in {self.root / f'{part}annot'}; "
                 "restore the mask or remove the image"
             )
         for stem in sorted(masks.keys() - images.keys()):
-            raise SampleError(
+            reject(
                 f"mask {masks[stem]} has no image {stem}.png or .jpg in {self.root / part}; "
                 "restore the image or remove the mask"
             )
-        return [(images[stem], masks[stem]) for stem in sorted(images)]
+        return [(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
 
 
 class _Folders:

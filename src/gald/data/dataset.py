@@ -2,7 +2,9 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +27,7 @@ from gald.data.files import (
 
 Item = dict[str, Any]
 AS_THEY_ARE = np.arange(256, dtype=np.uint8)  # the table of labels that are train ids
+_NOTED: ContextVar[list[str] | None] = ContextVar("_NOTED", default=None)
 
 
 class Pixels(NamedTuple):
@@ -194,3 +197,26 @@ def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
         if train_id != VOID:
             table[train_id] = label
     return table
+
+
+def reject(sentence: str) -> None:
+    """Refuse files that make no scene, from within `find`, which goes on if this returns.
+
+    Raises:
+        SampleError: with the sentence, unless `note_rejects` collects them.
+    """
+    noted = _NOTED.get()
+    if noted is None:
+        raise SampleError(sentence)
+    noted.append(sentence)
+
+
+@contextmanager
+def note_rejects() -> Generator[list[str], None, None]:
+    """Collect what datasets made in this context reject, for one who wants to know all of it."""
+    noted: list[str] = []
+    token = _NOTED.set(noted)
+    try:
+        yield noted
+    finally:
+        _NOTED.reset(token)
