@@ -14,18 +14,22 @@ import torch
 from torch.utils.data import Dataset
 
 from gald.data.files import (
+    IMAGE_SUFFIXES,
     UNKNOWN,
     VOID,
     SampleError,
     check_sizes,
     fingerprint,
+    is_dir,
     label_ranges,
     label_table,
+    list_files,
     read_image,
     read_labels,
 )
 
 Item = dict[str, Any]
+_DERIVED = "_labelTrainIds"  # of cityscapesScripts and mmsegmentation
 AS_THEY_ARE = np.arange(256, dtype=np.uint8)  # the table of labels that are train ids
 _NOTED: ContextVar[list[str] | None] = ContextVar("_NOTED", default=None)
 
@@ -117,11 +121,13 @@ class SegmentationDataset(Scenes):
 
     Attributes:
         title: the dataset's name in messages.
+        option: its name in `data=NAME`, and of its folder below `GALD_DATA`.
         url: where it is to be had.
         class_names: by train id.
         palette: RGB colours by train id.
         label_map: stored label -> train id, or 255 for void; any other label is an error.
         parts: names of the splits.
+        expected: how many scenes a split is published with; several numbers where several are.
         samples: the scenes, in order.
     """
 
@@ -129,6 +135,7 @@ class SegmentationDataset(Scenes):
     url: ClassVar[str]
     label_map: Mapping[int, int]
     parts: ClassVar[tuple[str, ...]] = ("train", "val")
+    expected: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root).expanduser()
@@ -140,12 +147,34 @@ class SegmentationDataset(Scenes):
                     f"split ({split}) is unknown; choose one of {', '.join(self.parts)}, or join "
                     f"different ones, as {'+'.join(self.parts[:2])}"
                 )
-        self.samples = [sample for part in parts for sample in self.find(part)]
+        self.samples: list[Sample] = []
+        for part in parts:
+            found = self.find(part)
+            if not found:
+                raise SampleError(
+                    f"{part} of {self.title} at {self.root} has no images; put them there or "
+                    f"choose another split than {split}"
+                )
+            self.samples += found
         self.table = label_table(self.label_map)
 
     @abstractmethod
     def find(self, part: str) -> list[Sample]:
         """List the scenes of one part, sorted or in the order of the official list."""
+
+    def folder(self, *places: str) -> Path:
+        """The first of some places below `root` that is a folder, or lies in a zip, or an error."""
+        for place in places:
+            if is_dir(self.root / place):
+                return self.root / place
+        raise self.missing(" or ".join(places))
+
+    def missing(self, places: str) -> FileNotFoundError:
+        """The error that says where the data was looked for, and how to get it."""
+        return FileNotFoundError(
+            f"no {self.title} at {self.root} (looked for {places} in it); set data.root, or "
+            f"GALD_DATA to the folder above {self.option}/, or run gald data prepare {self.option}"
+        )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -182,6 +211,49 @@ class SegmentationDataset(Scenes):
             f"mask {sample.mask} has label {alien}, known are {label_ranges(self.label_map)}; "
             "correct the mask or add the label to the dataset's label_map"
         )
+
+
+def by_name(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, Path]:
+    """List a folder's files, at any depth, by what their names say before the ending."""
+    files: dict[str, Path] = {}
+    for path in list_files(folder, tuple(f".{ending.rpartition('.')[2]}" for ending in endings)):
+        ending = next((e for e in endings if path.name.lower().endswith(e.lower())), None)
+        # A name that starts with a dot is what macOS leaves beside a file.
+        if ending is None or path.name.startswith("."):
+            continue
+        name = path.name[: -len(ending)]
+        if name in files:
+            raise SampleError(
+                f"{files[name]} and {path} are both called {name}; remove one of them"
+            )
+        files[name] = path
+    return files
+
+
+def pair(
+    images: Path,
+    masks: Path,
+    image_endings: tuple[str, ...] = IMAGE_SUFFIXES,
+    mask_ending: str = ".png",
+) -> list[Sample]:
+    """Pair the images and masks of two folders by name, sorted; each must have its other half.
+
+    Files that end otherwise are left alone, and so are the train ids that other tools write beside
+    the labels.
+    """
+    image_of, mask_of = by_name(images, image_endings), by_name(masks, (mask_ending,))
+    mask_of = {name: path for name, path in mask_of.items() if not name.endswith(_DERIVED)}
+    for name in sorted(image_of.keys() - mask_of.keys()):
+        raise SampleError(
+            f"image {image_of[name]} has no mask {name}{mask_ending} in {masks}; "
+            "restore the mask or remove the image"
+        )
+    for name in sorted(mask_of.keys() - image_of.keys()):
+        raise SampleError(
+            f"mask {mask_of[name]} has no image {name}{' or '.join(image_endings)} in {images}; "
+            "restore the image or remove the mask"
+        )
+    return [Sample(name, image_of[name], mask_of[name]) for name in sorted(image_of)]
 
 
 def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
