@@ -153,7 +153,9 @@ def test_wrong_file_of_the_user_is_named_and_kept(server, tmp_path):
     assert path.read_bytes() == b"mine" and server.asked == []
 
 
-def test_dropped_connection_says_both_sizes_and_the_next_call_fetches_the_rest(server, tmp_path):
+def test_dropped_connection_says_both_sizes_and_the_next_call_fetches_the_rest(
+    server, tmp_path, capsys
+):
     path = tmp_path / "file.bin"
     server.breaks = 1
     sentence = complain(download, server.url, path, SHA1)
@@ -162,6 +164,7 @@ def test_dropped_connection_says_both_sizes_and_the_next_call_fetches_the_rest(s
     download(server.url, path, SHA1)
     assert path.read_bytes() == CONTENT and files(tmp_path) == ["file.bin"]
     assert server.asked == [None, "bytes=1000000-"]
+    assert "1.5/1.5 MB" in capsys.readouterr().err
 
 
 def test_server_without_ranges_sends_everything_again(server, tmp_path):
