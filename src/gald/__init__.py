@@ -1,5 +1,6 @@
 """GALD: global aggregation then local distribution, and every other context module, to ablate."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,9 @@ if TYPE_CHECKING:
     from gald.models.segmentor import Segmentor
 
 __version__ = "0.1.0"
+
+# Otherwise albumentations asks for a newer version when it is imported, and waits without a network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def load(path: "str | Path") -> "Segmentor":

@@ -4,14 +4,16 @@ import hashlib
 import json
 import pickle
 
-import cv2
+import fake
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from gald.data.camvid import CamVidDataModule
-from gald.data.synthetic import SyntheticDataModule
+from gald.data.dataset import AS_THEY_ARE, Pixels
+from gald.data.files import SampleError
+from gald.data.synthetic import SyntheticDataModule, SyntheticStreets
 from gald.data.transforms import TrainTransform
 
 pytestmark = [
@@ -117,7 +119,7 @@ def test_evaluation_is_whole_unaugmented_and_once_each(monkeypatch):
         module = build(eval_batch_size=2)
         module.setup("validate")
         monkeypatch.setattr(module, "_place", lambda rank=rank: (rank, 3))
-        for batch in module.val_dataloader():
+        for (batch,) in module.val_dataloader():  # one size, so one part
             assert batch["image"].shape[2:] == (32, 40)
             names += batch["name"]
     assert sorted(names) == [f"val_{i:04d}" for i in range(5)]
@@ -137,20 +139,108 @@ def test_setup_builds_what_the_stage_needs():
     assert len(module.test_dataset) == 4
 
 
-def test_sizes_that_differ_in_an_evaluation_batch_name_sizes_and_remedy(camvid):
-    for i, (h, w) in enumerate([(24, 32), (20, 30)]):
-        cv2.imwrite(str(camvid / "val" / f"val_{i:02d}.png"), np.zeros((h, w, 3), np.uint8))
-        cv2.imwrite(str(camvid / "valannot" / f"val_{i:02d}.png"), np.zeros((h, w), np.uint8))
-    module = CamVidDataModule(str(camvid), eval_batch_size=2, num_workers=1)
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_scenes_of_different_sizes_are_evaluated_whole_in_any_batch(camvid, batch_size):
+    sizes = {"val_00": (24, 32), "val_01": (20, 30), "val_02": (24, 32)}
+    for name, (h, w) in sizes.items():
+        fake.write_image(camvid / "val" / f"{name}.png", np.zeros((h, w, 3), np.uint8))
+        fake.write_labels(camvid / "valannot" / f"{name}.png", np.ones((h, w), np.uint8))
+    module = CamVidDataModule(str(camvid), eval_batch_size=batch_size, num_workers=1)
     module.setup("validate")
+    parts = [part for batch in module.val_dataloader() for part in batch]
+    assert sorted(name for part in parts for name in part["name"]) == sorted(sizes)
+    assert len(parts) == (2 if batch_size == 3 else 3)
+    for part in parts:
+        expected = (len(part["name"]), *sizes[part["name"][0]])
+        assert tuple(part["mask"].shape) == expected and (part["mask"] == 1).all()
+        assert part["image"].shape == (expected[0], 3, *expected[1:])
+
+
+def test_training_scenes_of_different_sizes_need_a_crop(camvid):
+    fake.write_image(camvid / "train" / "train_00.png", np.zeros((20, 30, 3), np.uint8))
+    fake.write_labels(camvid / "trainannot" / "train_00.png", np.zeros((20, 30), np.uint8))
+    module = CamVidDataModule(str(camvid), global_batch_size=7, num_workers=1)
+    module.setup("fit")
     with pytest.raises(ValueError) as error:
-        list(module.val_dataloader())
+        list(module.train_dataloader())
     assert str(error.value) == (
-        "a batch holds scenes of 30x20 and 32x24 pixels; set data.eval_batch_size=1"
+        "a batch holds scenes of 30x20 and 32x24 pixels; give data.train_transform a crop_size"
     )
-    module.eval_batch_size = 1
-    shapes = [tuple(batch["mask"].shape[1:]) for batch in module.val_dataloader()]
-    assert shapes == [(24, 32), (20, 30), (24, 32)]
+
+
+def test_no_two_workers_or_epochs_share_augmentation():
+    """Workers start as copies of one process; were their streams copies, crops would repeat."""
+    module = build(train_count=16, global_batch_size=1, num_workers=4)
+    module.setup("fit")
+    one_scene = module.train_dataset[0]
+    module.train_dataset.__class__ = type("Same", (SyntheticStreets,), {"pixels": same_pixels})
+    loader = module.train_dataloader()
+    crops = set()
+    for epoch in (0, 1, 2):
+        loader.position = lambda epoch=epoch: (epoch, 0)
+        crops |= {batch["image"].numpy().tobytes() for batch in loader}
+    assert len(crops) == 3 * 16 and one_scene["image"].shape == (3, 32, 40)
+
+
+def same_pixels(self, index):
+    return SyntheticStreets("val", 1, self.size).pixels(0)
+
+
+def test_an_unknown_label_in_a_crop_names_the_file(camvid):
+    path = camvid / "trainannot" / "train_03.png"
+    fake.write_labels(path, np.full((24, 32), 77, np.uint8))
+    transform = TrainTransform([40, 40], scale=(1, 1))
+    module = CamVidDataModule(
+        str(camvid), train_transform=transform, global_batch_size=7, num_workers=1
+    )
+    module.setup("fit")
+    with pytest.raises(SampleError, match=r"train_03\.png has label 77, known are 0\.\.11; "):
+        list(module.train_dataloader())
+
+
+# sampling by class
+
+
+def rare(**options):
+    """Of 40 training scenes only one, the last, has class 1; all have class 0."""
+    module = build(train_count=40, train_transform=TrainTransform([16, 16]), **options)
+    module.setup("fit")
+    module.train_dataset.__class__ = type("Rare", (SyntheticStreets,), {"pixels": rare_pixels})
+    return module
+
+
+def rare_pixels(self, index):
+    image, mask = np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40), np.uint8)
+    if index == 39:
+        mask[5:8, 30:33] = 1
+    return Pixels(image, mask, AS_THEY_ARE)
+
+
+def test_class_uniform_sampling_shows_a_rare_class_as_often_as_another(tmp_path):
+    module = rare(class_uniform=1.0, global_batch_size=40, cache_dir=str(tmp_path))
+    masks = []
+    for epoch in range(10):
+        loader = module.train_dataloader()
+        loader.position = lambda epoch=epoch: (epoch, 0)
+        masks += [mask for batch in loader for mask in batch["mask"]]
+    shows = np.mean([bool((mask == 1).any()) for mask in masks])
+    assert 0.42 < shows < 0.58  # without it: below 1/40
+    crops = {mask.numpy().tobytes() for mask in masks if (mask == 1).any()}
+    assert len(crops) > 50  # crops of one scene within one epoch differ
+
+
+def test_class_uniform_sampling_depends_on_seed_and_position_alone(tmp_path):
+    options = {"class_uniform": 0.5, "cache_dir": str(tmp_path)}
+    whole = epoch_of(build(**options), 1)
+    assert whole != epoch_of(build(), 1)
+    assert epoch_of(build(num_workers=2, **options), 1) == whole
+    assert epoch_of(build(**options), 1, start=1) == whole[1:]
+    assert epoch_of(build(**options), 2) != whole
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"data\.class_uniform is 1\.5; it must be a share"):
+        build(class_uniform=1.5)
 
 
 # the plan of a global batch
@@ -292,6 +382,7 @@ def test_validation_within_an_epoch_does_not_disturb_the_resume(tmp_path):
         ({"global_batch_size": 4}, "begun with 8 global_batch_size, now it is 4"),
         ({"micro_batch_size": 2}, "begun with 2 accumulated batches, now it is 4"),
         ({"train_count": 30}, "begun with 26 training images, now it is 30"),
+        ({"class_uniform": 0.5}, "begun with 0.0 class_uniform, now it is 0.5"),
     ],
 )
 def test_a_resume_within_an_epoch_under_other_numbers_is_refused(tmp_path, change, match):
@@ -317,7 +408,7 @@ class Writer(Recorder):
         return self.layer(torch.ones(1, 1)).sum()
 
     def validation_step(self, batch, batch_idx):
-        self.seen.append(("val", batch["name"]))
+        self.seen += [("val", part["name"]) for part in batch]
 
     def on_train_end(self):
         path = self.folder / f"{self.trainer.world_size}_{self.trainer.global_rank}.json"

@@ -6,6 +6,7 @@ import fake
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gald.data.camvid import CamVid, CamVidDataModule
 from gald.data.files import SampleError
@@ -32,11 +33,11 @@ def test_void_becomes_255_and_other_labels_stay(camvid):
 )
 def test_lists_with_any_path_and_no_list_find_the_same_files(tmp_path, suffix, lists):
     root = fake.camvid(tmp_path / "data", suffix, lists)
-    pairs = CamVid(root, "train").pairs
-    assert [(i.name, m.name) for i, m in pairs] == [
+    samples = CamVid(root, "train").samples
+    assert [(sample.image.name, sample.mask.name) for sample in samples] == [
         (f"train_{i:02d}{suffix}", f"train_{i:02d}.png") for i in range(7)
     ]
-    assert all(m.parent.name == "trainannot" for _, m in pairs)
+    assert all(m.parent.name == "trainannot" for _, _, m in samples)
 
 
 def test_a_list_that_names_png_finds_images_stored_as_jpg(tmp_path):
@@ -46,9 +47,9 @@ def test_a_list_that_names_png_finds_images_stored_as_jpg(tmp_path):
     assert len(CamVid(root, "train")) == 7
 
 
-def test_trainval_joins_train_and_val(camvid):
-    assert len(CamVid(camvid, "trainval")) == 10
-    module = CamVidDataModule(str(camvid), train_split="trainval", global_batch_size=2)
+def test_splits_can_be_joined(camvid):
+    assert len(CamVid(camvid, "train+val")) == 10
+    module = CamVidDataModule(str(camvid), train_split="train+val", global_batch_size=2)
     module.setup()
     counts = [len(d) for d in (module.train_dataset, module.val_dataset, module.test_dataset)]
     assert counts == [10, 3, 2]
@@ -91,7 +92,7 @@ def test_missing_root_names_root_and_how_to_set_it(tmp_path):
 
 
 def test_unknown_split_names_the_choices(camvid):
-    with pytest.raises(ValueError, match=r"split \(dev\).*train, val, test, trainval"):
+    with pytest.raises(ValueError, match=r"split \(dev\).*train, val, test, or join"):
         CamVid(camvid, "dev")
 
 
@@ -138,7 +139,7 @@ def test_list_with_one_column_names_the_line(camvid):
 
 def test_empty_split_names_the_folder(camvid):
     (camvid / "train.txt").write_text("\n")
-    with pytest.raises(ValueError, match="has no png or jpg"):
+    with pytest.raises(ValueError, match="has no images"):
         CamVid(camvid, "train")
 
 
@@ -185,7 +186,7 @@ def test_file_that_is_no_image_is_caught(camvid):
 
 def test_file_removed_after_the_start_is_one_sentence(camvid):
     dataset = CamVid(camvid, "train")
-    dataset.pairs[2][0].unlink()
+    dataset.samples[2].image.unlink()
     with pytest.raises(ValueError, match=r"cannot read .*restore the file"):
         dataset[2]
 
@@ -204,14 +205,19 @@ def test_rgb_mask_is_refused(camvid):
         CamVid(camvid, "train")[2]
 
 
-def test_palette_and_16_bit_masks_are_refused(camvid):
-    from PIL import Image
-
+def test_the_indices_of_a_palette_mask_are_its_labels(camvid):
     path = camvid / "trainannot" / "train_02.png"
-    mask = Image.fromarray(np.zeros((24, 32), np.uint8)).convert("P")
+    expected = CamVid(camvid, "train")[2]["mask"]
+    mask = Image.fromarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    mask = mask.copy()
+    mask.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
+    assert mask.mode == "P"
     mask.save(path)
-    with pytest.raises(ValueError, match="is a palette png"):
-        CamVid(camvid, "train")[2]
+    assert torch.equal(CamVid(camvid, "train")[2]["mask"], expected)
+
+
+def test_16_bit_masks_are_refused(camvid):
+    path = camvid / "trainannot" / "train_02.png"
     cv2.imwrite(str(path), np.zeros((24, 32), np.uint16))
     with pytest.raises(ValueError, match="is a 16-bit png"):
         CamVid(camvid, "train")[2]

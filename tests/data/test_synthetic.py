@@ -78,7 +78,7 @@ def test_module_serves_three_sets_that_do_not_depend_on_the_training_seed():
         3,
         2,
     ]
-    a, b = (next(iter(module.val_dataloader())) for module in modules)
+    (a,), (b,) = (next(iter(module.val_dataloader())) for module in modules)
     assert torch.equal(a["image"], b["image"])
     assert module.num_classes == len(module.class_names) == len(module.palette) == 10
 

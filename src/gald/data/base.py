@@ -250,7 +250,7 @@ class TrainLoader(DataLoader):
         self.keys.epoch, self.keys.start = self.position()
         yield from super().__iter__()
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, float]:
         """The numbers under which a count of batches names certain images."""
         keys = self.keys
         return {
@@ -258,9 +258,10 @@ class TrainLoader(DataLoader):
             "training images": keys.size,
             "global_batch_size": keys.global_batch_size,
             "accumulated batches": keys.accumulate,
+            "class_uniform": keys.rare.share if keys.rare else 0.0,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, float]) -> None:
         """Refuse to go on inside an epoch that was begun under other numbers.
 
         Lightning counts an epoch as begun until its last hook, and would run a checkpoint of its

@@ -8,6 +8,7 @@ import io
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         reason = error.strerror or str(error)
         raise SampleError(f"cannot read {path} ({reason}); restore the file") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise SampleError(f"cannot read {path} ({error}); download {archive} again") from None
 
 

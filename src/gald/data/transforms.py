@@ -196,8 +196,11 @@ def cut_labels(
     if table is not None and any(outside):
         inside, table = cv2.LUT(inside, table), None  # void has no stored label to pad with
     inside = _pad(inside, outside, VOID)
-    # the exact variant samples at pixel centres, as the image's interpolation does
-    crop = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    # Pixel centres, in whole numbers: OpenCV's nearest neighbour depends on where a window begins.
+    rows, columns = (
+        (2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, window[2:], strict=True)
+    )
+    crop = inside.take(rows, axis=0).take(columns, axis=1)
     return crop if table is None else cv2.LUT(crop, table)
 
 
