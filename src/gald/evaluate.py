@@ -63,6 +63,11 @@ def evaluate(cfg: DictConfig) -> Results:
             f"the network knows {len(known)} classes ({', '.join(known)}), the data has "
             f"{data.num_classes} ({', '.join(data.class_names)}); evaluate on data of its classes"
         )
+    if cfg.split == "test" and not data.has_test:
+        raise ValueError(
+            f"{type(data).__name__} has no public test labels; choose split=val, the split that "
+            "papers compare on"
+        )
     task = build_task(trained, data)
     task.load_state_dict(content["state_dict"])
     trainer: pl.Trainer = instantiate(cfg.trainer, logger=False)

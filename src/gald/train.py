@@ -80,7 +80,7 @@ def train(cfg: DictConfig) -> Results:
     loggers, trainer.loggers = trainer.loggers, []  # judging is no further row of the curves
     results: Results = {}
     judges = {"val": trainer.validate, "test": trainer.test}
-    for split in ("val", "test") if cfg.test else ("val",):
+    for split in ("val", "test") if cfg.test and data.has_test else ("val",):
         judges[split](task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         results |= task.scores
     results |= {

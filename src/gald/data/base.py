@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gald.data.cache import cached
-from gald.data.dataset import Item, Scenes
+from gald.data.dataset import Item, Scenes, SegmentationDataset
 from gald.data.files import SampleError
 from gald.data.sampler import ClassUniform, Draw, EvalSampler, GlobalBatchSampler
 from gald.data.statistics import class_counts
@@ -219,6 +219,27 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         # under max_steps that count is one ahead.
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         return self.trainer.current_epoch, batches.current.ready
+
+
+class FolderDataModule(SegmentationDataModule):
+    """Serves a dataset of files; its own module sets `dataset_class`, and `has_test` if need be.
+
+    Args:
+        root: folder of the dataset.
+        train_split: what to train on, as one part or joined ones, `train+val`.
+        loading: as in `SegmentationDataModule`.
+    """
+
+    dataset_class: type[SegmentationDataset]  # ty: ignore[incompatible-mutable-override]
+
+    def __init__(self, root: str, train_split: str = "train", **loading: Unpack[Loading]) -> None:
+        super().__init__(**loading)
+        self.root = root
+        self.train_split = train_split
+
+    def make_dataset(self, split: str) -> SegmentationDataset:
+        """List the scenes of one split."""
+        return self.dataset_class(self.root, self.train_split if split == "train" else split)
 
 
 class TrainLoader(DataLoader):

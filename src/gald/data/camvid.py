@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
-from gald.data.base import Loading, SegmentationDataModule
+from gald.data.base import FolderDataModule
 from gald.data.dataset import Sample, SegmentationDataset, by_name, pair, reject
 from gald.data.files import VOID, is_dir, is_file, read_bytes
 
@@ -126,7 +126,7 @@ class _Folders:
         return None
 
 
-class CamVidDataModule(SegmentationDataModule):
+class CamVidDataModule(FolderDataModule):
     """CamVid as batches: trains on train, selects on val, reports test.
 
     Args:
@@ -136,12 +136,3 @@ class CamVidDataModule(SegmentationDataModule):
     """
 
     dataset_class = CamVid
-
-    def __init__(self, root: str, train_split: str = "train", **loading: Unpack[Loading]) -> None:
-        super().__init__(**loading)
-        self.root = root
-        self.train_split = train_split
-
-    def make_dataset(self, split: str) -> CamVid:
-        """Read the lists of one split."""
-        return CamVid(self.root, self.train_split if split == "train" else split)
