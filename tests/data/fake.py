@@ -3,11 +3,14 @@
 Each function writes one dataset below a folder that it returns, the `data.root` of it.
 """
 
+import json
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco
+from scipy.io import savemat
 
 HEIGHT, WIDTH = 24, 32
 
@@ -62,4 +65,61 @@ def camvid(root, suffix=".png", lists="{folder}/{name}"):
                 lines.append(" ".join(lists.format(folder=f, name=n) for f, n in columns))
         if lists is not None:
             (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+# Some labels of Pascal Context: among the 459, in alphabetical order, in the order of VOC.
+PASCAL_CONTEXT = (
+    (0, 0, 0),
+    (1, 0, 0),  # accordion, which is not among the 59
+    (2, 1, 1),
+    (9, 2, 21),
+    (19, 4, 52),
+    (23, 6, 2),
+    (284, 37, 15),
+    (355, 46, 44),
+    (397, 50, 11),
+    (459, 0, 0),
+    (458, 59, 59),
+)
+
+
+def pascal_context(root, source="json"):
+    """6 train and 3 val scenes with labels from `json`, `png`, `png_voc_first` or `mat`."""
+    rng = np.random.default_rng(0)
+    voc = root / "VOCdevkit" / "VOC2010"
+    ids, alphabetical, voc_first = np.array(PASCAL_CONTEXT).T
+    images, annotations, lists = [], [], {"train": [], "val": []}
+    for i in range(9):
+        phase, name = "train" if i < 6 else "val", f"2008_{i:06d}"
+        image, places = scene(rng, range(len(ids)))
+        lists[phase].append(name)
+        write_image(voc / "JPEGImages" / f"{name}.jpg", image)
+        if source == "png":
+            write_labels(voc / "SegmentationClassContext" / f"{name}.png", alphabetical[places])
+        elif source == "png_voc_first":
+            write_labels(root / "59_context_labels" / f"{name}.png", voc_first[places])
+        elif source == "mat":
+            (root / "trainval").mkdir(exist_ok=True)
+            savemat(root / "trainval" / f"{name}.mat", {"LabelMap": ids[places].astype(np.uint16)})
+        number = int(name.replace("_", ""))
+        size = {"height": HEIGHT, "width": WIDTH}
+        images.append({"image_id": number, "file_name": f"{name}.jpg", "phase": phase} | size)
+        # a tree over all of the image, over which the others are painted
+        masks = [(420, places >= 0)] + [(int(ids[k]), places == k) for k in range(len(ids))]
+        for category, mask in masks:
+            runs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+            runs["counts"] = runs["counts"].decode()
+            common = {"image_id": number, "category_id": category, "segmentation": runs}
+            common |= {"iscrowd": 0, "id": len(annotations), "parts": [{"segmentation": runs}]}
+            annotations.append(common)
+    if source == "json":
+        content = {"images": images, "annos_segmentation": annotations}
+        content |= {"categories": [{"category_id": 2, "name": "aeroplane"}], "annos_boundary": []}
+        (root / "trainval_merged.json").write_text(json.dumps(content))
+    else:
+        folder = voc / "ImageSets" / ("SegmentationContext" if source == "png" else "Main")
+        folder.mkdir(parents=True)
+        for phase, names in lists.items():
+            (folder / f"{phase}.txt").write_text("\n".join(names) + "\n")
     return root
