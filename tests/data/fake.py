@@ -123,3 +123,94 @@ def pascal_context(root, source="json"):
         for phase, names in lists.items():
             (folder / f"{phase}.txt").write_text("\n".join(names) + "\n")
     return root
+
+
+def cityscapes(root, zipped=False):
+    """6 train, 3 val, 2 test and 4 coarse train_extra scenes, and files that nobody asked for."""
+    rng = np.random.default_rng(0)
+    fine = "gtFine", "leftImg8bit_trainvaltest", "gtFine_trainvaltest"
+    coarse = "gtCoarse", "leftImg8bit_trainextra", "gtCoarse"
+    for part, count, (kind, *archives) in (
+        ("train", 6, fine),
+        ("val", 3, fine),
+        ("test", 2, fine),
+        ("train_extra", 4, coarse),
+    ):
+        places = (root / archive if zipped else root for archive in archives)
+        images, labels = (p / k / part for p, k in zip(places, ("leftImg8bit", kind), strict=True))
+        for i in range(count):
+            city = f"{part.replace('_', '')}burg{i % 2}"
+            name = f"{city}_{i:06d}_000019"
+            image, mask = scene(rng, range(4 if part == "test" else 34))
+            write_image(images / city / f"{name}_leftImg8bit.png", image)
+            write_labels(labels / city / f"{name}_{kind}_labelIds.png", mask)
+            write_labels(labels / city / f"{name}_{kind}_labelTrainIds.png", 0 * mask)
+            write_image(labels / city / f"{name}_{kind}_color.png", image)
+    if zipped:
+        for folder in sorted(root.iterdir()):
+            pack(folder, root / f"{folder.name}.zip")
+    return root
+
+
+def _two_sizes(i, image, mask):
+    """Cut every second scene."""
+    return (image[:-2, :-4], mask[:-2, :-4]) if i % 2 else (image, mask)
+
+
+def ade20k(root, zipped=False):
+    """6 train and 3 val scenes of two sizes, the first one grey."""
+    rng = np.random.default_rng(0)
+    top = root / "ADEChallengeData2016"
+    for part, count in (("train", 6), ("val", 3)):
+        folder = "training" if part == "train" else "validation"
+        for i in range(count):
+            image, mask = _two_sizes(i, *scene(rng, range(151)))
+            name = f"ADE_{part}_{i + 1:08d}"
+            write_image(top / "images" / folder / f"{name}.jpg", image)
+            write_labels(top / "annotations" / folder / f"{name}.png", mask)
+    grey = top / "images" / "training" / "ADE_train_00000001.jpg"
+    assert cv2.imwrite(str(grey), cv2.imread(str(grey), cv2.IMREAD_GRAYSCALE))
+    if zipped:
+        pack(top, root / "ADEChallengeData2016.zip", "ADEChallengeData2016")
+    return root
+
+
+NEVER_ANNOTATED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+COCO_STUFF = tuple(i for i in range(183) if i not in NEVER_ANNOTATED)
+
+
+def coco_stuff_10k(root, zipped=False, labels=COCO_STUFF):
+    """6 train and 3 test scenes of two sizes as v1.1 stores them; other labels make it v1.0."""
+    rng = np.random.default_rng(0)
+    folder = root / "cocostuff-10k-v1.1" if zipped else root
+    names = [f"COCO_train2014_{i:012d}" for i in range(9)]
+    for i, name in enumerate(names):
+        image, mask = _two_sizes(i, *scene(rng, labels))
+        write_image(folder / "images" / f"{name}.jpg", image)
+        (folder / "annotations").mkdir(exist_ok=True)
+        content = {"S": mask.astype(np.uint16), "captions": np.array(["a"], object)}
+        savemat(folder / "annotations" / f"{name}.mat", content, do_compression=True)
+    (folder / "imageLists").mkdir()
+    for part, listed in (("train", names[:6]), ("test", names[6:]), ("all", names)):
+        (folder / "imageLists" / f"{part}.txt").write_text("\n".join(listed) + "\n")
+    if zipped:
+        pack(folder, root / "cocostuff-10k-v1.1.zip")
+    return root
+
+
+def coco_stuff_164k(root, zipped=False):
+    """6 train and 3 val scenes of two sizes; beside the masks what mmsegmentation makes of them."""
+    rng = np.random.default_rng(0)
+    maps = root / ("stuffthingmaps_trainval2017" if zipped else "annotations")
+    for part, count in (("train2017", 6), ("val2017", 3)):
+        images = root / ("" if zipped else "images") / part
+        for i in range(count):
+            image, mask = _two_sizes(i, *scene(rng, COCO_STUFF))
+            write_image(images / f"{i:012d}.jpg", image)
+            write_labels(maps / part / f"{i:012d}.png", (mask - 1) % 256)
+            write_labels(maps / part / f"{i:012d}_labelTrainIds.png", 0 * mask)
+        if zipped:
+            pack(images, root / f"{part}.zip", part)
+    if zipped:
+        pack(maps, root / f"{maps.name}.zip")
+    return root

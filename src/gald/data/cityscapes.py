@@ -1,0 +1,99 @@
+"""Cityscapes: street scenes of 2048x1024 pixels from 50 cities, 19 classes."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from gald.data.base import FolderDataModule
+from gald.data.dataset import Sample, SegmentationDataset, pair
+from gald.data.files import VOID
+
+# stored label, name, colour; in the order of the train ids
+_CLASSES = (
+    (7, "road", (128, 64, 128)),
+    (8, "sidewalk", (244, 35, 232)),
+    (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)),
+    (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)),
+    (21, "vegetation", (107, 142, 35)),
+    (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)),
+    (24, "person", (220, 20, 60)),
+    (25, "rider", (255, 0, 0)),
+    (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)),
+    (28, "bus", (0, 60, 100)),
+    (31, "train", (0, 80, 100)),
+    (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)
+
+
+class Cityscapes(SegmentationDataset):
+    """Street scenes seen from a driving car, each part from other cities.
+
+    2975 train, 500 val and 1525 test images with fine labels, and 19998 more with coarse ones
+    (`train_extra`). The labels of test are placeholders: the real ones are not public. Of the 34
+    labels (and -1, the licence plate, which is 255 in a byte) 19 are classes, the others void.
+
+    Format: `leftImg8bit/PART/CITY/*_leftImg8bit.png` and `gtFine/PART/CITY/*_gtFine_labelIds.png`,
+    for train_extra `gtCoarse/train_extra/CITY/*_gtCoarse_labelIds.png`; or, in place of each
+    folder, the zip it came in: `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`,
+    `leftImg8bit_trainextra.zip`, `gtCoarse.zip`. Files of `labelTrainIds` are not read.
+
+    Licence: non-commercial, after registration; neither the data nor changed versions of it may be
+    passed on.
+    Source: https://www.cityscapes-dataset.com; labels: cityscapesScripts, helpers/labels.py.
+    Citation: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding",
+    CVPR 2016.
+
+    Args:
+        root: folder that holds the folders or zips.
+        split: `train`, `val`, `test`, `train_extra`, or several joined, as `train+train_extra`.
+    """
+
+    title = "Cityscapes"
+    option = "cityscapes"
+    url = "https://www.cityscapes-dataset.com/downloads/"
+    class_names = tuple(name for _, name, _ in _CLASSES)
+    palette = tuple(colour for _, _, colour in _CLASSES)
+    label_map: Mapping[int, int] = dict.fromkeys((*range(34), 255), VOID) | {
+        label: train_id for train_id, (label, _, _) in enumerate(_CLASSES)
+    }
+    parts = ("train", "val", "test", "train_extra")
+    # One image of train_extra, troisdorf_000000_000073, is broken and often taken out.
+    expected: ClassVar[dict[str, tuple[int, ...]]] = {
+        "train": (2975,),
+        "val": (500,),
+        "test": (1525,),
+        "train_extra": (19998, 19997),
+    }
+
+    def find(self, part: str) -> list[Sample]:
+        """Pair the files of the part's two folders."""
+        coarse = part == "train_extra"
+        images, labels = f"leftImg8bit/{part}", f"{'gtCoarse' if coarse else 'gtFine'}/{part}"
+        image_zip = f"leftImg8bit_{'trainextra' if coarse else 'trainvaltest'}.zip"
+        label_zip = "gtCoarse.zip" if coarse else "gtFine_trainvaltest.zip"
+        return pair(
+            self.folder(images, f"{image_zip}/{images}"),
+            self.folder(labels, f"{label_zip}/{labels}"),
+            ("_leftImg8bit.png",),
+            "_gtCoarse_labelIds.png" if coarse else "_gtFine_labelIds.png",
+        )
+
+
+class CityscapesDataModule(FolderDataModule):
+    """Cityscapes as batches: trains on train, selects and reports on val.
+
+    Args:
+        root: folder that holds the folders or zips.
+        train_split: `train`; `train+train_extra` adds the coarse labels, `train+val` the rest of
+            the fine ones once all choices are made.
+        loading: as in `SegmentationDataModule`.
+    """
+
+    dataset_class = Cityscapes
+    has_test = False
