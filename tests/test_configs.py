@@ -3,6 +3,7 @@
 import ast
 import inspect
 from pathlib import Path
+from typing import Unpack, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 
 from gald.conf_dir import CONF_DIR
+from gald.data.base import Loading, SegmentationDataModule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
@@ -39,6 +41,22 @@ def targets(node, where):
             yield from targets(value, f"{where}.{key}")
 
 
+def signature_of(target):
+    """The signature, with `**options: Unpack[Keys]` written out as the keys."""
+    signature = inspect.signature(target)
+    parameters = []
+    for parameter in signature.parameters.values():
+        if get_origin(parameter.annotation) is Unpack:
+            (keys,) = get_args(parameter.annotation)
+            parameters += [
+                inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None)
+                for key in get_type_hints(keys)
+            ]
+        else:
+            parameters.append(parameter)
+    return signature.replace(parameters=parameters)
+
+
 def named(path):
     return str(path.relative_to(CONF_DIR))
 
@@ -47,7 +65,7 @@ def named(path):
 def test_every_key_is_an_argument_of_the_target(path):
     content = yaml.safe_load(path.read_text()) or {}
     for node, where in targets(content, named(path)):
-        signature = inspect.signature(get_object(node["_target_"]))
+        signature = signature_of(get_object(node["_target_"]))
         given = {k: None for k in node if not k.startswith("_") and k != "defaults"}
         try:
             bound = signature.bind_partial(**given)
@@ -62,6 +80,24 @@ def test_every_key_is_an_argument_of_the_target(path):
             handed = HANDED.get(node["_target_"], set())
             inherits = {"defaults"} & set(content)
             assert inherits or required <= set(bound.arguments) | handed, where
+
+
+def test_keys_of_every_data_module_are_the_arguments_of_their_base():
+    hints = get_type_hints(SegmentationDataModule.__init__)
+    assert hints.pop("return") is type(None)
+    assert get_type_hints(Loading) == hints
+
+
+def test_a_key_outside_of_an_unpacked_dictionary_is_no_argument():
+    signature = signature_of(get_object("gald.data.camvid.CamVidDataModule"))
+    signature.bind_partial(root="", cache="none")
+    with pytest.raises(TypeError, match="cash"):
+        signature.bind_partial(cash="none")
+
+
+@pytest.mark.parametrize("path", sorted((CONF_DIR / "data").glob("*.yaml")), ids=named)
+def test_every_data_config_states_how_it_loads(path):
+    assert set(get_type_hints(Loading)) <= set(yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
