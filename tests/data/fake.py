@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco
 from scipy.io import savemat
 
@@ -213,4 +214,42 @@ def coco_stuff_164k(root, zipped=False):
             pack(images, root / f"{part}.zip", part)
     if zipped:
         pack(maps, root / f"{maps.name}.zip")
+    return root
+
+
+# Labels of a folder of one's own: id in the mask, colour in the mask, train id.
+FOLDER = (
+    (0, (0, 0, 0), 255),
+    (1, (128, 64, 128), 0),
+    (2, (0, 0, 142), 1),
+    (3, (0, 0, 70), 1),
+    (200, (255, 255, 255), 2),
+)
+
+
+def folder(root, kind="ids"):
+    """6 train, 3 val and 2 test scenes; masks of `ids`, `colours`, or ids with a `palette`."""
+    rng = np.random.default_rng(0)
+    ids = np.array([i for i, _, _ in FOLDER], np.uint8)
+    colours = np.array([colour for _, colour, _ in FOLDER], np.uint8)
+    for split, count in (("train", 6), ("val", 3), ("test", 2)):
+        for i in range(count):
+            image, places = scene(rng, range(len(FOLDER)))
+            write_image(root / "images" / split / f"{i}.jpg", image)
+            path = root / "masks" / split / f"{i}.png"
+            if kind == "colours":
+                write_image(path, colours[places])
+            else:
+                write_labels(path, ids[places])
+            if kind == "palette":
+                mask = Image.fromarray(ids[places]).convert("P")
+                mask.putpalette(rng.integers(0, 255, 768, np.uint8).tobytes())
+                mask.save(path)
+    labels = {0: "ids: [1]", 1: "ids: [2, 3]", 2: "ids: [200]", 255: "ids: [0]"}
+    if kind == "colours":
+        listed = {t: [list(c) for _, c, other in FOLDER if other == t] for t in labels}
+        labels = {train_id: f"colours: {colours}" for train_id, colours in listed.items()}
+    names = ("road", "vehicle", "other")
+    classes = "\n".join(f"  - name: {name}\n    {labels[k]}" for k, name in enumerate(names))
+    (root / "classes.yaml").write_text(f"classes:\n{classes}\nvoid:\n  {labels[255]}\n")
     return root
