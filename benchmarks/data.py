@@ -8,8 +8,8 @@ and brightness, contrast and saturation by up to 0.3. It ends with uint8 tensors
 (h, w), unless it says otherwise. What a row leaves out or adds stands in its name.
 
 Counted is the CPU time of the process, on one thread, with all files in the page cache. The rows
-take turns in one process, in another order every round; a ratio is the median of the ratios within
-the rounds. Every row is checked to give crops with train ids before it is timed.
+take turns in one process, in another order every round; a ratio is one of medians over the rounds.
+Every row is checked to give crops with train ids before it is timed.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def ours(scenes: Pairs, crop: tuple[int, int], cache_dir: str) -> Rows:
 
     return {
         "ours, png": loads(scenes),
-        "ours, cache": loads(cached(scenes, "disk", cache_dir)),
+        "ours, cache": loads(cached(scenes, "decoded", cache_dir)),
         "ours, memory": loads(cached(scenes, "ram", cache_dir)),
     }
 
@@ -202,11 +202,10 @@ def measure(rows: Rows, count: int, rounds: int, seconds: float) -> dict[str, li
 
 
 def ratio(rates: dict[str, list[float]], name: str, base: str) -> str:
-    """Median over the rounds of how much faster a row was than another."""
-    if name not in rates or base not in rates:
+    """How much faster a row was than another."""
+    if base not in rates:
         return "-"
-    pairs = zip(rates[name], rates[base], strict=True)
-    return _short(statistics.median(a / b for a, b in pairs)) + "x"
+    return _short(statistics.median(rates[name]) / statistics.median(rates[base])) + "x"
 
 
 def cells(rates: dict[str, list[float]], missing: dict[str, str]) -> list[list[str]]:
@@ -298,7 +297,7 @@ def main() -> None:
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    console = Console(width=max(124, Console().width))  # also in a log file
+    console = Console(width=max(130, Console().width))  # also in a log file
     note = f"{machine()}; {args.rounds} rounds."
     console.print(note)
     text = [note, ""]
