@@ -1,7 +1,10 @@
 """A tiny CamVid on disk, and where the real data lies."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fake
 import pytest
@@ -16,6 +19,19 @@ def real_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data at {root}; set GALD_DATA")
     return root
+
+
+@pytest.fixture
+def published(real_data: Path) -> Callable[[str], list[dict[str, Any]]]:
+    """Reads the rows of a dataset's label table; the test skips where there is none."""
+
+    def read(name: str) -> list[dict[str, Any]]:
+        path = real_data / "labels" / f"{name}.json"
+        if not path.is_file():
+            pytest.skip(f"no label table {path}")
+        return json.loads(path.read_text())
+
+    return read
 
 
 @pytest.fixture

@@ -299,7 +299,10 @@ class CocoStuff10k(CocoStuff):
 
     def _refuse_v1_0(self, samples: list[Sample]) -> None:
         for sample in samples[:_LOOKED_AT]:
-            labels = set(np.unique(self.read_labels(sample)).tolist())
+            try:
+                labels = set(np.unique(self.read_labels(sample)).tolist())
+            except SampleError:
+                continue  # told when the scene is loaded
             if 0 in labels or max(labels) > _LAST_V1_0:
                 return
             for label in labels & _UNUSED:
