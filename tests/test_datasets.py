@@ -94,7 +94,8 @@ def test_evaluation_does_not_depend_on_its_batch_size(tmp_path, monkeypatch):
         gald(
             monkeypatch,
             *("eval", f"ckpt_path={folder}", "data=ade20k", f"data.root={root}"),
-            *(f"data.eval_batch_size={batch}", f"output_dir={output}", "split=val"),
+            *(f"data.eval_batch_size={batch}", "data.num_workers=0"),
+            *(f"output_dir={output}", "split=val"),
         )
         results.append(json.loads((output / "results.json").read_text()))
     scores = [{k: v for k, v in r.items() if k.startswith("val/")} for r in results]
