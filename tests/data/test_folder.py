@@ -1,0 +1,389 @@
+import textwrap
+from pathlib import Path
+
+import cv2
+import fake
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from gald.data import folder as folder_module
+from gald.data.dataset import note_rejects
+from gald.data.files import SampleError
+from gald.data.folder import LabelledFolder, LabelledFolderDataModule
+from gald.data.folder_classes import distinct_colour, read_classes
+from gald.data.transforms import TrainTransform
+
+KINDS = ("ids", "colours", "palette")
+
+
+def sentence(error):
+    text = str(error.value)
+    assert "\n" not in text and text, text
+    return text
+
+
+def classes(root, text):
+    path = root / "classes.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+# what is read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_mask_gives_the_same_scenes(tmp_path, kind):
+    root = fake.folder(tmp_path / "data", kind)
+    rng = np.random.default_rng(0)
+    train_ids = np.array([train_id for _, _, train_id in fake.FOLDER])
+    for index, item in enumerate(LabelledFolder(root, "train")):
+        _, places = fake.scene(rng, range(len(fake.FOLDER)))
+        if kind == "palette":
+            rng.integers(0, 255, 768, np.uint8)
+        assert np.array_equal(item["mask"].numpy(), train_ids[places])
+        assert item["mask"].dtype == item["image"].dtype == torch.uint8
+        assert item["image"].shape == (3, 24, 32) and item["name"] == str(index)
+    assert len(LabelledFolder(root, "val")) == 3 and len(LabelledFolder(root, "train+test")) == 8
+
+
+def test_colours_of_a_palette_or_of_greys_can_be_named(tmp_path):
+    root = fake.folder(tmp_path / "data", "ids")
+    expected = LabelledFolder(root)[0]["mask"]
+    greys = {i: [[i, i, i]] for i, _, _ in fake.FOLDER}
+    content = {
+        "classes": [
+            {"name": "road", "colours": greys[1]},
+            {"name": "vehicle", "colours": greys[2] + greys[3]},
+            {"name": "other", "colours": greys[200]},
+        ],
+        "void": {"colours": greys[0]},
+    }
+    classes(root, yaml.safe_dump(content))
+    assert torch.equal(LabelledFolder(root)[0]["mask"], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_may_stand_the_other_way_round(tmp_path, kind):
+    root = fake.folder(tmp_path / "data", kind)
+    expected = [item["mask"] for item in LabelledFolder(root, "train+val+test")]
+    for what in ("images", "masks"):
+        for part in ("train", "val", "test"):
+            (root / part).mkdir(exist_ok=True)
+            (root / what / part).rename(root / part / what)
+        (root / what).rmdir()
+    found = [item["mask"] for item in LabelledFolder(root, "train+val+test")]
+    assert all(map(torch.equal, expected, found)) and len(found) == 11
+
+
+def test_a_zip_may_hold_it_all(tmp_path):
+    root = fake.folder(tmp_path / "data", "colours")
+    expected = LabelledFolder(root)[3]["mask"]
+    fake.pack(root, tmp_path / "data.zip", "mine")
+    dataset = LabelledFolder(tmp_path / "data.zip" / "mine")
+    assert len(dataset) == 6 and torch.equal(dataset[3]["mask"], expected)
+    assert LabelledFolderDataModule(str(tmp_path / "data.zip" / "mine")).has_test
+
+
+def test_suffixes_and_folders_within_are_matched(tmp_path):
+    root = fake.folder(tmp_path / "data")
+    for what, ending in (("images", "_photo.jpg"), ("masks", "_labelIds.png")):
+        for path in sorted((root / what / "train").iterdir()):
+            place = root / what / "train" / f"street{int(path.stem) % 2}" / f"{path.stem}{ending}"
+            place.parent.mkdir(exist_ok=True)
+            path.rename(place)
+    (root / "masks" / "train" / "street0" / "0_instanceIds.png").write_bytes(b"")
+    (root / "masks" / "train" / "street0" / "._0_labelIds.png").write_bytes(b"")
+    dataset = LabelledFolder(root, image_suffix="_photo", mask_suffix="_labelIds")
+    names = [dataset.name(i) for i in range(len(dataset))]
+    assert names == ["street0_0", "street0_2", "street0_4", "street1_1", "street1_3", "street1_5"]
+    assert dataset[0]["image"].shape == (3, 24, 32)
+    with pytest.raises(SampleError, match=r"has no mask .*set data\.mask_suffix"):
+        LabelledFolder(root, image_suffix="_photo")
+
+
+@pytest.mark.parametrize("kind", ["ids", "colours"])
+def test_void_rest_takes_what_is_not_named(tmp_path, kind):
+    root = fake.folder(tmp_path / "data", kind)
+    road = {"ids": "ids: [1]", "colours": "colours: [[128, 64, 128]]"}[kind]
+    before = LabelledFolder(root)[0]["mask"]
+    classes(root, f"classes: [{{name: road, {road}}}]\nvoid: rest\n")
+    dataset = LabelledFolder(root)
+    assert torch.equal(dataset[0]["mask"], torch.where(before == 0, before, 255))
+    strict = classes(root, f"classes: [{{name: road, {road}}}]\n")
+    with pytest.raises(SampleError, match="does not name"):
+        LabelledFolder(root)[0]
+    strict.write_text(strict.read_text() + "void: rest\n")
+    assert dataset.fingerprint() == LabelledFolder(root).fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["ids", "colours"])
+def test_the_fingerprint_follows_the_meaning_of_labels(tmp_path, kind):
+    root = fake.folder(tmp_path / "data", kind)
+    seen = {LabelledFolder(root).fingerprint()}
+    path = root / "classes.yaml"
+    for old, new in (("[2, 3]", "[2, 4]"), ("[[0, 0, 142]", "[[0, 0, 143]")):
+        path.write_text(path.read_text().replace(old, new))
+        seen.add(LabelledFolder(root).fingerprint())
+    assert len(seen) == 2
+    path.write_text(path.read_text().partition("void:")[0] + "void: rest\n")
+    assert LabelledFolder(root).fingerprint() not in seen
+
+
+def test_white_and_black_and_neighbours_of_colours_are_told_apart(tmp_path):
+    listed = [[0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 0], [0, 255, 0]]
+    entries = [{"name": str(colour), "colours": [colour]} for colour in listed]
+    path = classes(tmp_path, yaml.safe_dump({"classes": entries}))
+    table = folder_module._ColourTable(read_classes(path))
+    others = [[255, 255, 254], [0, 1, 0], [254, 255, 255], [2, 0, 0]]
+    image = np.array([listed + others], np.uint8)
+    assert table.train_ids(image).tolist() == [[0, 1, 2, 3, 4, 254, 254, 254, 254]]
+
+
+# the module
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_module_knows_its_classes_before_setup_and_serves_batches(tmp_path, kind, cache):
+    root = fake.folder(tmp_path / "data", kind)
+    crop = TrainTransform([16, 16])
+    options = {"global_batch_size": 3, "num_workers": 0, "train_transform": crop, "cache": cache}
+    module = LabelledFolderDataModule(str(root), **options)
+    assert module.class_names == ("road", "vehicle", "other") and module.num_classes == 3
+    assert len(module.palette) == 3
+    module.setup()
+    batches = list(module.train_dataloader())
+    assert len(batches) == 2 and batches[0]["image"].shape == (3, 3, 16, 16)
+    labels = set(torch.cat([batch["mask"] for batch in batches]).unique().tolist())
+    assert labels <= {0, 1, 2, 255} and len(labels) > 2
+    assert len(module.test_dataset) == 2
+    assert len(LabelledFolderDataModule(str(root), train_split="train+val").make_dataset("train"))
+
+
+@pytest.mark.parametrize("missing", ["images", "masks"])
+def test_there_is_a_test_split_where_both_of_its_folders_are(tmp_path, missing):
+    root = fake.folder(tmp_path / "data")
+    assert LabelledFolderDataModule(str(root)).has_test
+    (root / missing / "test").rename(root / "away")
+    module = LabelledFolderDataModule(str(root), num_workers=0)
+    assert not module.has_test
+    module.setup()
+    assert module.test_dataset is None
+
+
+def test_the_list_of_classes_may_lie_elsewhere(tmp_path):
+    root = fake.folder(tmp_path / "data")
+    (root / "classes.yaml").rename(tmp_path / "mine.yaml")
+    for classes in ("../mine.yaml", str(tmp_path / "mine.yaml")):
+        assert LabelledFolderDataModule(str(root), classes=classes).num_classes == 3
+        assert len(LabelledFolder(root, classes=classes)) == 6
+
+
+# colours to paint with
+
+
+def test_the_palette_is_what_is_said_or_what_masks_hold_or_chosen(tmp_path):
+    path = classes(
+        tmp_path,
+        """
+        classes:
+          - {name: a, ids: [1]}
+          - {name: b, ids: [2], colour: [9, 8, 7]}
+        """,
+    )
+    assert read_classes(path).palette == (distinct_colour(0), (9, 8, 7))
+    path.write_text(
+        "classes: [{name: a, colours: [[1, 2, 3], [4, 5, 6]]},"
+        "{name: b, colours: [[7, 8, 9]], colour: [0, 0, 9]}]"
+    )
+    assert read_classes(path).palette == ((1, 2, 3), (0, 0, 9))
+
+
+def test_chosen_colours_differ_and_neighbours_differ_much():
+    colours = np.array([distinct_colour(i) for i in range(60)])
+    assert colours.min() >= 0 and colours.max() <= 255 and len(np.unique(colours, axis=0)) == 60
+    assert np.abs(np.diff(colours, axis=0)).sum(1).min() > 200
+    few = colours[:12]
+    assert min(np.abs(a - b).sum() for i, a in enumerate(few) for b in few[:i]) > 60
+
+
+# classes.yaml
+
+
+def test_the_examples_of_the_documentation_are_right(tmp_path):
+    examples = [part.partition("```")[0] for part in folder_module.__doc__.split("```yaml")[1:]]
+    by_ids, by_colours = (read_classes(classes(tmp_path, text)) for text in examples)
+    assert by_ids.names == by_colours.names == ("road", "vehicle")
+    assert by_ids.ids == {1: 0, 2: 1, 3: 1, 7: 1, 0: 255, 255: 255} and not by_ids.rest_is_void
+    assert by_colours.colours == {(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 70): 1}
+    assert by_colours.rest_is_void and by_colours.palette[1] == by_ids.palette[1] == (0, 0, 142)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lists no classes; write"),
+        ("classes: []", "lists no classes; write"),
+        ("classes: {road: 1}", "lists no classes; write"),
+        ("- name: road", r"classes\.yaml is \[.*known keys are classes, void"),
+        ("classes: [", r"is not valid YAML \(.*line 1"),
+        ("classes: [{name: a, ids: [1], ids: [2]}]", r"is not valid YAML \(.*duplicate key ids"),
+        ("klasses: []", "has the key 'klasses'; known keys are classes, void"),
+        ("classes: [road]", "class 1 of .* is 'road', not a list of keys; known keys are name"),
+        ("classes: [{ids: [1]}]", "class 1 of .* has no name in words"),
+        ("classes: [{name: no, ids: [1]}]", r"class 1 of .* has no name in words \(False\)"),
+        ("classes: [{name: a, color: [1, 2, 3]}]", "class 1 of .* has the key 'color'; known keys"),
+        ("classes: [{name: a}]", r"class 1 \(a\) of .* has no ids; give each class"),
+        (
+            "classes: [{name: a, ids: [1], colours: [[1, 1, 1]]}]",
+            r"class 1 \(a\) of .* has ids and colours",
+        ),
+        (
+            "classes: [{name: a, ids: [1]}, {name: b, colours: [[1, 1, 1]]}]",
+            r"class 2 \(b\) of .* has colours; give each class and void ids, as class 1 has",
+        ),
+        ("classes: [{name: a, ids: 1}]", r"class 1 \(a\) of .* has ids 1; write a list, as ids"),
+        ("classes: [{name: a, ids: []}]", r"class 1 \(a\) of .* has ids \[\]; write a list"),
+        ("classes: [{name: a, ids: [256]}]", r"class 1 \(a\) of .* has the id 256; ids are"),
+        ("classes: [{name: a, ids: [-1]}]", r"class 1 \(a\) of .* has the id -1; ids are"),
+        ("classes: [{name: a, ids: [1.5]}]", r"class 1 \(a\) of .* has the id 1\.5; ids are"),
+        ("classes: [{name: a, ids: [true]}]", r"class 1 \(a\) of .* has the id True; ids are"),
+        (
+            "classes: [{name: a, ids: [1]}, {name: b, ids: [2, 1]}]",
+            r"class 2 \(b\) of .* has 1, and so has class 1 \(a\) of .*; leave it in one of them",
+        ),
+        ("classes: [{name: a, ids: [1, 1]}]", r"class 1 \(a\) of .* has 1, and so has class 1"),
+        (
+            "classes: [{name: a, ids: [1]}, {name: a, ids: [2]}]",
+            r"class 2 \(a\) of .* has the name of class 1; to merge labels list all their ids",
+        ),
+        (
+            "classes: [{name: a, colours: [[1, 2, 3]]}, {name: b, colours: [[1, 2, 3]]}]",
+            r"class 2 \(b\) of .* has \(1, 2, 3\), and so has class 1 \(a\)",
+        ),
+        ("classes: [{name: a, colours: [1, 2, 3]}]", r"\(a\) of .* has 1 for a colour; write red"),
+        ("classes: [{name: a, colours: [[1, 2]]}]", r"\(a\) of .* has \[1, 2\] for a colour"),
+        ("classes: [{name: a, colours: [[1, 2, 300]]}]", r"has \[1, 2, 300\] for a colour"),
+        ("classes: [{name: a, ids: [1], colour: red}]", r"has 'red' for a colour.* as colour: \["),
+        ("classes: [{name: a, ids: [1]}]\nvoid: 0", r"void of .* is 0, not a list of keys"),
+        ("classes: [{name: a, ids: [1]}]\nvoid: {ids: [1]}", r"void of .* has 1, and so has class"),
+        (
+            "classes: [{name: a, ids: [1]}]\nvoid: {colours: [[0, 0, 0]]}",
+            "void of .* has colours; give each class and void ids",
+        ),
+    ],
+)
+def test_a_mistake_in_the_list_names_the_file_and_the_entry(tmp_path, text, message):
+    path = classes(tmp_path, text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_classes(path)
+    assert str(path) in sentence(error)
+
+
+def test_more_classes_than_a_mask_holds_are_refused(tmp_path):
+    entries = [{"name": f"c{i}", "colours": [[0, i // 200, i % 200]]} for i in range(255)]
+    path = classes(tmp_path, yaml.safe_dump({"classes": entries}))
+    with pytest.raises(ValueError, match="lists 255 classes; 254 is the most"):
+        read_classes(path)
+    path.write_text(yaml.safe_dump({"classes": entries[1:]}))
+    assert len(read_classes(path).names) == 254
+
+
+# errors
+
+
+def test_missing_root_says_what_to_write_and_what_to_set(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        LabelledFolderDataModule(str(tmp_path / "nowhere"))
+    text = sentence(error)
+    for part in (f"{tmp_path}/nowhere/classes.yaml", "classes: [", "data.root", "data.classes"):
+        assert part in text
+    example = "classes: [" + text.partition("classes: [")[2].rpartition("]")[0] + "]"
+    assert read_classes(classes(tmp_path, example)).names == ("road", "car")
+
+
+@pytest.mark.parametrize("what", ["images", "masks"])
+def test_missing_folders_are_named(tmp_path, what):
+    root = fake.folder(tmp_path / "data")
+    (root / what / "val").rename(root / "away")
+    with pytest.raises(FileNotFoundError) as error:
+        LabelledFolder(root, "val")
+    text = sentence(error)
+    for part in (str(root), "images/val and masks/val", "val/images and val/masks", "data.root"):
+        assert part in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unnamed_label_names_mask_value_and_place(tmp_path, kind):
+    root = fake.folder(tmp_path / "data", kind)
+    path = root / "masks" / "train" / "2.png"
+    if kind == "colours":
+        colours = np.full((24, 32, 3), 255, np.uint8)
+        colours[4, 5] = 10, 20, 30
+        fake.write_image(path, colours)
+    else:
+        ids = np.ones((24, 32), np.uint8)
+        ids[4, 5] = 77
+        fake.write_labels(path, ids)
+    with pytest.raises(SampleError) as error:
+        LabelledFolder(root)[2]
+    text = sentence(error)
+    value = "colour [10, 20, 30]" if kind == "colours" else "label 77"
+    for part in (
+        str(path),
+        f"{value} in row 4, column 5",
+        str(root / "classes.yaml"),
+        "void: rest",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("what", ["images", "masks"])
+def test_what_makes_no_pair_is_named(tmp_path, what):
+    root = fake.folder(tmp_path / "data")
+    (path,) = (root / what / "train").glob("3.*")
+    path.unlink()
+    with pytest.raises(SampleError) as error:
+        LabelledFolder(root)
+    text = sentence(error)
+    left = {"images": "masks/train/3.png", "masks": "images/train/3.jpg"}[what]
+    assert str(root / Path(left)) in text and "suffix" in text
+    with note_rejects() as noted:
+        assert len(LabelledFolder(root)) == 5
+    assert len(noted) == 1
+
+
+def test_two_images_of_one_name_are_named(tmp_path):
+    root = fake.folder(tmp_path / "data")
+    (root / "images" / "train" / "3.png").write_bytes(b"")
+    with pytest.raises(SampleError, match=r"3\.jpg and .*3\.png have one name; remove one"):
+        LabelledFolder(root)
+
+
+def test_an_empty_split_is_named(tmp_path):
+    root = fake.folder(tmp_path / "data")
+    for path in root.rglob("val/*.*"):
+        path.unlink()
+    with pytest.raises(SampleError, match=r"val of .* has no images"):
+        LabelledFolder(root, "val")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", ["images", "masks"])
+def test_truncated_files_are_caught(tmp_path, kind, what):
+    root = fake.folder(tmp_path / "data", kind)
+    (path,) = (root / what / "train").glob("3.*")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(SampleError, match=rf"{path.name} is truncated"):
+        LabelledFolder(root)[3]
+
+
+def test_an_rgb_mask_where_ids_are_listed_is_refused(tmp_path):
+    root = fake.folder(tmp_path / "data", "ids")
+    path = root / "masks" / "train" / "0.png"
+    assert cv2.imwrite(str(path), np.zeros((24, 32, 3), np.uint8))
+    with pytest.raises(SampleError, match="is an RGB png"):
+        LabelledFolder(root)[0]
