@@ -1,19 +1,92 @@
-"""Counts the pixels of each class."""
+"""Counts the pixels of each class, and turns counts into weights."""
+
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from gald.data.dataset import Scenes
+from gald.data.files import UNKNOWN, SampleError
+from gald.data.parallel import in_order, say
 
 
 def class_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
-    """Count the pixels of each class in each scene.
+    """Count the pixels of each class in each scene, void left out.
+
+    They are kept in `cache_dir/counts`, where a later call finds them as long as no file changes.
 
     Shape:
         returns: (scenes, classes) int64
+
+    Raises:
+        SampleError: a mask that cannot be read, or one with an unknown label.
     """
-    counts = np.zeros((len(scenes), 256), np.int64)
-    for index in range(len(scenes)):
-        _, labels, table = scenes.pixels(index)
-        counts[index] = np.bincount(cv2.LUT(labels, table).ravel(), minlength=256)
-    return counts[:, : len(scenes.class_names)]
+    path = Path(cache_dir).expanduser() / "counts" / f"{scenes.cache_name()}.npy"
+    shape = (len(scenes), len(scenes.class_names))
+    counts = _find(path, shape)
+    if counts is not None:
+        return counts
+
+    def count(index: int) -> np.ndarray:
+        labels, table = scenes.labels(index)
+        found = np.bincount(cv2.LUT(labels, table).ravel(), minlength=256)
+        if found[UNKNOWN]:
+            raise SampleError(scenes.unknown_label(index))
+        return found[: shape[1]]
+
+    counts = np.zeros(shape, np.int64)
+    for index, row in enumerate(in_order(count, range(len(scenes)), "count pixels")):
+        counts[index] = row
+    _keep(path, counts)
+    return counts
+
+
+def class_weights(counts: np.ndarray) -> np.ndarray:
+    """Weights that balance the classes in a loss: median of the frequencies over the frequency.
+
+    The frequency of a class is its share of the labelled pixels of those images that have it. The
+    median is over the classes that occur; one that does not gets 0, for no pixel would use it.
+
+    Paper: Eigen, Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common
+    Multi-Scale Convolutional Architecture", ICCV 2015, https://arxiv.org/abs/1411.4734. It says
+    "pixels"; void ones are left out here.
+
+    Shape:
+        counts: (scenes, classes)
+        returns: (classes,) float64
+    """
+    pixels = counts.sum(axis=0)
+    labelled = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
+    occurs = pixels > 0
+    weights = np.zeros(counts.shape[1])
+    if occurs.any():
+        frequency = pixels[occurs] / labelled[occurs]
+        weights[occurs] = np.median(frequency) / frequency
+    return weights
+
+
+def _find(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """What an earlier call kept, unless it is damaged."""
+    try:
+        counts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return counts if (counts.shape, counts.dtype) == (shape, np.int64) else None
+
+
+def _keep(path: Path, counts: np.ndarray) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "wb") as file:
+                np.save(file, counts, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        say(f"the counts cannot be kept as {path} ({reason}); each run will count again")
