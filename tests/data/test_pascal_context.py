@@ -324,7 +324,8 @@ def test_unknown_png_label_names_file_and_value(tmp_path, source):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"LabelMap": np.full((24, 32), 500, np.uint16)}, r"label 500, known are 0\.\.459"),
+        ({"LabelMap": np.full((24, 32), 500, np.uint16)}, "from 500 to 500, not"),
+        ({"LabelMap": np.zeros((24, 32, 3), np.uint16)}, r"shape \(24, 32, 3\) with values"),
         ({"labels": np.zeros((24, 32))}, "no LabelMap"),
         (None, "no LabelMap"),
     ],

@@ -126,9 +126,9 @@ class PascalContext59(SegmentationDataset):
       order, the second begins with the 20 of VOC; nothing in the files tells, so the folder does,
       unless `order` says otherwise.
     - `json`: `trainval_merged.json`, of which `gald data prepare pascal_context` gets a copy.
-      It says itself which image is train and which is val. Its 590 MB are read once a process and
-      take about 1.3 GB while they are; what is kept, the run lengths of the masks as one string an
-      image, is less than the file, and workers that are forked share it.
+      It says itself which image is train and which is val. Its 590 MB are read once a process, and
+      take twice that memory while they are; what is kept, the run lengths of the masks as one
+      string an image, is less than the file, and workers that are forked share it.
     - `mat`: the folder `trainval` of the original release, with all 459 labels.
 
     Layout: `VOCdevkit/VOC2010/JPEGImages/*.jpg`, and the labels in VOC2010 or a folder above it;
@@ -377,15 +377,16 @@ def _read_mat(path: Path) -> np.ndarray:
     data = read_bytes(path)
     try:
         content = loadmat(io.BytesIO(data), variable_names=["LabelMap"])
-        labels = content["LabelMap"].astype(np.int64)
+        labels = content["LabelMap"].astype(np.int64, order="C")
     except Exception as error:  # what SciPy raises on a damaged file is whatever fails first
         raise SampleError(
             f"mask {path} has no LabelMap that can be read ({type(error).__name__}); copy the file "
             "again"
         ) from None
-    if labels.max() > 459:
+    if labels.ndim != 2 or labels.min() < 0 or labels.max() > 459:
         raise SampleError(
-            f"mask {path} has label {labels.max()}, known are 0..459; copy the file again"
+            f"mask {path} has a LabelMap of shape {labels.shape} with values from {labels.min()} "
+            f"to {labels.max()}, not (H, W) with 0..459; copy the file again"
         )
     return _FROM_459[labels]
 
