@@ -1,16 +1,15 @@
 """COCO-Stuff: everyday photographs with 80 classes of things and 91 of stuff, in two editions."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from scipy.io import loadmat
 
 from gald.data.base import FolderDataModule
 from gald.data.dataset import Sample, SegmentationDataset, by_name, pair, reject
 from gald.data.files import VOID, SampleError, read_bytes
+from gald.data.mat import read_mat
 
 # label, name, colour; in the order of the train ids. The colours are mmsegmentation's: 162 of the
 # 171 are different, and that of handbag is also void's.
@@ -270,21 +269,7 @@ class CocoStuff10k(CocoStuff):
 
     def read_labels(self, sample: Sample) -> np.ndarray:
         """Read the label map of a MATLAB file."""
-        data = read_bytes(sample.mask)
-        try:
-            stored = loadmat(io.BytesIO(data), variable_names=["S"])["S"]
-            labels = stored.astype(np.uint8, order="C")
-        except Exception:  # scipy passes on whatever the damage leads to
-            raise SampleError(
-                f"mask {sample.mask} is no MATLAB file with a label map S; "
-                "extract or download it again"
-            ) from None
-        if labels.ndim != 2 or not np.array_equal(labels, stored):
-            raise SampleError(
-                f"mask {sample.mask} has an S of shape {stored.shape} with values from "
-                f"{stored.min()} to {stored.max()}, not (H, W) with 0..182; download it again"
-            )
-        return labels
+        return read_mat(sample.mask, "S", largest=182).astype(np.uint8)
 
     def missing(self, places: str) -> FileNotFoundError:
         """Say so if version 1.0 is all there is."""

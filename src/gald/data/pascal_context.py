@@ -1,7 +1,6 @@
 """Pascal Context, scored over 59 classes, or over 60 with the background."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,7 +12,6 @@ import numpy as np
 from pycocotools import mask as coco
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
-from scipy.io import loadmat
 
 from gald.data.base import FolderDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset, by_name, reject
@@ -26,6 +24,7 @@ from gald.data.files import (
     read_bytes,
     read_labels,
 )
+from gald.data.mat import read_mat
 
 # A row is a class in alphabetical order: its id among the 459 of the original release, its name,
 # the colour that mmsegmentation paints it in, and its place in the order that begins with VOC's 20.
@@ -214,7 +213,7 @@ class PascalContext59(SegmentationDataset):
         if self.source == "json":
             return _draw(self.runs[sample.name], sample)
         if self.source == "mat":
-            return _read_mat(sample.mask)
+            return _FROM_459[read_mat(sample.mask, "LabelMap", largest=459)]
         labels = read_labels(sample.mask)
         return cv2.LUT(labels, _FROM_VOC_FIRST) if self.order == "voc_first" else labels
 
@@ -370,25 +369,6 @@ def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:  # noqa: 
     elif isinstance(segmentation["counts"], list):
         segmentation = coco.frPyObjects(segmentation, height, width)
     return coco.decode(segmentation).view(bool)
-
-
-def _read_mat(path: Path) -> np.ndarray:
-    """Read the 459 labels of the original release and keep 0..59."""
-    data = read_bytes(path)
-    try:
-        content = loadmat(io.BytesIO(data), variable_names=["LabelMap"])
-        labels = content["LabelMap"].astype(np.int64, order="C")
-    except Exception as error:  # what SciPy raises on a damaged file is whatever fails first
-        raise SampleError(
-            f"mask {path} has no LabelMap that can be read ({type(error).__name__}); copy the file "
-            "again"
-        ) from None
-    if labels.ndim != 2 or labels.min() < 0 or labels.max() > 459:
-        raise SampleError(
-            f"mask {path} has a LabelMap of shape {labels.shape} with values from {labels.min()} "
-            f"to {labels.max()}, not (H, W) with 0..459; copy the file again"
-        )
-    return _FROM_459[labels]
 
 
 @rank_zero_only
