@@ -234,6 +234,7 @@ def test_bytes_that_never_reached_the_disk_are_decoded_again(stopped, tmp_path):
         (lambda lines: [bytes(len(line)) for line in lines], [0, 1, 2, 3, 4, 5]),
         (lambda lines: [lines[0], b"[1]\n", *lines[2:]], [1, 2, 3, 4, 5]),
         (lambda lines: [lines[0], *lines[2:]], [1, 2, 3, 4, 5]),  # a line is gone
+        (lambda lines: [lines[0], re.sub(rb'set": \d+', b'set": 7', lines[1])], [1, 2, 3, 4, 5]),
         (lambda lines: [], [0, 1, 2, 3, 4, 5]),
     ],
 )
