@@ -243,7 +243,7 @@ def folder(root, kind="ids"):
                 write_labels(path, ids[places])
             if kind == "palette":
                 mask = Image.fromarray(ids[places]).convert("P")
-                mask.putpalette(rng.integers(0, 255, 768, np.uint8).tobytes())
+                mask.putpalette(bytes(range(255, -1, -1)) * 3)
                 mask.save(path)
     labels = {0: "ids: [1]", 1: "ids: [2, 3]", 2: "ids: [200]", 255: "ids: [0]"}
     if kind == "colours":

@@ -110,11 +110,11 @@ def test_auto_prefers_png_and_says_what_else_there_is(tmp_path, capsys):
     for source in ("mat", "json", "png"):
         root = fake.pascal_context(tmp_path / "data", source)
     assert PascalContext59(root).source == "png"
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "SegmentationClassContext; data.source=json or mat" in said and said.count("\n") == 1
     for source in ("png", "json", "mat"):
         assert PascalContext59(root, source=source).source == source
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count("\n") == 1 and "trainval_merged.json, once" in said
     root.joinpath("VOCdevkit/VOC2010/SegmentationClassContext").rename(root / "away")
     assert PascalContext59(root).source == "json"
@@ -181,7 +181,7 @@ def test_the_json_is_read_once_for_all_datasets_until_it_changes(tmp_path, capsy
     root = fake.pascal_context(tmp_path / "data", "json")
     for split in ("train", "val", "train+val"):
         PascalContext59(root, split), PascalContext60(root, split)
-    assert capsys.readouterr().out.count("reading") == 1
+    assert capsys.readouterr().err.count("reading") == 1
     path = root / "trainval_merged.json"
     path.write_text(path.read_text().replace('"val"', '"train"'))
     assert len(PascalContext59(root)) == 9

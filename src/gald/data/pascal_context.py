@@ -10,8 +10,6 @@ from typing import Any, ClassVar, Unpack
 import cv2
 import numpy as np
 from pycocotools import mask as coco
-from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
 
 from gald.data.base import FolderDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset, by_name, reject
@@ -25,6 +23,7 @@ from gald.data.files import (
     read_labels,
 )
 from gald.data.mat import read_mat
+from gald.data.parallel import say
 
 # A row is a class in alphabetical order: its id among the 459 of the original release, its name,
 # the colour that mmsegmentation paints it in, and its place in the order that begins with VOC's 20.
@@ -229,7 +228,7 @@ class PascalContext59(SegmentationDataset):
         if source == "auto" and found:
             source, *others = found
             if others:
-                _say(
+                say(
                     f"{self.title}: labels from {found[source]}; "
                     f"data.source={' or '.join(others)} reads others that are there"
                 )
@@ -317,7 +316,7 @@ class PascalContextDataModule(FolderDataModule):
 @lru_cache(maxsize=1)
 def _read_json(path: Path, state: str) -> dict[str, dict[str, bytes]]:
     """The run lengths of every image, by split and name; `state` tells one file from the next."""
-    _say(f"reading {path}, once")
+    say(f"reading {path}, once")
     broken = f"{path} is not a whole trainval_merged.json"
     remedy = "move it away and run gald data prepare pascal_context"
     try:
@@ -369,8 +368,3 @@ def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:  # noqa: 
     elif isinstance(segmentation["counts"], list):
         segmentation = coco.frPyObjects(segmentation, height, width)
     return coco.decode(segmentation).view(bool)
-
-
-@rank_zero_only
-def _say(sentence: str) -> None:
-    Console().print(sentence, soft_wrap=True, highlight=False)
