@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import cv2
 import numpy as np
@@ -40,6 +40,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     number of images behind one optimiser step; the per-device batch and the accumulation follow
     from it and the number of devices (`plan_batches`).
 
+    `has_test` says whether the labels of a test split are public.
+
     The same seed gives bit-equal batches for any number of workers and processes, and after a
     resume at any batch: order and augmentation are keyed by (seed, epoch, index), and the position
     is read from the trainer when the first batch of an epoch is asked for, when Lightning has
@@ -61,7 +63,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     """
 
     dataset_class: type[Scenes]
-    has_test: ClassVar[bool] = True
+    has_test: bool = True
 
     def __init__(
         self,
