@@ -10,7 +10,7 @@ from gald.data import statistics as module
 from gald.data.cache import cached
 from gald.data.camvid import CamVid
 from gald.data.files import SampleError
-from gald.data.statistics import class_counts, class_weights
+from gald.data.statistics import class_counts, class_weights, pixel_counts
 
 
 @pytest.fixture
@@ -35,6 +35,12 @@ def test_counts_are_those_of_the_masks(camvid, cache_dir):
     scenes = CamVid(camvid, "train+val")
     expected = [[(item["mask"] == c).sum().item() for c in range(11)] for item in scenes_of(scenes)]
     assert class_counts(scenes, cache_dir).tolist() == expected
+
+
+def test_every_pixel_is_counted_once_where_void_is(camvid, cache_dir):
+    counts = pixel_counts(CamVid(camvid, "train"), cache_dir)
+    assert counts.shape == (7, 12) and counts[:, 11].min() > 0
+    assert counts.sum(axis=1).tolist() == [24 * 32] * 7
 
 
 def scenes_of(scenes):

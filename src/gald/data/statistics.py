@@ -7,23 +7,33 @@ import cv2
 import numpy as np
 
 from gald.data.dataset import Scenes
-from gald.data.files import UNKNOWN, SampleError
+from gald.data.files import UNKNOWN, VOID, SampleError
 from gald.data.parallel import in_order, say
 
 
 def class_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
-    """Count the pixels of each class in each scene, void left out.
+    """Count the pixels of each class in each scene, void left out; see `pixel_counts`.
+
+    Shape:
+        returns: (scenes, classes) int64
+    """
+    return pixel_counts(scenes, cache_dir)[:, :-1]
+
+
+def pixel_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
+    """Count the pixels of each class, and last those of void, in each scene.
 
     They are kept in `cache_dir/counts`, where a later call finds them as long as no file changes.
 
     Shape:
-        returns: (scenes, classes) int64
+        returns: (scenes, classes + 1) int64
 
     Raises:
         SampleError: a mask that cannot be read, or one with an unknown label.
     """
     path = Path(cache_dir).expanduser() / "counts" / f"{scenes.cache_name()}.npy"
-    shape = (len(scenes), len(scenes.class_names))
+    classes = len(scenes.class_names)
+    shape = (len(scenes), classes + 1)
     counts = _find(path, shape)
     if counts is not None:
         return counts
@@ -33,7 +43,7 @@ def class_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
         found = np.bincount(cv2.LUT(labels, table).ravel(), minlength=256)
         if found[UNKNOWN]:
             raise SampleError(scenes.unknown_label(index))
-        return found[: shape[1]]
+        return found[[*range(classes), VOID]]
 
     counts = np.zeros(shape, np.int64)
     for index, row in enumerate(in_order(count, range(len(scenes)), "count pixels")):
