@@ -45,7 +45,7 @@ def test_train_names_the_thing_and_the_remedy(arguments, said, capsys, monkeypat
 
 
 def test_unknown_verb_lists_the_verbs(capsys, monkeypatch):
-    assert "choose one of train, eval, doctor" in complain(capsys, monkeypatch, "trian")
+    assert "choose one of train, eval, data, doctor" in complain(capsys, monkeypatch, "trian")
 
 
 def test_eval_without_a_checkpoint_says_which_key_to_set(capsys, monkeypatch, tmp_path):

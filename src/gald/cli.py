@@ -12,6 +12,7 @@ T = TypeVar("T")
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
     "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
+    "data": ("gald.data.command:main", "prepare, verify, stats, browse: gald data verify camvid"),
     "doctor": ("gald.doctor:doctor", "show versions, devices and data folders"),
 }
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(

@@ -134,4 +134,5 @@ class SyntheticDataModule(SegmentationDataModule):
 
     def make_dataset(self, split: str) -> SyntheticStreets:
         """Draw one split."""
-        return SyntheticStreets(split, self.counts[split], self.size, self.scene_seed)
+        # an unknown split is told by the dataset
+        return SyntheticStreets(split, self.counts.get(split, 1), self.size, self.scene_seed)

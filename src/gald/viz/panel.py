@@ -82,9 +82,14 @@ def save_panel(
         figure.colorbar(drawn, ax=axes[-1], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
+    add_legend(figure, class_names, palette, columns=11)
+    figure.savefig(path)
+
+
+def add_legend(figure: Figure, class_names: Sequence[str], palette: Palette, columns: int) -> None:
+    """Name the colours below a figure whose layout is constrained, in at most so many columns."""
     handles = [
         Patch(color=(red / 255, green / 255, blue / 255), label=name)
         for name, (red, green, blue) in zip(class_names, palette, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 11))
-    figure.savefig(path)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns))
