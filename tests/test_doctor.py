@@ -5,6 +5,7 @@ import types
 import pytest
 
 from gald import doctor as module
+from gald.conf_dir import CONF_DIR
 from gald.doctor import doctor
 
 
@@ -63,6 +64,19 @@ def test_data_roots_are_resolved_and_looked_for(conf, light, capsys):
     assert f"{conf.parent / 'sets' / 'here'} (found)" in out
     assert f"{conf.parent / 'sets' / 'away'} (not there)" in out
     assert "data=made" not in out
+
+
+def test_every_dataset_on_disk_is_looked_for_below_gald_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("GALD_DATA", str(tmp_path))
+    (tmp_path / "cityscapes").mkdir()
+    (tmp_path / "camvid").write_bytes(b"a zip is a root as well")
+    files = (CONF_DIR / "data").glob("*.yaml")
+    there = {"cityscapes": "found", "camvid": "found"}
+    assert module._data_roots(CONF_DIR) == {
+        file.stem: f"{tmp_path / file.stem} ({there.get(file.stem, 'not there')})"
+        for file in files
+        if file.stem != "synthetic"
+    }
 
 
 def test_a_root_that_cannot_be_resolved_does_not_hide_the_others(conf, light, capsys):

@@ -221,8 +221,9 @@ def _data_roots(conf_dir: Path) -> dict[str, str]:
             if "root" not in data:
                 continue
             context = OmegaConf.load(train) if train.is_file() else OmegaConf.create()
-            path = Path(OmegaConf.merge(context, {"data": data}).data.root).absolute()
-            roots[file.stem] = f"{path} ({'found' if path.is_dir() else 'not there'})"
+            path = Path(OmegaConf.merge(context, {"data": data}).data.root).expanduser().absolute()
+            # a root may also be a zip
+            roots[file.stem] = f"{path} ({'found' if path.exists() else 'not there'})"
         except Exception as error:  # one unreadable option must not hide the others
             roots[file.stem] = f"cannot be told: {_first_line(error)}"
     return roots
