@@ -159,10 +159,10 @@ def test_classes_that_never_occur_are_named(toy, camvid, capsys):
 
 
 def test_any_other_error_is_told_with_its_scene(toy, monkeypatch):
-    def fail(self, sample):
+    def fail(self, index):
         raise OverflowError("too large")
 
-    monkeypatch.setattr(CamVid, "read_labels", fail)
+    monkeypatch.setattr(CamVid, "pixels", fail)
     problems = inspect_split(toy, "test").problems
     assert problems[0] == "test_00 cannot be read (OverflowError: too large); replace its files"
 
