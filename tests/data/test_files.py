@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gald.data import files
+from gald.data import files, png
 from gald.data.camvid import CamVid
 from gald.data.files import (
     SampleError,
@@ -15,6 +15,8 @@ from gald.data.files import (
     is_dir,
     is_file,
     list_files,
+    open_image,
+    open_labels,
     read_bytes,
     read_image,
     read_labels,
@@ -125,11 +127,41 @@ def pictures():
     yield "palette.png", palette, np.asarray(palette.convert("RGB"))
 
 
+@pytest.mark.parametrize("kind", ["rgb", "grey"])
+def test_a_png_that_is_cut_gives_what_the_whole_one_has_there(tmp_path, kind):
+    whole = np.random.default_rng(0).integers(0, 9, (40, 30, 3), np.uint8)
+    path = tmp_path / "a.png"
+    if kind == "rgb":
+        fake.write_image(path, whole)
+        opened = open_image(path)
+    else:
+        whole = whole[..., 0]
+        fake.write_labels(path, whole)
+        opened = open_labels(path)
+    if isinstance(opened, np.ndarray):
+        pytest.skip("pyspng has no wheel here")
+    assert opened.shape == whole.shape and np.array_equal(np.asarray(opened), whole)
+    for rows in (slice(0, 1), slice(3, 17), slice(39, 40), slice(20, 99), slice(0, 40)):
+        for columns in (slice(0, 30), slice(5, 9)):
+            assert np.array_equal(opened[rows, columns], whole[rows, columns])
+
+
+def test_damage_anywhere_is_found_though_only_a_part_is_decoded(tmp_path):
+    image = np.random.default_rng(0).integers(0, 9, (400, 300, 3), np.uint8)
+    path = tmp_path / "a.png"
+    fake.write_image(path, image)
+    data = path.read_bytes()
+    for where in (60, len(data) // 2, len(data) - 30):
+        path.write_bytes(data[:where] + bytes([data[where] ^ 1]) + data[where + 1 :])
+        with pytest.raises(SampleError, match=r"a\.png cannot be decoded"):
+            open_image(path)[0:10, 0:10]
+
+
 @pytest.mark.parametrize("spng", [True, False])
 def test_every_kind_of_png_is_read_as_rgb(tmp_path, monkeypatch, spng):
     if not spng:
-        monkeypatch.setattr(files, "pyspng", None)
-    elif files.pyspng is None:
+        monkeypatch.setattr(png, "pyspng", None)
+    elif png.pyspng is None:
         pytest.skip("pyspng has no wheel here")
     for name, image, expected in pictures():
         image.save(tmp_path / name)

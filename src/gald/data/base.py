@@ -312,7 +312,7 @@ class _KeyedScenes(Dataset):
     def __getitem__(self, index: Draw) -> Item:
         if self.transform is None:
             return self.scenes[index.scene]
-        image, labels, table = self.scenes.pixels(index.scene)
+        image, labels, table = self.scenes.open(index.scene)
         key = (self.seed, index.epoch, index.scene, index.position)
         image, mask = self.transform(image, labels, key, table, index.focus)
         return self.scenes.item(index.scene, image, mask)

@@ -267,7 +267,7 @@ class CocoStuff10k(CocoStuff):
         self._refuse_v1_0(samples)
         return samples
 
-    def read_labels(self, sample: Sample) -> np.ndarray:
+    def open_labels(self, sample: Sample) -> np.ndarray:
         """Read the label map of a MATLAB file."""
         return read_mat(sample.mask, "S", largest=182).astype(np.uint8)
 

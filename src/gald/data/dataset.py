@@ -24,9 +24,10 @@ from gald.data.files import (
     label_ranges,
     label_table,
     list_files,
-    read_image,
-    read_labels,
+    open_image,
+    open_labels,
 )
+from gald.data.png import Cuttable
 
 Item = dict[str, Any]
 _DERIVED = "_labelTrainIds"  # of cityscapesScripts and mmsegmentation
@@ -48,11 +49,19 @@ class Pixels(NamedTuple):
     table: np.ndarray
 
 
+class Opened(NamedTuple):
+    """The same of a scene that is decoded when it is cut, where that saves work."""
+
+    image: Cuttable
+    labels: Cuttable
+    table: np.ndarray
+
+
 class Scenes(Dataset, ABC):
     """Labelled scenes, by index.
 
-    `pixels` gives what is stored, for a loader that crops before it maps labels; `scenes[i]` gives
-    a whole item.
+    `open` gives what is stored, for a loader that crops before it maps labels, `pixels` the same
+    decoded, and `scenes[i]` a whole item.
 
     Shape:
         image: (3, H, W) uint8
@@ -77,6 +86,10 @@ class Scenes(Dataset, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """What changes whenever a pixel or a train id may have: the key of what is derived."""
+
+    def open(self, index: int) -> Opened:
+        """One scene as it is stored, for one who needs a part of it."""
+        return Opened(*self.pixels(index))
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Stored labels and table of one scene, without the image where that saves work."""
@@ -193,17 +206,25 @@ class SegmentationDataset(Scenes):
         """Stem of the image file, unless the dataset says otherwise."""
         return self.samples[index].name
 
+    def open_labels(self, sample: Sample) -> Cuttable:
+        """Open the stored labels (H, W) uint8 of one scene; a grey png unless overridden."""
+        return open_labels(sample.mask)
+
     def read_labels(self, sample: Sample) -> np.ndarray:
-        """Read the stored labels (H, W) uint8 of one scene; a grey png unless overridden."""
-        return read_labels(sample.mask)
+        """Decode the stored labels (H, W) uint8 of one scene."""
+        return np.asarray(self.open_labels(sample))
+
+    def open(self, index: int) -> Opened:
+        """Open image and labels, which must cover the same pixels."""
+        sample = self.samples[index]
+        image, labels = open_image(sample.image), self.open_labels(sample)
+        check_sizes(image, labels, sample.image, sample.mask)
+        return Opened(image, labels, self.table)
 
     def pixels(self, index: int) -> Pixels:
         """Decode image and labels, which must cover the same pixels."""
-        sample = self.samples[index]
-        image = read_image(sample.image)
-        labels = self.read_labels(sample)
-        check_sizes(image, labels, sample.image, sample.mask)
-        return Pixels(image, labels, self.table)
+        image, labels, table = self.open(index)
+        return Pixels(np.asarray(image), np.asarray(labels), table)
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Decode the labels alone."""

@@ -16,10 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-try:
-    import pyspng
-except ImportError:  # no wheel for this machine; OpenCV decodes the same pixels, only slower
-    pyspng = None
+from gald.data.png import Cuttable, PngRows
 
 VOID = 255
 UNKNOWN = 254  # what a table gives for labels it does not know; no dataset has that many classes
@@ -53,15 +50,18 @@ def read_image(path: Path) -> np.ndarray:
     Shape:
         returns: (H, W, 3) uint8
     """
+    return np.asarray(open_image(path))
+
+
+def open_image(path: Path) -> Cuttable:
+    """Open a png or jpg as RGB; a png is decoded when it is cut, if that saves work.
+
+    Shape:
+        returns: (H, W, 3) uint8
+    """
     data = _whole(path)
-    # pyspng holds the interpreter's lock: the fastest alone, but among threads OpenCV is faster
-    alone = threading.current_thread() is threading.main_thread()
-    is_rgb = data.startswith(_PNG) and data[24] == 8 and data[25] == _PNG_RGB
-    if pyspng is not None and alone and is_rgb:
-        try:
-            return pyspng.load(data)
-        except RuntimeError:
-            raise SampleError(_undecodable("image", path)) from None
+    if data[25:26] == bytes([_PNG_RGB]) and _by_rows(data):
+        return PngRows(data, SampleError(_undecodable("image", path)))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     if image is None:
         raise SampleError(_undecodable("image", path))
@@ -70,6 +70,15 @@ def read_image(path: Path) -> np.ndarray:
 
 def read_labels(path: Path) -> np.ndarray:
     """Read the stored labels of an 8-bit grey or palette png; a palette's indices are the labels.
+
+    Shape:
+        returns: (H, W) uint8
+    """
+    return np.asarray(open_labels(path))
+
+
+def open_labels(path: Path) -> Cuttable:
+    """Open the labels that `read_labels` reads; they are decoded when cut, if that saves work.
 
     Shape:
         returns: (H, W) uint8
@@ -86,6 +95,8 @@ def read_labels(path: Path) -> np.ndarray:
         raise SampleError(
             f"mask {path} is {found} png; save it as 8-bit grey png whose values are the labels"
         )
+    if kind == _PNG_GREY and _by_rows(data):
+        return PngRows(data, SampleError(_undecodable("mask", path)))
     labels = None
     if kind == _PNG_GREY:
         labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -97,6 +108,13 @@ def read_labels(path: Path) -> np.ndarray:
     if labels is None:
         raise SampleError(_undecodable("mask", path))
     return labels
+
+
+def _by_rows(data: bytes) -> bool:
+    """Whether a file is best decoded by rows."""
+    # Its decoder holds the interpreter's lock: the fastest alone, but among threads OpenCV is.
+    alone = threading.current_thread() is threading.main_thread()
+    return alone and PngRows.suits(data)
 
 
 def label_table(label_map: Mapping[int, int]) -> np.ndarray:
@@ -118,10 +136,10 @@ def label_ranges(labels: Mapping[int, int]) -> str:
     return ", ".join(map(str, known))
 
 
-def check_sizes(image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:
+def check_sizes(image: Cuttable, mask: Cuttable, image_path: Path, mask_path: Path) -> None:
     """Refuse an image and a mask that do not cover the same pixels."""
     if image.shape[:2] != mask.shape:
-        (h, w), (mask_h, mask_w) = image.shape[:2], mask.shape
+        h, w, mask_h, mask_w = *image.shape[:2], *mask.shape
         raise SampleError(
             f"image {image_path} is {w}x{h} but mask {mask_path} is {mask_w}x{mask_h}; "
             "export both at one size, labels are never resized"

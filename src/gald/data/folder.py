@@ -50,10 +50,11 @@ from gald.data.files import (
     SampleError,
     is_dir,
     list_files,
+    open_labels,
     read_image,
-    read_labels,
 )
 from gald.data.folder_classes import Classes, read_classes
+from gald.data.png import Cuttable
 
 # Where the images and the masks of a part may be.
 _LAYOUTS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
@@ -127,10 +128,10 @@ class LabelledFolder(SegmentationDataset):
             for place in sorted(images.keys() & masks.keys())
         ]
 
-    def read_labels(self, sample: Sample) -> np.ndarray:
-        """Read ids as they are stored, and colours as the train ids they stand for."""
+    def open_labels(self, sample: Sample) -> Cuttable:
+        """Open ids as they are stored, and colours as the train ids they stand for."""
         if self.colours is None:
-            return read_labels(sample.mask)
+            return open_labels(sample.mask)
         return self.colours.train_ids(read_image(sample.mask))
 
     def fingerprint(self) -> str:

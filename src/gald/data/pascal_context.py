@@ -207,7 +207,7 @@ class PascalContext59(SegmentationDataset):
                 samples.append(Sample(name, images[name], masks[name]))
         return samples
 
-    def read_labels(self, sample: Sample) -> np.ndarray:
+    def open_labels(self, sample: Sample) -> np.ndarray:
         """Read stored labels, 0..59 in alphabetical order, from whatever holds them."""
         if self.source == "json":
             return _draw(self.runs[sample.name], sample)

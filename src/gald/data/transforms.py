@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from gald.data.files import VOID
+from gald.data.png import Cuttable
 
 _AUGMENTATION = 2  # keeps this random stream apart from the others that start at the same seed
 _CROP_TRIES = 10  # crops drawn to satisfy cat_max_ratio, as in mmsegmentation
@@ -88,8 +89,8 @@ class TrainTransform:
 
     def __call__(
         self,
-        image: np.ndarray,
-        labels: np.ndarray,
+        image: Cuttable,
+        labels: Cuttable,
         key: tuple[int, ...],
         table: np.ndarray | None = None,
         focus: int | None = None,
@@ -97,13 +98,15 @@ class TrainTransform:
         """Transform one scene.
 
         Args:
-            image: pixels; a memory map is read only where the crop is.
+            image: pixels; a memory map or a png is read only where the crop is.
             labels: stored labels.
             key: (seed, epoch, ...); whatever tells this draw from all others.
             table: stored label -> train id; None where the labels are train ids.
             focus: train id of a class that the crop shall hold; None crops anywhere.
         """
         rng = np.random.default_rng((_AUGMENTATION, *key))
+        if focus is not None or self.cat_max_ratio is not None:
+            labels = np.asarray(labels)
         spots = None if focus is None else _pixels_of(focus, labels, table)
         window = self.draw_window(labels.shape, rng, spots)
         mask = cut_labels(labels, window, self.crop_size, table)
@@ -174,7 +177,7 @@ def mean_luma(image: np.ndarray) -> float:
     return float(np.dot(_LUMA, cv2.mean(image)[:3]))
 
 
-def cut_image(image: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
+def cut_image(image: Cuttable, window: Window, size: tuple[int, int]) -> np.ndarray:
     """Cut a window out of an image, black outside, and resize it to (height, width).
 
     Down to a half, interpolation reads every pixel; below, averaging does, so that thin things do
@@ -186,7 +189,7 @@ def cut_image(image: np.ndarray, window: Window, size: tuple[int, int]) -> np.nd
 
 
 def cut_labels(
-    labels: np.ndarray, window: Window, size: tuple[int, int], table: np.ndarray | None = None
+    labels: Cuttable, window: Window, size: tuple[int, int], table: np.ndarray | None = None
 ) -> np.ndarray:
     """Cut a window out of a label map, void outside, resize it to (height, width) and map it.
 
@@ -204,7 +207,7 @@ def cut_labels(
     return crop if table is None else cv2.LUT(crop, table)
 
 
-def _inside(array: np.ndarray, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def _inside(array: Cuttable, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """The part of the window in the array, and how far it reaches above, below, left and right."""
     top, left, height, width = window
     rows, columns = array.shape[:2]
@@ -228,7 +231,7 @@ def _draw_start(size: int, side: int, spot: int | None, rng: np.random.Generator
     return int(rng.integers(first, last + 1))
 
 
-def _pixels_of(train_id: int, labels: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+def _pixels_of(train_id: int, labels: Cuttable, table: np.ndarray | None) -> np.ndarray:
     wanted = [train_id] if table is None else np.flatnonzero(table == train_id)
     return np.argwhere(np.isin(labels, wanted))
 
