@@ -146,6 +146,14 @@ def test_the_list_of_those_who_made_the_pngs_comes_before_that_of_voc(tmp_path):
     assert len(PascalContext59(root)) == 2
 
 
+def test_scenes_are_sorted_whatever_the_order_of_the_list(tmp_path):
+    root = fake.pascal_context(tmp_path / "data", "png")
+    listing = root / "VOCdevkit" / "VOC2010" / "ImageSets" / "SegmentationContext" / "train.txt"
+    names = listing.read_text().split()
+    listing.write_text("\n".join(reversed(names)) + "\n\n")
+    assert [sample.name for sample in PascalContext59(root).samples] == names
+
+
 # the json
 
 
