@@ -30,6 +30,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
 
 import cv2
 import numpy as np
+import pyspng
 import torch
 from peers import JITTER, PEERS, SCALE, Row, Rows
 from rich.console import Console
@@ -131,7 +132,7 @@ def ours(scenes: Pairs, crop: tuple[int, int], cache_dir: str) -> Rows:
 
     def loads(source: Scenes) -> Row:
         def row(i: int) -> tuple[Any, Any]:
-            image, labels, table = source.pixels(i)
+            image, labels, table = source.open(i)
             image, mask = transform(image, labels, (0, next(epochs), i), table=table)
             item = source.item(i, image, mask)
             return item["image"], item["mask"]
@@ -151,8 +152,8 @@ def bounds(scenes: Pairs, crop: tuple[int, int]) -> Rows:
     height, width = (min(pair) for pair in zip(crop, labels.shape, strict=True))
 
     def decode(i: int) -> None:
-        files.read_image(scenes.samples[i].image)
-        files.read_labels(scenes.samples[i].mask)
+        pyspng.load(scenes.samples[i].image.read_bytes())
+        pyspng.load(scenes.samples[i].mask.read_bytes())
 
     def decode_cv2(i: int) -> None:
         cv2.imread(str(scenes.samples[i].image))

@@ -49,7 +49,8 @@ class PngRows:
         last = len(range(self.shape[0])[: rows.stop])
         header = self.data[12:20] + last.to_bytes(4, "big") + self.data[24:29]
         checksum = zlib.crc32(header).to_bytes(4, "big")
-        return self._load(self.data[:12] + header + checksum + self.data[33:])[rows, columns]
+        rest = memoryview(self.data)[33:]  # no copy of megabytes
+        return self._load(b"".join((self.data[:12], header, checksum, rest)))[rows, columns]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
         return np.asarray(self._load(self.data), dtype)
