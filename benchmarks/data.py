@@ -37,16 +37,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gald.data import files
 from gald.data.cache import cached
 from gald.data.camvid import CamVid
 from gald.data.dataset import Sample, Scenes, SegmentationDataset
+from gald.data.labels import VOID, label_table
 from gald.data.synthetic import SyntheticStreets
 from gald.data.transforms import TrainTransform
 
 # stored label -> train id, as in Cityscapes: 34 stored labels of which 19 are classes
 CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-LABEL_MAP = {label: files.VOID for label in range(34)} | {c: i for i, c in enumerate(CLASSES)}
+LABEL_MAP = {label: VOID for label in range(34)} | {c: i for i, c in enumerate(CLASSES)}
 PACKAGES = (
     *("numpy", "opencv-python-headless", "pyspng", "torch", "torchvision"),
     *("albumentations", "mmsegmentation", "mmcv-lite", "mmengine"),
@@ -107,7 +107,7 @@ def draw(workload: Workload, camvid: Path | None, count: int, folder: Path) -> s
             image = np.clip(image + noise.normal(0, 1.2, image.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{i}_image.png"), image[..., ::-1])
         cv2.imwrite(str(folder / f"{i}_labelIds.png"), labels)
-        train_ids = cv2.LUT(labels, files.label_table(LABEL_MAP))
+        train_ids = cv2.LUT(labels, label_table(LABEL_MAP))
         cv2.imwrite(str(folder / f"{i}_labelTrainIds.png"), train_ids)
     sizes = [p.stat().st_size / 2**20 for p in sorted(folder.glob("*_image.png"))]
     kind = "mosaics of " if workload.mosaic else ""
@@ -181,7 +181,7 @@ def check(name: str, row: Row, crop: tuple[int, int], count: int) -> None:
         if image.shape != (3, *crop) or mask.shape != crop or image.std() == 0:
             raise RuntimeError(f"{name} gives {image.shape} and {mask.shape}; wanted {crop}")
         seen |= set(np.unique(mask).tolist())
-    if not seen <= {*range(len(CLASSES)), files.VOID} or len(seen) < 5:
+    if not seen <= {*range(len(CLASSES)), VOID} or len(seen) < 5:
         raise RuntimeError(f"{name} gives the labels {sorted(seen)}; wanted train ids")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gald.data.dataset import SegmentationDataset
-from gald.data.files import VOID
+from gald.data.labels import VOID
 
 Row = Callable[[int], tuple[Any, Any] | None]
 Rows = dict[str, Row]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Otherwise albumentations asks for a newer version when it is imported, and waits without a network.
+# Or albumentations asks for a newer version at its import, and waits where there is no network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 

@@ -104,8 +104,6 @@ def _bounds(distribution: str) -> dict[str, Requirement]:
 
 def _import_packages(report: _Report) -> dict[str, ModuleType]:
     """Import every installed package, for being installed does not mean that it works."""
-    # Otherwise albumentations asks for a newer version at import, and waits without a network.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     modules = {}
     for name, module in _NEEDED.items():
         if _version(name) is None:

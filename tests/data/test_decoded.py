@@ -16,7 +16,8 @@ import pytest
 from gald.data import decoded as module
 from gald.data.dataset import Pixels, Scenes
 from gald.data.decoded import build, decode, estimate, open_decoded
-from gald.data.files import SampleError, label_table
+from gald.data.files import SampleError
+from gald.data.labels import label_table
 
 COUNT = 6
 TABLE = label_table({0: 1, 1: 0, 2: 255})

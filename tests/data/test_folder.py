@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from gald.data import folder as folder_module
-from gald.data.dataset import note_rejects
 from gald.data.files import SampleError
-from gald.data.folder import LabelledFolder, LabelledFolderDataModule
+from gald.data.folder import Folder, FolderDataModule
 from gald.data.folder_classes import distinct_colour, read_classes
+from gald.data.pairs import note_rejects
 from gald.data.transforms import TrainTransform
 
 KINDS = ("ids", "colours", "palette")
@@ -39,17 +39,17 @@ def test_every_kind_of_mask_gives_the_same_scenes(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     rng = np.random.default_rng(0)
     train_ids = np.array([train_id for _, _, train_id in fake.FOLDER])
-    for index, item in enumerate(LabelledFolder(root, "train")):
+    for index, item in enumerate(Folder(root, "train")):
         _, places = fake.scene(rng, range(len(fake.FOLDER)))
         assert np.array_equal(item["mask"].numpy(), train_ids[places])
         assert item["mask"].dtype == item["image"].dtype == torch.uint8
         assert item["image"].shape == (3, 24, 32) and item["name"] == str(index)
-    assert len(LabelledFolder(root, "val")) == 3 and len(LabelledFolder(root, "train+test")) == 8
+    assert len(Folder(root, "val")) == 3 and len(Folder(root, "train+test")) == 8
 
 
 def test_colours_of_a_palette_or_of_greys_can_be_named(tmp_path):
     root = fake.folder(tmp_path / "data", "ids")
-    expected = LabelledFolder(root)[0]["mask"]
+    expected = Folder(root)[0]["mask"]
     greys = {i: [[i, i, i]] for i, _, _ in fake.FOLDER}
     content = {
         "classes": [
@@ -60,29 +60,29 @@ def test_colours_of_a_palette_or_of_greys_can_be_named(tmp_path):
         "void": {"colours": greys[0]},
     }
     classes(root, yaml.safe_dump(content))
-    assert torch.equal(LabelledFolder(root)[0]["mask"], expected)
+    assert torch.equal(Folder(root)[0]["mask"], expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_folders_may_stand_the_other_way_round(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
-    expected = [item["mask"] for item in LabelledFolder(root, "train+val+test")]
+    expected = [item["mask"] for item in Folder(root, "train+val+test")]
     for what in ("images", "masks"):
         for part in ("train", "val", "test"):
             (root / part).mkdir(exist_ok=True)
             (root / what / part).rename(root / part / what)
         (root / what).rmdir()
-    found = [item["mask"] for item in LabelledFolder(root, "train+val+test")]
+    found = [item["mask"] for item in Folder(root, "train+val+test")]
     assert all(map(torch.equal, expected, found)) and len(found) == 11
 
 
 def test_a_zip_may_hold_it_all(tmp_path):
     root = fake.folder(tmp_path / "data", "colours")
-    expected = LabelledFolder(root)[3]["mask"]
+    expected = Folder(root)[3]["mask"]
     fake.pack(root, tmp_path / "data.zip", "mine")
-    dataset = LabelledFolder(tmp_path / "data.zip" / "mine")
+    dataset = Folder(tmp_path / "data.zip" / "mine")
     assert len(dataset) == 6 and torch.equal(dataset[3]["mask"], expected)
-    assert LabelledFolderDataModule(str(tmp_path / "data.zip" / "mine")).has_test
+    assert FolderDataModule(str(tmp_path / "data.zip" / "mine")).has_test
 
 
 def test_suffixes_and_folders_within_are_matched(tmp_path):
@@ -94,41 +94,41 @@ def test_suffixes_and_folders_within_are_matched(tmp_path):
             path.rename(place)
     (root / "masks" / "train" / "street0" / "0_instanceIds.png").write_bytes(b"")
     (root / "masks" / "train" / "street0" / "._0_labelIds.png").write_bytes(b"")
-    dataset = LabelledFolder(root, image_suffix="_photo", mask_suffix="_labelIds")
+    dataset = Folder(root, image_suffix="_photo", mask_suffix="_labelIds")
     names = [dataset.name(i) for i in range(len(dataset))]
     assert names == ["street0_0", "street0_2", "street0_4", "street1_1", "street1_3", "street1_5"]
     assert dataset[0]["image"].shape == (3, 24, 32)
     with pytest.raises(SampleError, match=r"has no mask .*set data\.mask_suffix"):
-        LabelledFolder(root, image_suffix="_photo")
+        Folder(root, image_suffix="_photo")
 
 
 @pytest.mark.parametrize("kind", ["ids", "colours"])
 def test_void_rest_takes_what_is_not_named(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     road = {"ids": "ids: [1]", "colours": "colours: [[128, 64, 128]]"}[kind]
-    before = LabelledFolder(root)[0]["mask"]
+    before = Folder(root)[0]["mask"]
     classes(root, f"classes: [{{name: road, {road}}}]\nvoid: rest\n")
-    dataset = LabelledFolder(root)
+    dataset = Folder(root)
     assert torch.equal(dataset[0]["mask"], torch.where(before == 0, before, 255))
     strict = classes(root, f"classes: [{{name: road, {road}}}]\n")
     with pytest.raises(SampleError, match="does not name"):
-        LabelledFolder(root)[0]
+        Folder(root)[0]
     strict.write_text(strict.read_text() + "void: rest\n")
-    assert dataset.fingerprint() == LabelledFolder(root).fingerprint()
+    assert dataset.fingerprint() == Folder(root).fingerprint()
 
 
 @pytest.mark.parametrize("kind", ["ids", "colours"])
 def test_the_fingerprint_follows_the_meaning_of_labels(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
-    seen = {LabelledFolder(root).fingerprint()}
+    seen = {Folder(root).fingerprint()}
     path = root / "classes.yaml"
     for old, new in (("[2, 3]", "[2, 4]"), ("[[0, 0, 142]", "[[0, 0, 143]")):
         path.write_text(path.read_text().replace(old, new))
-        seen.add(LabelledFolder(root).fingerprint())
+        seen.add(Folder(root).fingerprint())
     assert len(seen) == 2
     for void in ("", "void: rest\n"):
         path.write_text(path.read_text().partition("void:")[0] + void)
-        seen.add(LabelledFolder(root).fingerprint())
+        seen.add(Folder(root).fingerprint())
     assert len(seen) == 4
 
 
@@ -151,7 +151,7 @@ def test_module_knows_its_classes_before_setup_and_serves_batches(tmp_path, kind
     root = fake.folder(tmp_path / "data", kind)
     crop = TrainTransform([16, 16])
     options = {"global_batch_size": 3, "num_workers": 0, "train_transform": crop, "cache": cache}
-    module = LabelledFolderDataModule(str(root), **options)
+    module = FolderDataModule(str(root), **options)
     assert module.class_names == ("road", "vehicle", "other") and module.num_classes == 3
     assert len(module.palette) == 3
     module.setup()
@@ -160,15 +160,15 @@ def test_module_knows_its_classes_before_setup_and_serves_batches(tmp_path, kind
     labels = set(torch.cat([batch["mask"] for batch in batches]).unique().tolist())
     assert labels <= {0, 1, 2, 255} and len(labels) > 2
     assert len(module.test_dataset) == 2
-    assert len(LabelledFolderDataModule(str(root), train_split="train+val").make_dataset("train"))
+    assert len(FolderDataModule(str(root), train_split="train+val").make_dataset("train"))
 
 
 @pytest.mark.parametrize("missing", ["images", "masks"])
 def test_there_is_a_test_split_where_both_of_its_folders_are(tmp_path, missing):
     root = fake.folder(tmp_path / "data")
-    assert LabelledFolderDataModule(str(root)).has_test
+    assert FolderDataModule(str(root)).has_test
     (root / missing / "test").rename(root / "away")
-    module = LabelledFolderDataModule(str(root), num_workers=0)
+    module = FolderDataModule(str(root), num_workers=0)
     assert not module.has_test
     module.setup()
     assert module.test_dataset is None
@@ -178,8 +178,8 @@ def test_the_list_of_classes_may_lie_elsewhere(tmp_path):
     root = fake.folder(tmp_path / "data")
     (root / "classes.yaml").rename(tmp_path / "mine.yaml")
     for classes in ("../mine.yaml", str(tmp_path / "mine.yaml")):
-        assert LabelledFolderDataModule(str(root), classes=classes).num_classes == 3
-        assert len(LabelledFolder(root, classes=classes)) == 6
+        assert FolderDataModule(str(root), classes=classes).num_classes == 3
+        assert len(Folder(root, classes=classes)) == 6
 
 
 # colours to paint with
@@ -297,7 +297,7 @@ def test_more_classes_than_a_mask_holds_are_refused(tmp_path):
 
 def test_missing_root_says_what_to_write_and_what_to_set(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        LabelledFolderDataModule(str(tmp_path / "nowhere"))
+        FolderDataModule(str(tmp_path / "nowhere"))
     text = sentence(error)
     for part in (f"{tmp_path}/nowhere/classes.yaml", "classes: [", "data.root", "data.classes"):
         assert part in text
@@ -310,7 +310,7 @@ def test_missing_folders_are_named(tmp_path, what):
     root = fake.folder(tmp_path / "data")
     (root / what / "val").rename(root / "away")
     with pytest.raises(FileNotFoundError) as error:
-        LabelledFolder(root, "val")
+        Folder(root, "val")
     text = sentence(error)
     for part in (str(root), "images/val and masks/val", "val/images and val/masks", "data.root"):
         assert part in text
@@ -329,7 +329,7 @@ def test_an_unnamed_label_names_mask_value_and_place(tmp_path, kind):
         ids[4, 5] = 77
         fake.write_labels(path, ids)
     with pytest.raises(SampleError) as error:
-        LabelledFolder(root)[2]
+        Folder(root)[2]
     text = sentence(error)
     value = "colour [10, 20, 30]" if kind == "colours" else "label 77"
     for part in (
@@ -347,12 +347,12 @@ def test_what_makes_no_pair_is_named(tmp_path, what):
     (path,) = (root / what / "train").glob("3.*")
     path.unlink()
     with pytest.raises(SampleError) as error:
-        LabelledFolder(root)
+        Folder(root)
     text = sentence(error)
     left = {"images": "masks/train/3.png", "masks": "images/train/3.jpg"}[what]
     assert str(root / Path(left)) in text and "suffix" in text
     with note_rejects() as noted:
-        assert len(LabelledFolder(root)) == 5
+        assert len(Folder(root)) == 5
     assert len(noted) == 1
 
 
@@ -360,7 +360,7 @@ def test_two_images_of_one_name_are_named(tmp_path):
     root = fake.folder(tmp_path / "data")
     (root / "images" / "train" / "3.png").write_bytes(b"")
     with pytest.raises(SampleError, match=r"3\.jpg and .*3\.png have one name; remove one"):
-        LabelledFolder(root)
+        Folder(root)
 
 
 def test_an_empty_split_is_named(tmp_path):
@@ -368,7 +368,7 @@ def test_an_empty_split_is_named(tmp_path):
     for path in root.rglob("val/*.*"):
         path.unlink()
     with pytest.raises(SampleError, match=r"val of .* has no images"):
-        LabelledFolder(root, "val")
+        Folder(root, "val")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -378,7 +378,7 @@ def test_truncated_files_are_caught(tmp_path, kind, what):
     (path,) = (root / what / "train").glob("3.*")
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(SampleError, match=rf"{path.name} is truncated"):
-        LabelledFolder(root)[3]
+        Folder(root)[3]
 
 
 def test_an_rgb_mask_where_ids_are_listed_is_refused(tmp_path):
@@ -386,4 +386,4 @@ def test_an_rgb_mask_where_ids_are_listed_is_refused(tmp_path):
     path = root / "masks" / "train" / "0.png"
     assert cv2.imwrite(str(path), np.zeros((24, 32, 3), np.uint8))
     with pytest.raises(SampleError, match="is an RGB png"):
-        LabelledFolder(root)[0]
+        Folder(root)[0]

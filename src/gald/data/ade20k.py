@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from gald.data.base import FolderDataModule
-from gald.data.dataset import Sample, SegmentationDataset, pair
-from gald.data.files import VOID
+from gald.data.base import FileDataModule
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.labels import VOID
+from gald.data.pairs import pair
 
 # name, colour; stored as 1..150 in this order
 _CLASSES = (
@@ -203,7 +204,7 @@ class ADE20K(SegmentationDataset):
         )
 
 
-class ADE20KDataModule(FolderDataModule):
+class ADE20KDataModule(FileDataModule):
     """ADE20K as batches: trains on train, selects and reports on val.
 
     Args:

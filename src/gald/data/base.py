@@ -223,7 +223,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         return self.trainer.current_epoch, batches.current.ready
 
 
-class FolderDataModule(SegmentationDataModule):
+class FileDataModule(SegmentationDataModule):
     """Serves a dataset of files; its own module sets `dataset_class`, and `has_test` if need be.
 
     Args:
@@ -291,7 +291,7 @@ class TrainLoader(DataLoader):
         final validation on into the batches that other numbers add.
         """
         for name, now in self.state_dict().items():
-            if state[name] != now:
+            if state.get(name, now) != now:  # an older checkpoint may lack a newer number
                 raise ValueError(
                     f"the checkpoint lies within an epoch begun with {state[name]} {name}, "
                     f"now it is {now}; resume with {state[name]}, or start a new run"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from gald.data.base import SegmentationDataModule
 from gald.data.dataset import Scenes
-from gald.data.files import VOID
+from gald.data.labels import VOID
 from gald.data.statistics import class_counts
 from gald.viz.panel import add_legend, colourise
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from gald.data.base import FolderDataModule
-from gald.data.dataset import Sample, SegmentationDataset, by_name, pair, reject
-from gald.data.files import VOID, is_dir, is_file, read_bytes
+from gald.data.base import FileDataModule
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.files import is_dir, is_file, read_bytes
+from gald.data.labels import VOID
+from gald.data.pairs import by_name, pair, reject
 
 
 class CamVid(SegmentationDataset):
@@ -126,7 +128,7 @@ class _Folders:
         return None
 
 
-class CamVidDataModule(FolderDataModule):
+class CamVidDataModule(FileDataModule):
     """CamVid as batches: trains on train, selects on val, reports test.
 
     Args:

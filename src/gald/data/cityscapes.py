@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from gald.data.base import FolderDataModule
-from gald.data.dataset import Sample, SegmentationDataset, pair
-from gald.data.files import VOID
+from gald.data.base import FileDataModule
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.labels import VOID
+from gald.data.pairs import pair
 
 # stored label, name, colour; in the order of the train ids
 _CLASSES = (
@@ -85,7 +86,7 @@ class Cityscapes(SegmentationDataset):
         )
 
 
-class CityscapesDataModule(FolderDataModule):
+class CityscapesDataModule(FileDataModule):
     """Cityscapes as batches: trains on train, selects and reports on val.
 
     Args:

@@ -6,10 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gald.data.base import FolderDataModule
-from gald.data.dataset import Sample, SegmentationDataset, by_name, pair, reject
-from gald.data.files import VOID, SampleError, read_bytes
+from gald.data.base import FileDataModule
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.files import SampleError, read_bytes
+from gald.data.labels import VOID
 from gald.data.mat import read_mat
+from gald.data.pairs import by_name, pair, reject
 
 # label, name, colour; in the order of the train ids. The colours are mmsegmentation's: 162 of the
 # 171 are different, and that of handbag is also void's.
@@ -338,7 +340,7 @@ class CocoStuff164k(CocoStuff):
         )
 
 
-class CocoStuff10kDataModule(FolderDataModule):
+class CocoStuff10kDataModule(FileDataModule):
     """COCO-Stuff 10k as batches: trains on train, selects and reports on the test list.
 
     Args:
@@ -351,7 +353,7 @@ class CocoStuff10kDataModule(FolderDataModule):
     has_test = False
 
 
-class CocoStuff164kDataModule(FolderDataModule):
+class CocoStuff164kDataModule(FileDataModule):
     """COCO-Stuff 164k as batches: trains on train, selects and reports on val.
 
     Args:

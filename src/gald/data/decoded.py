@@ -24,7 +24,8 @@ from rich import progress
 from rich.filesize import decimal
 
 from gald.data.dataset import Scenes
-from gald.data.files import UNKNOWN, SampleError
+from gald.data.files import SampleError
+from gald.data.labels import UNKNOWN
 from gald.data.parallel import console, in_order, say
 
 T = TypeVar("T")

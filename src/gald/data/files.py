@@ -9,7 +9,6 @@ import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -18,8 +17,6 @@ from PIL import Image
 
 from gald.data.png import Cuttable, PngRows
 
-VOID = 255
-UNKNOWN = 254  # what a table gives for labels it does not know; no dataset has that many classes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -115,25 +112,6 @@ def _by_rows(data: bytes) -> bool:
     # Its decoder holds the interpreter's lock: the fastest alone, but among threads OpenCV is.
     alone = threading.current_thread() is threading.main_thread()
     return alone and PngRows.suits(data)
-
-
-def label_table(label_map: Mapping[int, int]) -> np.ndarray:
-    """Turn a map from stored labels to train ids into a lookup table for `cv2.LUT`.
-
-    Shape:
-        returns: (256,) uint8; `UNKNOWN` for every label that the map does not name
-    """
-    table = np.full(256, UNKNOWN, np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    return table
-
-
-def label_ranges(labels: Mapping[int, int]) -> str:
-    """Word the labels of a map for a sentence, as `0..11` or `0, 7, 8`."""
-    known = sorted(labels)
-    if known == list(range(known[0], known[-1] + 1)):
-        return f"{known[0]}..{known[-1]}"
-    return ", ".join(map(str, known))
 
 
 def check_sizes(image: Cuttable, mask: Cuttable, image_path: Path, mask_path: Path) -> None:

@@ -41,26 +41,19 @@ from typing import Unpack
 import cv2
 import numpy as np
 
-from gald.data.base import FolderDataModule, Loading
-from gald.data.dataset import Sample, SegmentationDataset, reject
-from gald.data.files import (
-    IMAGE_SUFFIXES,
-    UNKNOWN,
-    VOID,
-    SampleError,
-    is_dir,
-    list_files,
-    open_labels,
-    read_image,
-)
+from gald.data.base import FileDataModule, Loading
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.files import IMAGE_SUFFIXES, SampleError, is_dir, list_files, open_labels, read_image
 from gald.data.folder_classes import Classes, read_classes
+from gald.data.labels import UNKNOWN, VOID
+from gald.data.pairs import reject
 from gald.data.png import Cuttable
 
 # Where the images and the masks of a part may be.
 _LAYOUTS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
 
 
-class LabelledFolder(SegmentationDataset):
+class Folder(SegmentationDataset):
     """Images and masks of your own, with the classes that a `classes.yaml` lists.
 
     Layout: `images/{train,val,test}` and `masks/{train,val,test}`, or `{train,val,test}/images`
@@ -154,19 +147,19 @@ class LabelledFolder(SegmentationDataset):
         )
 
 
-class LabelledFolderDataModule(FolderDataModule):
+class FolderDataModule(FileDataModule):
     """A folder of your own as batches: trains on train, selects on val, reports test if it exists.
 
     Args:
         root: folder that holds the images, the masks and the list of classes.
         classes: the list of classes, from `root` or absolute.
-        image_suffix: what the names of images end in; see `LabelledFolder`.
-        mask_suffix: what the names of masks end in; see `LabelledFolder`.
+        image_suffix: what the names of images end in; see `Folder`.
+        mask_suffix: what the names of masks end in; see `Folder`.
         train_split: `train`, or `train+val` to train on val too once all choices are made.
         loading: as in `SegmentationDataModule`.
     """
 
-    dataset_class = LabelledFolder
+    dataset_class = Folder
 
     def __init__(
         self,
@@ -196,10 +189,10 @@ class LabelledFolderDataModule(FolderDataModule):
         """RGB colours to paint the classes in."""
         return self.colours
 
-    def make_dataset(self, split: str) -> LabelledFolder:
+    def make_dataset(self, split: str) -> Folder:
         """List the scenes of one split."""
         part = self.train_split if split == "train" else split
-        return LabelledFolder(self.root, part, self.classes, self.image_suffix, self.mask_suffix)
+        return Folder(self.root, part, self.classes, self.image_suffix, self.mask_suffix)
 
 
 def part_folders(root: Path, part: str) -> tuple[Path, Path] | None:

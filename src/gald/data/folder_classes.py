@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gald.data.files import UNKNOWN, VOID, is_file, read_bytes
+from gald.data.files import is_file, read_bytes
+from gald.data.labels import UNKNOWN, VOID
 
 Colour = tuple[int, int, int]
 _EXAMPLE = "classes: [{name: road, ids: [1]}, {name: car, ids: [2, 3]}]"

@@ -11,18 +11,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from gald.data.base import FolderDataModule, Loading
-from gald.data.dataset import Sample, SegmentationDataset, by_name, reject
-from gald.data.files import (
-    VOID,
-    SampleError,
-    fingerprint,
-    is_dir,
-    is_file,
-    read_bytes,
-    read_labels,
-)
+from gald.data.base import FileDataModule, Loading
+from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.files import SampleError, fingerprint, is_dir, is_file, read_bytes, read_labels
+from gald.data.labels import VOID
 from gald.data.mat import read_mat
+from gald.data.pairs import by_name, reject
 from gald.data.parallel import say
 
 # A row is a class in alphabetical order: its id among the 459 of the original release, its name,
@@ -274,7 +268,7 @@ class PascalContext60(PascalContext59):
 _SCORED = {59: PascalContext59, 60: PascalContext60}
 
 
-class PascalContextDataModule(FolderDataModule):
+class PascalContextDataModule(FileDataModule):
     """Pascal Context as batches: trains on train, selects and reports on val.
 
     Args:

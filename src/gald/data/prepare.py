@@ -118,7 +118,16 @@ SOURCES = {
                 "sha1:169325d9f7e9047537fedca7b04de4dddf10b881",
             ),
         ),
-        (("VOCdevkit/VOC2010/JPEGImages",), ("trainval_merged.json",)),
+        (
+            ("VOCdevkit/VOC2010/JPEGImages",),
+            (
+                "trainval_merged.json",
+                "VOCdevkit/VOC2010/trainval_merged.json",
+                "VOCdevkit/VOC2010/SegmentationClassContext",
+                "59_context_labels",
+                "trainval",
+            ),
+        ),
     ),
     "camvid": Source(
         "CamVid",

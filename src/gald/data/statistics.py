@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from gald.data.dataset import Scenes
-from gald.data.files import UNKNOWN, VOID, SampleError
+from gald.data.files import SampleError
+from gald.data.labels import UNKNOWN, VOID
 from gald.data.parallel import in_order, say
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from gald.data.files import VOID
+from gald.data.labels import VOID
 
 _SKY, _BUILDING, _ROAD, _PAVEMENT, _VEGETATION, _WATER, _POLE, _SIGN, _PERSON, _VEHICLE = range(10)
 _SIGNAL_COLOURS = ((190, 40, 40), (40, 70, 180), (210, 180, 50), (225, 225, 220))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from gald.data.files import VOID
+from gald.data.labels import VOID
 from gald.data.png import Cuttable
 
 _AUGMENTATION = 2  # keeps this random stream apart from the others that start at the same seed

@@ -16,8 +16,10 @@ from rich.table import Table
 
 from gald.data.base import SegmentationDataModule
 from gald.data.class_table import SHARE_OF, percent
-from gald.data.dataset import Scenes, SegmentationDataset, note_rejects
-from gald.data.files import UNKNOWN, VOID, SampleError
+from gald.data.dataset import Scenes, SegmentationDataset
+from gald.data.files import SampleError
+from gald.data.labels import UNKNOWN, VOID
+from gald.data.pairs import note_rejects
 from gald.data.parallel import in_order
 from gald.errors import explain
 from gald.results import Results, write_results
