@@ -3,6 +3,7 @@
 import json
 import sys
 
+import cv2
 import fake
 import pytest
 
@@ -63,7 +64,10 @@ TWINS = {
 def gald(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["gald", *arguments])
     monkeypatch.setenv("GALD_TRACEBACK", "1")
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert end.code == 0
 
 
 def test_every_data_option_has_a_twin():
@@ -82,6 +86,22 @@ def test_one_epoch_through_the_console_script(case, tmp_path, monkeypatch):
     if judged is not None:
         assert splits == ({"val", "test"} if judged == 2 else {"val"})
     assert 0 <= results["val/miou"] <= 1
+
+
+@pytest.mark.parametrize("case", [case for case in TWINS if "decoded" not in case])
+def test_every_action_of_gald_data(case, tmp_path, monkeypatch, capsys):
+    name, write, overrides, _ = TWINS[case]
+    root, picture = write(tmp_path / name), tmp_path / "sheet.png"
+    data = (name, f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", *overrides)
+    gald(monkeypatch, "data", "prepare", *data)
+    assert "gald data verify" in capsys.readouterr().out
+    gald(monkeypatch, "data", "verify", *data, "--subset")
+    assert f"{name} is as it should be" in capsys.readouterr().out
+    gald(monkeypatch, "data", "stats", *data)
+    assert "loss.main.class_weight=[" in capsys.readouterr().out
+    gald(monkeypatch, "data", "browse", *data, f"--output={picture}", "--count=4")
+    sheet = cv2.imread(str(picture))
+    assert sheet.shape[0] > 48 and sheet.std() > 10
 
 
 def test_evaluation_does_not_depend_on_its_batch_size(tmp_path, monkeypatch):

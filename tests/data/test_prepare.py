@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gald.data.download import DownloadError
 from gald.data.prepare import SOURCES, prepare
@@ -221,3 +222,11 @@ def test_home_folder_is_understood(tmp_path, monkeypatch, capsys):
 def test_dataset_without_a_source_is_told(tmp_path, name):
     with pytest.raises(ValueError, match=rf"no source of {name} is known; choose one of .*ade20k"):
         prepare(name, tmp_path)
+
+
+def test_your_own_images_are_told_where_to_go(tmp_path, capsys):
+    prepare("folder", tmp_path / "mine")
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/mine shall hold" in out and "masks/train" in out
+    assert yaml.safe_load(out[out.index("    classes:") : out.index("next:")])["void"]["ids"] == [0]
+    assert f"gald data verify folder data.root={tmp_path}/mine" in out

@@ -74,7 +74,7 @@ def test_the_first_ten_problems_are_listed_and_the_others_counted(toy, camvid, c
         fake.write_image(camvid / "train" / f"more_{i:02d}.png", np.zeros((24, 32, 3), np.uint8))
         fake.write_labels(camvid / "trainannot" / f"more_{i:02d}.png", alien(mask))
     (camvid / "train.txt").unlink()
-    assert verify(toy, "camvid", "train", tmp_path / "report.json") == 1
+    assert verify(toy, "camvid", "train", output=tmp_path / "report.json") == 1
     out = capsys.readouterr().out
     assert out.count("problem in train: ") == 10
     assert "and 4 more problems in train" in out  # 13 labels and the number of scenes
@@ -109,6 +109,16 @@ def test_test_is_left_out_where_its_labels_are_not_public(toy, camvid, monkeypat
     assert verify(toy, "camvid") == 1
     monkeypatch.setattr(CamVidDataModule, "has_test", False)
     assert verify(toy, "camvid") == 0
+
+
+def test_a_subset_is_fine_if_it_is_meant(toy, camvid, capsys):
+    for path in camvid.glob("*/val_01.png"), camvid.glob("*annot/val_01.png"):
+        for file in list(path):
+            file.unlink()
+    (camvid / "val.txt").unlink()
+    assert verify(toy, "camvid") == 1
+    assert "2 scenes were found, 3 or 4 are published; restore" in capsys.readouterr().out
+    assert verify(toy, "camvid", subset=True) == 0
 
 
 def test_joined_parts_are_published_with_the_sum(toy):

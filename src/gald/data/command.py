@@ -51,6 +51,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help=keys)
     if action == "verify":
         parser.add_argument("--split", help="one part, or several as train+val (default: all)")
+        parser.add_argument("--subset", action="store_true", help="any number of scenes is right")
         parser.add_argument("--output", type=Path, metavar="FILE.json", help="keep the report")
     if action in ("stats", "browse"):
         parser.add_argument("--split", default="train", help="train, val, ... (default: train)")
@@ -94,7 +95,7 @@ def _act(flags: argparse.Namespace) -> int:
     if flags.action == "verify":
         from gald.data.verify import verify
 
-        return verify(data, flags.name, flags.split, flags.output)
+        return verify(data, flags.name, flags.split, flags.subset, flags.output)
     if flags.action == "stats":
         from gald.data.class_table import print_classes
 

@@ -196,6 +196,15 @@ SOURCES = {
     ),
 }
 
+_OWN = """these are images of your own; {root} shall hold
+  images/train images/val   png or jpg
+  masks/train masks/val     png of the same names
+  classes.yaml              what the labels in the masks mean, for example:
+    classes:
+      - {{name: road, ids: [1]}}
+      - {{name: car, ids: [2, 3]}}
+    void: {{ids: [0]}}"""
+
 
 def prepare(name: str, root: Path) -> None:
     """Put a dataset into a folder, or print how to, and print what to run next.
@@ -210,16 +219,23 @@ def prepare(name: str, root: Path) -> None:
         ValueError: no source of such a dataset is known.
         DownloadError: a file could not be fetched or extracted.
     """
-    if name not in SOURCES:
+    root = root.expanduser()
+    if name == "folder":
+        print(_OWN.format(root=root))
+    elif name not in SOURCES:
         raise ValueError(f"no source of {name} is known; choose one of {', '.join(SOURCES)}")
-    source, root = SOURCES[name], root.expanduser()
+    else:
+        _prepare(SOURCES[name], root)
+    print("next: gald data verify", name, shlex.quote(f"data.root={root}"))
+
+
+def _prepare(source: Source, root: Path) -> None:
     if all(any((root / path).exists() for path in choice) for choice in source.needs):
         print(f"{source.title} is already at {root}")
     elif source.by_hand:
         _instruct(source, root)
     else:
         _fetch(source, root)
-    print("next: gald data verify", name, shlex.quote(f"data.root={root}"))
 
 
 def _fetch(source: Source, root: Path) -> None:

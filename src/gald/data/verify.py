@@ -83,7 +83,11 @@ class Report:
 
 
 def verify(
-    data: SegmentationDataModule, name: str, split: str | None = None, output: Path | None = None
+    data: SegmentationDataModule,
+    name: str,
+    split: str | None = None,
+    subset: bool = False,
+    output: Path | None = None,
 ) -> int:
     """Read all scenes, print a table, the first problems of each split, and the count of the rest.
 
@@ -91,6 +95,7 @@ def verify(
         data: the dataset's module.
         name: its name in `data=NAME`.
         split: what to read; None is every split that training uses, and every other that is there.
+        subset: whether other numbers of scenes than the published ones are as they should be.
         output: a new file for the report as JSON.
 
     Returns:
@@ -103,6 +108,9 @@ def verify(
     if output is not None and output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     reports = _inspect_all(data, split)
+    if not subset:
+        for report in reports:
+            report.problems += _wrong_count(report)
     console = Console(markup=False, highlight=False)
     if label_map := next((r.label_map for r in reports if r.label_map), None):
         console.print(_label_map(label_map, data.class_names), soft_wrap=True)
@@ -174,12 +182,6 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
         digests.append(f"{scenes.name(index)} {look.digest}")
     if len(digests) == len(scenes) and not rejects:
         report.labels = _hash(digests)
-    if report.expected and report.scenes not in report.expected:
-        wanted = " or ".join(map(str, report.expected))
-        report.problems.append(
-            f"{report.scenes} scenes were found, {wanted} are published; restore what is missing, "
-            "or remove what is not part of it"
-        )
     return report
 
 
@@ -209,6 +211,17 @@ def _look(scenes: Scenes, index: int) -> _Look | str:
     some = image[::8, ::8]  # enough to tell
     digest = hashlib.sha256(f"{width}x{height} ".encode() + labels.tobytes()).hexdigest()
     return _Look((width, height), bool((some == some[..., :1]).all()), pixels, digest)
+
+
+def _wrong_count(report: Report) -> list[str]:
+    """That scenes are missing or too many, if it is known how many there are."""
+    if not report.expected or report.scenes in report.expected:
+        return []
+    published = " or ".join(map(str, report.expected))
+    return [
+        f"{report.scenes} scenes were found, {published} are published; restore what is missing, "
+        "or say --subset if you mean it"
+    ]
 
 
 def _wrong_names(scenes: Scenes) -> list[str]:
