@@ -57,6 +57,14 @@ def test_a_folder_that_is_named_like_a_zip_is_a_folder(tmp_path):
     assert len(CamVid(root, "val")) == 3
 
 
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    fake.write_labels(tmp_path / "disk" / "city" / "a.png", np.zeros((9, 9)))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "city").symlink_to(tmp_path / "disk" / "city")
+    (tmp_path / "disk" / "city" / "again").symlink_to(tmp_path / "root")
+    assert list_files(tmp_path / "root") == [tmp_path / "root" / "city" / "a.png"]
+
+
 def read_in_child(path, count, queue):
     queue.put([int(read_labels(path).sum()) for _ in range(count)])
 

@@ -144,14 +144,24 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     """List a folder's files at any depth, sorted; nothing where there is no such folder."""
     archive, inside = _split(folder)
     if archive is None:
-        found = (
-            Path(place, name) for place, _, names in os.walk(folder) for name in names
-        )  # os.walk follows no links to folders, so it ends
+        found = _walk(folder)
     else:
         begin = f"{inside}/" if inside else ""
         names = (info.filename for info in _open(archive).infolist() if not info.is_dir())
         found = (archive / name for name in names if name.startswith(begin))
     return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, also behind links to folders, but in a circle of links once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
 
 
 def is_dir(path: Path) -> bool:
