@@ -9,6 +9,7 @@ import os
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
