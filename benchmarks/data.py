@@ -30,8 +30,8 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
 
 import cv2
 import numpy as np
-import pyspng
 import torch
+from kornia_rs.io import decode_image_png_u8
 from peers import JITTER, PEERS, SCALE, Row, Rows
 from rich.console import Console
 from rich.progress import track
@@ -48,13 +48,13 @@ from gald.data.transforms import TrainTransform
 CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 LABEL_MAP = {label: VOID for label in range(34)} | {c: i for i, c in enumerate(CLASSES)}
 PACKAGES = (
-    *("numpy", "opencv-python-headless", "pyspng", "torch", "torchvision"),
+    *("numpy", "opencv-python-headless", "kornia-rs", "torch", "torchvision"),
     *("albumentations", "mmsegmentation", "mmcv-lite", "mmengine"),
 )
 
 
 # the rows that others are divided by
-MMSEG, ALBU, DECODER = "mmsegmentation, png", "albumentations, memory", "bound: pyspng, whole files"
+MMSEG, ALBU, DECODER = "mmsegmentation, png", "albumentations, memory", "bound: decode whole files"
 
 
 class Workload(NamedTuple):
@@ -151,9 +151,11 @@ def bounds(scenes: Pairs, crop: tuple[int, int]) -> Rows:
     image, labels, _ = scenes.pixels(0)
     height, width = (min(pair) for pair in zip(crop, labels.shape, strict=True))
 
+    size = labels.shape
+
     def decode(i: int) -> None:
-        pyspng.load(scenes.samples[i].image.read_bytes())
-        pyspng.load(scenes.samples[i].mask.read_bytes())
+        decode_image_png_u8(scenes.samples[i].image.read_bytes(), size, "rgb")
+        decode_image_png_u8(scenes.samples[i].mask.read_bytes(), size, "mono")
 
     def decode_cv2(i: int) -> None:
         cv2.imread(str(scenes.samples[i].image))

@@ -4,21 +4,18 @@ import zlib
 from typing import Any
 
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 
-try:
-    import pyspng
-except ImportError:  # no wheel for this machine
-    pyspng = None
-
-_GREY, _RGB = 0, 2
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB = bytes([8, 0]), bytes([8, 2])  # bit depth and colour type
 
 
 class PngRows:
     """An 8-bit grey or RGB png that is cut like an array: `png[top:bottom, left:right]`.
 
     A png can only be decoded from its top, but decoding may end with the last row that is wanted:
-    the decoder is shown a header that gives the image this height. `np.asarray` decodes it all.
+    the decoder is shown a header that gives the image this height. It still compares the checksums
+    of the whole file. `np.asarray` decodes it all.
 
     Args:
         data: the whole file; one for which `suits` is true.
@@ -32,51 +29,33 @@ class PngRows:
         self.data = data
         self.error = error
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-        self.shape = (height, width, 3) if data[25] == _RGB else (height, width)
-        if not _intact(data):
-            raise error
+        self.shape = (height, width, 3) if data[24:26] == _RGB else (height, width)
 
     @staticmethod
     def suits(data: bytes) -> bool:
-        """Whether this kind of file can be read row by row here."""
-        grey_or_rgb = data[24:26] in (bytes([8, _GREY]), bytes([8, _RGB]))
+        """Whether this kind of file can be read row by row."""
         interlaced = data[28:29] != b"\0"
-        is_png = data.startswith(_SIGNATURE)
-        return pyspng is not None and is_png and grey_or_rgb and not interlaced
+        return data.startswith(_SIGNATURE) and data[24:26] in (_GREY, _RGB) and not interlaced
 
     def __getitem__(self, cut: tuple[slice, slice]) -> np.ndarray:
         rows, columns = cut
-        last = len(range(self.shape[0])[: rows.stop])
-        header = self.data[12:20] + last.to_bytes(4, "big") + self.data[24:29]
+        height = len(range(self.shape[0])[: rows.stop])
+        header = self.data[12:20] + height.to_bytes(4, "big") + self.data[24:29]
         checksum = zlib.crc32(header).to_bytes(4, "big")
         rest = memoryview(self.data)[33:]  # no copy of megabytes
-        return self._load(b"".join((self.data[:12], header, checksum, rest)))[rows, columns]
+        image = self._decode(b"".join((self.data[:12], header, checksum, rest)), height)
+        return image[rows, columns]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
-        return np.asarray(self._load(self.data), dtype)
+        return np.asarray(self._decode(self.data, self.shape[0]), dtype)
 
-    def _load(self, data: bytes) -> np.ndarray:
-        assert pyspng is not None
+    def _decode(self, data: bytes, height: int) -> np.ndarray:
+        size, mode = (height, self.shape[1]), "rgb" if len(self.shape) == 3 else "mono"
         try:
-            return pyspng.load(data).reshape(-1, *self.shape[1:])
-        except RuntimeError:
+            image = decode_image_png_u8(data, size, mode)
+        except Exception:  # it raises nothing more special
             raise self.error from None
-
-
-def _intact(data: bytes) -> bool:
-    """Whether every chunk of pixels has its checksum, which the decoder does not look at."""
-    view, at = memoryview(data), len(_SIGNATURE)
-    while at < len(data):
-        end = at + 8 + int.from_bytes(view[at : at + 4], "big")
-        kind = view[at + 4 : at + 8]
-        if kind == b"IDAT" and zlib.crc32(view[at + 4 : end]) != int.from_bytes(
-            view[end : end + 4], "big"
-        ):
-            return False
-        if kind == b"IEND":
-            return True
-        at = end + 4
-    return False
+        return image.reshape(height, *self.shape[1:])
 
 
 Cuttable = np.ndarray | PngRows
