@@ -10,6 +10,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 from gald.conf_dir import CONF_DIR
+from gald.data.synthetic import SyntheticStreets
+from gald.losses.cross_entropy import CrossEntropy
+from gald.losses.deep_supervision import DeepSupervision
 from gald.models.segmentor import Segmentor
 
 ROOT = Path(__file__).parents[2]
@@ -39,25 +42,106 @@ def slots() -> dict[str, dict[str, nn.Module]]:
     return {"ga": pairs, "ld": lds}
 
 
+@pytest.mark.parametrize("ga", GAS)
+def test_every_pair_builds_from_two_words_and_trains_one_step(ga):
+    data = SyntheticStreets(count=2, size=(128, 144))
+    image, mask = (torch.stack([data[i][key] for i in range(2)]) for key in ("image", "mask"))
+    for ld in LDS:
+        words = (f"model/ga={ga}", f"model/ld={ld}")
+        model = build("model.backbone.name=test_resnet", *words, num_classes=10).train()
+        slots = [*model.ga.named_parameters(), *model.ld.named_parameters()]
+        before = {name: parameter.clone() for name, parameter in slots}
+        out = model(image)
+        assert out.aux is not None and out.logits.shape[:2] == (2, 10)
+        loss = DeepSupervision(CrossEntropy(), CrossEntropy())(out, mask)
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for _, p in slots), words
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        moved = {name for name, parameter in slots if not torch.equal(parameter, before[name])}
+        # with no aggregation, a distribution that mixes x and the context has nothing to learn
+        assert moved or not slots or ga == "none", words
+
+
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_pair_learns_with_every_backbone_at_an_odd_size(name, slots):
+def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
     stride, neck, size = BACKBONES[name]
-    model = build(
+    backbone = (
         f"model.backbone.name={name}",
         f"model.backbone.output_stride={'null' if stride is None else stride}",
         f"model/neck={neck}",
-    ).train()
+    )
+    model = build(*backbone).train()
     image = torch.rand(1, 3, *size)
-    for ga in GAS:
-        for ld in LDS:
-            model.ga, model.ld = slots["ga"][ga], slots["ld"][ld]
-            model.zero_grad()
-            out = model(image)
-            assert out.aux is not None and out.logits.shape[:2] == (1, 5)
-            (out.logits.square().mean() + out.aux.square().mean()).backward()
-            slot = [*model.ga.parameters(), *model.ld.parameters(), *model.reduce.parameters()]
-            assert all(p.grad is not None and p.grad.isfinite().all() for p in slot), (ga, ld)
-            assert any(p.grad is not None for p in model.backbone.parameters())
+    pairs = [*((ga, "mask") for ga in GAS), *(("cgnl", ld) for ld in LDS)]
+    for ga, ld in pairs:
+        if ld == "lowlevel":  # reads the backbone's maps, so it is built with it
+            model.ld = build(*backbone, f"model/ld={ld}").ld
+        else:
+            model.ld = slots["ld"][ld]
+        model.ga = slots["ga"][ga]
+        model.zero_grad()
+        out = model(image)
+        assert out.aux is not None and out.logits.shape[:2] == (1, 5)
+        (out.logits.square().mean() + out.aux.square().mean()).backward()
+        slot = [*model.ga.parameters(), *model.ld.parameters(), *model.reduce.parameters()]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in slot), (ga, ld)
+        assert any(p.grad is not None for p in model.backbone.parameters())
+
+
+# order and residual
+
+
+@pytest.fixture
+def two_slots():
+    """Small networks in eval mode with a GA and an LD that both change what they are given."""
+    words = ("model.backbone.name=test_resnet", "model/ga=psp", "model/ld=mask")
+
+    def make(**options):
+        torch.manual_seed(0)
+        overrides = [f"model.{key}={value}" for key, value in options.items()]
+        return build(*words, *overrides).eval()
+
+    return make
+
+
+@pytest.mark.parametrize("residual", ["figure", "code"])
+@pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
+@torch.no_grad()
+def test_order_and_residual_do_what_they_say(two_slots, order, residual):
+    model = two_slots(order=order, residual=residual)
+    image = torch.rand(2, 3, 96, 80)
+    maps = model.neck(model.backbone(image))
+    x = model.reduce(maps[-1])
+
+    def distribute(context):
+        return model.ld(context, x) + (context if residual == "code" else 0)
+
+    y = {
+        "ga_ld": lambda: distribute(model.ga(x)),
+        "ld_ga": lambda: model.ga(distribute(x)),
+        "parallel": lambda: model.ga(x) + distribute(x) - x,
+    }[order]()
+    torch.testing.assert_close(model.logits(image), model.head(maps, y))
+    expected = model.ld.affinity(model.ga(x) if order == "ga_ld" else x, x)
+    torch.testing.assert_close(model.affinity(model.aggregate(image)), expected)
+
+
+@torch.no_grad()
+def test_the_six_blocks_are_six_networks(two_slots):
+    image = torch.rand(1, 3, 96, 80)
+    logits = [
+        two_slots(order=order, residual=residual).logits(image)
+        for order in ("ga_ld", "ld_ga", "parallel")
+        for residual in ("figure", "code")
+    ]
+    for i, a in enumerate(logits):
+        assert all(not torch.allclose(a, b) for b in logits[:i])
+
+
+@pytest.mark.parametrize("key", ["order", "residual"])
+def test_an_unknown_order_or_residual_lists_the_choices(two_slots, key):
+    with pytest.raises(Exception, match=rf"model\.{key} is 'nowhere'; choose one of "):
+        two_slots(**{key: "nowhere"})
 
 
 def test_official_network_has_the_authors_parameter_count():

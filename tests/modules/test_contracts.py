@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
@@ -29,11 +30,20 @@ class Aggregate(nn.Module):
         self.module, self.slot = module, slot
 
     def forward(self, x):
-        return self.module(x) if self.slot == "ga" else self.module(context_of(x), x)
+        usual = (x,) if self.slot == "ga" else (context_of(x), x)
+        return self.module(*usual, *others_of(self.module, x))
 
 
 def context_of(x):
     return 0.5 * x + x.mean(dim=(2, 3), keepdim=True)
+
+
+def others_of(module, x):
+    """What a module reads beyond the usual, made from x."""
+    reads = getattr(module, "reads", None)
+    if reads == "maps":
+        return ((F.interpolate(x[:, : CHANNELS // 2], scale_factor=2.0), x),)
+    return (x[:, :5],) if reads == "aux" else ()
 
 
 def load(slot, path):
@@ -43,7 +53,10 @@ def load(slot, path):
 
 def build(slot, path):
     torch.manual_seed(0)
-    return Aggregate(instantiate(load(slot, path)), slot)
+    module = instantiate(load(slot, path))
+    if not isinstance(module, nn.Module):  # a factory, since it reads the maps
+        module = module(in_channels=(CHANNELS // 2, CHANNELS), in_strides=(4, 8))
+    return Aggregate(module, slot)
 
 
 def image_feature(batch=2, height=17, width=23, seed=1):
@@ -87,7 +100,9 @@ def test_yaml_gives_every_argument_of_the_signature_in_order(slot, path):
     module, _, name = node["_target_"].rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     named = [key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD]
-    assert [key for key in node if key != "_target_"] == named
+    handed = ("in_channels", "in_strides") if "_partial_" in node else ()
+    keys = [key for key in node if not key.startswith("_")]
+    assert keys == [name for name in named if name not in handed]
 
 
 @every_module
@@ -219,7 +234,7 @@ def test_state_dict_round_trips(slot, path):
 def test_distribution_has_a_map_between_zero_and_one(slot, path, training):
     x = image_feature()
     module = build(slot, path).train(training).module
-    affinity = module.affinity(context_of(x), x)
+    affinity = module.affinity(context_of(x), x, *others_of(module, x))
     batch, maps, *size = affinity.shape
     assert batch == len(x)
     assert CHANNELS % maps == 0

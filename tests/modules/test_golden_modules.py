@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 class Distribution(nn.Module):
     def __init__(self):
         super().__init__()
-        self.ld = Mask(32, padding=0, residuals=1, align_corners=True)
+        self.ld = Mask(32, padding=0, align_corners=True)
 
     def forward(self, x):
         return self.ld(x, x)
@@ -31,10 +31,11 @@ class Block(nn.Module):
     def __init__(self):
         super().__init__()
         self.ga = AtStride(CGNL(32, planes=16), 32, padding=0, align_corners=True)
-        self.ld = Mask(32, padding=0, residuals=2, align_corners=True)
+        self.ld = Mask(32, padding=0, align_corners=True)
 
     def forward(self, x):
-        return self.ld(self.ga(x), x)
+        context = self.ga(x)
+        return self.ld(context, x) + context  # model.residual=code
 
 
 def block_names(prefix, ours):

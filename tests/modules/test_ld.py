@@ -16,11 +16,10 @@ def test_no_distribution_returns_the_context_itself():
     assert NoDistribution()(context, x) is context
 
 
-@pytest.mark.parametrize("residuals", [1, 2])
-def test_mask_output_is_context_times_residuals_plus_map(residuals):
+def test_mask_output_is_context_times_one_plus_map():
     context, x = pair()
-    module = Mask(16, residuals=residuals).eval()
-    expected = residuals * context + context * module.affinity(context, x)
+    module = Mask(16).eval()
+    expected = context + context * module.affinity(context, x)
     torch.testing.assert_close(module(context, x), expected)
 
 
@@ -55,7 +54,6 @@ def test_unpadded_mask_works_from_its_minimum_and_names_both_sizes_below(steps):
     [
         ({"steps": 0}, r"steps \(0\) must be at least 1"),
         ({"padding": 2}, r"padding \(2\) must be 0 or 1"),
-        ({"residuals": 3}, r"residuals \(3\) must be 1 or 2"),
     ],
 )
 def test_mask_refuses_an_unknown_option(arguments, message):

@@ -13,13 +13,19 @@ from torch.nn import functional as F
 
 from gald.models.weights import load_weights
 
+# In [0, 1] as the images are: what is 1 in 0..255 is 1/255 here.
+_BGR = {
+    "mean": (104.00698793 / 255, 116.66876762 / 255, 122.67891434 / 255),
+    "std": (1 / 255, 1 / 255, 1 / 255),
+}
+
 
 class TimmBackbone(nn.Module):
     """Turns an image into feature maps, finest first, with any timm model.
 
-    Takes what a camera or a loader gives (uint8, or float in [0, 1]) and normalises on the device
-    with the mean and standard deviation that timm records for the model, so that a data config
-    never knows about backbones.
+    Takes what a camera or a loader gives (RGB as uint8, or float in [0, 1]) and normalises on the
+    device with the mean and standard deviation that timm records for the model, so that a data
+    config never knows about backbones.
 
     Models that cut the image into patches (ViT, Swin) need a size that the patch divides: the
     image is resized to the nearest larger such size, which keeps the maps aligned with the image
@@ -38,6 +44,9 @@ class TimmBackbone(nn.Module):
         ceil_mode: round map sizes up at the max-pool of a ResNet stem, as the authors do.
         levels: which of timm's feature levels to use, consecutive; null uses all. Leaving out
             the deep ones makes a backbone that sees little context.
+        input: what the first convolution reads. `rgb` is timm's normalisation; `bgr` the channels
+            in the order of OpenCV, in 0..255 minus a mean and not scaled, which the scripts of
+            GALD-DGCNet@be7ebfe give where they do not say --rgb (train_distribute.py).
 
     Shape:
         image: (B, 3, H, W) -> tuple of (B, channels[i], ~H/strides[i], ~W/strides[i])
@@ -56,8 +65,11 @@ class TimmBackbone(nn.Module):
         first_block: Literal["timm", "authors"] = "timm",
         ceil_mode: bool = False,
         levels: Sequence[int] | None = None,
+        input: Literal["rgb", "bgr"] = "rgb",
     ) -> None:
         super().__init__()
+        if input not in ("rgb", "bgr"):
+            raise ValueError(f"input is {input!r}; choose rgb or bgr")
         if first_block not in ("timm", "authors"):
             raise ValueError(f"first_block is {first_block!r}; choose timm or authors")
         if levels is not None and list(levels) != list(range(levels[0], levels[0] + len(levels))):
@@ -81,7 +93,8 @@ class TimmBackbone(nn.Module):
 
         self.patch = _patch_size(self.net)
         self.channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC
-        config = self.net.pretrained_cfg
+        self.flip = input == "bgr"
+        config = _BGR if self.flip else self.net.pretrained_cfg
         for key in ("mean", "std"):
             value = torch.tensor(config[key], dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(key, value, persistent=False)
@@ -89,6 +102,8 @@ class TimmBackbone(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         if not image.is_floating_point():
             image = image.float() / 255
+        if self.flip:
+            image = image.flip(-3)
         x = (image - self.mean) / self.std
         size = [-(-side // self.patch) * self.patch for side in x.shape[-2:]]
         if size != list(x.shape[-2:]):

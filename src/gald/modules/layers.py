@@ -143,13 +143,14 @@ class AtStride(nn.Module):
             channels, channels, 3, stride=stride, groups=channels, bias=True, padding=padding
         )
         self.module = module
+        self.reads = getattr(module, "reads", None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shrink, run the module, grow back."""
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """Shrink, run the module, which may read other inputs too, grow back."""
         h, w = x.shape[-2:]
         if self.padding == 0 and min(h, w) < 3:
             raise ValueError(
                 f"feature map ({h}x{w}) must be at least 3x3 for AtStride with padding=0;"
                 " set padding=1 or use larger images"
             )
-        return resize(self.module(self.down(x)), (h, w), self.align_corners).to(x.dtype)
+        return resize(self.module(self.down(x), *others), (h, w), self.align_corners).to(x.dtype)

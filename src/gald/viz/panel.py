@@ -34,12 +34,11 @@ def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
     Returns:
         (H, W), or None where the model distributes nothing.
     """
-    affinity = getattr(model.ld, "affinity", None)
+    with torch.no_grad():
+        affinity = model.affinity(model.aggregate(image[None]))
     if affinity is None:
         return None
-    with torch.no_grad():
-        parts = model.aggregate(image[None])
-        chosen = affinity(parts.context, parts.x).float().mean(1, keepdim=True)
+    chosen = affinity.float().mean(1, keepdim=True)
     return resize(chosen, image.shape[-2:], model.align_corners)[0, 0]
 
 

@@ -10,16 +10,15 @@ class Mask(nn.Module):
     """Scales the context at every position and channel by a mask computed from the context.
 
     M = sigmoid(up(phi(context))), with phi `steps` depth-wise 3x3 convolutions of stride 2;
-    out = context * (residuals + M). The local feature x is not used.
+    out = context * (1 + M). The local feature x is not used.
 
     Paper: "Global Aggregation then Local Distribution in Fully Convolutional Networks",
     https://arxiv.org/abs/1909.07229
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:LocalAttenModule with padding=0,
-    residuals=1, align_corners=True; with residuals=2 the end of GALDBlock, which adds the context
-    once more than the paper's figure. model/ld=mask_official has those settings. The default pads
-    by 1: the unpadded convolutions with aligned corners misplace the mask by up to nine pixels at
-    the borders and need maps of 15 px. Unlike the reference, one cell at batch 1 can be trained
-    (see ConvNormAct).
+    align_corners=True (model/ld=mask_official); the end of GALDBlock, which adds the context once
+    more than the paper's figure, is model.residual=code. The default pads by 1: the unpadded
+    convolutions with aligned corners misplace the mask by up to nine pixels at the borders and need
+    maps of 15 px. Unlike the reference, one cell at batch 1 can be trained (see ConvNormAct).
 
     Args:
         channels: width of the feature maps.
@@ -27,7 +26,6 @@ class Mask(nn.Module):
         padding: zeros on each side of every convolution, 0 or 1.
         pre_sigmoid_relu: whether the last convolution has a ReLU as in the reference, which keeps
             M in [0.5, 1); without it M is in (0, 1).
-        residuals: how often the context is added to the masked context, 1 or 2.
         align_corners: how the mask is resized.
 
     Shape:
@@ -40,7 +38,6 @@ class Mask(nn.Module):
         steps: int = 3,
         padding: int = 1,
         pre_sigmoid_relu: bool = True,
-        residuals: int = 1,
         align_corners: bool = False,
     ) -> None:
         super().__init__()
@@ -48,12 +45,7 @@ class Mask(nn.Module):
             raise ValueError(f"steps ({steps}) must be at least 1; the published mask has 3")
         if padding not in (0, 1):
             raise ValueError(f"padding ({padding}) must be 0 or 1; the published mask has 0")
-        if residuals not in (1, 2):
-            raise ValueError(
-                f"residuals ({residuals}) must be 1 or 2; 1 is the paper's figure, 2 the code"
-            )
         self.padding = padding
-        self.residuals = residuals
         self.align_corners = align_corners
         self.phi = nn.Sequential(
             *(
@@ -92,4 +84,4 @@ class Mask(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Scale the context by its mask."""
-        return (context * (self.residuals + self.affinity(context, x))).to(context.dtype)
+        return (context * (1 + self.affinity(context, x))).to(context.dtype)
