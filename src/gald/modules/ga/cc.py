@@ -1,0 +1,68 @@
+"""Criss-cross attention: global aggregation along rows and columns, a few times over."""
+
+import torch
+from torch import Tensor, nn
+
+
+class CrissCross(nn.Module):
+    """Adds to every position a weighted mean of its row and column; after two rounds, of the map.
+
+    Per round, over the h + w - 1 positions j of i's row and column:
+    x_i <- x_i + gamma * sum_j softmax_j(q_i . k_j) v_j, q, k, v three 1x1 projections of the x of
+    that round, the same weights in all rounds. Cost grows with N (h + w), not N^2.
+
+    Paper: "CCNet: Criss-Cross Attention for Semantic Segmentation",
+    https://arxiv.org/abs/1811.11721
+    Deviations: the attention alone, without the 3x3 convolutions around it, since every slot has
+    such convolutions already; gamma starts at 1, not at 0, since the block sits in a new head and
+    has no pretrained path to leave intact.
+
+    Args:
+        channels: width of the feature map, in and out.
+        recurrences: rounds; from two on, every position reaches every other.
+        key_channels: width of q and k; None is an eighth of channels.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(
+        self, channels: int, recurrences: int = 2, key_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        if recurrences < 1:
+            raise ValueError(
+                f"recurrences ({recurrences}) must be at least 1; take 2 to reach the whole map"
+            )
+        key_channels = max(channels // 8, 1) if key_channels is None else key_channels
+        self.recurrences = recurrences
+        self.query = nn.Conv2d(channels, key_channels, 1)
+        self.key = nn.Conv2d(channels, key_channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gather rows and columns, as many rounds as asked for."""
+        for _ in range(self.recurrences):
+            x = x + (self.gamma * self._gather(x)).to(x.dtype)
+        return x
+
+    def _gather(self, x: Tensor) -> Tensor:
+        # Channels last, so that rows and columns are batches of plain matrix products.
+        q, k, v = (
+            conv(x).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C/8), v: (B, h, w, C)
+            for conv in (self.query, self.key, self.value)
+        )
+        # The logits are not scaled and can leave float16.
+        with torch.autocast(x.device.type, enabled=False):
+            q, k = (part.to(self.query.weight.dtype) for part in (q, k))
+            row = q @ k.transpose(2, 3)  # (B, h, w, w)
+            q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, w, h, C/8)
+            column = (q @ k.transpose(2, 3)).transpose(1, 2)  # (B, h, w, h)
+            # The position itself lies in its row and in its column, but counts once.
+            itself = torch.eye(x.shape[2], dtype=torch.bool, device=x.device).unsqueeze(1)
+            column = column.masked_fill(itself, -torch.inf)
+            weights = torch.cat([row, column], dim=3).softmax(dim=3).to(v.dtype)
+        row, column = weights.split([x.shape[3], x.shape[2]], dim=3)
+        y = row @ v + (column.transpose(1, 2) @ v.transpose(1, 2)).transpose(1, 2)
+        return y.permute(0, 3, 1, 2)  # (B, C, h, w)
