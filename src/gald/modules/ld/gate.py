@@ -1,0 +1,43 @@
+"""Gate: the plainest map from both features, one 1x1 convolution."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Gate(nn.Module):
+    """Mixes the context and the local feature by a share per channel and position.
+
+    A = sigmoid(W [context, x] + b), W a 1x1 convolution; out = x + A * (context - x). The control
+    for every distribution that looks around a position before it decides.
+
+    Paper: "Highway Networks", https://arxiv.org/abs/1505.00387, equation 3 with the context as the
+    transformed feature, A as the transform gate and 1 - A as the carry gate.
+    Deviations: the gate sees the context too, not x alone; its bias starts as torch has it, about
+    0, and not below, so that A starts without a preference.
+
+    Args:
+        channels: width of the feature maps.
+
+    Shape:
+        context, x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.decide = nn.Conv2d(2 * channels, channels, 1)
+
+    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+        """Return the gate A: 1 takes the context, 0 keeps x; channels decide independently.
+
+        Args:
+            context: the globally aggregated feature.
+            x: the feature before aggregation.
+
+        Shape:
+            context, x: (B, C, h, w) -> (B, C, h, w)
+        """
+        return torch.sigmoid(self.decide(torch.cat([context, x], dim=1)))
+
+    def forward(self, context: Tensor, x: Tensor) -> Tensor:
+        """Move from x towards the context by the share that the gate says."""
+        return x + (self.affinity(context, x) * (context - x)).to(x.dtype)
