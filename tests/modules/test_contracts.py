@@ -180,7 +180,7 @@ def test_images_of_a_batch_do_not_mix_in_evaluation(slot, path):
 def test_bfloat16_autocast_stays_within_three_percent_of_float32(slot, path, training):
     x = image_feature().requires_grad_()
     module = build(slot, path).train(training)
-    exact = module(x)
+    exact = build(slot, path).train(training)(x)  # of its own: ema stores what training shows it
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = module(x)
         module(x.bfloat16()).float().square().sum().backward()
@@ -199,11 +199,10 @@ def test_bfloat16_input_gives_bfloat16_output_under_autocast(slot, path):
 
 @every_module
 def test_channels_last_gives_the_same_output_and_gradient(slot, path):
-    module = build(slot, path)
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         x = image_feature().to(memory_format=memory_format).requires_grad_()
-        y = module(x)
+        y = build(slot, path)(x)
         (gradient,) = torch.autograd.grad(y, x, image_feature(seed=2))
         results.append((y, gradient))
     for contiguous, channels_last in zip(*results, strict=True):
@@ -237,7 +236,9 @@ def test_distribution_has_a_map_between_zero_and_one(slot, path, training):
     affinity = module.affinity(context_of(x), x, *others_of(module, x))
     batch, maps, *size = affinity.shape
     assert batch == len(x)
-    assert CHANNELS % maps == 0
+    # Either maps for groups of channels, or weights of K places that share out one whole.
+    sums_to_one = torch.allclose(affinity.sum(1), torch.ones_like(affinity[:, 0]))
+    assert CHANNELS % maps == 0 or sums_to_one
     assert size == list(x.shape[-2:])
     assert affinity.min() >= 0
     assert affinity.max() <= 1
