@@ -36,6 +36,21 @@ def test_normalisation_is_timms_own():
     torch.testing.assert_close(backbone.eval()(grey)[0], black(torch.zeros(1, 3, 64, 64))[0])
 
 
+def test_bgr_input_is_what_opencv_reads_minus_the_caffe_mean():
+    backbone = TimmBackbone("test_resnet", input="bgr").eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    opencv = image.numpy()[:, ::-1].astype("float32")
+    opencv[:, 0] -= 104.00698793
+    opencv[:, 1] -= 116.66876762
+    opencv[:, 2] -= 122.67891434
+    expected = backbone.net(torch.from_numpy(opencv))
+    for given in (image, image / 255):
+        for a, b in zip(backbone(given), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="input is 'grb'; choose rgb or bgr"):
+        TimmBackbone("test_resnet", input="grb")
+
+
 @pytest.mark.parametrize(
     ("first_block", "stage3", "stage4"),
     [("timm", [1, 2, 2, 2], [2, 4, 4, 4]), ("authors", [2, 2, 2, 2], [4, 4, 4, 4])],

@@ -110,6 +110,7 @@ class AuxHead(nn.Module):
         num_classes: classes to score.
         index: which map to read, counted as Python counts.
         dropout: probability that a channel is dropped before the classifier.
+        act: whether the hidden map is rectified; that of libs/models/DualGCNNet.py is not.
 
     Shape:
         maps -> (B, K, h, w) at the size of the map read
@@ -123,10 +124,11 @@ class AuxHead(nn.Module):
         num_classes: int,
         index: int = -2,
         dropout: float = 0.1,
+        act: bool = True,
     ) -> None:
         super().__init__()
         self.index = index
-        self.hidden = ConvNormAct(in_channels[index], channels, 3, bias=True)
+        self.hidden = ConvNormAct(in_channels[index], channels, 3, bias=True, act=act)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(channels, num_classes, 1)
 
