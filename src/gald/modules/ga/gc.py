@@ -1,0 +1,49 @@
+"""Global context block: global aggregation by one attention map that all positions share."""
+
+import torch
+from torch import Tensor, nn
+
+
+class GC(nn.Module):
+    """Adds one vector per image to every position: a weighted mean of the scene, transformed.
+
+    With a = softmax over positions of <w, x_j>: out = x + W2 ReLU(LN(W1 sum_j a_j x_j)).
+
+    Paper: "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
+    https://arxiv.org/abs/1904.11492
+    Deviations: w has no bias, which the softmax would cancel; W2 starts as any convolution does,
+    not at 0, since the block sits in a new head and has no pretrained path to leave intact. Then
+    it equals timm's GlobalContext(fuse_add=True, fuse_scale=False) but for the norm's epsilon.
+
+    Args:
+        channels: width of the feature map, in and out.
+        reduction: how many times narrower the bottleneck is.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        if reduction < 1 or channels < 2 * reduction:
+            raise ValueError(
+                f"channels ({channels}) must be at least twice reduction ({reduction}), because"
+                " layer norm needs two values; choose a smaller reduction"
+            )
+        width = channels // reduction
+        self.attend = nn.Conv2d(channels, 1, 1, bias=False)
+        self.transform = nn.Sequential(
+            nn.Linear(channels, width),
+            nn.LayerNorm(width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool by attention, transform, add to x."""
+        logits = self.attend(x).flatten(1)  # (B, N)
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = self.attend.weight.dtype
+            weights = logits.to(dtype).softmax(dim=1)
+            scene = (x.flatten(2).to(dtype) @ weights.unsqueeze(2)).squeeze(2)  # (B, C)
+        return x + self.transform(scene)[:, :, None, None].to(x.dtype)
