@@ -2,6 +2,7 @@ import pytest
 import torch
 from timm.layers import GlobalContext
 
+from gald.modules.ga.a2 import A2
 from gald.modules.ga.gap import GAP
 from gald.modules.ga.gc import GC
 
@@ -57,3 +58,16 @@ def test_gc_equals_the_block_of_timm():
 def test_gc_names_both_numbers_when_the_bottleneck_is_too_narrow():
     with pytest.raises(ValueError, match=r"channels \(4\) .* reduction \(4\)"):
         GC(4)
+
+
+def test_a2_matches_its_two_attentions_written_as_sums():
+    module = build(A2, 16, planes=5, vectors=3)
+    x = 3 * feature().double()
+    a, b, v = (conv(x).flatten(2) for conv in (module.feature, module.gather, module.distribute))
+    y = torch.zeros(2, 5, 99, dtype=x.dtype)
+    for k in range(3):
+        share = b[:, k].exp() / b[:, k].exp().sum(1, keepdim=True)  # (B, N), over positions
+        vector = (a * share[:, None]).sum(2)  # (B, planes)
+        handed = v[:, k].exp() / v.exp().sum(1)  # (B, N), over vectors
+        y += vector[:, :, None] * handed[:, None]
+    torch.testing.assert_close(module(x), x + module.project(y.reshape(2, 5, 9, 11)))
