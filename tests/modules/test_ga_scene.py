@@ -1,8 +1,10 @@
 import pytest
 import torch
+import torch.distributed as dist
 from timm.layers import GlobalContext
 
 from gald.modules.ga.a2 import A2
+from gald.modules.ga.ema import EMA
 from gald.modules.ga.gap import GAP
 from gald.modules.ga.gc import GC
 
@@ -71,3 +73,53 @@ def test_a2_matches_its_two_attentions_written_as_sums():
         handed = v[:, k].exp() / v.exp().sum(1)  # (B, N), over vectors
         y += vector[:, :, None] * handed[:, None]
     torch.testing.assert_close(module(x), x + module.project(y.reshape(2, 5, 9, 11)))
+
+
+def fit(module, x):
+    y = module.enter(x).flatten(2).transpose(1, 2)  # (B, N, C)
+    images, bases = [], []
+    for image in y:
+        mu = module.mu.clone()
+        for _ in range(module.iterations):
+            z = (image @ mu.T).exp()
+            z = z / z.sum(1, keepdim=True)
+            mu = torch.stack([(z[:, k, None] * image).sum(0) / z[:, k].sum() for k in range(4)])
+            mu = mu / mu.square().sum(1, keepdim=True).sqrt()
+        images.append((z @ mu).T.reshape(x.shape[1:]))
+        bases.append(mu)
+    return torch.stack(images), torch.stack(bases)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_ema_matches_the_iterations_image_by_image(iterations):
+    module = build(EMA, 16, bases=4, iterations=iterations)
+    x = 3 * feature().double()
+    before = module.mu.clone()
+    redrawn, _ = fit(module, x)
+    torch.testing.assert_close(module(x), x + module.project(redrawn.relu()))
+    assert torch.equal(module.mu, before), "evaluation must leave the stored bases alone"
+
+
+def test_ema_stores_a_moving_average_of_length_one():
+    module = build(EMA, 16, bases=4, momentum=0.7).train()
+    x = 3 * feature().double()
+    mixed = 0.7 * module.mu + 0.3 * fit(module, x)[1].mean(0)
+    module(x)
+    torch.testing.assert_close(module.mu, mixed / mixed.norm(dim=1, keepdim=True))
+
+
+def test_ema_averages_the_bases_of_all_processes(monkeypatch):
+    module = build(EMA, 16, bases=4, momentum=0.7).train()
+    x = 3 * feature().double()
+    other = torch.randn_like(module.mu)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda mean: mean.add_(other))
+    mixed = 0.7 * module.mu + 0.3 * (fit(module, x)[1].mean(0) + other) / 2
+    module(x)
+    torch.testing.assert_close(module.mu, mixed / mixed.norm(dim=1, keepdim=True))
+
+
+def test_ema_needs_an_iteration():
+    with pytest.raises(ValueError, match=r"iterations \(0\) must be at least 1"):
+        EMA(16, iterations=0)
