@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from gald.modules.ga.danet import CAM, PAM, DANet
+from gald.modules.ga.isa import ISA
 
 
 def feature(channels=16, size=(9, 11), scale=1.0):
@@ -54,3 +57,41 @@ def test_danet_sums_both_attentions():
     assert position[0].query.out_channels == 3
     expected = position[1](position[0](x)) + channel[1](channel[0](x))
     torch.testing.assert_close(module(x), expected)
+
+
+def dense(x, projections, allowed):
+    q, k, v = (conv(x).flatten(2) for conv in projections)
+    logits = q.transpose(1, 2) @ k / math.sqrt(q.shape[1])
+    weights = logits.masked_fill(~allowed, -math.inf).softmax(2)  # (B, N, N)
+    return (v @ weights.transpose(1, 2)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 11), (7, 4), (3, 2), (1, 1)])
+def test_isa_matches_dense_attention_with_two_masks(size):
+    module = build(ISA, 16, block=4)
+    x = 3 * feature(size=size).double()
+    at = torch.cartesian_prod(*(torch.arange(length) for length in size)).reshape(-1, 2)
+    far = (at[:, None] % 4 == at[None] % 4).all(2)  # (N, N)
+    near = (at[:, None] // 4 == at[None] // 4).all(2)
+    z = dense(dense(x, module.far, far), module.near, near)
+    torch.testing.assert_close(module(x), module.fuse(torch.cat([x, z], 1)))
+
+
+def test_isa_hears_of_every_position_on_whole_blocks():
+    module = build(ISA, 4, block=4)
+    x = feature(4, (8, 12)).double().requires_grad_()
+    module.fuse.act = torch.nn.Identity()
+    module(x)[0, :, 0, 0].sum().backward()
+    assert x.grad[0].any(dim=0).all()
+
+
+def test_isa_has_finite_gradients_where_groups_are_empty():
+    x = feature(size=(5, 1)).requires_grad_()
+    module = ISA(16)
+    module(x).sum().backward()
+    assert all(tensor.grad.isfinite().all() for tensor in (x, *module.parameters()))
+
+
+def test_isa_needs_a_block():
+    with pytest.raises(ValueError, match=r"block \(0\) must be at least 1"):
+        ISA(16, block=0)
