@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from gald.modules.ga.ann import ANN
 from gald.modules.ga.danet import CAM, PAM, DANet
 from gald.modules.ga.isa import ISA
 
@@ -95,3 +96,21 @@ def test_isa_has_finite_gradients_where_groups_are_empty():
 def test_isa_needs_a_block():
     with pytest.raises(ValueError, match=r"block \(0\) must be at least 1"):
         ISA(16, block=0)
+
+
+def test_ann_matches_attention_to_regions_averaged_one_by_one():
+    module = build(ANN, 16, bins=(1, 2, 3))
+    x = 3 * feature().double()
+    q, v = module.query(x), module.value(x)
+    keys, values = [], []
+    for cells in (1, 2, 3):
+        for i in range(cells):
+            for j in range(cells):
+                rows = slice(i * 9 // cells, -(-(i + 1) * 9 // cells))
+                columns = slice(j * 11 // cells, -(-(j + 1) * 11 // cells))
+                keys.append(q[:, :, rows, columns].mean(dim=(2, 3)))
+                values.append(v[:, :, rows, columns].mean(dim=(2, 3)))
+    logits = torch.einsum("bcn,sbc->bns", q.flatten(2), torch.stack(keys)) / math.sqrt(8)
+    y = torch.einsum("bns,sbc->bcn", logits.softmax(2), torch.stack(values))
+    y = module.project(y.reshape(2, 8, 9, 11))
+    torch.testing.assert_close(module(x), module.fuse(torch.cat([x, y], 1)))
