@@ -5,6 +5,7 @@ import torch
 
 from gald.modules.ga.ann import ANN
 from gald.modules.ga.danet import CAM, PAM, DANet
+from gald.modules.ga.dnl import DNL
 from gald.modules.ga.isa import ISA
 
 
@@ -114,3 +115,15 @@ def test_ann_matches_attention_to_regions_averaged_one_by_one():
     y = torch.einsum("bns,sbc->bcn", logits.softmax(2), torch.stack(values))
     y = module.project(y.reshape(2, 8, 9, 11))
     torch.testing.assert_close(module(x), module.fuse(torch.cat([x, y], 1)))
+
+
+def test_dnl_matches_two_softmaxes_over_centred_pairs_and_over_positions():
+    module = build(DNL, 16)
+    x = 3 * feature().double()
+    q, k, v, m = (
+        conv(x).flatten(2) for conv in (module.query, module.key, module.value, module.salience)
+    )
+    q, k = (part - part.sum(2, keepdim=True) / 99 for part in (q, k))
+    weights = (q.transpose(1, 2) @ k / math.sqrt(8)).softmax(2) + m.softmax(2)  # (B, N, N)
+    y = (v @ weights.transpose(1, 2)).reshape(2, 8, 9, 11)
+    torch.testing.assert_close(module(x), x + module.project(y))
