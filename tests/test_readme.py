@@ -46,6 +46,8 @@ def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, 
                 arguments += ["data.train_transform.crop_size=[24,32]", "data.global_batch_size=2"]
             if "camvid_lite0" in line:
                 arguments += ["model.head.low_stride=4"]
+        elif arguments[0] == "profile":
+            arguments += [*SMALL[:3], "size=[64,64]", "rounds=1", "device=cpu"]
         monkeypatch.setattr(sys, "argv", ["gald", *arguments])
         try:
             cli.main()

@@ -75,6 +75,8 @@ def test_run_folder_holds_everything_that_a_reader_needs(run):
     expected = {"val/miou", "test/miou", "val/iou/road", "params", "seconds", "seed", "commit"}
     assert expected | {"version/torch"} <= results.keys()
     assert 0 <= results["val/miou"] <= 1
+    assert results["params"] == results["price/total/params"] > results["price/ga/params"] > 0
+    assert results["price/total/gmacs"] > results["price/ga/gmacs"] > 0
     assert "${" not in (run / "config.yaml").read_text()
     assert (run / "picture.png").read_bytes().startswith(b"\x89PNG")
 

@@ -12,7 +12,9 @@ T = TypeVar("T")
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
     "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
+    "profile": ("gald.profiling:main", "what each part costs: gald profile model/ga=psp"),
     "data": ("gald.data.command:main", "prepare, verify, stats, browse: gald data verify camvid"),
+    "convert": ("gald.convert:main", "take over a .pth of the authors: gald convert FILE --to DIR"),
     "doctor": ("gald.doctor:doctor", "show versions, devices and data folders"),
 }
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(

@@ -7,6 +7,7 @@ gald train -m model/ga=none,psp,cgnl model/ld=none,mask
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -22,6 +23,7 @@ from rich.console import Console
 from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
+from gald.price import price
 from gald.quiet import quiet
 from gald.results import Results, commit, score_table, versions, write_results
 from gald.task import SegmentationTask
@@ -59,6 +61,7 @@ def train(cfg: DictConfig) -> Results:
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # a missing folder is told at once, before a network is built
     task = build_task(cfg, data)
+    costs = price(task.model, _image_size(data))
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
         callbacks=list(instantiate(cfg.callbacks).values()),
@@ -84,7 +87,8 @@ def train(cfg: DictConfig) -> Results:
         judges[split](task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         results |= task.scores
     results |= {
-        "params": sum(p.numel() for p in task.model.parameters()),
+        **costs,
+        "params": costs["price/total/params"],
         "seconds": round(time.monotonic() - start, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
@@ -121,6 +125,13 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
         class_names=list(data.class_names),
         provenance=provenance,
     )
+
+
+def _image_size(data: SegmentationDataModule) -> Sequence[int]:
+    """Height and width that the network trains on; without crops, those of the first scene."""
+    crop_size = getattr(data.train_transform, "crop_size", None)
+    assert data.train_dataset is not None, "the data is set up"
+    return crop_size or data.train_dataset[0]["image"].shape[-2:]
 
 
 def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
