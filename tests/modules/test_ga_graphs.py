@@ -1,0 +1,173 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gald.modules.ga.dual_gcn import DualGCN
+from gald.modules.ga.spatial_gcn import SpatialGCN
+
+GOLDEN = Path(os.environ.get("GALD_GOLDEN", Path(__file__).parents[2].parent / "shared" / "golden"))
+SPATIAL = {
+    "node_q.": "query.",
+    "node_k.": "key.",
+    "node_v.": "value.",
+    "conv_wg.": "update.conv.",
+    "bn_wg.": "update.norm.",
+    "out.0.": "project.conv.",
+    "out.1.": "project.norm.",
+}
+DUAL = {
+    "phi.": "state.conv.",
+    "bn_phi.": "state.norm.",
+    "theta.": "assign.conv.",
+    "bn_theta.": "assign.norm.",
+    "conv_adj.": "adjacency.conv.",
+    "bn_adj.": "adjacency.norm.",
+    "conv_wg.": "update.conv.",
+    "bn_wg.": "update.norm.",
+    "conv3.": "project.conv.",
+    "bn3.": "project.norm.",
+    "final.0.": "fuse.conv.",
+    "final.1.": "fuse.norm.",
+}
+for step in range(3):
+    DUAL |= {
+        f"local.{2 * step}.": f"down.{step}.conv.",
+        f"local.{2 * step + 1}.": f"down.{step}.norm.",
+    }
+DUAL |= {f"gcn_local_attention.{key}": f"positions.{value}" for key, value in SPATIAL.items()}
+GOLDEN_CASES = {
+    "spatial_gcn": (lambda: SpatialGCN(32), SPATIAL),
+    "dual_gcn": (lambda: DualGCN(32, align_corners=True), DUAL),
+}
+
+
+def feature(channels=16, size=(9, 11), scale=1.0):
+    generator = torch.Generator().manual_seed(1)
+    return scale * torch.randn(2, channels, *size, generator=generator).double()
+
+
+def build(module):
+    """Double precision, with running statistics that differ from their start."""
+    generator = torch.Generator().manual_seed(2)
+    for name, tensor in module.double().named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            tensor.add_(torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
+    return module.eval()
+
+
+def norm(layer, y, dim=1):
+    """Batch norm of evaluation, written out along one dimension."""
+    shape = [-1 if index == dim else 1 for index in range(y.ndim)]
+    mean, var, weight, bias = (
+        part.view(shape)
+        for part in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    )
+    return (y - mean) / (var + layer.eps).sqrt() * weight + bias
+
+
+def matrix(conv):
+    return conv.weight.flatten(1)
+
+
+def spatial_gcn_of(module, x):
+    q, k, v = (conv(x).flatten(2) for conv in (module.query, module.key, module.value))
+    logits = torch.einsum("bin,bjn->bij", q, v)
+    graph = logits.exp() / logits.exp().sum(2, keepdim=True)
+    y = torch.einsum("bij,bin->bjn", graph, k)
+    y = norm(module.update.norm, torch.einsum("oj,bjn->bon", matrix(module.update.conv), y))
+    y = torch.einsum("oj,bjn->bon", matrix(module.project.conv), y)
+    y = norm(module.project.norm, y + module.project.conv.bias[:, None])
+    return (x.flatten(2) + y).clamp(min=0).view_as(x)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_spatial_gcn_matches_its_formula(scale):
+    torch.manual_seed(0)
+    module = build(SpatialGCN(16))
+    x = feature(scale=scale)
+    torch.testing.assert_close(module(x), spatial_gcn_of(module, x))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_dual_gcn_matches_its_formula(scale, align_corners):
+    torch.manual_seed(0)
+    module = build(DualGCN(16, align_corners=align_corners))
+    x = feature(scale=scale)
+    local = x
+    for step in module.down:
+        local = norm(step.norm, F.conv2d(local, step.conv.weight, None, 2, 1, 1, 16))
+    local = spatial_gcn_of(module.positions, local)
+    local = F.interpolate(local, (9, 11), mode="bilinear", align_corners=align_corners)
+    state, assign = (
+        norm(part.norm, torch.einsum("oc,bcn->bon", matrix(part.conv), x.flatten(2)))
+        for part in (module.state, module.assign)
+    )
+    z = torch.einsum("bpn,bkn->bpk", state, assign)
+    z = z + norm(
+        module.adjacency.norm, torch.einsum("ok,bpk->bpo", matrix(module.adjacency.conv), z), dim=2
+    )
+    z = norm(module.update.norm, torch.einsum("op,bpk->bok", matrix(module.update.conv), z))
+    y = torch.einsum("op,bpk,bkn->bon", matrix(module.project.conv), z, assign)
+    nodes = (x + norm(module.project.norm, y).view_as(x)).clamp(min=0)
+    both = torch.cat([x * local + x, nodes], 1)
+    fused = torch.einsum("oc,bchw->bohw", matrix(module.fuse.conv), both)
+    torch.testing.assert_close(module(x), norm(module.fuse.norm, fused))
+
+
+@pytest.mark.parametrize("module", [SpatialGCN, DualGCN])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("batch", "size"), [(1, (9, 12)), (2, (9, 12)), (2, (10, 1))])
+def test_graph_gradient_equals_finite_differences(module, training, batch, size):
+    # On CPU torch's batch norm silently passes on wrong gradients for some memory layouts.
+    torch.manual_seed(0)
+    module = build(module(8)).train(training)
+    x = feature(8, size=size)[:batch].requires_grad_()
+    torch.autograd.gradcheck(module, x, fast_mode=True)
+
+
+@pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason=f"no recorded outputs in {GOLDEN}; set GALD_GOLDEN to their folder"
+)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("case", [0, 1])
+@pytest.mark.parametrize("name", GOLDEN_CASES)
+def test_golden_graph_output_and_input_gradient_are_reproduced(name, case, memory_format):
+    create, names = GOLDEN_CASES[name]
+    with np.load(GOLDEN / f"{name}.npz") as archive:
+        arrays = {key: torch.from_numpy(archive[key]) for key in archive.files}
+    module = create().eval()
+    weights = {}
+    for key, value in arrays.items():
+        if key.startswith("weight/"):
+            theirs = key.removeprefix("weight/")
+            prefix = next(prefix for prefix in names if theirs.startswith(prefix))
+            ours = names[prefix] + theirs.removeprefix(prefix)
+            weights[ours] = value.view_as(module.state_dict()[ours])
+    module.load_state_dict(weights, strict=True)
+    x = arrays[f"case{case}/input"].contiguous(memory_format=memory_format).requires_grad_()
+    y = module(x)
+    y.square().sum().backward()
+    assert x.grad is not None
+    for found, key, tolerance in ((y, "eval_output", 1e-5), (x.grad, "eval_input_grad", 1e-4)):
+        expected = arrays[f"case{case}/{key}"]
+        error = (found - expected).abs().max() / expected.abs().max()
+        assert error < tolerance, f"{key} of {name} is off by {error:.1e} of its largest value"
+
+
+@pytest.mark.parametrize("module", [SpatialGCN(16), DualGCN(16)])
+def test_graph_survives_sums_beyond_float16(module):
+    torch.manual_seed(0)
+    x = feature(size=(64, 64), scale=30.0).float()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert module.train()(x).isfinite().all()
+
+
+@pytest.mark.parametrize("ratio", [0, 17])
+def test_dual_gcn_names_both_numbers_when_no_node_is_left(ratio):
+    with pytest.raises(ValueError, match=rf"ratio \({ratio}\) .* channels \(16\)"):
+        DualGCN(16, ratio=ratio)
