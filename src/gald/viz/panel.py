@@ -25,7 +25,10 @@ def colourise(mask: Tensor, palette: Palette, ignore_index: int = 255) -> np.nda
 
 
 def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
-    """The local distribution's map, averaged over channels, at the image's size.
+    """The local distribution's map, one number per pixel, at the image's size.
+
+    The mean over channels; of weights that sum to 1 the largest, since their mean is the same
+    everywhere.
 
     Args:
         model: the network, in eval mode.
@@ -38,7 +41,10 @@ def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
         affinity = model.affinity(model.aggregate(image[None]))
     if affinity is None:
         return None
-    chosen = affinity.float().mean(1, keepdim=True)
+    affinity = affinity.float()
+    chosen = affinity.mean(1, keepdim=True)
+    if affinity.shape[1] > 1 and torch.allclose(affinity.sum(1), torch.ones_like(chosen[:, 0])):
+        chosen = affinity.amax(1, keepdim=True)
     return resize(chosen, image.shape[-2:], model.align_corners)[0, 0]
 
 
@@ -77,7 +83,7 @@ def save_panel(
         axis.set_title(title)
     if ld is not None:
         drawn = axes[-1].imshow(ld.cpu().numpy(), cmap="viridis")
-        axes[-1].set_title("LD map, mean over channels")
+        axes[-1].set_title("LD map")
         figure.colorbar(drawn, ax=axes[-1], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
