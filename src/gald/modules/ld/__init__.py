@@ -8,6 +8,11 @@ an LD weighs K places around a position, K channels that sum to 1. Its docstring
 the sum mean. Every LD has it but `none`, which returns `context`.
 It takes the same range of inputs as an aggregation, or raises a ValueError with both sizes.
 
+A module with the class attribute `reads = "maps"` looks at the maps of the neck too: its YAML is a
+factory, which gets `in_channels` and `in_strides`, and both calls get the maps, finest first, last.
+One that returns x + A * (context - x) (affinity, gate, lowlevel) does nothing where the context is
+x itself: with model/ga=none, and with the orders ld_ga and parallel.
+
 One file per distribution, one YAML per choice in conf/model/ld; the tests find both by themselves.
 Shape letters: see gald.modules.ga.
 """
