@@ -16,10 +16,10 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules lock build clean ci
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## create .venv with everything pinned in requirements.txt, and gald itself
 
@@ -41,6 +41,9 @@ format: install ## rewrite the code in the house style
 
 bench: $(BENCH)/.installed ## measure the loader next to others (ARGS="--camvid FOLDER --markdown FILE")
 	$(BENCH)/bin/python benchmarks/data.py $(ARGS)
+
+bench-modules: install ## measure GA modules next to their textbook form (ARGS="--markdown FILE")
+	$(BIN)/python benchmarks/modules.py $(ARGS)
 
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \

@@ -208,14 +208,14 @@ def ratio(rates: dict[str, list[float]], name: str, base: str) -> str:
     """How much faster a row was than another."""
     if base not in rates:
         return "-"
-    return _short(statistics.median(rates[name]) / statistics.median(rates[base])) + "x"
+    return short(statistics.median(rates[name]) / statistics.median(rates[base])) + "x"
 
 
 def cells(rates: dict[str, list[float]], missing: dict[str, str]) -> list[list[str]]:
     """The lines of the table: name, slowest, median and fastest round, and the ratios."""
     lines = []
     for name, row in rates.items():
-        numbers = [_short(value) for value in (min(row), statistics.median(row), max(row))]
+        numbers = [short(value) for value in (min(row), statistics.median(row), max(row))]
         lines.append(
             [name, *numbers, *(ratio(rates, name, base) for base in (MMSEG, ALBU, DECODER))]
         )
@@ -244,7 +244,8 @@ def verdicts(rates: dict[str, list[float]]) -> list[str]:
     return lines
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number with three digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

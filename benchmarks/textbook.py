@@ -1,0 +1,56 @@
+"""The formulations that papers and their code print, with the weights of our modules."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gald.modules.ga.cc import CrissCross
+from gald.modules.ga.cgnl import CGNL
+from gald.modules.ga.nonlocal_block import NonLocal
+
+
+def nonlocal_(module: NonLocal, x: Tensor) -> Tensor:
+    """Every weight of every pair of positions, in one matrix of N x N."""
+    q, k, v = (conv(x).flatten(2) for conv in (module.query, module.key, module.value))
+    weights = torch.bmm(q.transpose(1, 2), k) / q.shape[1] ** 0.5
+    y = torch.bmm(v, weights.softmax(dim=-1).transpose(1, 2))
+    return x + module.project(y.unflatten(2, x.shape[-2:]))
+
+
+def criss_cross(module: CrissCross, x: Tensor) -> Tensor:
+    """The usual form: rows and columns as two batched products over permuted copies."""
+    for _ in range(module.recurrences):
+        x = module.gamma * _criss_cross_once(module, x) + x
+    return x
+
+
+def _criss_cross_once(module: CrissCross, x: Tensor) -> Tensor:
+    b, _, h, w = x.shape
+    q, k, v = module.query(x), module.key(x), module.value(x)
+    q_columns = q.permute(0, 3, 1, 2).reshape(b * w, -1, h).permute(0, 2, 1)
+    q_rows = q.permute(0, 2, 1, 3).reshape(b * h, -1, w).permute(0, 2, 1)
+    k_columns, v_columns = (t.permute(0, 3, 1, 2).reshape(b * w, -1, h) for t in (k, v))
+    k_rows, v_rows = (t.permute(0, 2, 1, 3).reshape(b * h, -1, w) for t in (k, v))
+    itself = torch.diag(torch.full((h,), float("inf"))).repeat(b * w, 1, 1)
+    columns = (torch.bmm(q_columns, k_columns) - itself).view(b, w, h, h).permute(0, 2, 1, 3)
+    rows = torch.bmm(q_rows, k_rows).view(b, h, w, w)
+    weights = torch.cat([columns, rows], dim=3).softmax(dim=3)
+    columns = weights[..., :h].permute(0, 2, 1, 3).reshape(b * w, h, h)
+    rows = weights[..., h:].reshape(b * h, w, w)
+    along_columns = torch.bmm(v_columns, columns.permute(0, 2, 1)).view(b, w, -1, h)
+    along_rows = torch.bmm(v_rows, rows.permute(0, 2, 1)).view(b, h, -1, w)
+    return along_columns.permute(0, 2, 3, 1) + along_rows.permute(0, 2, 1, 3)
+
+
+def cgnl(module: CGNL, x: Tensor) -> Tensor:
+    """A Python loop over the groups, as in the authors' code."""
+    t, p, g = module.t(x), module.p(x), module.g(x)
+    groups = module.groups
+    kernels = module.z.weight.chunk(groups)
+    parts = []
+    for t_own, p_own, g_own, kernel in zip(
+        t.chunk(groups, 1), p.chunk(groups, 1), g.chunk(groups, 1), kernels, strict=True
+    ):
+        affinity = torch.bmm(p_own.flatten(1).unsqueeze(1), g_own.flatten(1).unsqueeze(2))
+        parts.append(F.conv2d(affinity.unsqueeze(3) * t_own, kernel))
+    return x + module.gn(torch.cat(parts, dim=1))
