@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gald.modules.ga.dual_gcn import DualGCN
+from gald.modules.ga.glore import GloRe
 from gald.modules.ga.spatial_gcn import SpatialGCN
 
 GOLDEN = Path(os.environ.get("GALD_GOLDEN", Path(__file__).parents[2].parent / "shared" / "golden"))
@@ -119,7 +120,23 @@ def test_dual_gcn_matches_its_formula(scale, align_corners):
     torch.testing.assert_close(module(x), norm(module.fuse.norm, fused))
 
 
-@pytest.mark.parametrize("module", [SpatialGCN, DualGCN])
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_glore_matches_a_loop_over_nodes(scale):
+    torch.manual_seed(0)
+    module = build(GloRe(16, nodes=3, states=5))
+    x = feature(scale=scale)
+    state, assign = module.state(x).flatten(2), module.assign(x).flatten(2)
+    nodes = [(state * assign[:, [k]]).sum(2) / 99 for k in range(3)]  # (B, states) each
+    a, bias = matrix(module.adjacency), module.adjacency.bias
+    y = torch.zeros_like(state)
+    for k in range(3):
+        mixed = nodes[k] + sum(a[k, other] * nodes[other] for other in range(3)) + bias[k]
+        y = y + (mixed.clamp(min=0) @ matrix(module.update).T)[:, :, None] * assign[:, [k]]
+    y = torch.einsum("os,bsn->bon", matrix(module.project.conv), y)
+    torch.testing.assert_close(module(x), x + norm(module.project.norm, y).view_as(x))
+
+
+@pytest.mark.parametrize("module", [SpatialGCN, DualGCN, GloRe])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("batch", "size"), [(1, (9, 12)), (2, (9, 12)), (2, (10, 1))])
 def test_graph_gradient_equals_finite_differences(module, training, batch, size):
@@ -159,7 +176,7 @@ def test_golden_graph_output_and_input_gradient_are_reproduced(name, case, memor
         assert error < tolerance, f"{key} of {name} is off by {error:.1e} of its largest value"
 
 
-@pytest.mark.parametrize("module", [SpatialGCN(16), DualGCN(16)])
+@pytest.mark.parametrize("module", [SpatialGCN(16), DualGCN(16), GloRe(16)])
 def test_graph_survives_sums_beyond_float16(module):
     torch.manual_seed(0)
     x = feature(size=(64, 64), scale=30.0).float()
