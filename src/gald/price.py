@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from gald.models.segmentor import Segmentor
 
 NAMES = ("backbone", "neck", "reduce", "ga", "ld", "head", "aux")
+NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise products"
 
 
 def parts(model: Segmentor) -> dict[str, nn.Module]:
@@ -27,10 +28,9 @@ def count_params(module: nn.Module) -> int:
 class MacCounter(FlopCounterMode):
     """Counts multiply-adds of convolutions, matrix products and attention, fused or not.
 
-    torch counts two FLOPs to a multiply-add (MAC). Not counted, there as here: norms, activations,
-    pooling, resizing, sums and element-wise products. Ours: torch counts the weight gradient of a
-    grouped convolution as if it had one group; here each of the two gradients costs what the
-    convolution itself does, which is exact.
+    torch counts two FLOPs to a multiply-add (MAC), and none for what `NOT_COUNTED` names. Ours:
+    torch counts the weight gradient of a grouped convolution as if it had one group; here each of
+    the two gradients costs what the convolution itself does, which is exact.
     """
 
     def __init__(self) -> None:

@@ -22,12 +22,11 @@ from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.meter import Meter
 from gald.models.segmentor import Segmentor
-from gald.price import NAMES, count_params, parts
+from gald.price import NAMES, NOT_COUNTED, count_params, parts
 from gald.quiet import quiet
 from gald.results import Results, commit, versions, write_results
 
 PHASES = ("eval", "train")
-NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise products"
 DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
