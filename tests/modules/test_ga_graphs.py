@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from gald.modules.ga.dual_gcn import DualGCN
 from gald.modules.ga.glore import GloRe
+from gald.modules.ga.ocr import OCR
 from gald.modules.ga.spatial_gcn import SpatialGCN
 
 GOLDEN = Path(os.environ.get("GALD_GOLDEN", Path(__file__).parents[2].parent / "shared" / "golden"))
@@ -52,11 +53,14 @@ def feature(channels=16, size=(9, 11), scale=1.0):
 
 
 def build(module):
-    """Double precision, with running statistics that differ from their start."""
+    """Double precision, with running statistics other than at the start, ReLUs open."""
     generator = torch.Generator().manual_seed(2)
     for name, tensor in module.double().named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            tensor.add_(torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype))
+        drawn = torch.rand(tensor.shape, generator=generator).double()
+        if name.endswith("running_mean"):
+            tensor.sub_(drawn)
+        elif name.endswith("running_var"):
+            tensor.add_(drawn)
     return module.eval()
 
 
@@ -188,3 +192,53 @@ def test_graph_survives_sums_beyond_float16(module):
 def test_dual_gcn_names_both_numbers_when_no_node_is_left(ratio):
     with pytest.raises(ValueError, match=rf"ratio \({ratio}\) .* channels \(16\)"):
         DualGCN(16, ratio=ratio)
+
+
+def unit(layer, y):
+    return norm(layer.norm, torch.einsum("oc,bcn->bon", matrix(layer.conv), y)).clamp(min=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_ocr_matches_loops_over_classes(scale, align_corners):
+    torch.manual_seed(0)
+    module = build(OCR(16, key_channels=6, align_corners=align_corners))
+    x, aux = feature(scale=scale), 3 * feature(4, size=(5, 6))
+    scores = F.interpolate(aux, (9, 11), mode="bilinear", align_corners=align_corners).flatten(2)
+    pixels = x.flatten(2)
+    queries = unit(module.query[1], unit(module.query[0], pixels))
+    keys, values = [], []
+    for k in range(4):
+        weights = scores[:, k].exp() / scores[:, k].exp().sum(1, keepdim=True)
+        region = (pixels * weights[:, None]).sum(2, keepdim=True)  # (B, C, 1)
+        keys.append(unit(module.key[1], unit(module.key[0], region)))
+        values.append(unit(module.value, region))
+    alike = torch.stack([(queries * key).sum(1) / 6**0.5 for key in keys])  # (K, B, N)
+    alike = alike.exp() / alike.exp().sum(0)
+    y = sum(alike[k][:, None] * values[k] for k in range(4))
+    expected = unit(module.fuse, torch.cat([pixels, unit(module.project, y)], 1))
+    assert y.any()
+    torch.testing.assert_close(module(x, aux), expected.view_as(x))
+
+
+def test_ocr_reads_where_a_class_is_not_how_sure_the_head_is():
+    torch.manual_seed(0)
+    module = build(OCR(16))
+    x, aux = feature(), feature(4)
+    offset = torch.tensor([5.0, -5.0, 0.0, 90.0]).view(4, 1, 1).double()
+    torch.testing.assert_close(module(x, aux + offset), module(x, aux))
+    assert not torch.allclose(module(x, aux.flip(3)), module(x, aux))
+
+
+def test_ocr_gradient_equals_finite_differences():
+    torch.manual_seed(0)
+    module = build(OCR(4))
+    x, aux = feature(4, size=(5, 4)).requires_grad_(), feature(3, size=(4, 4)).requires_grad_()
+    torch.autograd.gradcheck(module, (x, aux), fast_mode=True)
+
+
+def test_ocr_survives_scores_beyond_float16():
+    torch.manual_seed(0)
+    x, aux = feature(size=(64, 64), scale=30.0).float(), feature(4, scale=1e5).float()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert OCR(16)(x, aux).isfinite().all()
