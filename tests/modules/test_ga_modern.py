@@ -1,7 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from gald.modules.ga.cc import CrissCross
+from gald.modules.ga.linear import LinearAttention
+from gald.modules.ga.mhsa import MHSA
 
 
 def feature(channels=16, size=(5, 7), scale=1.0):
@@ -51,3 +55,105 @@ def test_criss_cross_survives_logits_beyond_float16():
 def test_criss_cross_refuses_zero_recurrences():
     with pytest.raises(ValueError, match=r"recurrences \(0\) must be at least 1"):
         CrissCross(16, recurrences=0)
+
+
+def turned(head, row, column):
+    """One head's channels at one position, turned pair by pair."""
+    pairs, half = head.clone(), head.shape[1] // 2
+    for first in range(0, head.shape[1], 2):
+        steps = half // 2 - 1
+        speed = 100.0 ** -((first % half) // 2 / steps if steps else 0.0)
+        angle = speed * (row if first < half else column)
+        a, b = head[:, first], head[:, first + 1]
+        pairs[:, first] = a * math.cos(angle) - b * math.sin(angle)
+        pairs[:, first + 1] = a * math.sin(angle) + b * math.cos(angle)
+    return pairs
+
+
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+@pytest.mark.parametrize(("channels", "heads"), [(16, 2), (16, 4), (24, 2)])
+@pytest.mark.parametrize("scale", [3.0, 0.01])
+def test_mhsa_matches_a_loop_over_heads_and_pixels(positions, channels, heads, scale):
+    torch.manual_seed(0)
+    module = MHSA(channels, heads, positions).double().eval()
+    x = feature(channels, size=(3, 4), scale=scale)
+    places = [(i, j) for i in range(3) for j in range(4)]
+    y = torch.empty_like(x)
+    width = channels // heads
+    for head in range(heads):
+        own = slice(head * width, (head + 1) * width)
+        q, k, v = (part[:, own] for part in module.qkv(x).chunk(3, dim=1))
+        if positions == "rotary":
+            q, k = ({(i, j): turned(t[..., i, j], i, j) for i, j in places} for t in (q, k))
+        else:
+            q, k = ({(i, j): t[..., i, j] for i, j in places} for t in (q, k))
+        for i, j in places:
+            logits = [(q[i, j] * k[place]).sum(1) / math.sqrt(width) for place in places]
+            weights = torch.stack(logits).softmax(0)
+            y[:, own, i, j] = sum(
+                weight[:, None] * v[..., a, b]
+                for weight, (a, b) in zip(weights, places, strict=True)
+            )
+    torch.testing.assert_close(module(x), x + module.project(y))
+
+
+@pytest.mark.parametrize(("positions", "blind"), [("rotary", False), ("none", True)])
+def test_only_rotary_positions_notice_a_shuffled_map(positions, blind):
+    torch.manual_seed(0)
+    module = MHSA(16, 2, positions).double().eval()
+    x = feature()
+    order = torch.randperm(7)
+    assert torch.allclose(module(x[..., order]), module(x)[..., order]) is blind
+
+
+def test_rotary_logits_depend_on_offsets_alone():
+    module = MHSA(16, 2).double()
+    q, k = feature(8, size=(1, 1)).double().expand(2, 8, 9, 12).movedim(1, 3)[:, None]
+    q, k = (module._turn(part[None, None])[0, 0] for part in (q[0], k[0]))
+    logits = torch.einsum("hwc,ijc->hwij", q, k)
+    torch.testing.assert_close(logits[2, 3, 4, 7], logits[5, 6, 7, 10])
+    assert not torch.allclose(logits[2, 3, 4, 7], logits[2, 3, 7, 4])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"heads": 8}, r"channels \(16\) must be divisible by 4 times heads \(8\)"),
+        ({"heads": 3, "positions": "none"}, r"channels \(16\) .* 1 times heads \(3\)"),
+        ({"heads": 0}, r"heads \(0\)"),
+        ({"positions": "learned"}, r"positions \(learned\) must be rotary or none"),
+    ],
+)
+def test_mhsa_refuses_heads_and_positions_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MHSA(16, **arguments)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("scale", [3.0, 0.01])
+def test_linear_attention_matches_a_loop_over_positions(heads, scale):
+    torch.manual_seed(0)
+    module = LinearAttention(16, heads=heads).double().eval()
+    x = feature(scale=scale)
+    q, k, v = (conv(x).flatten(2) for conv in (module.query, module.key, module.value))
+    y = torch.empty_like(v)
+    for own in torch.arange(8).chunk(heads):
+        weights = k[:, own].exp() / k[:, own].exp().sum(2, keepdim=True)
+        for i in range(35):
+            mix = q[:, own, i].exp() / q[:, own, i].exp().sum(1, keepdim=True)
+            attention = torch.einsum("bk,bkn->bn", mix, weights)
+            torch.testing.assert_close(attention.sum(1), torch.ones(2).double())
+            y[:, own, i] = torch.einsum("bn,bvn->bv", attention, v[:, own])
+    torch.testing.assert_close(module(x), x + module.project(y.view(2, 8, 5, 7)))
+
+
+def test_linear_attention_names_both_numbers_when_heads_do_not_divide():
+    with pytest.raises(ValueError, match=r"key_channels \(8\) must be divisible by heads \(3\)"):
+        LinearAttention(16, heads=3)
+
+
+@pytest.mark.parametrize("module", [MHSA(16), LinearAttention(16)])
+def test_attention_survives_logits_beyond_float16(module):
+    x = feature(scale=1000.0, size=(64, 64)).float()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert module.train()(x).isfinite().all()
