@@ -16,7 +16,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(BENCH)/.installed ## measure the loader next to others (ARGS="--camvid 
 
 bench-modules: install ## measure GA modules next to their textbook form (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/modules.py $(ARGS)
+
+bench-step: $(BENCH)/.installed ## measure training steps next to mmsegmentation's (ARGS="--markdown FILE")
+	$(BENCH)/bin/python benchmarks/step.py $(ARGS)
 
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \

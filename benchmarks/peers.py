@@ -86,7 +86,7 @@ def mmsegmentation(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     stop at uint8 and take any crop.
     """
     # mmcv-lite lacks the compiled operators, which mmseg imports even where it needs none.
-    sys.modules.setdefault("mmcv._ext", _NoOperators("mmcv._ext"))
+    sys.modules.setdefault("mmcv._ext", NoOperators("mmcv._ext"))
     from mmcv.transforms import Compose, LoadImageFromFile, Pad, RandomResize
     from mmseg.datasets import transforms as T
     from mmseg.models import SegDataPreProcessor
@@ -139,7 +139,7 @@ def mmsegmentation(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     }
 
 
-class _NoOperators(types.ModuleType):
+class NoOperators(types.ModuleType):
     """Stands for a module that has every name and nothing behind it."""
 
     __file__ = "none"  # mmengine looks through all modules for the file of each
