@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gald.modules.ga.cc import CrissCross
+from gald.modules.ga.cgnl import CGNL
 from gald.modules.ga.linear import LinearAttention
 from gald.modules.ga.mhsa import MHSA
 
@@ -157,3 +159,61 @@ def test_attention_survives_logits_beyond_float16(module):
     x = feature(scale=1000.0, size=(64, 64)).float()
     with torch.autocast("cpu", dtype=torch.float16):
         assert module.train()(x).isfinite().all()
+
+
+def effect_of_the_first_scalar(factor, scale, norm_groups):
+    """How far the output moves, relative to what is added, when one group's scalar grows."""
+    torch.manual_seed(0)
+    module = CGNL(64, groups=4, norm_groups=norm_groups).double().eval()
+    x = feature(64, size=(12, 12), scale=scale)
+    before = module(x)
+    with torch.no_grad():
+        module.p.weight[:8] *= factor
+        return ((module(x) - before).norm() / (before - x).norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("scale", "norm_groups", "factor", "least", "most"),
+    [
+        pytest.param(1.0, None, 7.3, 0.0, 1e-4, id="reference-at-unit-scale-ignores-size"),
+        pytest.param(1.0, None, -1.0, 0.5, 2.0, id="reference-at-unit-scale-sees-sign"),
+        pytest.param(0.01, None, 7.3, 0.5, 9.0, id="reference-at-small-scale-sees-size"),
+        pytest.param(1.0, 1, 7.3, 0.2, 9.0, id="free-at-unit-scale-sees-size"),
+    ],
+)
+def test_group_norm_cancels_the_scalar_of_cgnl(scale, norm_groups, factor, least, most):
+    assert least <= effect_of_the_first_scalar(factor, scale, norm_groups) < most
+
+
+def test_free_cgnl_trains_its_scalars_and_the_reference_does_not():
+    ratios = {}
+    for norm_groups in (None, 1):
+        torch.manual_seed(0)
+        module = CGNL(64, groups=4, norm_groups=norm_groups).double()
+        x = feature(64, size=(12, 12))
+        loss = (module(x) * torch.randn_like(x)).sum()
+        p, t = torch.autograd.grad(loss, [module.p.weight, module.t.weight])
+        ratios[norm_groups] = (p.norm() / t.norm()).item()
+    assert ratios[None] < 1e-3
+    assert ratios[1] > 100 * ratios[None]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_free_cgnl_matches_a_loop_over_groups_under_one_norm(scale):
+    torch.manual_seed(0)
+    module = CGNL(16, groups=4, norm_groups=1).double()
+    x = feature(scale=scale)
+    t, p, g = (conv(x).chunk(4, dim=1) for conv in (module.t, module.p, module.g))
+    parts = []
+    for index, weight in enumerate(module.z.weight.chunk(4)):
+        att = (p[index] * g[index]).sum(dim=(1, 2, 3), keepdim=True)
+        parts.append(F.conv2d(att * t[index], weight))
+    y = torch.cat(parts, 1)
+    y = y - y.mean(dim=(1, 2, 3), keepdim=True)
+    y = y / (y.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(module(x), x + y)
+
+
+def test_cgnl_names_both_numbers_when_norm_groups_do_not_divide():
+    with pytest.raises(ValueError, match=r"channels \(64\) .* norm_groups \(3\)"):
+        CGNL(64, norm_groups=3)

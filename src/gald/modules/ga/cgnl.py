@@ -11,9 +11,10 @@ class CGNL(nn.Module):
     a_i = <p_i, g_i> over channels and positions; out = x + GN(z(a * t)), z a grouped 1x1
     convolution.
 
-    Known limit, inherited from the reference and kept: z and the group norm use the same groups,
-    so the norm divides the scalar out again and, unless activations are tiny, only its sign acts.
-    Compare global aggregations with another module besides this one.
+    Known limit, inherited from the reference and kept by default: z and the group norm use the same
+    groups, so the norm divides the scalar out again and, unless activations are tiny, only its
+    sign acts. With norm_groups=1 (ours) one norm over all channels divides out only what the
+    scalars have in common: how they compare between groups then decides how much each group adds.
 
     Paper: "Compact Generalized Non-local Network", https://arxiv.org/abs/1810.13125 (dot-product
     kernel).
@@ -27,29 +28,42 @@ class CGNL(nn.Module):
         groups: channel groups, one scalar each; must divide channels and planes.
         planes: width of the projections; None is half of channels.
         use_scale: whether the scalar is divided by the square root of the number of its terms.
+        norm_groups: groups of the last norm; None is groups, as in the reference, 1 frees the
+            scalars; must divide channels.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
     def __init__(
-        self, channels: int, groups: int = 8, planes: int | None = None, use_scale: bool = False
+        self,
+        channels: int,
+        groups: int = 8,
+        planes: int | None = None,
+        use_scale: bool = False,
+        norm_groups: int | None = None,
     ) -> None:
         super().__init__()
         planes = channels // 2 if planes is None else planes
+        norm_groups = groups if norm_groups is None else norm_groups
         for name, width in (("channels", channels), ("planes", planes)):
             if groups < 1 or width < groups or width % groups:
                 raise ValueError(
                     f"{name} ({width}) must be divisible by groups ({groups});"
                     f" choose groups that divides {name}"
                 )
+        if norm_groups < 1 or channels % norm_groups:
+            raise ValueError(
+                f"channels ({channels}) must be divisible by norm_groups ({norm_groups});"
+                " choose norm_groups that divides channels"
+            )
         self.groups = groups
         self.use_scale = use_scale
         self.t = nn.Conv2d(channels, planes, 1, bias=False)
         self.p = nn.Conv2d(channels, planes, 1, bias=False)
         self.g = nn.Conv2d(channels, planes, 1, bias=False)
         self.z = nn.Conv2d(planes, channels, 1, groups=groups, bias=False)
-        self.gn = nn.GroupNorm(groups, channels)
+        self.gn = nn.GroupNorm(norm_groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the voted context to x."""
