@@ -1,0 +1,164 @@
+"""The authors' networks: which of them a state dict is, and where its tensors are with us.
+
+The names are those of GALD-DGCNet@be7ebfe libs/models/{GALDNet,DualGCNNet}.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+class Network(NamedTuple):
+    """What is to know of one of the authors' networks.
+
+    Attributes:
+        mark: what only its keys begin with.
+        input: what the authors' scripts train it on, as in TimmBackbone.
+        overrides: how it differs from experiment=gald_official.
+        names: begin of our keys -> begin of theirs.
+    """
+
+    mark: str
+    input: str
+    overrides: tuple[str, ...]
+    names: dict[str, str]
+
+
+def _unit(ours: str, theirs: str, first: int = 0) -> dict[str, str]:
+    """A convolution and its norm, which the authors number."""
+    return {f"{ours}.conv.": f"{theirs}.{first}.", f"{ours}.norm.": f"{theirs}.{first + 1}."}
+
+
+def _pair(ours: str, conv: str, norm: str) -> dict[str, str]:
+    """A convolution and its norm, which the authors name."""
+    return {f"{ours}.conv.": f"{conv}.", f"{ours}.norm.": f"{norm}."}
+
+
+_CLASSIFIER = "head.bottleneck.3."
+_SHARED = (
+    {"backbone.net.": "", "head.classify.": _CLASSIFIER}
+    | _unit("reduce", "head.conva")
+    | _unit("head.refine", "head.convb")
+    | _unit("head.fuse", "head.bottleneck")
+    | _unit("aux.hidden", "dsn")
+)
+_MASK = "head.a2block.local_attention.dconv"
+_DUAL = "head.dualgcn."
+_SPATIAL = f"{_DUAL}gcn_local_attention."
+_NETWORKS = {
+    "GALD": Network(
+        mark="head.a2block.",
+        input="bgr",
+        overrides=(),
+        names=_SHARED
+        | {"ga.module.": "head.a2block.long_relation.", "aux.classify.": "dsn.4."}
+        | _unit("ga.down", "head.a2block.down")
+        | _unit("ld.phi.0", f"{_MASK}1")
+        | _unit("ld.phi.1", f"{_MASK}2")
+        | _unit("ld.phi.2", f"{_MASK}3"),
+    ),
+    "DualSeg": Network(
+        mark=_DUAL,
+        input="rgb",
+        overrides=(
+            "model/ga=dual_gcn",
+            "~model.ga.padding",
+            "model/ld=none",
+            "model.residual=figure",
+            "model.aux.act=false",
+        ),
+        names=_SHARED
+        | {"aux.classify.": "dsn.3."}
+        | {
+            f"ga.positions.{part}.": f"{_SPATIAL}node_{part[0]}."
+            for part in ("query", "key", "value")
+        }
+        | _pair("ga.positions.update", f"{_SPATIAL}conv_wg", f"{_SPATIAL}bn_wg")
+        | _unit("ga.positions.project", f"{_SPATIAL}out")
+        | _unit("ga.down.0", f"{_DUAL}local", 0)
+        | _unit("ga.down.1", f"{_DUAL}local", 2)
+        | _unit("ga.down.2", f"{_DUAL}local", 4)
+        | _pair("ga.state", f"{_DUAL}phi", f"{_DUAL}bn_phi")
+        | _pair("ga.assign", f"{_DUAL}theta", f"{_DUAL}bn_theta")
+        | _pair("ga.adjacency", f"{_DUAL}conv_adj", f"{_DUAL}bn_adj")
+        | _pair("ga.update", f"{_DUAL}conv_wg", f"{_DUAL}bn_wg")
+        | _pair("ga.project", f"{_DUAL}conv3", f"{_DUAL}bn3")
+        | _unit("ga.fuse", f"{_DUAL}final"),
+    ),
+}
+# Convolutions over one dimension there, 1x1 ones here.
+_ONE_DIMENSIONAL = (f"{_DUAL}conv_adj.", f"{_DUAL}conv_wg.", f"{_SPATIAL}conv_wg.")
+# The stem is conv1.0 ... conv1.6 and bn1 since GALD-DGCNet@b6c8784.
+_OLD_STEM = ("conv1.weight", "conv2.", "bn2.", "conv3.", "bn3.")
+
+
+def identify(state: State, source: Path) -> tuple[str, Network, int]:
+    """Name as the authors have it (`GALD_res50`), network, and number of classes.
+
+    Raises:
+        ValueError: it is none of them, or one of before the stem was renamed.
+    """
+    found = [(n, net) for n, net in _NETWORKS.items() if any(k.startswith(net.mark) for k in state)]
+    if len(found) != 1:
+        marks = " or ".join(f"{network.mark}* ({name})" for name, network in _NETWORKS.items())
+        raise ValueError(
+            f"{source} has keys of {len(found)} of the networks that can be converted, "
+            f"{marks}; give the state dict of one"
+        )
+    old = next((key for key in state if key.startswith(_OLD_STEM)), None)
+    if old is not None:
+        raise ValueError(
+            f"{source} has {old}, a name of the stem from before August 2020 "
+            "(GALD-DGCNet@b6c8784), which the authors' code no longer loads either; "
+            "give a state dict saved since"
+        )
+    family, network = found[0]
+    name = f"{family}_{'res101' if any(k.startswith('layer3.6.') for k in state) else 'res50'}"
+    key = f"{_CLASSIFIER}weight"
+    if key not in state:
+        raise ValueError(_lacks(source, key, name))
+    if state[key].ndim != 4 or not len(state[key]):
+        raise ValueError(_differs(source, key, state[key].shape, name, "(classes, 512, 1, 1)"))
+    return name, network, len(state[key])
+
+
+def rename(state: State, ours: State, network: Network, source: Path, what: str) -> State:
+    """Their tensors under our keys, each used once and none left.
+
+    Raises:
+        ValueError: a key is unknown, missing or of another shape.
+    """
+    theirs = {key: _their_key(key, network.names) for key in ours}
+    known = set(theirs.values())
+    unknown = next((key for key in state if key not in known), None)
+    if unknown is not None:
+        raise ValueError(f"{source} has {unknown}, which {what} does not have; nothing was written")
+    renamed = {}
+    for key, name in theirs.items():
+        if name not in state:
+            raise ValueError(_lacks(source, name, what))
+        flat = name.startswith(_ONE_DIMENSIONAL)
+        needs = ours[key].shape[:-1] if flat else ours[key].shape
+        if state[name].shape != needs:
+            raise ValueError(_differs(source, name, state[name].shape, what, str(tuple(needs))))
+        renamed[key] = state[name].unsqueeze(-1) if flat else state[name]
+    return renamed
+
+
+def _their_key(key: str, names: dict[str, str]) -> str:
+    begin = next(begin for begin in names if key.startswith(begin))
+    return names[begin] + key.removeprefix(begin)
+
+
+def _lacks(source: Path, key: str, what: str) -> str:
+    return f"{source} lacks {key}, which {what} needs; nothing was written"
+
+
+def _differs(source: Path, key: str, shape: Sequence[int], what: str, needs: str) -> str:
+    return (
+        f"{source} has {key} with shape {tuple(shape)}, {what} needs {needs}; nothing was written"
+    )
