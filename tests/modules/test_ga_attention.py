@@ -19,12 +19,13 @@ def build(name, *arguments, **options):
     return name(*arguments, **options).double().eval()
 
 
-def test_position_attention_matches_the_naive_softmax():
-    module = build(PAM, 16)
+@pytest.mark.parametrize(("key_channels", "width"), [(None, 2), (20, 20)])
+def test_position_attention_matches_the_naive_softmax(key_channels, width):
+    module = build(PAM, 16, key_channels=key_channels)
     x = 3 * feature().double()
     module.gamma.data.fill_(0.7)
     q, k, v = (conv(x).flatten(2) for conv in (module.query, module.key, module.value))
-    assert q.shape[1] == 2
+    assert q.shape[1] == width
     weights = (q.transpose(1, 2) @ k).softmax(2)  # (B, N, N)
     y = (v @ weights.transpose(1, 2)).reshape(x.shape)
     torch.testing.assert_close(module(x), x + 0.7 * y)

@@ -39,6 +39,11 @@ class PAM(nn.Module):
             conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/8 or C)
             for conv in (self.query, self.key, self.value)
         )
+        extra = v.shape[3] - q.shape[3]
+        if x.device.type == "cpu" and extra > 0:
+            # The fused kernel on CPU wants equal widths. Zeros change nothing, take about the
+            # same time, and at 97x97 with 256 channels keep the peak at 13 MB instead of 768 MB.
+            q, k = (F.pad(part, (0, extra)) for part in (q, k))
         y = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)  # (B, N, C)
         y = y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C, h, w)
         return x + (self.gamma * y).to(x.dtype)

@@ -56,7 +56,7 @@ class ISA(nn.Module):
         mask = None
         if h % self.block or w % self.block:
             inside = self._group(x.new_ones(1, 1, h, w), far).squeeze(3) > 0  # (1, groups, size)
-            # A filled position attends to itself, because a softmax over nothing is not a number.
+            # A filled position attends to itself, because not every kernel can do without any key.
             itself = torch.eye(inside.shape[2], dtype=torch.bool, device=x.device)
             mask = inside.unsqueeze(2) | itself  # (1, groups, size, size)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
