@@ -69,6 +69,13 @@ def test_training_needs_more_memory_and_time_than_evaluation(gald_profile):
         assert profile[f"total/train/{key}"] > profile[f"total/eval/{key}"] > 0
 
 
+def test_parts_that_do_nothing_cost_nothing(gald_profile):
+    profile = gald_profile("model/ga=none", "model/neck=none")
+    for name in ("ga", "neck"):
+        for key in ("params", "train/gmacs", "train/mib", "eval/gmacs", "eval/mib"):
+            assert profile[f"{name}/{key}"] == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -13,8 +13,6 @@ from gald.memory import LiveMemory
 from gald.models.segmentor import Segmentor
 from gald.price import MacCounter, parts
 
-WARM_UP = 3
-
 
 class Cost(NamedTuple):
     """What one pass costs: multiply-adds, milliseconds (median), mebibytes above the start."""
@@ -40,7 +38,7 @@ class Meter:
         self.memory = (
             "peak of CUDA's allocator above weights and inputs, workspaces included"
             if device.type == "cuda"
-            else "peak of live tensors above weights and inputs, without buffers inside kernels"
+            else "peak of live tensors above weights and inputs, without buffers in kernels"
         ) + "; in training with what backward keeps and the gradients"
 
     def record(
@@ -63,38 +61,34 @@ class Meter:
         self, module: nn.Module, call: Callable[..., Any], inputs: tuple[Any, ...], phase: str
     ) -> Cost:
         """The cost of one call; in training of the call and its backward pass."""
+        training = phase == "train"
+        fresh = _fresh(inputs, training)
+        wanted = [t for t in (*module.parameters(), *_tensors(fresh)) if t.requires_grad]
+
+        def forward() -> list[Tensor]:
+            with torch.set_grad_enabled(training), self._autocast():
+                return [t for t in _tensors(call(*fresh)) if t.requires_grad]
+
+        # What would come back from the parts behind; made beforehand, for it is not this part's.
+        incoming = [torch.ones_like(t) for t in forward()]
 
         def once() -> None:
-            if phase == "train":
-                with self._autocast():
-                    made = [t for t in _tensors(call(*fresh)) if t.requires_grad]
-                if made:
-                    torch.autograd.backward(made, [torch.ones_like(t) for t in made])
-            else:
-                with torch.no_grad(), self._autocast():
-                    call(*fresh)
+            made = forward()
+            if made:
+                torch.autograd.grad(made, wanted, incoming, allow_unused=True)
 
-        def reset() -> None:
-            for tensor in (*module.parameters(), *_tensors(fresh)):
-                tensor.grad = None
-
-        fresh = _fresh(inputs, phase == "train")
         with MacCounter() as counter:
             once()
-        for _ in range(WARM_UP - 1):
-            reset()
-            once()
-        reset()
-        peak = self._peak(once, [*module.parameters(), *module.buffers(), *_tensors(fresh)])
+        peak = self._peak(
+            once, [*module.parameters(), *module.buffers(), *_tensors(fresh), *incoming]
+        )
         times = []
         for _ in range(self.rounds):
-            reset()
             self._synchronise()
             start = time.perf_counter()
             once()
             self._synchronise()
             times.append(1000 * (time.perf_counter() - start))
-        reset()
         return Cost(counter.macs / 1e9, statistics.median(times), peak / 2**20)
 
     def _peak(self, once: Callable[[], None], outside: list[Tensor]) -> int:
@@ -126,5 +120,8 @@ def _tensors(value: Any) -> list[Tensor]:  # noqa: ANN401
 def _fresh(value: Any, grad: bool) -> Any:  # noqa: ANN401
     """The same inputs without history; in training, gradients flow into whatever can have one."""
     if isinstance(value, Tensor):
-        return value.detach().requires_grad_(grad and value.is_floating_point())
+        if not (grad and value.is_floating_point()):
+            return value.detach()
+        # A view, since the counter cannot follow gradients into a leaf.
+        return value.detach().requires_grad_().view_as(value)
     return tuple(_fresh(v, grad) for v in value) if isinstance(value, tuple | list) else value

@@ -64,11 +64,12 @@ def profile(cfg: DictConfig) -> Results:
     for phase in PHASES:
         model.train(phase == "train")
         whole = model if phase == "train" else model.logits
-        measured = {
-            name: meter.measure(module, module, inputs, phase)
-            for name, (module, inputs) in meter.record(model, whole, image).items()
-        }
-        measured["total"] = meter.measure(model, whole, (image,), phase)
+        with Console(stderr=True).status(f"measuring {phase}"):
+            measured = {
+                name: meter.measure(module, module, inputs, phase)
+                for name, (module, inputs) in meter.record(model, whole, image).items()
+            }
+            measured["total"] = meter.measure(model, whole, (image,), phase)
         for name, cost in measured.items():
             results |= {f"{name}/{phase}/{key}": value for key, value in cost._asdict().items()}
     results |= {
