@@ -23,7 +23,8 @@ INTRODUCTION = f"""# Modules
 
 Written by `python -m gald.modules_table > docs/modules.md`; change the modules, not this file.
 
-Parameters and GMACs of one module with its default arguments, in evaluation, for one image: a
+Parameters and GMACs of one module with its default arguments, in evaluation, for one image, as a
+CPU computes it (`danet` and `danet_position` multiply padded keys there, but not on a GPU): a
 feature of {CHANNELS} channels and {SIDE}x{SIDE} cells, which is 769x769 pixels at stride 8. Modules
 that read more get the maps of a dilated ResNet-50, or scores of {CLASSES} classes. GMACs count
 convolutions, matrix products and attention, and leave out

@@ -60,6 +60,7 @@ def price(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
 
     Only shapes are followed: nothing is computed, no random number is drawn, and the network is
     left as it was. The auxiliary head costs no arithmetic here unless the aggregation reads it.
+    What counts is what runs on the network's device: a module may compute otherwise on another.
 
     Args:
         model: the network.
