@@ -251,3 +251,27 @@ def test_two_processes_judge_exactly_what_one_does(run, tmp_path):
     judged = json.loads((tmp_path / "results.json").read_text())
     for key in (k for k in trained if k.startswith("val/")):
         assert judged[key] == trained[key], key
+
+
+def test_a_run_can_start_from_the_weights_of_another(run, gald_cli, tmp_path):
+    gald_cli("train", *TINY, f"init_from={run}", "optimizer.lr=0.0", f"output_dir={tmp_path}/b")
+    source, started = weights(run, "best"), weights(tmp_path / "b")
+    learned = [key for key in source if "running" not in key and "num_batches" not in key]
+    learned = [key for key in learned if source[key].is_floating_point() and "model." in key]
+    assert learned and all(torch.equal(source[key], started[key]) for key in learned)
+
+
+def test_weights_of_another_network_name_the_first_difference(run, gald_cli, tmp_path):
+    with pytest.raises(ValueError, match=r"has \(.*\) where this network has .* for .*; choose"):
+        gald_cli(
+            *("train", *TINY, f"init_from={run}", "model.channels=32"),
+            f"output_dir={tmp_path}/b",
+        )
+
+
+def test_a_network_without_its_training_cannot_be_resumed(run, gald_cli, tmp_path):
+    content = read_checkpoint(run)
+    kept = {key: content[key] for key in ("gald", "state_dict")}
+    torch.save(kept, tmp_path / "weights.ckpt")
+    with pytest.raises(ValueError, match=r"holds a network but no training.*init_from="):
+        gald_cli("train", *TINY, f"ckpt_path={tmp_path}/weights.ckpt", f"output_dir={tmp_path}/b")

@@ -18,13 +18,13 @@ class Network(NamedTuple):
     Attributes:
         mark: what only its keys begin with.
         input: what the authors' scripts train it on, as in TimmBackbone.
-        overrides: how it differs from experiment=gald_official.
+        experiment: the configuration of its R50 form.
         names: begin of our keys -> begin of theirs.
     """
 
     mark: str
     input: str
-    overrides: tuple[str, ...]
+    experiment: str
     names: dict[str, str]
 
 
@@ -53,7 +53,7 @@ _NETWORKS = {
     "GALD": Network(
         mark="head.a2block.",
         input="bgr",
-        overrides=(),
+        experiment="gald_official",
         names=_SHARED
         | {"ga.module.": "head.a2block.long_relation.", "aux.classify.": "dsn.4."}
         | _unit("ga.down", "head.a2block.down")
@@ -64,13 +64,7 @@ _NETWORKS = {
     "DualSeg": Network(
         mark=_DUAL,
         input="rgb",
-        overrides=(
-            "model/ga=dual_gcn",
-            "~model.ga.padding",
-            "model/ld=none",
-            "model.residual=figure",
-            "model.aux.act=false",
-        ),
+        experiment="dualseg_official",
         names=_SHARED
         | {"aux.classify.": "dsn.3."}
         | {

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from gald.models.segmentor import Segmentor
 
@@ -60,11 +61,28 @@ def load(path: str | Path) -> Segmentor:
     content = read_checkpoint(path)
     classes = len(content["gald"]["class_names"])
     model = instantiate(config_of(content).model, num_classes=classes)
-    prefix = "model."
-    state = {
-        key.removeprefix(prefix): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(prefix)
-    }
-    model.load_state_dict(state)
+    model.load_state_dict(_weights(content))
     return model.eval()
+
+
+def start_from(model: Segmentor, path: str | Path) -> None:
+    """Give a network the weights of another run or of a converted checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of another network; the first difference is named.
+    """
+    weights, own = _weights(read_checkpoint(path)), model.state_dict()
+    for key in sorted(weights.keys() | own.keys()):
+        theirs, ours = (tuple(d[key].shape) if key in d else "nothing" for d in (weights, own))
+        if theirs != ours:
+            raise ValueError(
+                f"{find_checkpoint(path)} has {theirs} where this network has {ours} for {key}; "
+                "choose the model options and the data that it was trained with"
+            )
+    model.load_state_dict(weights)
+
+
+def _weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    prefix = "model."
+    state = content["state_dict"].items()
+    return {key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)}

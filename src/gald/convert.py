@@ -113,12 +113,11 @@ def _read(source: Path) -> State:
 
 def _configure(name: str, network: Network, input: str) -> DictConfig:
     overrides = [
-        "experiment=gald_official",
+        f"experiment={network.experiment}",
         "data=cityscapes",
         f"name={name}",
         f"model/backbone=resnet{name.rpartition('res')[2]}_official",
         f"model.backbone.input={input}",
-        *network.overrides,
     ]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose("train", overrides)

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from gald.checkpoint import read_checkpoint, start_from
 from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
@@ -61,6 +62,8 @@ def train(cfg: DictConfig) -> Results:
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # a missing folder is told at once, before a network is built
     task = build_task(cfg, data)
+    if cfg.init_from is not None:
+        start_from(task.model, cfg.init_from)
     costs = price(task.model, _image_size(data))
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
@@ -142,6 +145,11 @@ def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
         raise FileNotFoundError(
             f"no checkpoint at {path}; give output_dir=FOLDER of the run to go on with, "
             "or ckpt_path=FILE"
+        )
+    if "optimizer_states" not in read_checkpoint(path):
+        raise ValueError(
+            f"{path} holds a network but no training to go on with; start a new run from it with "
+            f"init_from={path}"
         )
     return str(path)
 

@@ -219,6 +219,14 @@ def test_compiles_without_a_graph_break(slot, path):
 
 
 @every_module
+def test_exports_as_one_graph(slot, path):
+    module = build(slot, path).eval()
+    x = image_feature(1)
+    exported = torch.export.export(module, (x,)).module()
+    torch.testing.assert_close(exported(x), module(x))
+
+
+@every_module
 def test_state_dict_round_trips(slot, path):
     source, target = build(slot, path).eval(), build(slot, path).eval()
     for tensor in source.state_dict().values():

@@ -8,8 +8,8 @@ class A2(nn.Module):
     """Adds to every position its own mixture of a few vectors that describe the scene.
 
     With A, B, V three 1x1 projections of x, as matrices of channels x positions:
-    G = A softmax(B over positions)^T gathers, out = x + W G softmax(V over channels) hands out.
-    Cost grows with N.
+    G = A softmax(B over positions)^T gathers, and out = x + W G softmax(V over channels). The last
+    factor hands out; cost grows with N.
 
     Paper: "A^2-Nets: Double Attention Networks", https://arxiv.org/abs/1810.11579
     Deviations: B has no bias, which its softmax would cancel; sums over positions and softmaxes

@@ -12,7 +12,7 @@ class ASPP(nn.Module):
     """Lets every position look at several distances at once, and at the mean of the scene.
 
     A 1x1 convolution, one 3x3 convolution per rate and the projected image mean, concatenated and
-    fused by a 1x1 convolution.
+    fused by a 1x1 convolution: out = W [W0 x, W1 * x at rate 1, W2 * x at rate 2, ..., Wm mean(x)].
 
     Paper: "Rethinking Atrous Convolution for Semantic Image Segmentation",
     https://arxiv.org/abs/1706.05587

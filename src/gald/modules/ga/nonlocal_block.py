@@ -38,11 +38,14 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend to every position and add the result to x."""
+        return x + self.project(self._attend(x)).to(x.dtype)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        # A method of its own: q, k and v are gone before the projection back makes its maps.
         # Fused kernels need the channel dimension contiguous; channels_last already has it so.
         q, k, v = (
             conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/2)
             for conv in (self.query, self.key, self.value)
         )
         y = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, N, C/2)
-        y = y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C/2, h, w)
-        return x + self.project(y).to(x.dtype)
+        return y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C/2, h, w)

@@ -13,7 +13,8 @@ class PSP(nn.Module):
     """Tells every position the averages of the regions around it, from quarter views to the scene.
 
     The map is averaged to bin x bin cells per bin, each projected to C / bins channels and resized
-    back; all of them and x are concatenated and fused by a 3x3 convolution.
+    back; all of them and x are concatenated and fused by a 3x3 convolution:
+    out = W * [x, up(W1 mean_1(x)), up(W2 mean_2(x)), ...].
 
     Paper: "Pyramid Scene Parsing Network", https://arxiv.org/abs/1612.01105
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/PSPNet.py. Deviations: as many channels out as

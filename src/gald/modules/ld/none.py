@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class NoDistribution(nn.Module):
-    """Passes the context on as it is.
+    """Passes the context on as it is: out = context.
 
     Shape:
         context, x: (B, C, h, w) -> (B, C, h, w)
