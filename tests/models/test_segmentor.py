@@ -75,7 +75,8 @@ def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
     pairs = [*((ga, "mask") for ga in GAS), *(("cgnl", ld) for ld in LDS)]
     for ga, ld in pairs:
         if ld == "lowlevel":  # reads the backbone's maps, so it is built with it
-            model.ld = build(*backbone, f"model/ld={ld}").ld
+            finest = f"model.ld.low_stride={min(model.backbone.strides)}"
+            model.ld = build(*backbone, f"model/ld={ld}", finest).ld
         else:
             model.ld = slots["ld"][ld]
         model.ga = slots["ga"][ga]
