@@ -19,7 +19,7 @@ def find_checkpoint(path: str | Path) -> Path:
         path = best if best.is_file() else path / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"no checkpoint at {path}; give ckpt_path a .ckpt file or the folder of a run"
+            f"no checkpoint at {path}; name a .ckpt file or the folder of a run"
         )
     return path
 

@@ -1,22 +1,24 @@
 """The data module behind every dataset: batches that depend on the seed and the step alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from typing import Any, TypedDict, Unpack
 
-import cv2
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from gald.data.cache import cached
-from gald.data.dataset import Item, Scenes, SegmentationDataset
-from gald.data.files import SampleError
-from gald.data.sampler import ClassUniform, Draw, EvalSampler, GlobalBatchSampler
+from gald.data.dataset import Scenes, SegmentationDataset
+from gald.data.loader import (
+    JointTransform,
+    KeyedScenes,
+    TrainLoader,
+    one_thread,
+    stack,
+    stack_by_size,
+)
+from gald.data.sampler import ClassUniform, EvalSampler, GlobalBatchSampler
 from gald.data.statistics import class_counts
-
-JointTransform = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 class Loading(TypedDict, total=False):
@@ -157,7 +159,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             )
         return micro, share // micro
 
-    def train_dataloader(self) -> "TrainLoader":
+    def train_dataloader(self) -> TrainLoader:
         """Shuffled and augmented micro-batches, from where the trainer stands."""
         rank, world_size = self._place()
         micro, accumulate = self._plan(world_size)
@@ -175,9 +177,9 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         sampler = GlobalBatchSampler(
             size, self.global_batch_size, micro, self.seed, rank, world_size, rare
         )
-        scenes = _KeyedScenes(self.train_dataset, self.train_transform, self.seed)
+        scenes = KeyedScenes(self.train_dataset, self.train_transform, self.seed)
         return TrainLoader(
-            scenes, sampler, self._position, collate_fn=_stack, **self._loader_options()
+            scenes, sampler, self._position, collate_fn=stack, **self._loader_options()
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -195,7 +197,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             dataset,
             batch_size=self.eval_batch_size,
             sampler=EvalSampler(len(dataset), rank, world_size),
-            collate_fn=_stack_by_size,
+            collate_fn=stack_by_size,
             **self._loader_options(),
         )
 
@@ -205,7 +207,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": _one_thread,
+            "worker_init_fn": one_thread,
             # its own, so that loading takes no number from the stream that feeds dropout
             "generator": torch.Generator().manual_seed(self.seed),
         }
@@ -242,104 +244,3 @@ class FileDataModule(SegmentationDataModule):
     def make_dataset(self, split: str) -> SegmentationDataset:
         """List the scenes of one split."""
         return self.dataset_class(self.root, self.train_split if split == "train" else split)
-
-
-class TrainLoader(DataLoader):
-    """A loader that finds its place in training when its first batch is asked for.
-
-    Lightning makes the iterator before it has settled where a resumed run stands, and asks for the
-    first batch after. `state_dict` holds what the position means, so that a resume within an epoch
-    under other numbers is refused and not silently wrong.
-
-    Args:
-        dataset: scenes by key (epoch, index).
-        batch_sampler: which keys form a batch.
-        position: tells the epoch and the batches of it that are done.
-        options: further arguments of `torch.utils.data.DataLoader`.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        batch_sampler: GlobalBatchSampler,
-        position: Callable[[], tuple[int, int]],
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(dataset, batch_sampler=batch_sampler, **options)
-        self.keys = batch_sampler
-        self.position = position
-
-    def __iter__(self) -> Iterator[Item]:  # ty: ignore[incompatible-method-override]
-        self.keys.epoch, self.keys.start = self.position()
-        yield from super().__iter__()
-
-    def state_dict(self) -> dict[str, float]:
-        """The numbers under which a count of batches names certain images."""
-        keys = self.keys
-        return {
-            "seed": keys.seed,
-            "training images": keys.size,
-            "global_batch_size": keys.global_batch_size,
-            "accumulated batches": keys.accumulate,
-            "class_uniform": keys.rare.share if keys.rare else 0.0,
-        }
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Refuse to go on inside an epoch that was begun under other numbers.
-
-        Lightning counts an epoch as begun until its last hook, and would run a checkpoint of its
-        final validation on into the batches that other numbers add.
-        """
-        for name, now in self.state_dict().items():
-            if state.get(name, now) != now:  # an older checkpoint may lack a newer number
-                raise ValueError(
-                    f"the checkpoint lies within an epoch begun with {state[name]} {name}, "
-                    f"now it is {now}; resume with {state[name]}, or start a new run"
-                )
-
-
-class _KeyedScenes(Dataset):
-    """Training scenes by (epoch, index), transformed."""
-
-    def __init__(self, scenes: Scenes, transform: JointTransform | None, seed: int) -> None:
-        self.scenes = scenes
-        self.transform = transform
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: Draw) -> Item:
-        if self.transform is None:
-            return self.scenes[index.scene]
-        image, labels, table = self.scenes.open(index.scene)
-        key = (self.seed, index.epoch, index.scene, index.position)
-        image, mask = self.transform(image, labels, key, table, index.focus)
-        return self.scenes.item(index.scene, image, mask)
-
-
-def _stack(items: list[Item]) -> Item:
-    """One batch of scenes of one size."""
-    sizes = sorted({tuple(item["mask"].shape) for item in items})
-    if len(sizes) > 1:
-        listed = " and ".join(f"{w}x{h}" for h, w in sizes)
-        raise SampleError(
-            f"a batch holds scenes of {listed} pixels; give data.train_transform a crop_size"
-        )
-    return {
-        "image": torch.stack([item["image"] for item in items]),
-        "mask": torch.stack([item["mask"] for item in items]),
-        "name": [item["name"] for item in items],
-    }
-
-
-def _stack_by_size(items: list[Item]) -> list[Item]:
-    """One batch for each size among the scenes, so that none is padded or resized."""
-    groups: dict[tuple[int, ...], list[Item]] = {}
-    for item in items:
-        groups.setdefault(tuple(item["mask"].shape), []).append(item)
-    return [_stack(group) for group in groups.values()]
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)  # workers are the parallelism; threads in each would fight for the cores

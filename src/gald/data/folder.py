@@ -43,7 +43,7 @@ import numpy as np
 
 from gald.data.base import FileDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
-from gald.data.files import IMAGE_SUFFIXES, SampleError, is_dir, list_files, open_labels, read_image
+from gald.data.files import IMAGE_SUFFIXES, is_dir, list_files, open_labels, read_image
 from gald.data.folder_classes import Classes, read_classes
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.pairs import reject
@@ -237,7 +237,7 @@ def _by_place(folder: Path, suffix: str, endings: tuple[str, ...]) -> dict[str, 
             continue
         place = place.removesuffix(suffix)
         if place in found:
-            raise SampleError(f"{found[place]} and {path} have one name; remove one of them")
+            reject(f"{found[place]} and {path} have one name; remove one of them")
         found[place] = path
     return found
 
