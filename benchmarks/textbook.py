@@ -25,8 +25,16 @@ def criss_cross(module: CrissCross, x: Tensor) -> Tensor:
 
 
 def _criss_cross_once(module: CrissCross, x: Tensor) -> Tensor:
-    b, _, h, w = x.shape
-    q, k, v = module.query(x), module.key(x), module.value(x)
+    parts = zip(
+        module.qkv.weight.split(module.widths), module.qkv.bias.split(module.widths), strict=True
+    )
+    q, k, v = (F.conv2d(x, weight[:, :, None, None], bias) for weight, bias in parts)
+    return rows_and_columns(q, k, v)
+
+
+def rows_and_columns(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """One round without its projections, all (B, channels, h, w)."""
+    b, _, h, w = v.shape
     q_columns = q.permute(0, 3, 1, 2).reshape(b * w, -1, h).permute(0, 2, 1)
     q_rows = q.permute(0, 2, 1, 3).reshape(b * h, -1, w).permute(0, 2, 1)
     k_columns, v_columns = (t.permute(0, 3, 1, 2).reshape(b * w, -1, h) for t in (k, v))

@@ -26,7 +26,8 @@ def test_criss_cross_matches_a_loop_over_pixels(recurrences, scale, size):
     expected = x
     height, width = size
     for _ in range(recurrences):
-        q, k, v = (conv(expected) for conv in (module.query, module.key, module.value))
+        projected = torch.einsum("dc,bchw->bdhw", module.qkv.weight, expected)
+        q, k, v = (projected + module.qkv.bias[:, None, None]).split([2, 2, 16], dim=1)
         gathered = torch.empty_like(x)
         for i in range(height):
             for j in range(width):

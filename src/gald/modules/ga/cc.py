@@ -36,33 +36,41 @@ class CrissCross(nn.Module):
             )
         key_channels = max(channels // 8, 1) if key_channels is None else key_channels
         self.recurrences = recurrences
-        self.query = nn.Conv2d(channels, key_channels, 1)
-        self.key = nn.Conv2d(channels, key_channels, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.widths = [key_channels, key_channels, channels]
+        self.qkv = nn.Linear(channels, sum(self.widths))  # one product for all three
         self.gamma = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Gather rows and columns, as many rounds as asked for."""
         for _ in range(self.recurrences):
-            x = x + (self.gamma * self._gather(x)).to(x.dtype)
+            # Channels last, so that rows and columns are batches of plain matrix products.
+            q, k, v = self.qkv(x.permute(0, 2, 3, 1)).split(self.widths, dim=3)
+            y = rows_and_columns(q, k, v, self.qkv.weight.dtype).permute(0, 3, 1, 2)
+            x = x + (self.gamma * y).to(x.dtype)
         return x
 
-    def _gather(self, x: Tensor) -> Tensor:
-        # Channels last, so that rows and columns are batches of plain matrix products.
-        q, k, v = (
-            conv(x).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C/8), v: (B, h, w, C)
-            for conv in (self.query, self.key, self.value)
-        )
-        # The logits are not scaled and can leave float16.
-        with torch.autocast(x.device.type, enabled=False):
-            q, k = (part.to(self.query.weight.dtype) for part in (q, k))
-            row = q @ k.transpose(2, 3)  # (B, h, w, w)
-            q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, w, h, C/8)
-            column = (q @ k.transpose(2, 3)).transpose(1, 2)  # (B, h, w, h)
-            # The position itself lies in its row and in its column, but counts once.
-            itself = torch.eye(x.shape[2], dtype=torch.bool, device=x.device).unsqueeze(1)
-            column = column.masked_fill(itself, -torch.inf)
-            weights = torch.cat([row, column], dim=3).softmax(dim=3).to(v.dtype)
-        row, column = weights.split([x.shape[3], x.shape[2]], dim=3)
-        y = row @ v + (column.transpose(1, 2) @ v.transpose(1, 2)).transpose(1, 2)
-        return y.permute(0, 3, 1, 2)  # (B, C, h, w)
+
+def rows_and_columns(q: Tensor, k: Tensor, v: Tensor, exact: torch.dtype) -> Tensor:
+    """Attention of every position over its row and its column.
+
+    Args:
+        q: (B, h, w, D).
+        k: (B, h, w, D).
+        v: (B, h, w, C).
+        exact: dtype of logits and softmax; the logits are not scaled and can leave float16.
+
+    Returns:
+        (B, h, w, C).
+    """
+    with torch.autocast(v.device.type, enabled=False):
+        q, k = q.to(exact), k.to(exact)
+        row = q @ k.transpose(2, 3)  # (B, h, w, w)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, w, h, D)
+        column = (q @ k.transpose(2, 3)).transpose(1, 2)  # (B, h, w, h)
+        # The position itself lies in its row and in its column, but counts once.
+        itself = torch.eye(v.shape[1], dtype=torch.bool, device=v.device).unsqueeze(1)
+        column = column.masked_fill(itself, -torch.inf)
+        weights = torch.cat([row, column], dim=3).softmax(dim=3).to(v.dtype)
+    row, column = weights.split([v.shape[2], v.shape[1]], dim=3)
+    along_columns = (column.transpose(1, 2) @ v.transpose(1, 2)).transpose(1, 2)
+    return (row @ v).add_(along_columns)  # in place: one map less to allocate

@@ -1,6 +1,7 @@
 """Compact generalised non-local block: global aggregation at the cost of four 1x1 convolutions."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -67,16 +68,16 @@ class CGNL(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the voted context to x."""
+        projections = F.conv2d(x, torch.cat([self.t.weight, self.p.weight, self.g.weight]))
         # Contiguous: in channels_last the rounding error of the gradient is ten times as large.
-        t, p, g = (
-            conv(x).contiguous().unflatten(1, (self.groups, -1)).flatten(2)  # (B, G, N * C/2G)
-            for conv in (self.t, self.p, self.g)
-        )
+        projections = projections.contiguous().flatten(2)  # (B, 3C/2, N)
         with torch.autocast(x.device.type, enabled=False):
-            t, p, g = (part.to(self.z.weight.dtype) for part in (t, p, g))
-            att = (p.unsqueeze(2) @ g.unsqueeze(3)).squeeze(3)  # (B, G, 1)
+            projections = projections.to(self.z.weight.dtype)
+            t, p, g = projections.unflatten(1, (3, self.groups, -1)).unbind(1)  # (B, G, C/2G, N)
+            att = p.flatten(2).unsqueeze(2) @ g.flatten(2).unsqueeze(3)  # (B, G, 1, 1)
             if self.use_scale:
-                att = att / p.shape[2] ** 0.5
-            y = (att * t).unflatten(2, (-1, *x.shape[2:])).flatten(1, 2)  # (B, C/2, h, w)
-            y = self.gn(self.z(y))  # (B, C, h, w)
+                att = att / (p.shape[2] * p.shape[3]) ** 0.5
+            z = self.z.weight.flatten(1).unflatten(0, (self.groups, -1))  # (G, C/G, C/2G)
+            y = (att * z) @ t  # z(a * t): it is cheaper to scale the kernel than the map
+            y = self.gn(y.flatten(1, 2).unflatten(2, x.shape[2:]))  # (B, C, h, w)
         return x + y.to(x.dtype)
