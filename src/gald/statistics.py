@@ -1,0 +1,216 @@
+"""What a difference between two networks is worth: the bootstrap over images, and over seeds.
+
+Counts are summed over the drawn images and scored again each time, since the mIoU of a set is no
+mean of its images' mIoUs. Both networks are scored on the same draws, so that images which are
+hard for both cancel.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+Score = Callable[[np.ndarray], np.ndarray]
+CONFIDENCE = 0.95
+BLOCK_CELLS = 2**21  # most cells of the largest table in memory at once: 16 MB
+
+
+class Difference(NamedTuple):
+    """Two scores and how far their difference may be trusted; arrays (), or (M,) for M scores.
+
+    Attributes:
+        a: score of the first network on all images.
+        b: score of the second.
+        difference: `b - a`.
+        low: lower end of the 95% percentile interval of the difference.
+        high: upper end.
+        error: standard error of the difference.
+        above: share of the samples in which the difference is above 0.
+        p: two-sided p value: twice the share of samples on the rarer side of 0, at least
+            `2 / (samples + 1)`.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    error: np.ndarray
+    above: np.ndarray
+    p: np.ndarray
+
+    @property
+    def clear(self) -> np.ndarray:
+        """Whether the interval leaves out 0; False is "inside the noise"."""
+        return (self.low > 0) | (self.high < 0)
+
+
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """Intersection over union (..., K) of hits, true and predicted pixels (..., 3, K).
+
+    nan where a class is neither true nor predicted.
+    """
+    hits, true, predicted = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
+    with np.errstate(invalid="ignore"):
+        return hits / (true + predicted - hits)
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """Mean of `class_iou` over the classes that occur, (...,)."""
+    return _nanmean(class_iou(counts), -1)
+
+
+def paired_bootstrap(
+    counts_a: np.ndarray, counts_b: np.ndarray, score: Score, samples: int = 10_000, seed: int = 0
+) -> Difference:
+    """Judge the difference of two networks by drawing images with replacement.
+
+    Memory holds `samples` scores and some tens of MB, however many images there are. The same seed
+    draws the same images for any counts of as many images.
+
+    Args:
+        counts_a: per image, integers (N, ...), of the first network.
+        counts_b: of the second, the same images in the same order.
+        score: from counts that are summed over images, (S, ...), to scores (S,) or (S, M); nan
+            where a score is not defined.
+        samples: how often to draw N images.
+        seed: what they are drawn from.
+
+    Raises:
+        ValueError: the counts differ in shape, there are fewer than 2 images, or no samples.
+    """
+    a, b = _check(counts_a, counts_b, 2, samples)
+    drawn = []
+    for weights in _draws(len(a), len(a), samples, seed, a[0].size):
+        drawn.append(score(_sums(weights, b)) - score(_sums(weights, a)))
+    whole = np.ones((1, len(a)))
+    return _judge(score(_sums(whole, a))[0], score(_sums(whole, b))[0], np.concatenate(drawn))
+
+
+def hierarchical(
+    counts_a: np.ndarray, counts_b: np.ndarray, score: Score, samples: int = 10_000, seed: int = 0
+) -> Difference:
+    """Judge the difference of two ways to train, by drawing training seeds and then images.
+
+    The score of one way is the mean over its seeds. Seeds are drawn as pairs: run r of both ways
+    shares its seed. Images are drawn once for all seeds, because all were judged on the same ones.
+    Of R seeds R - 1 are drawn: their mean then varies by s^2 / R with s^2 the unbiased variance,
+    where R draws would vary by (R - 1) / R of it, a third too little for 3 seeds. The interval of a
+    handful of seeds remains a rough one, since no draw holds a seed that was not trained.
+
+    Args:
+        counts_a: per seed and image, integers (R, N, ...), of the first way.
+        counts_b: of the second, the same seeds and images in the same order.
+        score: as in `paired_bootstrap`.
+        samples: how often to draw.
+        seed: what is drawn from.
+
+    Raises:
+        ValueError: as `paired_bootstrap`, and for fewer than 2 seeds.
+    """
+    if min(len(counts_a), len(counts_b)) < 2:
+        raise ValueError(
+            f"{len(counts_a)} and {len(counts_b)} seeds were trained; train at least 2 seeds of "
+            "each, or compare two runs over their images alone"
+        )
+    a, b = _check(np.swapaxes(counts_a, 0, 1), np.swapaxes(counts_b, 0, 1), 3, samples)
+    images, seeds = a.shape[:2]
+    of_images, of_seeds = np.random.SeedSequence(seed).spawn(2)
+    cells = a[0].size
+    drawn = []
+    for image_weights, seed_weights in zip(
+        _draws(images, images, samples, of_images, cells),
+        _draws(seeds, seeds - 1, samples, of_seeds, max(cells, images)),
+        strict=True,
+    ):
+        change = _by_seed(score, image_weights, b) - _by_seed(score, image_weights, a)
+        chosen = seed_weights.reshape(seed_weights.shape + (1,) * (change.ndim - 2))
+        drawn.append(_nanmean(change, 1, chosen))
+    whole = np.ones((1, images))
+    means = [_nanmean(_by_seed(score, whole, counts), 1)[0] for counts in (a, b)]
+    return _judge(*means, np.concatenate(drawn))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Adjust p values (M,) for asking M questions at once; nan stays nan and is no question.
+
+    Below 0.05 afterwards means: the chance that any of these is a false alarm is under 5%.
+
+    Paper: "A simple sequentially rejective multiple test procedure", Holm 1979, Sec. 3.
+    """
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def _check(
+    a: np.ndarray, b: np.ndarray, dimensions: int, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if a.shape != b.shape:
+        raise ValueError(
+            f"counts of shape {a.shape} and {b.shape} cannot be paired; give both networks' counts "
+            "of the same images and classes"
+        )
+    if a.ndim < dimensions or len(a) < 2:
+        raise ValueError(
+            f"counts of shape {a.shape} hold no two images to draw from; judge at least 2 images"
+        )
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; draw at least 1, better 1000")
+    # Sums of counts are exact in double precision up to 9e15, and BLAS sums them.
+    return np.asarray(a, np.float64), np.asarray(b, np.float64)
+
+
+def _draws(
+    items: int, draws: int, samples: int, seed: int | np.random.SeedSequence, cells: int
+) -> Iterator[np.ndarray]:
+    """How often each item was drawn, (S, items), for all samples in blocks of S."""
+    generator = np.random.default_rng(seed)
+    block = max(1, BLOCK_CELLS // max(items, draws, cells))
+    for start in range(0, samples, block):
+        size = min(block, samples - start)
+        chosen = generator.integers(items, size=(size, draws))
+        chosen += items * np.arange(size)[:, None]
+        counted = np.bincount(chosen.ravel(), minlength=size * items)
+        yield counted.reshape(size, items).astype(np.float64)
+
+
+def _sums(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Counts (N, ...) summed with weights (S, N): (S, ...)."""
+    return (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
+
+
+def _by_seed(score: Score, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Scores (S, R) or (S, R, M) of the summed counts (N, R, ...)."""
+    sums = _sums(weights, counts)
+    return np.stack([score(sums[:, r]) for r in range(sums.shape[1])], 1)
+
+
+def _nanmean(values: np.ndarray, axis: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Weighted mean of what is not nan; nan where nothing is left, without a warning."""
+    known = ~np.isnan(values)
+    if weights is not None:
+        known = known * weights
+    with np.errstate(invalid="ignore"):
+        return (np.nan_to_num(values) * known).sum(axis) / known.sum(axis)
+
+
+def _judge(a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> Difference:
+    """Sum up sampled differences (S,) or (S, M)."""
+    columns = np.array([_summary(column) for column in drawn.reshape(len(drawn), -1).T])
+    a, b = np.asarray(a), np.asarray(b)
+    low, high, error, above, p = columns.T.reshape(5, *a.shape)
+    return Difference(a, b, b - a, low, high, error, above, p)
+
+
+def _summary(drawn: np.ndarray) -> tuple[float, ...]:
+    """Ends of the interval, standard error, share above 0 and p value of one score's samples."""
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return (np.nan,) * 5
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    rarer = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    p = min(1.0, 2 * (rarer + 1) / (len(drawn) + 1))
+    return low, high, drawn.std(), np.mean(drawn > 0), p

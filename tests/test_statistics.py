@@ -1,0 +1,196 @@
+"""The bootstrap against formulas, planted effects and thousands of worlds without any."""
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from gald import statistics
+from gald.statistics import class_iou, hierarchical, holm, mean_iou, paired_bootstrap
+
+
+def judged(rng, images, classes=4, skill=0.0, pixels=400):
+    """Hits, true and predicted pixels (N, 3, K) of a network on images of its own difficulty."""
+    true = rng.multinomial(pixels, np.ones(classes) / classes, size=images)
+    rate = np.clip(rng.normal(0.7 + skill, 0.1, (images, 1)), 0, 1)
+    hits = rng.binomial(true, rate)
+    predicted = hits + rng.multinomial(pixels // 4, np.ones(classes) / classes, size=images)
+    return np.stack([hits, true, predicted], 1)
+
+
+def share_right(sums):
+    return sums[:, 0].sum(-1) / sums[:, 1].sum(-1)
+
+
+def total(sums):
+    return sums[:, 0]
+
+
+def test_interval_holds_zero_in_95_of_100_worlds_without_a_difference():
+    rng = np.random.default_rng(0)
+    held = 0
+    for world in range(400):
+        a, b = judged(rng, 80), judged(rng, 80)
+        held += not paired_bootstrap(a, b, mean_iou, 400, world).clear
+    assert 0.93 <= held / 400 <= 0.97
+
+
+def test_p_value_is_below_5_percent_in_5_of_100_worlds_without_a_difference():
+    rng = np.random.default_rng(1)
+    p = [paired_bootstrap(judged(rng, 80), judged(rng, 80), mean_iou, 400).p for _ in range(400)]
+    assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.07
+    assert 0.4 <= np.mean(np.array(p) < 0.5) <= 0.6
+
+
+def test_planted_effect_is_found_and_its_size_lies_in_the_interval():
+    rng = np.random.default_rng(20)
+    found = paired_bootstrap(judged(rng, 200), judged(rng, 200, skill=0.1), share_right, 2000)
+    assert found.clear and found.p < 0.01 and found.above > 0.99
+    assert found.low < 0.1 < found.high
+
+
+def test_order_reversal_negates():
+    rng = np.random.default_rng(3)
+    a, b = judged(rng, 50), judged(rng, 50, skill=0.02)
+    there, back = paired_bootstrap(a, b, mean_iou, 500), paired_bootstrap(b, a, mean_iou, 500)
+    assert there.difference == -back.difference
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-15)
+    assert (there.p, there.error) == pytest.approx((back.p, back.error), abs=1e-15)
+    assert there.above == pytest.approx(1 - back.above, abs=1e-15)
+
+
+def test_linear_score_has_the_standard_error_of_the_formula():
+    rng = np.random.default_rng(4)
+    a, b = rng.integers(0, 100, (2, 300, 1))
+    found = paired_bootstrap(a, b, total, 20_000)
+    change = (b - a)[:, 0]
+    assert found.difference == change.sum()
+    assert found.error == pytest.approx(np.sqrt(300 * change.var()), rel=0.02)
+    assert (found.low + found.high) / 2 == pytest.approx(change.sum(), abs=0.05 * found.error)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * found.error, rel=0.03)
+
+
+def test_images_are_drawn_together_for_both():
+    rng = np.random.default_rng(5)
+    a = judged(rng, 60)
+    same = paired_bootstrap(a, a.copy(), mean_iou, 300)
+    assert (same.low, same.high, same.error, same.above, same.p) == (0, 0, 0, 0, 1)
+    assert not same.clear
+
+
+def test_sums_are_scored_and_not_the_mean_of_images_scores():
+    # One image of 10 pixels, all right, and one of 90, all wrong.
+    a = np.zeros((2, 3, 2), np.int64)
+    b = np.array([[[10, 0], [10, 0], [10, 0]], [[0, 0], [90, 0], [0, 90]]])
+    found = paired_bootstrap(a, b, mean_iou, 200)
+    assert found.b == pytest.approx((10 / 100 + 0 / 90) / 2)
+
+
+def test_samples_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(6)
+    a, b = judged(rng, 7), judged(rng, 7)
+    found = paired_bootstrap(a, b, class_iou, 50, seed=9)
+    drawn = np.random.default_rng(9).integers(7, size=(50, 7))
+    loop = [class_iou(b[images].sum(0)) - class_iou(a[images].sum(0)) for images in drawn]
+    assert found.error == pytest.approx(np.std(loop, axis=0))
+    assert found.high == pytest.approx(np.quantile(loop, 0.975, axis=0))
+
+
+def test_blocks_of_memory_change_nothing(monkeypatch):
+    rng = np.random.default_rng(7)
+    a, b = judged(rng, 30), judged(rng, 30)
+    by_seed = np.stack([a, b, a]), np.stack([b, a, b])
+    at_once = paired_bootstrap(a, b, mean_iou, 100), hierarchical(*by_seed, mean_iou, 100)
+    monkeypatch.setattr(statistics, "BLOCK_CELLS", 30 * 7)
+    in_parts = paired_bootstrap(a, b, mean_iou, 100), hierarchical(*by_seed, mean_iou, 100)
+    np.testing.assert_allclose(in_parts, at_once, atol=1e-15)
+
+
+def test_absent_class_is_nan_and_a_rare_one_is_judged_where_it_was_drawn():
+    rng = np.random.default_rng(8)
+    a, b = judged(rng, 20), judged(rng, 20)
+    for counts in (a, b):
+        counts[:, :, 3] = 0
+        counts[1:, :, 2] = 0
+    b[0, 0, 2] = a[0, 0, 2] + 1
+    found = paired_bootstrap(a, b, class_iou, 300)
+    assert np.isnan([part[3] for part in found]).all() and not found.clear[3]
+    assert found.error[2] == pytest.approx(0, abs=1e-15) and found.difference[2] != 0
+    assert np.isfinite(paired_bootstrap(a, b, mean_iou, 300)).all()
+
+
+def test_iou_of_a_hand_made_image():
+    counts = np.array([[1, 0, 0], [2, 1, 0], [3, 0, 0]])
+    assert class_iou(counts)[:2].tolist() == [1 / 4, 0] and np.isnan(class_iou(counts)[2])
+    assert mean_iou(counts) == 1 / 8
+    assert np.isnan(mean_iou(np.zeros((3, 2))))
+
+
+def test_seeds_vary_by_the_unbiased_variance_of_their_mean():
+    rng = np.random.default_rng(9)
+    a = np.full((4, 2, 1), 1000)  # the two images are alike, so that only seeds vary
+    b = a + rng.integers(-50, 50, (4, 1, 1))
+    found = hierarchical(a, b, total, 20_000)
+    change = (b - a).sum(1)[:, 0]
+    assert found.difference == pytest.approx(change.mean())
+    assert found.error == pytest.approx(change.std(ddof=1) / np.sqrt(4), rel=0.02)
+
+
+def test_seeds_that_agree_leave_the_noise_of_images():
+    rng = np.random.default_rng(10)
+    a, b = judged(rng, 50), judged(rng, 50)
+    images = paired_bootstrap(a, b, mean_iou, 5000)
+    both = hierarchical(np.stack([a] * 3), np.stack([b] * 3), mean_iou, 5000)
+    assert both.difference == pytest.approx(images.difference)
+    assert both.error == pytest.approx(images.error, rel=0.05)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    rng = np.random.default_rng(11)
+    a = np.stack([judged(rng, 50) for _ in range(3)])
+    b = np.stack([judged(rng, 50, skill=skill) for skill in (-0.1, 0.0, 0.1)])
+    of_images = paired_bootstrap(a[1], b[1], mean_iou, 1000).error
+    assert hierarchical(a, b, mean_iou, 1000).error > 2 * of_images
+
+
+def test_class_that_one_seed_misses_is_averaged_over_the_others():
+    a = np.array([[1, 0], [1, 0], [1, 0]])[None, None].repeat(2, 0).repeat(2, 1)
+    b = a.copy()
+    b[1, :, :, 1] = [0, 0, 1]
+    assert hierarchical(a, b, class_iou, 50).b.tolist() == [1, 0]
+
+
+def test_holm_steps_down_from_the_smallest():
+    adjusted = holm(np.array([0.04, np.nan, 0.01, 0.03, 0.5]))
+    np.testing.assert_allclose(adjusted, [0.09, np.nan, 0.04, 0.09, 0.5])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "samples", "sentence"),
+    [
+        ((5, 3, 2), (4, 3, 2), 10, r"\(5, 3, 2\) and \(4, 3, 2\) cannot be paired"),
+        ((1, 3, 2), (1, 3, 2), 10, "judge at least 2 images"),
+        ((5, 3, 2), (5, 3, 2), 0, "samples is 0; draw at least 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(a, b, samples, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        paired_bootstrap(np.ones(a), np.ones(b), mean_iou, samples)
+
+
+def test_one_seed_is_refused():
+    with pytest.raises(ValueError, match="1 and 1 seeds were trained; train at least 2"):
+        hierarchical(np.ones((1, 5, 3, 2)), np.ones((1, 5, 3, 2)), mean_iou)
+
+
+def test_memory_does_not_grow_with_the_samples_times_images():
+    rng = np.random.default_rng(12)
+    a, b = rng.integers(0, 1000, (2, 1000, 3, 171))
+    tracemalloc.start()
+    start = time.monotonic()
+    paired_bootstrap(a, b, mean_iou, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 250e6, f"{peak / 1e6:.0f} MB, {time.monotonic() - start:.1f} s"
