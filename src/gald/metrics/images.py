@@ -1,0 +1,158 @@
+"""What every single image counted, so that two networks can be compared image by image."""
+
+import os
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+Counts = NDArray[np.int64]
+Sparse = tuple[int, Counts, Counts]  # width, places of the nonzeros, their values
+
+
+class ImageCounts:
+    """Keeps the count vector of each image and metric; only nonzero entries take room.
+
+    An image of a 171-class set has a few hundred nonzeros among its 171 x 171 confusion counts.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, Sparse]] = {}  # metric -> image -> counts
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images, sorted: the order of the rows of every table."""
+        return sorted({name for rows in self._rows.values() for name in rows})
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that were counted, sorted."""
+        return sorted(self._rows)
+
+    def add(self, name: str, metric_name: str, vector: Tensor) -> None:
+        """Keep what one image counted.
+
+        Args:
+            name: the image's, one of a kind in the set.
+            metric_name: as the metric calls itself.
+            vector: (width,) int64, from the metric's `count`.
+
+        Raises:
+            ValueError: the image was counted before.
+        """
+        dense = vector.cpu().numpy()
+        places = np.flatnonzero(dense)
+        self._put(name, metric_name, (dense.size, places, dense[places]))
+
+    def _put(self, name: str, metric_name: str, row: Sparse) -> None:
+        rows = self._rows.setdefault(metric_name, {})
+        if name in rows:
+            raise ValueError(
+                f"image {name} was counted twice for {metric_name}; give every image a name of its "
+                "own and judge it once"
+            )
+        rows[name] = row
+
+    def dense(self, metric_name: str) -> Counts:
+        """All counts of one metric as a table (N, width), a row per image in the order of `names`.
+
+        Raises:
+            ValueError: the metric was not counted, or not for every image.
+        """
+        rows, names = self._rows.get(metric_name, {}), self.names
+        if len(rows) != len(names) or not rows:
+            raise ValueError(
+                f"{metric_name} was counted for {len(rows)} of {len(names)} images; counted were "
+                f"{', '.join(self.metrics) or 'no metrics'}"
+            )
+        table = np.zeros((len(names), rows[names[0]][0]), np.int64)
+        for line, name in zip(table, names, strict=True):
+            line[rows[name][1]] = rows[name][2]
+        return table
+
+    def class_counts(self) -> Counts:
+        """Pixels per image and class (N, 3, K): hits, truly of the class, predicted as it."""
+        pixels = self.dense("confusion")
+        classes = isqrt(pixels.shape[1])
+        matrix = pixels.reshape(len(pixels), classes, classes)
+        hits = matrix.diagonal(axis1=1, axis2=2)
+        return np.stack([hits, matrix.sum(2), matrix.sum(1)], axis=1)
+
+    def gather(self) -> "ImageCounts":
+        """The images of all processes together; itself where there is only one process.
+
+        Raises:
+            ValueError: two processes counted the same image.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self._rows)
+        whole = ImageCounts()
+        for part in parts:
+            for metric_name, rows in part.items():
+                for name, row in rows.items():
+                    whole._put(name, metric_name, row)
+        return whole
+
+    def save(self, path: str | Path) -> None:
+        """Write one compressed file, in one move: it is there whole or not at all."""
+        path, names = Path(path), self.names
+        arrays: dict[str, Any] = {"names": np.array(names, dtype=np.str_)}
+        for metric_name in self.metrics:
+            self.dense(metric_name)  # refuses a metric that lacks images
+            rows = [self._rows[metric_name][name] for name in names]
+            arrays[f"{metric_name}.width"] = np.array(rows[0][0])
+            arrays[f"{metric_name}.ends"] = np.cumsum([len(places) for _, places, _ in rows])
+            arrays[f"{metric_name}.places"] = np.concatenate([places for _, places, _ in rows])
+            arrays[f"{metric_name}.values"] = np.concatenate([values for _, _, values in rows])
+        partial = path.with_name(path.name + ".part")
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ImageCounts":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or holds something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there are no image counts at {path}; gald eval writes them beside results.json"
+            )
+        counts = cls()
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                names = [str(name) for name in file["names"]]
+                for key in file.files:
+                    metric_name, _, part = key.rpartition(".")
+                    if part != "width":
+                        continue
+                    width = int(file[key])
+                    places, values, ends = (
+                        file[f"{metric_name}.{part}"] for part in ("places", "values", "ends")
+                    )
+                    if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
+                        raise ValueError(f"{metric_name} is not whole")
+                    split = zip(
+                        np.split(places, ends[:-1]), np.split(values, ends[:-1]), strict=True
+                    )
+                    for name, row in zip(names, split, strict=True):
+                        counts._put(name, metric_name, (width, *row))
+        except Exception as error:
+            raise ValueError(
+                f"{path} cannot be read as image counts ({str(error).splitlines()[0]}); "
+                "evaluate again, or copy the file again"
+            ) from error
+        return counts
