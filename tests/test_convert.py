@@ -273,7 +273,7 @@ def test_names_and_shapes_here_are_those_of_the_authors(network):
 )
 def test_converted_network_computes_what_the_authors_network_does(network, normalise, converted):
     state, folder = converted(network)
-    model = gald.load(folder)
+    model = gald.load(folder).model
     image = torch.randint(0, 256, (1, 3, 125, 248), dtype=torch.uint8)
     with torch.no_grad():
         out = model(image)
@@ -347,7 +347,7 @@ def test_nineteen_classes_are_those_of_cityscapes(converted):
 
 def test_deep_dual_network_loads_strictly(tmp_path):
     assert "DualSeg_res101" in convert(save(cheap("DualSeg_res101"), tmp_path), tmp_path / "run")
-    model = gald.load(tmp_path / "run")
+    model = gald.load(tmp_path / "run").model
     assert len(model.backbone.net["layer3"]) == 23 and model.ga.align_corners
 
 

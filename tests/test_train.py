@@ -92,10 +92,11 @@ def test_metrics_table_has_losses_and_scores_by_step(run):
 
 
 def test_loaded_network_predicts_without_the_training_code(run):
-    model = gald.load(run)
-    assert not model.training
+    predictor = gald.load(run)
+    assert not predictor.training
     with torch.no_grad():
-        assert model(torch.zeros(1, 3, 50, 70, dtype=torch.uint8)).logits.shape[1] == 10
+        scores = predictor(torch.zeros(1, 3, 50, 70, dtype=torch.uint8))
+    assert scores.shape == (1, 10, 50, 70)
 
 
 def test_evaluation_repeats_the_scores_of_training(run, gald_cli, tmp_path):

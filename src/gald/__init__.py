@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gald.models.segmentor import Segmentor
+    from gald.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -13,8 +13,13 @@ __version__ = "0.1.0"
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-def load(path: "str | Path") -> "Segmentor":
-    """The trained network of a run, ready to predict; see `gald.checkpoint.load`."""
-    from gald import checkpoint  # torch takes seconds to import; `gald --help` does not need it
+def load(path: "str | Path") -> "Predictor":
+    """A trained network, ready to use; see `gald.predictor.Predictor`.
 
-    return checkpoint.load(path)
+    Args:
+        path: a run folder, a checkpoint, a folder written by `save_pretrained` or `gald convert`,
+            or OWNER/NAME on the hub.
+    """
+    from gald import predictor  # torch takes seconds to import; `gald --help` does not need it
+
+    return predictor.load(path)
