@@ -1,4 +1,4 @@
-"""A tiny CamVid on disk, and where the real data lies."""
+"""A tiny CamVid on disk, a tiny network as training leaves it, and where the real data lies."""
 
 import json
 import os
@@ -38,3 +38,37 @@ def published(real_data: Path) -> Callable[[str], list[dict[str, Any]]]:
 def camvid(tmp_path: Path) -> Path:
     """A CamVid of 7 train, 3 val and 2 test scenes of 24x32 pixels, with lists."""
     return fake.camvid(tmp_path / "camvid")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes the run folder of a tiny network with random weights; takes overrides of training."""
+
+    def make(*overrides: str) -> Path:
+        import torch
+        from hydra import compose, initialize_config_dir
+        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
+
+        from gald.conf_dir import CONF_DIR
+        from gald.data.synthetic import SyntheticStreets
+
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        tiny = ["model.channels=16", "model.backbone.name=test_resnet", f"output_dir={folder}"]
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = compose("train", [*tiny, *overrides])
+        torch.manual_seed(0)
+        model = instantiate(cfg.model, num_classes=len(SyntheticStreets.class_names))
+        content = {
+            "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()},
+            "gald": {
+                "config": OmegaConf.to_container(cfg, resolve=True),
+                "class_names": list(SyntheticStreets.class_names),
+                "palette": [list(colour) for colour in SyntheticStreets.palette],
+            },
+        }
+        (folder / "checkpoints").mkdir(parents=True)
+        torch.save(content, folder / "checkpoints" / "best.ckpt")
+        return folder
+
+    return make

@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or "the file ends early").splitlines()[0]
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({reason}); copy it again or choose another"
         ) from error

@@ -78,13 +78,22 @@ class Predictor(
         image (B, 3, H, W), uint8 or float in [0, 1] -> scores (B, K, H, W)
 
     Raises:
-        ValueError: the config names code that is not gald's; see `gald.trust`.
+        ValueError: the config lacks a part or names code that is not gald's (see `gald.trust`), or
+            there are more or fewer colours than classes.
     """
 
     def __init__(
         self, config: dict[str, Any], class_names: Sequence[str], palette: Sequence[Sequence[int]]
     ) -> None:
         super().__init__()
+        for key in ("model", "inference"):
+            if key not in config:
+                raise ValueError(f"the network's config lacks {key}; copy it again from its source")
+        if len(class_names) != len(palette):
+            raise ValueError(
+                f"the network has {len(class_names)} class names but {len(palette)} colours; "
+                "copy its config again from its source"
+            )
         self.class_names = tuple(class_names)
         self.palette: Palette = tuple((red, green, blue) for red, green, blue in palette)
         resolved = config_of({"gald": {"config": config}})
