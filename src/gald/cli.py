@@ -12,6 +12,8 @@ T = TypeVar("T")
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
     "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
+    "compare": ("gald.compare:main", "where is B better, how surely: gald compare RUN_A RUN_B"),
+    "submit": ("gald.submit:main", "predict for a test server: gald submit cityscapes RUN"),
     "profile": ("gald.profiling:main", "what each part costs: gald profile model/ga=psp"),
     "data": ("gald.data.command:main", "prepare, verify, stats, browse: gald data verify camvid"),
     "convert": ("gald.convert:main", "take over a .pth of the authors: gald convert FILE --to DIR"),

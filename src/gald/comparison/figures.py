@@ -1,0 +1,98 @@
+"""Differences as pictures that need no colour: filled markers are clear, hollow ones are noise."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gald.statistics import Difference
+
+
+def difference_chart(
+    rows: Mapping[str, Difference], clear: Sequence[bool], title: str, unit: str
+) -> bytes:
+    """Draw one difference a row with its interval, the largest gain of B on top.
+
+    Args:
+        rows: label -> difference, as fractions.
+        clear: which of them are to be filled, in the order of the rows.
+        title: what is drawn.
+        unit: what the numbers are once multiplied by 100.
+
+    Returns:
+        A png.
+    """
+    order = sorted(zip(rows, rows.values(), clear, strict=True), key=lambda row: row[1].difference)
+    figure = _figure(7, 1.2 + 0.24 * len(order))
+    axis = figure.subplots()
+    for place, (_, row, filled) in enumerate(order):
+        _draw(axis, place, row, filled, upright=False)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(order)), [label for label, _, _ in order])
+    axis.set_ylim(-0.7, len(order) - 0.3)
+    axis.set_xlabel(f"B - A ({unit})")
+    axis.set_title(title)
+    axis.grid(axis="x", color="0.85")
+    return _png(figure)
+
+
+def curve_chart(
+    rows: Mapping[str, Difference], clear: Sequence[bool], title: str, along: str, unit: str
+) -> bytes:
+    """Draw both scores along an ordered quantity, and their difference with intervals beside it.
+
+    Args:
+        rows: position along the quantity -> difference, as fractions, in order.
+        clear: which of them are to be filled.
+        title: what is drawn.
+        along: name of the quantity.
+        unit: what the numbers are once multiplied by 100.
+
+    Returns:
+        A png.
+    """
+    figure = _figure(10, 3.6)
+    scores, change = figure.subplots(1, 2)
+    places = range(len(rows))
+    for part, style in (("a", "s--"), ("b", "o-")):
+        values = [100 * getattr(row, part) for row in rows.values()]
+        fill = "white" if part == "a" else "black"
+        scores.plot(places, values, style, color="black", mfc=fill, label=part.upper())
+    scores.set_ylabel(unit)
+    scores.legend()
+    for place, row, filled in zip(places, rows.values(), clear, strict=True):
+        _draw(change, place, row, filled, upright=True)
+    change.axhline(0, color="black", linewidth=0.8)
+    change.set_ylabel(f"B - A ({unit})")
+    for axis in (scores, change):
+        axis.set_xticks(places, list(rows), rotation=0 if len(rows) < 9 else 45)
+        axis.set_xlabel(along)
+        axis.set_xlim(-0.5, len(rows) - 0.5)
+        axis.grid(axis="y", color="0.85")
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def _draw(axis: Axes, place: int, row: Difference, filled: bool, upright: bool) -> None:
+    value, low, high = (100 * float(part) for part in (row.difference, row.low, row.high))
+    if value != value:  # the class occurs nowhere
+        return
+    # Of a handful of images the interval need not reach the difference itself.
+    reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
+    x, y, xerr, yerr = (place, value, None, reach) if upright else (value, place, reach, None)
+    fill = "black" if filled else "white"
+    axis.errorbar([x], [y], yerr, xerr, fmt="o", color="black", mfc=fill, capsize=3, linewidth=1)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

@@ -1,0 +1,56 @@
+"""A comparison in words, tables and pictures: Markdown, a self-contained web page, a screen."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment
+from rich.table import Table
+
+TEMPLATES = Path(__file__).parent
+Cells = Sequence[Sequence[str]]
+
+
+class Section(NamedTuple):
+    """One part of the report.
+
+    Attributes:
+        title: heading.
+        words: sentences above picture and table.
+        header: names of the columns; empty for no table.
+        rows: the table's cells; the first column is text, the others numbers.
+        picture: name of the png and its bytes, or None.
+    """
+
+    title: str
+    words: str
+    header: Sequence[str] = ()
+    rows: Cells = ()
+    picture: tuple[str, bytes] | None = None
+
+
+def write_report(folder: Path, title: str, verdict: str, sections: Sequence[Section]) -> None:
+    """Write `report.md` with its pictures, and `report.html`, which holds its own."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    about = {"title": title, "verdict": verdict, "sections": sections}
+    for name in ("report.md", "report.html"):
+        environment.autoescape = name.endswith(".html")
+        template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
+        (folder / name).write_text(template.render(about), encoding="utf-8")
+    for section in sections:
+        if section.picture:
+            (folder / section.picture[0]).write_bytes(section.picture[1])
+
+
+def screen_table(section: Section, columns: Sequence[str]) -> Table:
+    """Those columns of a section's table that a terminal has room for."""
+    places = [section.header.index(name) for name in columns]
+    table = Table(title=section.title)
+    for place in places:
+        table.add_column(section.header[place], justify="right" if place else "left")
+    for row in section.rows:
+        table.add_row(*(row[place] for place in places))
+    return table

@@ -1,0 +1,92 @@
+"""The images that changed most, parsed again by both networks."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gald.comparison.runs import JudgedRun
+from gald.data.base import SegmentationDataModule
+from gald.data.dataset import Scenes
+from gald.data.labels import VOID
+from gald.predictor import Predictor, load
+from gald.trust import check_targets
+from gald.viz.panel import add_legend, colourise
+
+
+def contact_sheet(
+    a: JudgedRun, b: JudgedRun, split: str, changes: Sequence[tuple[str, str]]
+) -> bytes:
+    """Draw image, truth, both predictions and where they differ, one image a row.
+
+    Args:
+        a: the first run; its checkpoint and its data must be at hand.
+        b: the second.
+        split: what both were judged on.
+        changes: names of images, and what to write beside each.
+
+    Returns:
+        A png.
+
+    Raises:
+        FileNotFoundError: a checkpoint or the data is not at hand.
+        ValueError: the checkpoint cannot be used, or the data lacks an image.
+    """
+    networks = [_network(run) for run in (a, b)]
+    scenes = _scenes(networks[0], split)
+    where = {scenes.name(index): index for index in range(len(scenes))}
+    titles = ("image", "truth (void black)", "A", "B", "only A right / only B right")
+    figure = Figure(figsize=(15, 2.3 * len(changes) + 0.8), layout="constrained", dpi=90)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(changes), len(titles), squeeze=False)
+    palette, names = networks[0].palette, networks[0].class_names
+    for row, (name, text) in zip(grid, changes, strict=True):
+        if name not in where:
+            raise ValueError(f"the data at hand has no image {name} in {split}")
+        item = scenes[where[name]]
+        truth = item["mask"]
+        guesses = [
+            torch.from_numpy(network.predict(item["image"], confidence=False, ld_map=False).labels)
+            for network in networks
+        ]
+        views = [item["image"].permute(1, 2, 0).numpy()]
+        views += [colourise(mask, palette) for mask in (truth, *guesses)]
+        views.append(_verdicts(truth, *guesses))
+        for axis, view in zip(row, views, strict=True):
+            axis.imshow(view, interpolation="nearest")
+            axis.set_xticks([], [])
+            axis.set_yticks([], [])
+        row[0].set_ylabel(text, fontsize=8)
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title)
+    add_legend(figure, names, palette, columns=11)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _verdicts(truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    """Black where A alone is right, white where B alone is, greys where neither gained."""
+    right_a, right_b = a == truth, b == truth
+    view = np.full((*truth.shape, 3), 200, np.uint8)
+    view[((a != b) & ~right_a & ~right_b).numpy()] = 140
+    view[(right_a & ~right_b).numpy()] = 0
+    view[(right_b & ~right_a).numpy()] = 255
+    view[(truth == VOID).numpy()] = 200
+    return view
+
+
+def _network(run: JudgedRun) -> Predictor:
+    return load(Path(run.results.get("checkpoint") or run.folder))
+
+
+def _scenes(network: Predictor, split: str) -> Scenes:
+    config = network.config["data"]
+    check_targets(config)
+    data: SegmentationDataModule = instantiate(config)
+    return data.make_dataset(split)
