@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from torchmetrics.classification import MulticlassConfusionMatrix
 
-from gald.metrics.confusion import ConfusionMatrix, iou, scores
+from gald.inference import Prediction
+from gald.metrics.confusion import ConfusionMatrix, iou
 
 
 def counted_by_hand(prediction, target, k):
@@ -14,57 +16,98 @@ def counted_by_hand(prediction, target, k):
     return matrix
 
 
+def matrix_of(prediction, target, k):
+    metric = ConfusionMatrix(k)
+    metric.update(Prediction(prediction, None), target)
+    return metric.compute().view(k, k)
+
+
+def scores_of(matrix, names, **options):
+    return ConfusionMatrix(len(names), **options).scores(torch.tensor(matrix).flatten(), names)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_matrix_equals_a_count_by_hand(dtype):
     prediction = torch.randint(0, 7, (2, 9, 11))
     target = torch.randint(0, 7, (2, 9, 11), dtype=torch.uint8)
     target[torch.rand(target.shape) < 0.2] = 255
-    metric = ConfusionMatrix(7)
-    metric.update(prediction.to(dtype), target)
-    assert torch.equal(metric.compute(), counted_by_hand(prediction, target, 7))
+    assert torch.equal(
+        matrix_of(prediction.to(dtype), target, 7), counted_by_hand(prediction, target, 7)
+    )
+
+
+@pytest.mark.parametrize("k", [2, 19, 171, 254])
+def test_matrix_equals_that_of_torchmetrics(k):
+    prediction = torch.randint(0, k, (3, 70, 41), dtype=torch.uint8)
+    target = torch.randint(0, k, (3, 70, 41), dtype=torch.uint8)
+    target[torch.rand(target.shape) < 0.2] = 255
+    theirs = MulticlassConfusionMatrix(k, ignore_index=255)
+    assert torch.equal(matrix_of(prediction, target, k), theirs(prediction.int(), target.int()))
+
+
+def test_more_pixels_of_one_kind_than_single_precision_counts():
+    # 2^24 + 1 is where counting by one in float32 stands still.
+    labels = torch.zeros(1, 4097, 4100, dtype=torch.uint8)
+    assert matrix_of(labels, labels, 2).tolist() == [[4097 * 4100, 0], [0, 0]]
 
 
 def test_miou_is_over_the_set_and_not_a_mean_of_images():
     # A class that one image has almost nowhere: per image its IoU would average to one half.
-    big, tiny = torch.zeros(1, 10, 10).int(), torch.zeros(1, 10, 10).int()
+    big, tiny = torch.zeros(1, 10, 10).byte(), torch.zeros(1, 10, 10).byte()
     big[:, 5:] = 1
     tiny[0, 0, 0] = 1
     metric = ConfusionMatrix(2)
-    metric.update(big, big)
-    metric.update(torch.zeros_like(tiny), tiny)
-    assert float(iou(metric.compute())[1]) == pytest.approx(50 / 51)
+    metric.update(Prediction(big, None), big)
+    metric.update(Prediction(torch.zeros_like(tiny), None), tiny)
+    assert float(iou(metric.compute().view(2, 2))[1]) == pytest.approx(50 / 51)
 
 
-def test_absent_class_is_nan_and_left_out_of_the_mean():
-    matrix = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    result = scores(matrix, ["road", "car", "sky"])
-    assert math.isnan(result["iou/sky"])
+def test_absent_class_is_nan_and_left_out_of_the_means():
+    result = scores_of([[3, 1, 0], [0, 4, 0], [0, 0, 0]], ["road", "car", "sky"])
+    assert math.isnan(result["iou/sky"]) and math.isnan(result["accuracy/sky"])
     assert result["iou/road"] == pytest.approx(3 / 4)
     assert result["iou/car"] == pytest.approx(4 / 5)
+    assert result["accuracy/road"] == pytest.approx(3 / 4)
+    assert result["accuracy/car"] == 1
     assert result["miou"] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert result["accuracy"] == pytest.approx(7 / 8)
     assert result["mean_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
+    assert result["fw_iou"] == pytest.approx(4 / 8 * 3 / 4 + 4 / 8 * 4 / 5)
     assert result["classes_present"] == 2
 
 
 def test_predicted_but_never_true_class_counts_as_zero():
-    assert scores(torch.tensor([[2, 2], [0, 0]]), ["a", "b"])["iou/b"] == 0
+    assert scores_of([[2, 2], [0, 0]], ["a", "b"])["iou/b"] == 0
 
 
-def test_sets_in_any_order_and_split_give_the_same_integers():
-    prediction, target = torch.randint(0, 4, (6, 5, 5)), torch.randint(0, 4, (6, 5, 5))
-    whole, parts = ConfusionMatrix(4), ConfusionMatrix(4)
-    whole.update(prediction, target)
-    for i in (5, 0, 3, 1, 4, 2):
-        parts.update(prediction[i : i + 1], target[i : i + 1])
-    assert torch.equal(whole.compute(), parts.compute())
+def test_a_category_takes_its_classes_as_one():
+    # Cars taken for buses are right as vehicles; the tree taken for a car is wrong in both.
+    result = scores_of(
+        [[5, 3, 0, 0], [1, 4, 0, 0], [2, 0, 6, 0], [0, 0, 0, 0]],
+        ["car", "bus", "tree", "sky"],
+        categories={"vehicle": ["car", "bus"], "nature": ["tree"], "above": ["sky"]},
+    )
+    assert result["category_iou/vehicle"] == pytest.approx(13 / 15)
+    assert result["category_iou/nature"] == pytest.approx(6 / 8)
+    assert math.isnan(result["category_iou/above"])
+    assert result["category_miou"] == pytest.approx((13 / 15 + 6 / 8) / 2)
+
+
+def test_a_category_of_unknown_classes_is_refused():
+    with pytest.raises(ValueError, match="category vehicle has class 'tram', which the data lacks"):
+        scores_of([[1]], ["car"], categories={"vehicle": ["tram"]})
 
 
 def test_label_outside_the_classes_is_an_error_and_not_a_wrong_number():
-    with pytest.raises(ValueError, match=r"label 9 is neither one of the 3 classes nor void"):
-        ConfusionMatrix(3).update(torch.zeros(1, 2, 2).int(), torch.full((1, 2, 2), 9))
+    none, nine = torch.zeros(1, 2, 2).int(), torch.full((1, 2, 2), 9)
+    with pytest.raises(ValueError, match="label 9 of the mask is neither one of the 3 classes nor"):
+        matrix_of(none, nine, 3)
+    with pytest.raises(ValueError, match="label 9 of the prediction is neither one of the 3"):
+        matrix_of(nine, none, 3)
+    with pytest.raises(ValueError, match="labels reach from 300 to 300; they must fit a byte"):
+        matrix_of(nine * 0 + 300, none, 3)
 
 
 def test_prediction_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"\(1, 2, 2\) and mask \(1, 3, 3\) differ"):
-        ConfusionMatrix(3).update(torch.zeros(1, 2, 2).int(), torch.zeros(1, 3, 3).int())
+    with pytest.raises(ValueError, match=r"\(2, 2\) and mask \(3, 3\) differ"):
+        matrix_of(torch.zeros(1, 2, 2).int(), torch.zeros(1, 3, 3).int(), 3)

@@ -1,59 +1,62 @@
 """The mIoU family from one confusion matrix over a whole image set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
+
+from gald.metrics.base import Bytes, CountMetric, named, pair_counts
 
 
-class ConfusionMatrix(Metric):
-    """Counts, over all images together, how often each true class was taken for each class.
+class ConfusionMatrix(CountMetric):
+    """Counts how often each true class was taken for each class.
 
-    Counts are 64-bit integers, so one process and eight agree to the last digit, and no image
-    weighs more than its pixels.
+    No image weighs more than its pixels. `miou` and `mean_accuracy` are means over the classes that
+    occur; `classes_present` says over how many. `fw_iou` weighs each IoU with the class's share of
+    the true pixels. A category's IoU takes its classes as one, as the Cityscapes benchmark does.
 
     Args:
         num_classes: classes that are scored.
-        ignore_index: label of void pixels, which count nowhere.
+        categories: names of the classes of each category; null leaves categories out.
 
     Shape:
-        prediction, target (both (B, H, W), integers) -> matrix (K, K), rows true, columns
-        predicted
+        counts: K * K, rows true, columns predicted
     """
 
-    full_state_update = False
-    matrix: Tensor
+    name = "confusion"
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        self.add_state("matrix", zeros, dist_reduce_fx="sum")
+    def __init__(
+        self, num_classes: int, categories: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        super().__init__(num_classes, num_classes * num_classes)
+        self.categories = categories
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:  # noqa: D102
-        if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction {tuple(prediction.shape)} and mask {tuple(target.shape)} differ in "
-                "size; predict at the size of the mask"
-            )
-        k = self.num_classes
-        # Void goes to a row of its own, cut off after counting: no boolean copy of the pixels.
-        target = target.to(torch.int32)
-        row = torch.where(target == self.ignore_index, k, target)
-        cells = (k + 1) * k
-        index = (row * k + prediction.to(torch.int32)).flatten()
-        counts = torch.bincount(index, minlength=cells)
-        if len(counts) > cells:
-            raise ValueError(
-                f"label {int(row.max())} is neither one of the {k} classes nor void "
-                f"({self.ignore_index}); check the dataset's label_map"
-            )
-        self.matrix += counts.view(k + 1, k)[:k]
+    def count_arrays(  # noqa: D102
+        self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
+    ) -> NDArray[np.int64]:
+        return pair_counts(mask, labels)[: self.num_classes, : self.num_classes]
 
-    def compute(self) -> Tensor:  # noqa: D102
-        return self.matrix
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+        matrix = counts.reshape(self.num_classes, self.num_classes)
+        hits, truth = matrix.diagonal().double(), matrix.sum(1)
+        per_class, recall = iou(matrix), hits / truth
+        result = {
+            "miou": float(per_class.nanmean()),
+            "accuracy": float(hits.sum() / truth.sum()),
+            "mean_accuracy": float(recall.nanmean()),
+            "fw_iou": float((per_class * truth).nansum() / truth.sum()),
+            "classes_present": int((~per_class.isnan()).sum()),
+        }
+        if self.categories is not None:
+            member = _membership(self.categories, class_names)
+            per_category = iou(member.T @ matrix @ member)
+            result["category_miou"] = float(per_category.nanmean())
+            result |= named("category_iou", list(self.categories), per_category)
+        return (
+            result | named("iou", class_names, per_class) | named("accuracy", class_names, recall)
+        )
 
 
 def iou(matrix: Tensor) -> Tensor:
@@ -62,22 +65,14 @@ def iou(matrix: Tensor) -> Tensor:
     return hits / (matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
 
 
-def scores(matrix: Tensor, class_names: Sequence[str]) -> dict[str, float]:
-    """The numbers people report, under the names they are logged with.
-
-    `miou` and `mean_accuracy` are means over the classes that occur; `classes_present` says over
-    how many.
-
-    Args:
-        matrix: (K, K) counts, rows true, columns predicted.
-        class_names: K names for the `iou/<class>` entries.
-    """
-    per_class = iou(matrix)
-    hits = matrix.diagonal().double()
-    return {
-        "miou": float(per_class.nanmean()),
-        "accuracy": float(hits.sum() / matrix.sum()),
-        "mean_accuracy": float((hits / matrix.sum(1)).nanmean()),
-        "classes_present": int((~per_class.isnan()).sum()),
-        **{f"iou/{name}": float(v) for name, v in zip(class_names, per_class, strict=True)},
-    }
+def _membership(categories: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> Tensor:
+    member = torch.zeros(len(class_names), len(categories), dtype=torch.int64)
+    for column, (category, members) in enumerate(categories.items()):
+        for name in members:
+            if name not in class_names:
+                raise ValueError(
+                    f"category {category} has class {name!r}, which the data lacks; choose from "
+                    f"{', '.join(class_names)}"
+                )
+            member[class_names.index(name), column] = 1
+    return member

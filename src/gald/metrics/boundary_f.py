@@ -1,0 +1,147 @@
+"""Boundary F-score: how many contour pixels have their like within a few pixels."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gald.data.labels import VOID
+from gald.metrics.base import Bytes, CountMetric, class_boxes, named
+from gald.metrics.contour import check_widths, contour, diagonal, distance_to
+
+_ONE = 2**32  # a score of 1 in fixed point: sums of whole numbers do not depend on their order
+
+
+class BoundaryF(CountMetric):
+    """F-score of contours, from precision and recall over all images, and the mean over classes.
+
+    A contour pixel of a class touches another class (one of eight neighbours); it is matched where
+    a contour pixel of its class lies within the width in a straight line. Void has no contour, and
+    predictions on it are taken for void.
+
+    Paper: "What is a good evaluation measure for semantic segmentation?", BMVC 2013,
+    https://doi.org/10.5244/C.27.32, whose width is 0.75% of the diagonal; it averages over images,
+    here matches are summed, so that an image counts as much as it has contour.
+
+    Args:
+        num_classes: classes that are scored.
+        widths: each in pixels from 1 on, and below 1 a share of the diagonal, rounded up.
+
+    Shape:
+        counts: K * (2 + 2 * widths): true and predicted contour pixels, then by width the matched
+        true ones and the matched predicted ones
+    """
+
+    name = "boundary_f"
+
+    def __init__(self, num_classes: int, widths: Sequence[float] = (1, 3, 5, 0.0075)) -> None:
+        super().__init__(num_classes, num_classes * (2 + 2 * len(widths)))
+        self.widths = check_widths(widths)
+
+    def count_arrays(  # noqa: D102
+        self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
+    ) -> NDArray[np.int64]:
+        labels = np.where(mask == VOID, np.uint8(VOID), labels)
+        true, predicted = (np.where(contour(x), x, np.uint8(VOID)) for x in (mask, labels))
+        counts = np.zeros((self.num_classes, 2 + 2 * len(self.widths)), np.int64)
+        pixels = _pixels(self.widths, mask.shape)
+        for index, box in class_boxes(true, predicted):
+            counts[index] = _matches(true[box] == index, predicted[box] == index, pixels)
+        return counts
+
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+        per_class = f_scores(counts.reshape(self.num_classes, -1).double().numpy())
+        result = {}
+        for width, column in zip(self.widths, per_class.T, strict=True):
+            key = f"{self.name}/{width:g}"
+            result[key] = float(np.nanmean(column)) if np.isfinite(column).any() else math.nan
+            result |= named(key, class_names, column)
+        return result
+
+
+class AuthorsBoundaryF(CountMetric):
+    """Boundary F-score as GALD's authors measure it: a mean over classes of means over images.
+
+    Differs from `BoundaryF`: a class that neither side has scores 1, so rare classes score high;
+    void is background, so a class has contour where it meets void; a contour pixel is one that
+    differs from its neighbour to the right, below, or both, and may lie just outside of the class.
+
+    Reference: lxtGH/DecoupleSegNets utils/f_boundary.py, with the widths of its train.py.
+
+    Args:
+        num_classes: classes that are scored.
+        widths: each in pixels from 1 on, and below 1 a share of the diagonal, rounded up.
+
+    Shape:
+        counts: 1 + K * widths: images, then sums of scores, each in units of 2^-32
+    """
+
+    name = "boundary_f_authors"
+
+    def __init__(
+        self, num_classes: int, widths: Sequence[float] = (0.0005, 0.001875, 0.00375, 0.005)
+    ) -> None:
+        super().__init__(num_classes, 1 + num_classes * len(widths))
+        self.widths = check_widths(widths)
+
+    def count_arrays(  # noqa: D102
+        self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
+    ) -> NDArray[np.int64]:
+        labels = np.where(mask == VOID, np.uint8(VOID), labels)
+        pixels = _pixels(self.widths, mask.shape)
+        scores = np.ones((self.num_classes, len(pixels)))
+        for index, box in class_boxes(mask, labels):
+            true, predicted = (_corners(x[box] == index) for x in (mask, labels))
+            scores[index] = f_scores(_matches(true, predicted, pixels), absent=1.0)
+        return np.append(1, np.rint(scores * _ONE).astype(np.int64))
+
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+        images, sums = counts[0].double(), counts[1:].double()
+        per_class = (sums / _ONE / images).reshape(self.num_classes, -1)
+        result = {}
+        for width, column in zip(self.widths, per_class.T, strict=True):
+            key = f"{self.name}/{width:g}"
+            result[key] = float(column.mean())
+            result |= named(key, class_names, column)
+        return result
+
+
+def f_scores(counts: NDArray, absent: float = math.nan) -> NDArray[np.float64]:
+    """F-scores (..., widths) from counts (..., 2 + 2 * widths) as `BoundaryF` makes them.
+
+    A side without contour finds all of it and is wrong about nothing: recall or precision is 1.
+
+    Args:
+        counts: true and predicted contour pixels, matched true ones, matched predicted ones.
+        absent: score where neither side has contour.
+    """
+    widths = (counts.shape[-1] - 2) // 2
+    true, predicted = counts[..., :1], counts[..., 1:2]
+    with np.errstate(invalid="ignore"):
+        recall = np.where(true == 0, 1.0, counts[..., 2 : 2 + widths] / true)
+        precision = np.where(predicted == 0, 1.0, counts[..., 2 + widths :] / predicted)
+        mean = np.nan_to_num(2 * precision * recall / (precision + recall))
+    return np.where((true == 0) & (predicted == 0), absent, mean)
+
+
+def _pixels(widths: Sequence[float], shape: tuple[int, ...]) -> list[int]:
+    return [math.ceil(w * diagonal(shape)) if w < 1 else int(w) for w in widths]
+
+
+def _corners(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(inside, ((0, 1), (0, 1)), mode="edge")
+    right, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return (inside != right) | (inside != below) | (inside != across)
+
+
+def _matches(
+    true: NDArray[np.bool_], predicted: NDArray[np.bool_], pixels: Sequence[int]
+) -> NDArray[np.int64]:
+    counts = np.zeros(2 + 2 * len(pixels), np.int64)
+    counts[:2] = np.count_nonzero(true), np.count_nonzero(predicted)
+    if counts[0] and counts[1]:
+        away = distance_to(predicted)[true], distance_to(true)[predicted]
+        counts[2:] = [np.count_nonzero(side <= width) for side in away for width in pixels]
+    return counts

@@ -1,0 +1,52 @@
+"""Trimap curve: the share of wrong pixels against the distance to where classes meet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gald.data.labels import VOID
+from gald.metrics.base import Bytes, CountMetric, pair_counts
+from gald.metrics.contour import contour, distance_to
+
+
+class Trimap(CountMetric):
+    """Error rate of the pixels within 1, 2, ... pixels of a true class boundary.
+
+    Pixels that touch another class are at 1 pixel; others are at 1 plus their distance to the
+    nearest such pixel, rounded up. Void counts nowhere and makes no boundary.
+
+    Paper: "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009,
+    https://doi.org/10.1007/s11263-008-0202-0, which measures in bands around the boundary.
+
+    Args:
+        num_classes: classes that are scored.
+        farthest: last distance in pixels; what is farther away is one more entry, `beyond`.
+
+    Shape:
+        counts: 2 * (farthest + 1): pixels by distance, then the wrong ones among them
+    """
+
+    name = "trimap"
+
+    def __init__(self, num_classes: int, farthest: int = 40) -> None:
+        if not 1 <= farthest <= 254:
+            raise ValueError(f"farthest is {farthest} pixels; choose 1 to 254")
+        super().__init__(num_classes, 2 * (farthest + 1))
+        self.farthest = farthest
+
+    def count_arrays(  # noqa: D102
+        self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
+    ) -> NDArray[np.int64]:
+        away = np.ceil(distance_to(contour(mask)))
+        place = np.minimum(away, self.farthest).astype(np.uint8)
+        verdict = np.where(mask == VOID, np.uint8(2), (labels != mask).view(np.uint8))
+        right, wrong = pair_counts(verdict, place)[:2, : self.farthest + 1]
+        return np.stack([right + wrong, wrong])
+
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+        pixels, wrong = counts.reshape(2, -1).double()
+        within = wrong[:-1].cumsum(0) / pixels[:-1].cumsum(0)
+        rates = {f"trimap/{px}": float(rate) for px, rate in enumerate(within, start=1)}
+        return rates | {"trimap/beyond": float(wrong[-1] / pixels[-1])}
