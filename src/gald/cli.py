@@ -14,9 +14,18 @@ VERBS = {
     "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
     "compare": ("gald.compare:main", "where is B better, how surely: gald compare RUN_A RUN_B"),
     "submit": ("gald.submit:main", "predict for a test server: gald submit cityscapes RUN"),
+    "predict": (
+        "gald.predict:main",
+        "parse pictures and videos: gald predict RUN photos/ --to out",
+    ),
     "profile": ("gald.profiling:main", "what each part costs: gald profile model/ga=psp"),
     "data": ("gald.data.command:main", "prepare, verify, stats, browse: gald data verify camvid"),
     "convert": ("gald.convert:main", "take over a .pth of the authors: gald convert FILE --to DIR"),
+    "export": (
+        "gald.export:main",
+        "pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
+    ),
+    "serve": ("gald.serve:main", "a web page to drop images on: gald serve RUN"),
     "doctor": ("gald.doctor:doctor", "show versions, devices and data folders"),
 }
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(

@@ -14,7 +14,8 @@ class Parsed:
 
     Attributes:
         image: (H, W, 3) uint8, the picture as the network saw it.
-        labels: (H, W) uint8, an index into `class_names` for every pixel.
+        labels: (H, W) uint8, an index into `class_names` for every pixel; 255, void, where the
+            network's scores are not numbers.
         confidence: (H, W) float32 in [0, 1], probability of that class; None unless asked for.
         ld_map: (H, W) float32, what local distribution decides by, see `gald.viz.panel.ld_map`;
             None unless asked for, and where the network distributes nothing.
@@ -31,8 +32,10 @@ class Parsed:
 
     def palette_image(self) -> Image.Image:
         """The labels as a picture of mode P, whose indices they are, in the classes' colours."""
+        colours = np.zeros((256, 3), np.uint8)  # void black
+        colours[: len(self.palette)] = self.palette
         picture = Image.fromarray(self.labels)
-        picture.putpalette(np.array(self.palette, np.uint8).tobytes())
+        picture.putpalette(colours.tobytes())
         return picture
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
@@ -41,6 +44,6 @@ class Parsed:
         return Image.blend(Image.fromarray(self.image), colours, alpha)
 
     def shares(self) -> dict[str, float]:
-        """Share of the picture's pixels of every class; they add up to 1."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
+        """Share of the picture's pixels of every class; they add up to 1 where none is void."""
+        counts = np.bincount(self.labels.ravel(), minlength=256)[: len(self.class_names)]
         return dict(zip(self.class_names, (counts / self.labels.size).tolist(), strict=True))

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
+from gald.device import pick_device
 from gald.meter import Meter
 from gald.models.segmentor import Segmentor
 from gald.price import NAMES, NOT_COUNTED, count_params, parts
@@ -49,7 +50,7 @@ def profile(cfg: DictConfig) -> Results:
     if receipt.exists():
         raise ValueError(f"{receipt} already holds a profile; choose another output_dir")
     _check(cfg)
-    device = _device(cfg.device)
+    device = pick_device(cfg.device)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
     if "weights" in cfg.model.backbone:
@@ -103,16 +104,6 @@ def _check(cfg: DictConfig) -> None:
     for key in ("batch_size", "rounds"):
         if cfg[key] < 1:
             raise ValueError(f"{key} ({cfg[key]}) must be at least 1; set {key}=1")
-
-
-def _device(name: str) -> torch.device:
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if name == "auto":
-        return found or torch.device("cpu")
-    here = ["cpu"] + ([found.type] if found else [])
-    if name.partition(":")[0] not in here:
-        raise ValueError(f"device is {name!r}; this machine has {' and '.join(here)}")
-    return torch.device(name)
 
 
 def _describe(device: torch.device) -> str:

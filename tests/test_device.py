@@ -1,0 +1,23 @@
+"""Where to compute."""
+
+import pytest
+import torch
+
+from gald.device import pick_device
+
+
+def test_cpu_is_always_there():
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:x"])
+def test_device_that_is_not_there_is_told(name):
+    with pytest.raises(ValueError, match=rf"device is '{name}'; this machine has cpu"):
+        pick_device(name)
+
+
+def test_auto_takes_the_accelerator_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    assert pick_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
+    assert pick_device("auto") == torch.device("mps")
