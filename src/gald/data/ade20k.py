@@ -1,12 +1,13 @@
 """ADE20K, as the scene parsing benchmark of 2016 cut it to 150 classes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from gald.data.base import FileDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
-from gald.data.pairs import pair
+from gald.data.pairs import by_name, pair
 
 # name, colour; stored as 1..150 in this order
 _CLASSES = (
@@ -175,6 +176,13 @@ class ADE20K(SegmentationDataset):
     below `root`, or below `ADEChallengeData2016` in it, or in `ADEChallengeData2016.zip`; `root`
     may also be that zip.
 
+    Submission: as the README of CSAILVision/sceneparsing describes it: a zip with a png for each
+    test image, of the image's name. It does not say more; the png here have the image's size and
+    the stored labels 1..150, as its masks and its evaluation have. The test images come as
+    `release_test.zip` and are looked for in `release_test/testing` or `images/testing`, beside
+    `images` or in `root`. How many there must be is not checked: that README announces 2000, before
+    their release.
+
     Licence: images for non-commercial research and education only.
     Source: https://github.com/CSAILVision/sceneparsing, objectInfo150.txt and color150.mat; names
     as in https://github.com/CSAILVision/semantic-segmentation-pytorch, cut to the first.
@@ -192,6 +200,7 @@ class ADE20K(SegmentationDataset):
     palette = tuple(colour for _, colour in _CLASSES)
     label_map: Mapping[int, int] = {0: VOID} | {i + 1: i for i in range(150)}
     expected: ClassVar[dict[str, tuple[int, ...]]] = {"train": (20210,), "val": (2000,)}
+    submitted = ("test", "val")
 
     def find(self, part: str) -> list[Sample]:
         """Pair the files of the part's two folders."""
@@ -201,6 +210,17 @@ class ADE20K(SegmentationDataset):
             self.folder(*(f"{top}{images}" for top in tops)),
             self.folder(*(f"{top}{masks}" for top in tops)),
             (".jpg",),
+        )
+
+    def find_images(self, part: str) -> dict[str, Path]:
+        """List the images of val, or of test, which lie in an archive of their own."""
+        places = ["images/validation"]
+        if part == "test":
+            places = ["release_test/testing", "release_test.zip/release_test/testing"]
+            places += ["images/testing"]
+        tops = ("", f"{_TOP}/", f"{_TOP}.zip/{_TOP}/")
+        return by_name(
+            self.folder(*(f"{top}{place}" for top in tops for place in places)), (".jpg",)
         )
 
 

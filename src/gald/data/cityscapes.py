@@ -1,12 +1,13 @@
 """Cityscapes: street scenes of 2048x1024 pixels from 50 cities, 19 classes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from gald.data.base import FileDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
-from gald.data.pairs import pair
+from gald.data.pairs import by_name, pair
 
 # stored label, name, colour; in the order of the train ids
 _CLASSES = (
@@ -44,6 +45,10 @@ class Cityscapes(SegmentationDataset):
     folder, the zip it came in: `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`,
     `leftImg8bit_trainextra.zip`, `gtCoarse.zip`. Files of `labelTrainIds` are not read.
 
+    Submission: as the head of cityscapesScripts 2.3.0, evalPixelLevelSemanticLabeling.py, which the
+    server uses too, describes it: png at the size of the image whose values are labels (not train
+    ids) and whose names begin with CITY_SEQUENCE_FRAME, one for each image, in any folder.
+
     Licence: non-commercial, after registration; neither the data nor changed versions of it may be
     passed on.
     Source: https://www.cityscapes-dataset.com; labels: cityscapesScripts, helpers/labels.py.
@@ -71,6 +76,7 @@ class Cityscapes(SegmentationDataset):
         "test": (1525,),
         "train_extra": (19998, 19997),
     }
+    submitted = ("test", "val")
 
     def find(self, part: str) -> list[Sample]:
         """Pair the files of the part's two folders."""
@@ -84,6 +90,18 @@ class Cityscapes(SegmentationDataset):
             ("_leftImg8bit.png",),
             "_gtCoarse_labelIds.png" if coarse else "_gtFine_labelIds.png",
         )
+
+    @classmethod
+    def submission_name(cls, file: str) -> str:
+        """Which image a file in a submission stands for: the server reads a name's beginning."""
+        stem, dot, ending = file.rpartition("/")[2].rpartition(".")
+        return "_".join(stem.split("_")[:3]) + dot + ending
+
+    def find_images(self, part: str) -> dict[str, Path]:
+        """List the images of val or test as CITY_SEQUENCE_FRAME."""
+        images = f"leftImg8bit/{part}"
+        place = self.folder(images, f"leftImg8bit_trainvaltest.zip/{images}")
+        return by_name(place, ("_leftImg8bit.png",))
 
 
 class CityscapesDataModule(FileDataModule):

@@ -230,6 +230,10 @@ class CocoStuff10k(CocoStuff):
     below `root`, or in `cocostuff-10k-v1.1.zip`, with or without a folder of that name around
     them; `root` may also be that zip.
 
+    Submission: we know of no server that judges this edition, whose test labels are public. What
+    `gald submit` writes is for whoever judges by files: the labels 1..182 as png, at the size and
+    under the name of each image of the test list.
+
     Licence, source, citation: see `CocoStuff`; https://github.com/nightrome/cocostuff10k.
 
     Args:
@@ -244,16 +248,17 @@ class CocoStuff10k(CocoStuff):
     )
     label_map: Mapping[int, int] = dict.fromkeys((0, *_UNUSED), VOID) | _LABELS
     expected: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
+    submitted = ("val",)
 
     def find(self, part: str) -> list[Sample]:
         """Follow the list of the part."""
         if "v1.0" in self.root.name:
             raise SampleError(f"{self.root} {_IS_V1_0}")
-        images, masks, lists = map(self._folder, ("images", "annotations", "imageLists"))
-        listing = lists / ("test.txt" if part == "val" else f"{part}.txt")
+        images, masks = map(self._folder, ("images", "annotations"))
+        listing, names = self._listed(part)
         image_of, mask_of = by_name(images, (".jpg",)), by_name(masks, (".mat",))
         samples = []
-        for name in read_bytes(listing).decode().split():
+        for name in names:
             if name not in image_of:
                 reject(
                     f"{listing} names {name}, but {images} has no {name}.jpg; "
@@ -269,6 +274,18 @@ class CocoStuff10k(CocoStuff):
         self._refuse_v1_0(samples)
         return samples
 
+    def find_images(self, part: str) -> dict[str, Path]:
+        """Follow the list of the part, without masks."""
+        images = self._folder("images")
+        image_of = by_name(images, (".jpg",))
+        listing, names = self._listed(part)
+        for name in names:
+            if name not in image_of:
+                raise SampleError(
+                    f"{listing} names {name}, but {images} has no {name}.jpg; restore the image"
+                )
+        return {name: image_of[name] for name in names}
+
     def open_labels(self, sample: Sample) -> np.ndarray:
         """Read the label map of a MATLAB file."""
         return read_mat(sample.mask, "S", largest=182).astype(np.uint8)
@@ -283,6 +300,10 @@ class CocoStuff10k(CocoStuff):
         top = "cocostuff-10k-v1.1"
         tops = ("", f"{top}/", f"{top}.zip/", f"{top}.zip/{top}/")
         return self.folder(*(f"{place}{name}" for place in tops))
+
+    def _listed(self, part: str) -> tuple[Path, list[str]]:
+        listing = self._folder("imageLists") / ("test.txt" if part == "val" else f"{part}.txt")
+        return listing, read_bytes(listing).decode().split()
 
     def _refuse_v1_0(self, samples: list[Sample]) -> None:
         for sample in samples[:_LOOKED_AT]:

@@ -141,6 +141,7 @@ class SegmentationDataset(Scenes):
         label_map: stored label -> train id, or 255 for void; any other label is an error.
         parts: names of the splits.
         expected: how many scenes a split is published with; several numbers where several are.
+        submitted: splits that `gald submit` predicts, the usual one first; see `submission_images`.
         samples: the scenes, in order.
     """
 
@@ -150,6 +151,7 @@ class SegmentationDataset(Scenes):
     label_map: Mapping[int, int]
     parts: ClassVar[tuple[str, ...]] = ("train", "val")
     expected: ClassVar[dict[str, tuple[int, ...]]] = {}
+    submitted: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root).expanduser()
@@ -175,6 +177,39 @@ class SegmentationDataset(Scenes):
     @abstractmethod
     def find(self, part: str) -> list[Sample]:
         """List the scenes of one part, sorted or in the order of the official list."""
+
+    @classmethod
+    def submission_images(cls, root: str | Path, split: str) -> dict[str, Path]:
+        """The images of a submission, by the names of their label maps there; needs no labels.
+
+        Raises:
+            ValueError: there is no submission of such a split.
+            FileNotFoundError: the folder of the images is missing.
+            SampleError: it holds no image, or two of one name.
+        """
+        if split not in cls.submitted:
+            raise ValueError(
+                f"{cls.title} has no submission of the split {split!r}; choose one of "
+                f"{', '.join(cls.submitted)}"
+            )
+        dataset = cls.__new__(cls)  # without its scenes: they would ask for labels
+        dataset.root = Path(root).expanduser()
+        images = dataset.find_images(split)
+        if not images:
+            raise SampleError(
+                f"{split} of {cls.title} at {dataset.root} has no images; put them there or "
+                f"choose another data root"
+            )
+        return {f"{name}.png": path for name, path in sorted(images.items())}
+
+    @classmethod
+    def submission_name(cls, file: str) -> str:
+        """Which of `submission_images` a file in a submission stands for: that of its name."""
+        return file
+
+    def find_images(self, part: str) -> dict[str, Path]:
+        """List the images of a part of `submitted` by name; written where that names any."""
+        raise NotImplementedError
 
     def folder(self, *places: str) -> Path:
         """The first of some places below `root` that is a folder, or lies in a zip, or an error."""
