@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 UV = $(BIN)/uv pip install --python $(BIN)/python
 BENCH := .venv-bench
 BENCH_UV = $(BIN)/uv pip install --python $(BENCH)/bin/python
+JUDGE := .venv-judge
 WORKFLOWS := .github/workflows/*.yml
 
 # Slow disks and networks need more patience than uv has by default.
@@ -16,7 +17,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step judge lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ bench-modules: install ## measure GA modules next to their textbook form (ARGS="
 bench-step: $(BENCH)/.installed ## measure training steps next to mmsegmentation's (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/step.py $(ARGS)
 
+judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluators', on full-size images
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/test_judges.py
+
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
@@ -56,7 +60,7 @@ build: install ## build the sdist, and from it the wheel, into dist
 	$(BIN)/uv build --no-build-isolation --python $(BIN)/python
 
 clean: ## remove the environment, caches and builds; keeps runs
-	rm -rf $(VENV) $(BENCH) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) $(JUDGE) build dist .pytest_cache .ruff_cache
 	find src tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ci: test ## what continuous integration runs
@@ -82,3 +86,9 @@ $(BENCH)/.installed: requirements.txt benchmarks/requirements.txt pyproject.toml
 	$(BENCH_UV) --require-hashes -r requirements.txt
 	$(BENCH_UV) --no-deps --no-build-isolation -e .
 	$(BENCH_UV) --no-deps -r benchmarks/requirements.txt && touch $@ || echo "the peers cannot be installed; measuring without them"
+
+# The official Cityscapes evaluator needs an older numpy than we do, so it lives by itself.
+$(JUDGE)/.installed: benchmarks/judge.txt | $(VENV)/.uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(JUDGE)
+	$(BIN)/uv pip install --quiet --python $(JUDGE)/bin/python --no-deps -r benchmarks/judge.txt
+	@touch $@
