@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from gald import cli
 from gald.compare import compare
 from gald.comparison.differences import influence, pixel_keys, pixel_scores
 from gald.comparison.sections import clear, sections, verdict
+from gald.inference import Prediction
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.statistics import Difference, mean_iou
@@ -45,7 +47,7 @@ def judge(tmp_path):
         scores = total.scores(torch.from_numpy(confusion.sum(0).ravel()), class_names)
         results = {f"{split}/{key}": value for key, value in scores.items()}
         if receipt:
-            results["receipt"] = receipt
+            results[f"{split}/receipt"] = receipt
         (folder / "results.json").write_text(json.dumps(results))
         return folder
 
@@ -125,6 +127,67 @@ def test_scores_are_those_of_the_metric(judge):
             assert value == pytest.approx(expected[key], nan_ok=True), key
 
 
+METRICS = {
+    name: {"_target_": f"gald.metrics.{name}.{kind}", "_partial_": True, **options}
+    for name, kind, options in (
+        ("confusion", "ConfusionMatrix", {}),
+        ("boundary_iou", "BoundaryIoU", {"widths": [1, 3]}),
+        ("boundary_f", "BoundaryF", {"widths": [1, 0.02]}),
+        ("trimap", "Trimap", {"farthest": 12}),
+        ("size", "ObjectSize", {"edges": [0.1, 0.4]}),
+        ("thin", "ThinClasses", {"max_width": 0.2}),
+    )
+}
+
+
+def judged_masks(folder, smear, images=8):
+    """The folder of an evaluation whose network shifts every boundary by so many pixels."""
+    rng = np.random.default_rng(0)
+    made = {name: make(num_classes=3) for name, make in instantiate(METRICS).items()}
+    counts = ImageCounts()
+    for index in range(images):
+        truth = np.zeros((32, 40), np.uint8)
+        x, y = rng.integers(3, 20, 2)
+        truth[y : y + 5, x : x + 12] = 1
+        truth[:, 34:36] = 2
+        guess = torch.from_numpy(np.roll(truth, smear, 1))
+        for metric in made.values():
+            vector = metric.count(Prediction(guess, None), torch.from_numpy(truth))
+            counts.add(f"street_{index}", metric.name, vector)
+    folder.mkdir()
+    counts.save(folder / "images_val.npz")
+    results = {"val/receipt": {"metrics": METRICS}}
+    for metric in made.values():
+        total = torch.from_numpy(counts.dense(metric.name).sum(0))
+        results |= {f"val/{k}": v for k, v in metric.scores(total, NAMES).items()}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_every_metric_of_the_receipt_is_compared_by_its_own_definition(tmp_path):
+    a, b = judged_masks(tmp_path / "a", smear=2), judged_masks(tmp_path / "b", smear=1)
+    scores = compare(a, b, to=tmp_path / "report", samples=400)["scores"]
+    for side, folder in (("a", a), ("b", b)):
+        results = json.loads((folder / "results.json").read_text())
+        for key, row in scores.items():
+            stored = results[f"val/{key}"]
+            assert (row[side] is None) == (stored is None or np.isnan(stored)), key
+            assert row[side] is None or row[side] == pytest.approx(stored), key
+    expected = {"boundary_iou/1", "boundary_f/0.02/pole", "trimap/12", "size/iou/to_10%"}
+    assert expected | {"thin/miou"} <= scores.keys()
+    assert not {"thin/classes", "size/objects/to_10%"} & scores.keys()
+    text = (tmp_path / "report" / "report.md").read_text()
+    for name in ("boundary_iou", "boundary_f", "trimap", "size_recall", "boundary_iou_classes"):
+        assert f"({name}.png)" in text
+    assert re.search(r"\| 1 \| \d+\.\d+ \| \d+\.\d+ \| -\d.* B \|", text)  # trimap at 1 px
+
+
+def test_receipt_cannot_call_what_is_not_ours(judge, tmp_path):
+    a, b = judge("a", matrices(), {"metrics": {"x": {"_target_": "os.system"}}}), tmp_path
+    with pytest.raises(ValueError, match=r"os\.system"):
+        compare(a, judge("b", matrices(seed=1)), to=b / "report")
+
+
 def test_influence_is_the_change_when_an_image_is_left_out():
     a, b = (
         np.stack([m.diagonal(axis1=1, axis2=2), m.sum(2), m.sum(1)], 1)
@@ -196,18 +259,18 @@ def test_verdict_says_the_noise_in_points():
     ("changes", "sentence"),
     [
         ({"confusion": matrices(29)}, r"on 30 images of val and .*b on 29, 29 of them shared"),
-        ({"class_names": ("road", "mast", "sky | cloud")}, r"3 classes.* 3 \(mast, pole differ\)"),
-        ({"class_names": ("pole", "road", "sky | cloud")}, "another order differ"),
-        ({"receipt": {"inference": "slide"}}, "with inference whole and .*b with slide"),
-        ({"receipt": {"label_map": "77"}}, "with label_map 12 and .*b with 77"),
+        ({"class_names": ("road", "mast", "sky | cloud")}, r"3 classes.* 3 \(mast, pole differs\)"),
+        ({"class_names": ("pole", "road", "sky | cloud")}, "the order differs"),
+        ({"receipt": {"inference": {"flip": True}}}, "with inference.flip = False and .*with True"),
+        ({"receipt": {"truth_sha256": "77"}}, "with truth_sha256 = 12 and .*b with 77"),
         ({"split": "test"}, r"there is no .*b/images_val.npz; give the folder that gald eval"),
         ({"images": [f"lane_{i}" for i in range(30)]}, "on 30, 0 of them shared; judge both"),
         ({"confusion": matrices(30)[:, :, ::-1].swapaxes(1, 2)}, "classes of .* images differ"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(judge, tmp_path, changes, sentence):
-    a = judge("a", matrices(), {"inference": "whole", "label_map": "12", "data": "camvid"})
-    b = judge("b", **({"confusion": matrices(seed=1), "receipt": {"inference": "whole"}} | changes))
+    a = judge("a", matrices(), {"inference": {"flip": False}, "truth_sha256": "12"})
+    b = judge("b", **({"confusion": matrices(seed=1), "receipt": {"seed": 1}} | changes))
     with pytest.raises((ValueError, FileNotFoundError), match=sentence) as raised:
         compare(a, b, to=tmp_path / "report", samples=200)
     assert "\n" not in str(raised.value)

@@ -3,27 +3,46 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from gald.comparison.runs import JudgedRun
+from gald.metrics.base import CountMetric
 from gald.statistics import Difference, Score, class_iou, mean_iou, paired_bootstrap
 
 Differences = dict[str, Difference]
+# Not scores but facts about the images.
+FACTS = ("thin/classes", "thin/width/", "size/objects/")
 
 
 def differences(a: JudgedRun, b: JudgedRun, samples: int, seed: int) -> Differences:
-    """Bootstrap every score that both evaluations hold: key -> difference, B minus A."""
+    """Bootstrap every score that both evaluations hold: key -> difference, B minus A.
+
+    The same images are drawn for all of them.
+    """
+    counts = a.class_counts, b.class_counts
     found: Differences = {}
     with Progress(console=Console(stderr=True)) as progress:
-        steps = progress.add_task("drawing images", total=2 * samples)
 
-        def counted(sums: np.ndarray) -> np.ndarray:
-            progress.advance(steps, len(sums))
-            return pixel_scores(sums)
+        def judge(keys: Sequence[str], pair: Sequence[np.ndarray], score: Score, what: str) -> None:
+            steps = progress.add_task(what, total=2 * samples + 2)
 
-        keys = pixel_keys(a.class_names)
-        found |= _by_key(keys, a.class_counts, b.class_counts, counted, samples, seed)
+            def watched(sums: np.ndarray) -> np.ndarray:
+                progress.advance(steps, len(sums))
+                return score(sums)
+
+            whole = paired_bootstrap(*pair, watched, samples, seed)
+            found.update((key, Difference(*row)) for key, *row in zip(keys, *whole, strict=True))
+
+        judge(pixel_keys(a.class_names), counts, pixel_scores, "pixels")
+        for metric in a.metrics:
+            name = metric.name
+            if name == "confusion" or name not in a.images.metrics or name not in b.images.metrics:
+                continue
+            keys = metric_keys(metric, a.class_names)
+            score = one_by_one(metric, a.class_names, keys)
+            judge(keys, [run.images.dense(name) for run in (a, b)], score, name)
     return found
 
 
@@ -52,6 +71,23 @@ def pixel_scores(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack(means, -1), iou, right], -1)
 
 
+def metric_keys(metric: CountMetric, class_names: Sequence[str]) -> list[str]:
+    """Names of a metric's scores, without mere facts about the images."""
+    nothing = torch.zeros(metric.width, dtype=torch.int64)
+    return [key for key in metric.scores(nothing, class_names) if not key.startswith(FACTS)]
+
+
+def one_by_one(metric: CountMetric, class_names: Sequence[str], keys: Sequence[str]) -> Score:
+    """A metric's own scores as a function of many summed vectors (S, width)."""
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        vectors = torch.from_numpy(sums).to(torch.int64)
+        rows = (metric.scores(vector, class_names) for vector in vectors)
+        return np.array([[row[key] for key in keys] for row in rows])
+
+    return score
+
+
 def influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """How much each image moves the mIoU difference (N,): with it minus without it.
 
@@ -66,10 +102,3 @@ def influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def lower_is_better(key: str) -> bool:
     """Whether a smaller number of this score is the better one."""
     return key.startswith("trimap/") or key == "ece"
-
-
-def _by_key(
-    keys: Sequence[str], a: np.ndarray, b: np.ndarray, score: Score, samples: int, seed: int
-) -> Differences:
-    whole = paired_bootstrap(a, b, score, samples, seed)
-    return {key: Difference(*parts) for key, *parts in zip(keys, *whole, strict=True)}

@@ -13,7 +13,7 @@ from gald.statistics import Difference
 def difference_chart(
     rows: Mapping[str, Difference], clear: Sequence[bool], title: str, unit: str
 ) -> bytes:
-    """Draw one difference a row with its interval, the largest gain of B on top.
+    """Draw one difference a row with its interval, the largest gain of B on top; no absent ones.
 
     Args:
         rows: label -> difference, as fractions.
@@ -24,7 +24,8 @@ def difference_chart(
     Returns:
         A png.
     """
-    order = sorted(zip(rows, rows.values(), clear, strict=True), key=lambda row: row[1].difference)
+    known = (row for row in zip(rows, rows.values(), clear, strict=True) if row[1].p == row[1].p)
+    order = sorted(known, key=lambda row: row[1].difference)
     figure = _figure(7, 1.2 + 0.24 * len(order))
     axis = figure.subplots()
     for place, (_, row, filled) in enumerate(order):
@@ -56,9 +57,10 @@ def curve_chart(
     figure = _figure(10, 3.6)
     scores, change = figure.subplots(1, 2)
     places = range(len(rows))
-    for part, style in (("a", "s--"), ("b", "o-")):
+    for part, style in (("a", "s"), ("b", "o")):
         values = [100 * getattr(row, part) for row in rows.values()]
         fill = "white" if part == "a" else "black"
+        # No line: neighbours may be measured in pixels and in shares of the image.
         scores.plot(places, values, style, color="black", mfc=fill, label=part.upper())
     scores.set_ylabel(unit)
     scores.legend()

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from hydra.utils import instantiate
 
+from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
+from gald.statistics import mean_iou
+from gald.trust import check_targets
 
 SPLITS = ("val", "test")
 # What both receipts must agree on for a number of one to mean the same as that of the other.
-SAME = ("data", "label_map", "void", "split_images", "inference")
+SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "truth_sha256")
 
 
 class JudgedRun(NamedTuple):
@@ -19,16 +23,20 @@ class JudgedRun(NamedTuple):
     Attributes:
         folder: where it lies.
         results: flat keys of results.json.
+        receipt: what was measured, on what and with what, see `gald.judge`; may lack anything.
         images: what every image counted.
         class_counts: hits, true and predicted pixels per image and class (N, 3, K).
         class_names: K names.
+        metrics: what else was counted, as the receipt defines it.
     """
 
     folder: Path
     results: dict[str, Any]
+    receipt: dict[str, Any]
     images: ImageCounts
     class_counts: np.ndarray
     class_names: tuple[str, ...]
+    metrics: list[CountMetric]
 
 
 def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, list[JudgedRun]]:
@@ -39,9 +47,9 @@ def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, l
         ValueError: both are one folder, a file is damaged, or the two were not judged on the same
             images, classes and labels in the same way.
     """
-    if folder_a.expanduser().resolve() == folder_b.expanduser().resolve():
+    folders = [folder.expanduser().absolute() for folder in (folder_a, folder_b)]
+    if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{folder_a} is given twice; give two different evaluations")
-    folders = [folder.expanduser() for folder in (folder_a, folder_b)]
     common = [s for s in SPLITS if all(_counts_file(folder, s).is_file() for folder in folders)]
     split = split or (common[0] if common else SPLITS[0])
     a, b = (_read(folder, split) for folder in folders)
@@ -54,8 +62,8 @@ def _counts_file(folder: Path, split: str) -> Path:
 
 
 def _read(folder: Path, split: str) -> JudgedRun:
-    path = folder / "results.json"
-    for file in (path, _counts_file(folder, split)):
+    path, counts_file = folder / "results.json", _counts_file(folder, split)
+    for file in (path, counts_file):
         if not file.is_file():
             raise FileNotFoundError(
                 f"there is no {file}; give the folder that gald eval ckpt_path=RUN split={split} "
@@ -63,26 +71,37 @@ def _read(folder: Path, split: str) -> JudgedRun:
             )
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        said = results[f"{split}/miou"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); repeat the evaluation") from error
-    images = ImageCounts.load(_counts_file(folder, split))
+    images = ImageCounts.load(counts_file)
+    counts = images.class_counts()
     prefix = f"{split}/iou/"
     names = tuple(key.removeprefix(prefix) for key in results if key.startswith(prefix))
-    counts = images.class_counts()
     if len(names) != counts.shape[-1]:
         raise ValueError(
-            f"{path} names {len(names)} classes, {_counts_file(folder, split).name} counts "
-            f"{counts.shape[-1]}; repeat the evaluation"
+            f"{path} names {len(names)} classes, {counts_file.name} counts {counts.shape[-1]}; "
+            "repeat the evaluation"
         )
-    return JudgedRun(folder, results, images, counts, names)
+    counted = float(mean_iou(counts.sum(0)))
+    if said is None or abs(said - counted) > 1e-9:
+        raise ValueError(
+            f"{path} says a mIoU of {said}, but {counts_file.name} adds up to {counted:.6f}; they "
+            "are of different evaluations, repeat one"
+        )
+    receipt = results.get(f"{split}/receipt") or {}
+    config = receipt.get("metrics") or {}
+    check_targets(config)
+    metrics = [make(num_classes=len(names)) for make in instantiate(config).values()]
+    return JudgedRun(folder, results, receipt, images, counts, names, metrics)
 
 
 def _check_pair(a: JudgedRun, b: JudgedRun, split: str) -> None:
     if a.class_names != b.class_names:
-        odd = sorted(set(a.class_names) ^ set(b.class_names)) or ["another order"]
+        odd = sorted(set(a.class_names) ^ set(b.class_names)) or ["the order"]
         raise ValueError(
             f"{a.folder} has {len(a.class_names)} classes and {b.folder} {len(b.class_names)} "
-            f"({', '.join(odd[:3])} differ); compare networks of the same classes"
+            f"({', '.join(odd[:3])} differs); compare networks of the same classes"
         )
     if a.images.names != b.images.names:
         shared = len(set(a.images.names) & set(b.images.names))
@@ -90,13 +109,14 @@ def _check_pair(a: JudgedRun, b: JudgedRun, split: str) -> None:
             f"{a.folder} was judged on {len(a.images.names)} images of {split} and {b.folder} on "
             f"{len(b.images.names)}, {shared} of them shared; judge both on the same images"
         )
-    one, other = a.results.get("receipt") or {}, b.results.get("receipt") or {}
     for key in SAME:
-        if key in one and key in other and one[key] != other[key]:
-            raise ValueError(
-                f"{a.folder} was judged with {key} {_short(one[key])} and {b.folder} with "
-                f"{_short(other[key])}; evaluate both in the same way"
-            )
+        if key not in a.receipt or key not in b.receipt or a.receipt[key] == b.receipt[key]:
+            continue
+        place, one, other = _first_difference(key, a.receipt[key], b.receipt[key])
+        raise ValueError(
+            f"{a.folder} was judged with {place} = {one} and {b.folder} with {other}; evaluate "
+            "both in the same way"
+        )
     changed = np.flatnonzero((a.class_counts[:, 1] != b.class_counts[:, 1]).any(1))
     if len(changed):
         image, of = a.images.names[changed[0]], len(a.images.names)
@@ -106,6 +126,10 @@ def _check_pair(a: JudgedRun, b: JudgedRun, split: str) -> None:
         )
 
 
-def _short(value: object, most: int = 60) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _first_difference(place: str, one: object, other: object) -> tuple[str, object, object]:
+    """Where two nested values differ first, and how."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            if one.get(key) != other.get(key):
+                return _first_difference(f"{place}.{key}", one.get(key), other.get(key))
+    return place, one, other

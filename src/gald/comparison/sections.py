@@ -11,6 +11,7 @@ from gald.comparison.report import Section
 from gald.statistics import Difference, holm
 
 LEVEL = 0.05
+DISTANCES = ("1", "2", "3", "5", "8", "12", "20", "40", "beyond")  # of the trimap curve, in pixels
 HEADER = ("A %", "B %", "B - A", "95% interval", "p", "p (Holm)", "better")
 
 
@@ -66,6 +67,8 @@ def sections(found: Differences, images_of_class: Mapping[str, int], samples: in
         )
     for curve in CURVES:
         rows = {name: row for name, row in _below(found, curve.prefix).items() if "/" not in name}
+        if curve.prefix == "trimap/":
+            rows = {name: row for name, row in rows.items() if name in DISTANCES}
         if not rows:
             continue
         lower = lower_is_better(curve.prefix)
@@ -74,9 +77,10 @@ def sections(found: Differences, images_of_class: Mapping[str, int], samples: in
         name = curve.prefix.strip("/").replace("/", "_") + ".png"
         part = _table(title, rows, samples, curve.prefix)
         parts.append(part._replace(picture=(name, chart)))
-        by_class = _below(found, f"{curve.prefix}{next(iter(rows))}/")
+        width = "3" if "3" in rows else next(iter(rows))
+        by_class = _below(found, f"{curve.prefix}{width}/")
         if by_class:
-            title = f"{curve.title} of each class at {next(iter(rows))}"
+            title = f"{curve.title} of each class at width {width}"
             chart = difference_chart(by_class, clear(by_class), title, "points")
             part = _table(title, by_class, samples, curve.prefix)
             parts.append(part._replace(picture=(name.replace(".png", "_classes.png"), chart)))

@@ -10,10 +10,12 @@ from hydra.utils import instantiate
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gald.checkpoint import find_checkpoint
 from gald.comparison.runs import JudgedRun
 from gald.data.base import SegmentationDataModule
 from gald.data.dataset import Scenes
 from gald.data.labels import VOID
+from gald.judge import sha256
 from gald.predictor import Predictor, load
 from gald.trust import check_targets
 from gald.viz.panel import add_legend, colourise
@@ -38,7 +40,7 @@ def contact_sheet(
         ValueError: the checkpoint cannot be used, or the data lacks an image.
     """
     networks = [_network(run) for run in (a, b)]
-    scenes = _scenes(networks[0], split)
+    scenes = _scenes(a, networks[0], split)
     where = {scenes.name(index): index for index in range(len(scenes))}
     titles = ("image", "truth (void black)", "A", "B", "only A right / only B right")
     figure = Figure(figsize=(15, 2.3 * len(changes) + 0.8), layout="constrained", dpi=90)
@@ -82,11 +84,21 @@ def _verdicts(truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarr
 
 
 def _network(run: JudgedRun) -> Predictor:
-    return load(Path(run.results.get("checkpoint") or run.folder))
+    """The network as it was judged."""
+    path = Path(run.receipt.get("checkpoint") or run.results.get("checkpoint") or run.folder)
+    path = find_checkpoint(path if path.exists() else run.folder)
+    known = run.receipt.get("checkpoint_sha256")
+    if known is not None and known != sha256(path):
+        raise ValueError(f"{path} has changed since {run.folder} was judged")
+    network = load(path)
+    if "inference" in run.receipt:
+        check_targets(run.receipt["inference"])
+        network.inference = instantiate(run.receipt["inference"])
+    return network
 
 
-def _scenes(network: Predictor, split: str) -> Scenes:
-    config = network.config["data"]
+def _scenes(run: JudgedRun, network: Predictor, split: str) -> Scenes:
+    config = run.receipt.get("data") or network.config["data"]
     check_targets(config)
     data: SegmentationDataModule = instantiate(config)
     return data.make_dataset(split)
