@@ -1,0 +1,147 @@
+"""What a sweep consists of and how far it is: `manifest.json` in its folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+NAME = "manifest.json"
+STATES = ("pending", "running", "done", "failed")
+VERSION = 1
+# What changes neither the weights nor a score: where files lie, who logs, how many load.
+NOISE = ("name", "output_dir", "ckpt_path", "logger", "hydra")
+DATA_NOISE = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
+
+
+@dataclass
+class Cell:
+    """One training run of a sweep.
+
+    Args:
+        overrides: what the command line says of it, the seed included.
+        folder: its run folder, relative to that of the sweep.
+        state: pending, running, done or failed.
+        reason: why it failed, or why it waits again; one sentence.
+        attempts: how often it was started.
+        seconds: time spent on it, all attempts together.
+        micro_batch_size: images at once, where memory did not hold what the config asks for.
+    """
+
+    overrides: list[str]
+    folder: str
+    state: str = "pending"
+    reason: str | None = None
+    attempts: int = 0
+    seconds: float | None = None
+    micro_batch_size: int | None = None
+
+
+@dataclass
+class Manifest:
+    """The cells of a sweep by their hash, in the order in which they were declared.
+
+    Args:
+        path: folder of the sweep.
+        name: name of the sweep.
+        command: the command line that declared it.
+        cells: by `cell_hash`.
+    """
+
+    path: Path
+    name: str
+    command: list[str]
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Manifest":
+        """Read the manifest of a sweep's folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is damaged, or of another version of gald.
+        """
+        path = Path(folder) / NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no sweep (no {NAME}); name the folder that gald train -m printed"
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content["version"]
+            cells = {key: Cell(**cell) for key, cell in content["cells"].items()}
+            manifest = cls(Path(folder), content["name"], content["command"], cells)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} cannot be read as a sweep ({error}); delete it and repeat the sweep's "
+                "command, which keeps the finished cells"
+            ) from error
+        if version != VERSION:
+            raise ValueError(
+                f"{path} is of version {version}, this gald reads version {VERSION}; "
+                "use the gald that wrote it"
+            )
+        return manifest
+
+    @property
+    def factors(self) -> dict[str, list[str]]:
+        """Keys that the cells give more than one value, with the values in order of appearance."""
+        values: dict[str, dict[str, None]] = {}
+        for cell in self.cells.values():
+            for key, value in split_overrides(cell.overrides).items():
+                values.setdefault(key, {})[value] = None
+        return {key: list(seen) for key, seen in values.items() if len(seen) > 1}
+
+    def save(self) -> None:
+        """Write the file in one move, so that it is whole at any time."""
+        content: dict[str, Any] = {"version": VERSION, "name": self.name, "command": self.command}
+        content["factors"] = self.factors
+        content["cells"] = {key: asdict(cell) for key, cell in self.cells.items()}
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = self.path / f"{NAME}.{os.getpid()}.part"
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, self.path / NAME)
+
+    def count(self) -> dict[str, int]:
+        """How many cells are in each state."""
+        states = [cell.state for cell in self.cells.values()]
+        return {state: states.count(state) for state in STATES}
+
+
+@contextmanager
+def edit(folder: str | Path) -> Generator[Manifest]:
+    """The newest manifest of a sweep, saved afterwards; other processes' edits wait meanwhile."""
+    with FileLock(Path(folder) / f"{NAME}.lock", timeout=60):
+        manifest = Manifest.load(folder)
+        yield manifest
+        manifest.save()
+
+
+def split_overrides(overrides: list[str]) -> dict[str, str]:
+    """Values by key, of Hydra's own keys none."""
+    pairs = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs if key.partition(".")[0] != "hydra"}
+
+
+def cell_hash(config: DictConfig) -> str:
+    """Twelve hex digits that name a training run by what decides its outcome.
+
+    Two runs that differ only in where their files lie, what logs them or how many processes load
+    have the same; every seed has its own.
+    """
+    config = config.copy()
+    OmegaConf.set_readonly(config, False)
+    config.output_dir = config.name = "sweep"  # other paths are built from them
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    for key in NOISE:
+        content.pop(key, None)
+    for key in DATA_NOISE:
+        content["data"].pop(key, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

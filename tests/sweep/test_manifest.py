@@ -1,0 +1,71 @@
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from gald.conf_dir import CONF_DIR
+from gald.sweep.manifest import Cell, Manifest, cell_hash, edit
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    cells = {
+        f"{ga}{seed}": Cell([f"model/ga={ga}", "model/ld=mask", f"seed={seed}"], f"{ga}-{seed}")
+        for ga in ("none", "psp")
+        for seed in (0, 1)
+    }
+    manifest = Manifest(tmp_path / "sweep", "sweep", ["gald", "train", "-m"], cells)
+    manifest.save()
+    return manifest
+
+
+def test_manifest_is_read_as_it_was_written(manifest):
+    manifest.cells["psp1"].state = "failed"
+    manifest.cells["psp1"].reason = "out of memory"
+    manifest.save()
+    assert Manifest.load(manifest.path) == manifest
+    assert manifest.count() == {"pending": 3, "running": 0, "done": 0, "failed": 1}
+    assert [path.name for path in manifest.path.iterdir()] == ["manifest.json"]
+
+
+def test_factors_are_what_differs_between_cells(manifest):
+    assert manifest.factors == {"model/ga": ["none", "psp"], "seed": ["0", "1"]}
+    content = json.loads((manifest.path / "manifest.json").read_text())
+    assert content["factors"] == manifest.factors and content["version"] == 1
+
+
+def test_edits_of_others_are_kept(manifest):
+    with edit(manifest.path) as mine:
+        mine.cells["none0"].state = "done"
+    with edit(manifest.path) as other:
+        assert other.cells["none0"].state == "done"
+
+
+def test_a_folder_without_a_sweep_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no sweep .* name the folder"):
+        Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"version": 1}'])
+def test_damaged_manifest_is_named(manifest, damage):
+    (manifest.path / "manifest.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"manifest\.json cannot be read as a sweep"):
+        Manifest.load(manifest.path)
+
+
+def test_hash_knows_what_decides_the_outcome():
+    base = cell_hash(composed("seed=1"))
+    assert len(base) == 12
+    for noise in ("output_dir=/a/b", "name=x", "logger=csv", "data.num_workers=7", "ckpt_path=a"):
+        assert cell_hash(composed("seed=1", noise)) == base, noise
+    for change in ("seed=2", "model/ga=psp", "optimizer.lr=0.5", "data.global_batch_size=4"):
+        assert cell_hash(composed("seed=1", change)) != base, change
+
+
+def test_hash_is_that_of_the_resolved_config():
+    assert cell_hash(composed("data.seed=${seed}")) == cell_hash(composed())
