@@ -1,0 +1,87 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from gald.inference import Prediction
+from gald.metrics.boundary_f import AuthorsBoundaryF, BoundaryF
+
+
+def scores_of(metric, pairs):
+    for labels, mask in pairs:
+        prediction = Prediction(torch.from_numpy(labels)[None], None)
+        metric.update(prediction, torch.from_numpy(mask)[None])
+    return metric.scores(metric.compute(), [f"c{i}" for i in range(metric.num_classes)])
+
+
+def rim(labels, index):
+    """Pixels of a class that see another class, void aside, in the 3x3 around them."""
+    other = (labels != index) & (labels != 255)
+    return (labels == index) & ndimage.binary_dilation(other, np.ones((3, 3)))
+
+
+def near(found, width):
+    return ndimage.distance_transform_edt(~found) <= width if found.any() else found
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_standard_score_equals_one_from_scipy(void, random_masks):
+    pairs = [random_masks(seed, void) for seed in range(3)]
+    ours = scores_of(BoundaryF(4, widths=(1, 2, 0.05)), pairs)
+    for key, width in (("1", 1), ("2", 2), ("0.05", math.ceil(0.05 * math.hypot(37, 45)))):
+        for index in range(4):
+            sums = np.zeros(4)
+            for labels, mask in pairs:
+                labels = np.where(mask == 255, 255, labels)
+                true, predicted = rim(mask, index), rim(labels, index)
+                hit = (true & near(predicted, width)).sum(), (predicted & near(true, width)).sum()
+                sums += [true.sum(), predicted.sum(), *hit]
+            recall, precision = sums[2] / sums[0], sums[3] / sums[1]
+            expected = 2 * precision * recall / (precision + recall)
+            assert ours[f"boundary_f/{key}/c{index}"] == pytest.approx(expected, abs=1e-12)
+        mean = np.mean([ours[f"boundary_f/{key}/c{i}"] for i in range(4)])
+        assert ours[f"boundary_f/{key}"] == pytest.approx(mean)
+
+
+def shifted_rim(inside):
+    found = np.zeros(inside.shape, bool)
+    rows, columns = inside.shape
+    for y, x in np.ndindex(rows, columns):
+        for below, right in ((0, 1), (1, 0), (1, 1)):
+            if y + below < rows and x + right < columns:
+                found[y, x] |= inside[y, x] != inside[y + below, x + right]
+    return found
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
+    pairs = [random_masks(seed, void, k=3) for seed in range(3)]
+    ours = scores_of(AuthorsBoundaryF(5, widths=(1, 0.03)), pairs)
+    for key, width in (("1", 1), ("0.03", math.ceil(0.03 * math.hypot(37, 45)))):
+        scores = np.ones((3, 5))
+        for image, (labels, mask) in enumerate(pairs):
+            for index in range(3):  # classes 3 and 4 occur nowhere, and score 1
+                known = mask != 255
+                true = shifted_rim((mask == index) & known)
+                predicted = shifted_rim((labels == index) & known)
+                recall = (true & near(predicted, width)).sum() / true.sum()
+                precision = (predicted & near(true, width)).sum() / predicted.sum()
+                scores[image, index] = 2 * precision * recall / (precision + recall)
+        assert ours[f"boundary_f_authors/{key}"] == pytest.approx(scores.mean(), abs=1e-9)
+        assert ours[f"boundary_f_authors/{key}/c1"] == pytest.approx(scores[:, 1].mean(), abs=1e-9)
+
+
+def test_a_class_that_only_one_side_has_scores_zero_in_both_protocols():
+    mask, labels = np.zeros((2, 8, 8), np.uint8)
+    labels[2:5, 2:5] = 1
+    assert scores_of(BoundaryF(2), [(labels, mask)])["boundary_f/1/c1"] == 0
+    authors = scores_of(AuthorsBoundaryF(2, widths=(1,)), [(labels, mask)])
+    assert authors["boundary_f_authors/1/c1"] == 0
+
+
+def test_class_without_contour_is_nan_in_the_standard_protocol():
+    flat = np.zeros((8, 8), np.uint8)
+    result = scores_of(BoundaryF(2), [(flat, flat)])
+    assert math.isnan(result["boundary_f/1/c0"]) and math.isnan(result["boundary_f/1"])
