@@ -1,0 +1,117 @@
+"""Windows that slide over the image."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gald.inference.base import Inference, View, resizing
+from gald.memory import LiveMemory
+from gald.models.segmentor import Segmentor
+
+_BLENDINGS = ("uniform", "gaussian")
+
+
+class Slide(Inference):
+    """Scores windows of the size a network was trained on, and averages logits where they overlap.
+
+    Windows stand `stride` apart from the top left; the last of a row or column is moved back
+    inside the image. An image smaller than the window is one window of its own size.
+
+    The defaults are the protocol of the authors (lxtGH/GALD-DGCNet eval.py), who overlap by a third
+    and weigh windows equally; their window on Cityscapes is 832. `gaussian` trusts the middle of a
+    window more, with a deviation of 1/8 of its side (nnU-Net, https://arxiv.org/abs/1809.10486).
+
+    Args:
+        window: height and width of a window in pixels.
+        overlap: share of a window's side that its neighbour covers too.
+        stride: distance of windows down and across in pixels; takes the place of `overlap`.
+        blending: `uniform` or `gaussian`.
+        max_bytes: most memory that the activations of one pass may take. The first window is sent
+            alone, to see what one needs; a window that needs more is still sent.
+        align_corners: how logits are resized to the window; set to what the model uses.
+
+    Shape:
+        model, image (B, 3, H, W) -> (B, K, H, W)
+
+    Raises:
+        ValueError: windows that would leave pixels out, or an unknown blending.
+    """
+
+    def __init__(
+        self,
+        window: Sequence[int] = (512, 512),
+        overlap: float = 1 / 3,
+        stride: Sequence[int] | None = None,
+        blending: str = "uniform",
+        max_bytes: int = 2**30,
+        align_corners: bool = False,
+    ) -> None:
+        if len(window) != 2 or min(window) < 1:
+            raise ValueError(f"window is {list(window)}; give a height and a width, [512,512]")
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap is {overlap}; it must be at least 0 and less than 1")
+        if stride is None:
+            # Rounded first, so that a third of 513 is 171 and not a hair more.
+            stride = [math.ceil(round(side * (1 - overlap), 6)) for side in window]
+        if len(stride) != 2 or min(stride) < 1:
+            raise ValueError(f"stride is {list(stride)}; give two distances of at least 1 px")
+        for side, step in zip(window, stride, strict=True):
+            if step > side:
+                raise ValueError(
+                    f"stride {step} is larger than window {side}, so the pixels in between would "
+                    f"have no score; choose a stride of at most {side}"
+                )
+        if blending not in _BLENDINGS:
+            raise ValueError(f"blending is {blending!r}; choose one of {', '.join(_BLENDINGS)}")
+        self.window = tuple(window)
+        self.stride = tuple(stride)
+        self.blending = blending
+        self.max_bytes = max_bytes
+        self.align_corners = align_corners
+
+    def views(self, model: Segmentor, image: Tensor) -> list[View]:  # noqa: D102
+        sizes = image.shape[-2:]
+        height, width = (min(pair) for pair in zip(sizes, self.window, strict=True))
+        tops, lefts = map(_starts, sizes, self.window, self.stride)
+        places = [(y, x) for y in tops for x in lefts]
+        windows = [image[..., y : y + height, x : x + width] for y, x in places]
+        logits = torch.cat(list(self._passes(model, windows)))
+        h, w = logits.shape[-2:]
+        grid = logits.view(len(tops), len(lefts), len(image), -1, h, w)
+        grid = grid.permute(2, 3, 0, 4, 1, 5).flatten(4).flatten(2, 3)
+        rows = self._blend(tops, sizes[0], resizing(h, height, self.align_corners))
+        columns = self._blend(lefts, sizes[1], resizing(w, width, self.align_corners))
+        return [View(grid, rows, columns)]
+
+    def _passes(self, model: Segmentor, windows: list[Tensor]) -> Iterator[Tensor]:
+        if len(windows) > 1:
+            with LiveMemory([windows[0], *model.parameters(), *model.buffers()]) as memory:
+                yield model.logits(windows.pop(0))
+            share = max(1, self.max_bytes // max(1, memory.peak))
+        else:
+            share = 1
+        for i in range(0, len(windows), share):
+            yield model.logits(torch.cat(windows[i : i + share]))
+
+    def _blend(self, starts: list[int], size: int, resizing: Tensor) -> Tensor:
+        """The resizes (side, n) of all windows of a row or column as one matrix (size, N n)."""
+        side, n = resizing.shape
+        weights = torch.ones(side, dtype=torch.float64)
+        if self.blending == "gaussian":
+            middle = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+            weights = torch.exp(-((middle / (side / 8)) ** 2) / 2)
+        matrix = torch.zeros(size, len(starts) * n, dtype=torch.float64)
+        total = torch.zeros(size, 1, dtype=torch.float64)
+        for i, start in enumerate(starts):
+            matrix[start : start + side, i * n : (i + 1) * n] = weights[:, None] * resizing
+            total[start : start + side, 0] += weights
+        return (matrix / total).float()
+
+
+def _starts(size: int, side: int, step: int) -> list[int]:
+    """Where windows begin along one axis."""
+    if size <= side:
+        return [0]
+    return [min(i, size - side) for i in range(0, size - side + step, step)]

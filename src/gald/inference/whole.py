@@ -1,0 +1,30 @@
+"""The whole image in one pass."""
+
+from torch import Tensor
+
+from gald.inference.base import Inference, View, resizing
+from gald.models.segmentor import Segmentor
+from gald.modules.layers import resize
+
+
+class Whole(Inference):
+    """Scores the whole image in one pass.
+
+    Args:
+        align_corners: how logits are resized to the image; set to what the model uses.
+
+    Shape:
+        model, image (B, 3, H, W) -> (B, K, H, W)
+    """
+
+    def __init__(self, align_corners: bool = False) -> None:
+        self.align_corners = align_corners
+
+    def __call__(self, model: Segmentor, image: Tensor) -> Tensor:  # noqa: D102
+        return resize(model.logits(image), image.shape[-2:], self.align_corners)
+
+    def views(self, model: Segmentor, image: Tensor) -> list[View]:  # noqa: D102
+        logits = model.logits(image)
+        pairs = zip(logits.shape[-2:], image.shape[-2:], strict=True)
+        rows, columns = (resizing(old, new, self.align_corners) for old, new in pairs)
+        return [View(logits, rows, columns)]
