@@ -261,6 +261,25 @@ def test_config_without_a_part_names_it(saved, part):
         gald.load(saved)
 
 
+def change_ga(**keys):
+    return lambda about: about["config"]["model"]["ga"].update(keys)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_ga(no_such_key=1), r"model\.ga: .*no_such_key.*; use the version of gald"),
+        (lambda about: about["config"]["model"].pop("head"), r"head.*; use the version of gald"),
+        (lambda about: about["config"]["model"].pop("backbone"), r"config lacks model\.backbone"),
+    ],
+)
+def test_network_of_another_version_is_one_sentence(saved, change, message):
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        gald.load(saved)
+    assert "\n" not in str(caught.value)
+
+
 def test_weights_of_another_number_of_classes_are_refused(saved):
     rewrite(saved, lambda about: (about["class_names"].pop(), about["palette"].pop()))
     with pytest.raises(ValueError, match=r"has \(10.*\) where this network has \(9.*\) for aux"):

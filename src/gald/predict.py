@@ -12,18 +12,20 @@ from typing import NoReturn
 
 from gald.cli import fail
 from gald.conf_dir import CONF_DIR
+from gald.sources import find_sources
 
 
 def main() -> None:
     """Predict what the command line names."""
     flags = parse(sys.argv[1:])
-    # Imported here, because torch takes seconds, and a misspelt word should be told at once.
-    from gald.prediction_run import PredictionRun
-    from gald.quiet import quiet
-
-    quiet()
     try:
-        print(PredictionRun(flags)())
+        sources = find_sources(flags.inputs, flags.to)
+        # Imported here, because torch takes seconds, and a misspelt path should be told at once.
+        from gald.prediction_run import PredictionRun
+        from gald.quiet import quiet
+
+        quiet()
+        print(PredictionRun(flags, sources)())
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on, what is finished is kept")
 
@@ -48,7 +50,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="INPUT",
         help="pictures, videos, folders, patterns, - for a list on stdin; also inference.key=value",
     )
-    add("--to", type=Path, required=True, metavar="FOLDER", help="where to write")
+    add("--to", type=_folder, required=True, metavar="FOLDER", help="where to write")
     add(
         "--masks",
         choices=("palette", "ids", "none"),
@@ -77,6 +79,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if flags.masks == "none" and not (flags.overlay or flags.confidence or flags.ld_map):
         parser.error("--masks none leaves nothing to write; add --overlay")
     return flags
+
+
+def _folder(given: str) -> Path:
+    return Path(given).expanduser().absolute()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from gald.ledger import Ledger
 from gald.parsed import Parsed
 from gald.predictor import Predictor
 from gald.products import Product
-from gald.sources import Source, find_sources
+from gald.sources import Source
 from gald.video import Video, VideoWriter
 
 OVERLAY = Product("overlay")
@@ -36,18 +37,18 @@ class PredictionRun:
 
     Args:
         flags: as `gald.predict.parse` reads them.
+        sources: what to parse.
 
     Raises:
-        FileNotFoundError: an input is not there.
-        ValueError: the network cannot do what is asked, or an output would replace a file that was
-            made of something else.
+        FileNotFoundError: there is no such network.
+        ValueError: the network cannot do what is asked.
     """
 
-    def __init__(self, flags: argparse.Namespace) -> None:
+    def __init__(self, flags: argparse.Namespace, sources: Sequence[Source]) -> None:
+        self.sources = sources
         self.skip_bad: bool = flags.skip_bad
         self.products = _products(flags)
         device = pick_device(flags.device)
-        self.sources = find_sources(flags.inputs, flags.to.expanduser().absolute())
         self.predictor: Predictor = gald.load(flags.run)
         if flags.inference is not None:
             _change_inference(self.predictor, flags.inference, flags.overrides)
@@ -58,13 +59,14 @@ class PredictionRun:
             )
         self.network = _digest(self.predictor)
         self.predictor.to(device)
-        self.ledger = Ledger(flags.to.expanduser().absolute())
+        self.ledger = Ledger(flags.to)
 
     def __call__(self) -> str:
         """Do it; returns how many were done.
 
         Raises:
-            ValueError: a source is damaged, and bad ones are not to be skipped; or all are.
+            ValueError: a source is damaged, and bad ones are not to be skipped; or all are; or an
+            output would replace a file that was made of something else.
             OSError: an output cannot be written.
         """
         # All of them first: an output in the way is told before an hour of work.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
@@ -23,6 +24,7 @@ from gald.checkpoint import (
     load_weights,
     read_checkpoint,
 )
+from gald.errors import explain
 from gald.models.segmentor import Segmentor
 from gald.parsed import Palette, Parsed
 from gald.pixels import Picture, to_tensor
@@ -86,9 +88,13 @@ class Predictor(
         self, config: dict[str, Any], class_names: Sequence[str], palette: Sequence[Sequence[int]]
     ) -> None:
         super().__init__()
-        for key in ("model", "inference"):
-            if key not in config:
-                raise ValueError(f"the network's config lacks {key}; copy it again from its source")
+        missing = [key for key in ("model", "inference") if key not in config]
+        if not missing and "backbone" not in config["model"]:
+            missing = ["model.backbone"]
+        if missing:
+            raise ValueError(
+                f"the network's config lacks {missing[0]}; copy it again from its source"
+            )
         if len(class_names) != len(palette):
             raise ValueError(
                 f"the network has {len(class_names)} class names but {len(palette)} colours; "
@@ -100,8 +106,14 @@ class Predictor(
         OmegaConf.resolve(resolved)
         self.config: dict[str, Any] = OmegaConf.to_container(resolved)  # ty: ignore
         check_targets([self.config["model"], self.config["inference"]])
-        self.model: Segmentor = instantiate(resolved.model, num_classes=len(self.class_names))
-        self.inference = instantiate(resolved.inference)
+        try:
+            self.model: Segmentor = instantiate(resolved.model, num_classes=len(self.class_names))
+            self.inference = instantiate(resolved.inference)
+        except InstantiationException as error:
+            raise ValueError(
+                f"the network cannot be built from its config ({explain(error)}); use the version "
+                "of gald that it was trained with"
+            ) from error
         self.eval()
 
     @classmethod
