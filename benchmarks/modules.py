@@ -1,22 +1,23 @@
-"""Measures GA modules next to the formulations that papers print, over growing maps.
+"""Measures GA modules next to the formulations that papers print, and next to other packages'.
 
     make bench-modules
     make bench-modules ARGS="--markdown FILE"
 
-Both sides have the same weights and must give the same output before they are timed. Time is CPU
-time of the process on one thread; sides take turns, medians count. Memory is the peak of live
-tensors above weights and input (`gald.memory`). Exponents are the slopes of log cost over log
-positions, from 32x32 on.
+A module and its textbook form have the same weights and must give the same output before they are
+timed; another package's module is alike in widths and steps. Time is CPU time of the process on one
+thread; sides take turns, medians count. Memory is the peak of live tensors above weights and input
+(`gald.memory`). Exponents are the slopes of log cost over log positions, from 32x32 on.
 """
 
 import argparse
+import functools
 import math
 import random
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import textbook
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 import data  # the loader's benchmark beside this one: what names the machine
 from gald.memory import LiveMemory
-from gald.modules.ga.cc import CrissCross
+from gald.modules.ga.cc import CrissCross, rows_and_columns
 from gald.modules.ga.cgnl import CGNL
 from gald.modules.ga.nonlocal_block import NonLocal
 from gald.modules.layers import AtStride
@@ -58,46 +59,96 @@ class Pair(NamedTuple):
 
     Attributes:
         name: of the module.
-        module: whose weights both use.
+        other_name: of the other form.
+        modules: those that hold the weights.
         ours: our form.
         other: the other form.
+        channels: width of the input.
         channels_last: whether ours is given its input in that layout.
         sizes: maps to measure.
+        equal: whether both must give the same output.
     """
 
     name: str
-    module: nn.Module
+    other_name: str
+    modules: tuple[nn.Module, ...]
     ours: Call
     other: Call
+    channels: int
     channels_last: bool
     sizes: tuple[tuple[int, int], ...]
+    equal: bool = True
 
 
 def pairs(channels: int) -> list[Pair]:
-    """All comparisons at one width."""
+    """All comparisons with textbook forms at one width."""
     torch.manual_seed(0)
     attention, rows, compact = NonLocal(channels), CrissCross(channels), CGNL(channels)
     block = GALDBlock(channels)
+    widths = rows.widths
+
+    def rows_alone(x: Tensor) -> Tensor:
+        q, k, v = x.permute(0, 2, 3, 1).split(widths, dim=3)
+        return rows_and_columns(q, k, v, x.dtype).permute(0, 3, 1, 2)
+
+    def textbook_rows_alone(x: Tensor) -> Tensor:
+        return textbook.rows_and_columns(*x.split(widths, dim=1))
+
     made = [
-        Pair("nonlocal", attention, attention, _with(textbook.nonlocal_, attention), False, SIZES),
-        Pair("cc", rows, rows, _with(textbook.criss_cross, rows), True, SIZES),
-        Pair("cgnl", compact, compact, _with(textbook.cgnl, compact), False, SIZES),
+        _pair("nonlocal", attention, textbook.nonlocal_, channels, channels_last=False),
+        _pair("cc", rows, textbook.criss_cross, channels, channels_last=True),
+        Pair(
+            "cc, one round without projections",
+            "textbook",
+            (),
+            rows_alone,
+            textbook_rows_alone,
+            sum(widths),
+            True,
+            SIZES,
+        ),
+        _pair("cgnl", compact, textbook.cgnl, channels, channels_last=False),
         Pair(
             "GALD block, compiled",
-            block,
+            "uncompiled",
+            (block,),
             torch.compile(block, fullgraph=True, dynamic=False),
             block,
+            channels,
             True,
             ((48, 48), (97, 97)),
         ),
     ]
-    for pair in made:
-        pair.module.eval()
+    for module in (attention, rows, compact, block):
+        module.eval()
     return made
 
 
-def _with(formulation: Callable[[nn.Module, Tensor], Tensor], module: nn.Module) -> Call:
-    return lambda x: formulation(module, x)
+def _pair(
+    name: str,
+    module: nn.Module,
+    formulation: Callable[[Any, Tensor], Tensor],
+    channels: int,
+    channels_last: bool,
+) -> Pair:
+    other = functools.partial(formulation, module)
+    return Pair(name, "textbook", (module,), module, other, channels, channels_last, SIZES)
+
+
+def rival_pairs(channels: int) -> list[Pair]:
+    """All comparisons with other packages; none where they are not installed."""
+    try:
+        import peer_modules
+
+        rivals = peer_modules.rivals(channels)
+    except ImportError as error:
+        print(f"without other packages: {error}")
+        return []
+    sizes = ((32, 32), (97, 97))
+    return [
+        Pair(r.name, r.package, (r.ours, r.other), r.ours, r.other, channels, False, sizes, False)
+        for r in rivals
+    ]
 
 
 class Cost(NamedTuple):
@@ -111,18 +162,18 @@ class Cost(NamedTuple):
 def measure(pair: Pair, size: tuple[int, int], batch: int, rounds: int) -> dict[str, Cost | None]:
     """Cost of both sides at one size; None where the textbook's matrix is too large."""
     torch.manual_seed(1)
-    x = torch.randn(batch, _width(pair.module), *size)
+    x = torch.randn(batch, pair.channels, *size)
     inputs = {"ours": x, "other": x}
     if pair.channels_last:
         inputs["ours"] = x.to(memory_format=torch.channels_last)
     calls = {"ours": pair.ours, "other": pair.other}
     kinds = ["forward", "both"]
-    if pair.name == "nonlocal" and math.prod(size) > LARGEST_MATRIX:
+    if pair.name == "nonlocal" and pair.equal and math.prod(size) > LARGEST_MATRIX:
         calls.pop("other")
         kinds.remove("both")  # minutes a pass
     with torch.no_grad():
         outputs = [call(inputs[side]) for side, call in calls.items()]
-        for output in outputs[1:]:
+        for output in outputs[1:] if pair.equal else ():
             torch.testing.assert_close(output, outputs[0], rtol=1e-3, atol=1e-4)
     times: dict[str, dict[str, list[float]]] = {side: {"forward": [], "both": []} for side in calls}
     turns = [(side, kind) for side in calls for kind in kinds]
@@ -133,21 +184,18 @@ def measure(pair: Pair, size: tuple[int, int], batch: int, rounds: int) -> dict[
             times[side][kind].append(_time(calls[side], inputs[side], kind))
     found: dict[str, Cost | None] = {"ours": None, "other": None}
     for side, call in calls.items():
-        eager = pair.module if side == "ours" else call
+        compiled = pair.other_name == "uncompiled"
+        eager = pair.other if compiled else call
         found[side] = Cost(
             statistics.median(times[side]["forward"]),
             statistics.median(times[side]["both"] or [math.nan]),
-            _memory(eager, inputs[side], pair.module),
+            _memory(eager, inputs[side], pair.modules),
         )
     return found
 
 
 def _cell(value: float, unit: str = "") -> str:
     return "-" if math.isnan(value) else data.short(value) + unit
-
-
-def _width(module: nn.Module) -> int:
-    return next(p.shape[1] for p in module.parameters() if p.ndim == 4 and p.shape[1] > 1)
 
 
 def _time(call: Call, x: Tensor, kind: str) -> float:
@@ -162,8 +210,8 @@ def _time(call: Call, x: Tensor, kind: str) -> float:
     return 1e3 * (time.process_time() - start)
 
 
-def _memory(call: Call, x: Tensor, module: nn.Module) -> float:
-    outside = [x, *module.parameters(), *module.buffers()]
+def _memory(call: Call, x: Tensor, modules: tuple[nn.Module, ...]) -> float:
+    outside = [x, *(t for m in modules for t in (*m.parameters(), *m.buffers()))]
     with torch.no_grad(), LiveMemory(outside) as memory:
         call(x)
     return float(memory.peak)
@@ -187,37 +235,37 @@ def main() -> None:
     console = Console(width=max(124, Console().width))  # also in a log file
     note = f"{data.machine()}; {args.channels} channels, batch {args.batch}, {args.rounds} rounds."
     console.print(note)
-    head = ["module", "map", "forward ms", "textbook", "ratio", "with backward ms", "textbook"]
-    head += ["ratio", "forward MiB", "textbook", "ratio"]
+    head = ["module", "next to", "map", "forward ms", "other", "ratio"]
+    head += ["with backward ms", "other", "ratio", "forward MiB", "other", "ratio"]
     lines, growth = [], []
-    for pair in pairs(args.channels):
+    for pair in [*pairs(args.channels), *rival_pairs(args.channels)]:
         costs = {
             size: measure(pair, size, args.batch, args.rounds)
             for size in track(pair.sizes, pair.name, transient=True)
         }
         for size, cost in costs.items():
-            line = [pair.name, f"{size[0]}x{size[1]}"]
+            line = [pair.name, pair.other_name, f"{size[0]}x{size[1]}"]
             for index, scale in ((0, 1), (1, 1), (2, 2**20)):
                 ours, other = (math.nan if c is None else c[index] / scale for c in cost.values())
                 line += [_cell(ours), _cell(other), _cell(other / ours, "x")]
             lines.append(line)
-        for side in ("ours", "other"):
+        for side in ("ours", "other") if len(pair.sizes) > 2 else ():  # two sizes fit anything
             sizes = [size for size in costs if costs[size][side] is not None]
             kept = [costs[size][side] for size in sizes]
             time_, memory = (exponent(sizes, [c[i] for c in kept]) for i in (0, 2))
-            who = "ours" if side == "ours" else "textbook"
+            who = "ours" if side == "ours" else pair.other_name
             growth.append(
                 f"{pair.name}, {who}: forward time grows with N^{time_:.2f}, memory with "
                 f"N^{memory:.2f} ({sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]})"
             )
-    table = Table(*head[:2])
-    for name in head[2:]:
+    table = Table(*head[:3])
+    for name in head[3:]:
         table.add_column(name, justify="right")
     for line in lines:
         table.add_row(*line)
     console.print(table, *growth, sep="\n")
     if args.markdown:
-        rule = ["---", "---", *["---:"] * (len(head) - 2)]
+        rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
         text = [note, "", *("| " + " | ".join(line) + " |" for line in (head, rule, *lines))]
         args.markdown.write_text("\n".join([*text, "", *(f"- {line}" for line in growth), ""]))
 

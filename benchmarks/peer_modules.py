@@ -1,0 +1,91 @@
+"""The GA modules of other packages, next to ours of the same idea; see benchmarks/modules.py."""
+
+import sys
+from typing import NamedTuple
+
+import torch
+from peers import NoOperators
+from torch import nn
+
+from gald.modules.ga.ann import ANN
+from gald.modules.ga.aspp import ASPP
+from gald.modules.ga.cc import CrissCross
+from gald.modules.ga.danet import CAM, PAM
+from gald.modules.ga.dnl import DNL
+from gald.modules.ga.ema import EMA
+from gald.modules.ga.gc import GC
+from gald.modules.ga.nonlocal_block import NonLocal
+from gald.modules.ga.psp import PSP
+
+_LAYERS = {"conv_cfg": None, "norm_cfg": {"type": "BN"}, "act_cfg": {"type": "ReLU"}}
+
+
+class Rival(NamedTuple):
+    """One idea, ours and another package's: alike in widths and steps, not in every weight."""
+
+    name: str
+    package: str
+    ours: nn.Module
+    other: nn.Module
+
+
+class Rounds(nn.Module):
+    """The same module several times over."""
+
+    def __init__(self, module: nn.Module, rounds: int) -> None:
+        super().__init__()
+        self.module = module
+        self.rounds = rounds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it."""
+        for _ in range(self.rounds):
+            x = self.module(x)
+        return x
+
+
+def rivals(channels: int) -> list[Rival]:
+    """All pairs at one width, in eval mode."""
+    sys.modules.setdefault("mmcv._ext", NoOperators("mmcv._ext"))
+    from mmcv.cnn.bricks.context_block import ContextBlock
+    from mmcv.cnn.bricks.non_local import NonLocal2d
+    from mmcv.ops.cc_attention import CrissCrossAttention
+    from mmseg.models.decode_heads import ann_head, da_head, dnl_head, ema_head
+    from segmentation_models_pytorch.decoders.deeplabv3 import decoder as deeplab
+    from segmentation_models_pytorch.decoders.pspnet import decoder as pspnet
+
+    torch.manual_seed(0)
+    c, mm = channels, "mmsegmentation"
+    smp = "segmentation_models_pytorch"
+    pyramid = nn.Sequential(
+        pspnet.PSPModule(c, (1, 2, 3, 6), use_norm="batchnorm"),
+        nn.Conv2d(2 * c, c, 3, padding=1, bias=False),
+        nn.BatchNorm2d(c),
+        nn.ReLU(),
+    )
+    disentangled = dnl_head.DisentangledNonLocal2d(
+        c, temperature=1.0, reduction=2, use_scale=False, mode="embedded_gaussian"
+    )
+    regions = ann_head.APNB(c, c // 2, c, (1,), (1, 3, 6, 8), **_LAYERS)
+    bases = nn.Sequential(
+        nn.Conv2d(c, c, 1),
+        ema_head.EMAModule(c, 64, 3, 0.1),
+        nn.Conv2d(c, c, 1, bias=False),
+        nn.BatchNorm2d(c),
+    )
+    made = [
+        Rival("nonlocal", mm, NonLocal(c), NonLocal2d(c, reduction=2, mode="embedded_gaussian")),
+        Rival("dnl", mm, DNL(c), disentangled),
+        Rival("gc", mm, GC(c), ContextBlock(c, 1 / 4)),
+        Rival("cc", mm, CrissCross(c), Rounds(CrissCrossAttention(c), 2)),
+        Rival("danet_position", mm, PAM(c), da_head.PAM(c, c // 8)),
+        Rival("danet_channel", mm, CAM(c), da_head.CAM()),
+        Rival("ann", mm, ANN(c), regions),
+        Rival("ema", mm, EMA(c), bases),
+        Rival("psp", smp, PSP(c), pyramid),
+        Rival("aspp", smp, ASPP(c), deeplab.ASPP(c, c, (6, 12, 18), separable=False, dropout=0.5)),
+    ]
+    for rival in made:
+        rival.ours.eval()
+        rival.other.eval()
+    return made
