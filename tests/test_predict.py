@@ -349,6 +349,13 @@ def test_wrong_words_are_told(predict, tmp_path, arguments, message):
         predict(source, *arguments)
 
 
+def test_file_as_target_folder_is_told(predict, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match=r"--to .*out is a file; name a folder"):
+        predict(picture(tmp_path / "a.png"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_ld_map_of_a_network_without_one_is_told(predict, trained, tmp_path):
     source = picture(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"has no LD map, because its NoDistribution decides"):

@@ -50,12 +50,14 @@ class Ledger:
         Raises:
             OSError: the disk is full or cannot be written; what was finished before is kept.
         """
-        partial = self.partial(output)
+        partial = None
         try:
+            partial = self.partial(output)
             partial.write_bytes(content)
             self.finish(output, *made_of)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            if partial is not None:
+                partial.unlink(missing_ok=True)
             raise OSError(
                 f"cannot write {self.folder / output} ({error.strerror or error}); free some space "
                 "and repeat the command, what is finished is kept"

@@ -72,6 +72,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         x for x in flags.inputs if x.lstrip("+").startswith("inference.") and "=" in x
     ]
     flags.inputs = [x for x in flags.inputs if x not in flags.overrides]
+    if flags.to.exists() and not flags.to.is_dir():
+        parser.error(f"--to {flags.to} is a file; name a folder")
     if not flags.inputs:
         parser.error("the following arguments are required: INPUT")
     if flags.overrides and flags.inference is None:
