@@ -17,10 +17,10 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step judge lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step bench-inference judge lock build clean ci
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## create .venv with everything pinned in requirements.txt, and gald itself
 
@@ -43,11 +43,14 @@ format: install ## rewrite the code in the house style
 bench: $(BENCH)/.installed ## measure the loader next to others (ARGS="--camvid FOLDER --markdown FILE")
 	$(BENCH)/bin/python benchmarks/data.py $(ARGS)
 
-bench-modules: install ## measure GA modules next to their textbook form (ARGS="--markdown FILE")
-	$(BIN)/python benchmarks/modules.py $(ARGS)
+bench-modules: $(BENCH)/.installed ## measure GA modules next to textbook forms and peers (ARGS="--markdown FILE")
+	$(BENCH)/bin/python benchmarks/modules.py $(ARGS)
 
 bench-step: $(BENCH)/.installed ## measure training steps next to mmsegmentation's (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/step.py $(ARGS)
+
+bench-inference: install ## measure what turns logits into labels, next to the plain way (ARGS="--markdown FILE")
+	$(BIN)/python benchmarks/inference.py $(ARGS)
 
 judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluators', on full-size images
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/test_judges.py

@@ -1,0 +1,196 @@
+"""Measures how logits become labels, next to the plain way, and what whole evaluations hold.
+
+    make bench-inference
+    make bench-inference ARGS="--markdown FILE"
+
+The plain way resizes all logits to the image, then takes the argmax; mmsegmentation 1.2.2 does so
+too, and resizes once more to the size of the file even where it is the same. Both sides must agree
+on every label before they are timed; logits are normal noise, in which neighbours are as different
+as can be. Time is CPU time of the process on one thread; sides take turns, medians count. Memory is
+the peak of live tensors above the logits (`gald.memory`), and for whole evaluations the peak of
+the resident set of a process of its own, network, torch and all.
+"""
+
+import argparse
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+import data  # the loader's benchmark beside this one: what names the machine
+from gald.conf_dir import CONF_DIR
+from gald.inference import Whole
+from gald.memory import LiveMemory
+
+# classes, size of the logits, size of the image, align_corners
+CASES = (
+    (19, (128, 256), (1024, 2048), False),
+    (19, (97, 97), (769, 769), True),
+    (150, (64, 64), (512, 512), False),
+    (171, (128, 256), (1024, 2048), False),
+)
+EVALUATIONS = {
+    "plain": [],
+    "whole": ["inference=whole"],
+    "slide": ["inference=slide"],
+    "multi_scale_slide, scales 0.5 and 1.75, flip": [
+        *("inference=multi_scale_slide", "inference.scales=[0.5,1.75]"),
+    ],
+}
+CLASSES, SIZE = 171, (1024, 2048)
+
+
+class Finished:
+    """Stands for a network whose pass is over, so that only what follows is measured."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.made = logits
+
+    def logits(self, image: Tensor) -> Tensor:
+        """The logits that were given."""
+        return self.made
+
+
+class Cost(NamedTuple):
+    """Milliseconds of CPU time, and peak bytes."""
+
+    time: float
+    memory: float
+
+
+def sides(
+    logits: Tensor, size: tuple[int, int], align_corners: bool
+) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
+    """Everything that is compared: labels, or labels and confidence."""
+
+    def up(x: Tensor) -> Tensor:
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+    def sure() -> tuple[Tensor, ...]:
+        best = up(logits).softmax(1).max(1)
+        return best.indices, best.values
+
+    model, image = Finished(logits), torch.empty(1, 3, *size)
+    whole = Whole(align_corners)
+    return {
+        "ours": lambda: whole.predict(model, image)[:1],
+        "plain": lambda: (up(logits).argmax(1),),
+        "mmsegmentation": lambda: (up(up(logits))[0].argmax(0, keepdim=True),),
+        "ours, confidence": lambda: tuple(whole.predict(model, image, confidence=True)),
+        "plain, confidence": sure,
+    }
+
+
+@torch.no_grad()
+def measure(
+    classes: int, small: tuple[int, int], size: tuple[int, int], align_corners: bool, rounds: int
+) -> dict[str, Cost]:
+    """Cost of all sides on one map."""
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(1, classes, *small)
+    calls = sides(logits, size, align_corners)
+    plain = calls["plain"]()[0]
+    sure = calls["plain, confidence"]()[1]
+    memory = {}
+    for name, call in calls.items():
+        with LiveMemory([logits]) as live:
+            found = call()
+        assert torch.equal(found[0].long(), plain), f"{name}: other labels"
+        if len(found) > 1:
+            torch.testing.assert_close(found[1], sure)
+        memory[name] = float(live.peak)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name in random.sample(list(calls), len(calls)):
+            start = time.process_time()
+            calls[name]()
+            times[name].append(1e3 * (time.process_time() - start))
+    return {name: Cost(statistics.median(times[name]), memory[name]) for name in calls}
+
+
+@torch.no_grad()
+def evaluate(backbone: str, name: str) -> None:
+    """Label one image with a network of 171 classes, and print the peak of resident bytes."""
+    torch.set_num_threads(1)
+    words = [f"model/backbone={backbone}", "model.backbone.weights=null", *EVALUATIONS[name]]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", words)
+    model = instantiate(cfg.model, num_classes=CLASSES).eval()
+    image = torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8)
+    if name == "plain":
+        scores = F.interpolate(model.logits(image), size=SIZE, mode="bilinear")
+        scores.argmax(1), scores.softmax(1).amax(1)
+    else:
+        instantiate(cfg.inference).predict(model, image, confidence=True)
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # Linux counts kibibytes
+
+
+def resident(backbone: str, name: str) -> float:
+    """Peak resident bytes of such an evaluation in a process of its own."""
+    command = [sys.executable, __file__, "--backbone", backbone, "--evaluate", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Measure, show two tables, and write them as Markdown if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--backbone", default="resnet18", help="of the whole evaluations")
+    parser.add_argument("--evaluate", choices=list(EVALUATIONS), help=argparse.SUPPRESS)
+    parser.add_argument("--markdown", type=Path, help="file to write")
+    args = parser.parse_args()
+    if args.evaluate:
+        evaluate(args.backbone, args.evaluate)
+        return
+    torch.set_num_threads(1)
+    console = Console(width=max(124, Console().width))  # also in a log file
+    note = f"{data.machine()}; {args.rounds} rounds."
+    console.print(note)
+    lines = []
+    for classes, small, size, align_corners in track(CASES, "labels", transient=True):
+        costs = measure(classes, small, size, align_corners, args.rounds)
+        for name, cost in costs.items():
+            ours = costs["ours, confidence" if name.endswith("confidence") else "ours"]
+            case = f"{classes} x {small[0]}x{small[1]} to {size[0]}x{size[1]}"
+            ratios = [f"{data.short(a / b)}x" for a, b in zip(cost, ours, strict=True)]
+            millis, mebis = data.short(cost.time), data.short(cost.memory / 2**20)
+            lines.append([case, name, millis, ratios[0], mebis, ratios[1]])
+    head = ["classes, map to image", "labels by", "ms", "over ours", "MiB", "over ours"]
+    tables = [(head, lines)]
+    lines = [
+        [name, data.short(resident(args.backbone, name) / 1e9)]
+        for name in track(EVALUATIONS, "evaluations", transient=True)
+    ]
+    tables.append(
+        ([f"{args.backbone}, {CLASSES} classes at {SIZE[0]}x{SIZE[1]}", "resident GB"], lines)
+    )
+    text = [note]
+    for head, lines in tables:
+        table = Table(head[0])
+        for name in head[1:]:
+            table.add_column(name, justify="left" if name == "labels by" else "right")
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        text += ["", *("| " + " | ".join(line) + " |" for line in (head, rule, *lines))]
+    if args.markdown:
+        args.markdown.write_text("\n".join([*text, ""]))
+
+
+if __name__ == "__main__":
+    main()
