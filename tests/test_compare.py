@@ -57,7 +57,7 @@ def judge(tmp_path):
 def test_better_network_is_named_and_the_record_holds_the_numbers(judge, tmp_path, capsys):
     a, b = judge("ga", matrices(skill=0.6)), judge("ga_ld", matrices(skill=0.7, seed=1))
     record = compare(a, b, to=tmp_path / "report", samples=500)
-    assert record["verdict"].startswith("B is better: mIoU of B is +")
+    assert record["verdict"].startswith("B is better: mIoU of B is ")
     assert record == json.loads((tmp_path / "report" / "comparison.json").read_text())
     miou = record["scores"]["miou"]
     results = [json.loads((folder / "results.json").read_text()) for folder in (a, b)]
@@ -67,7 +67,7 @@ def test_better_network_is_named_and_the_record_holds_the_numbers(judge, tmp_pat
     shown = capsys.readouterr().out
     assert shown.startswith("B is better") and "sky | cloud" in shown
     back = compare(b, a, to=tmp_path / "back", samples=500)
-    assert back["verdict"].startswith("A is better: mIoU of B is -")
+    assert re.match(r"A is better: mIoU of B is \d+\.\d\d points below A's", back["verdict"])
 
 
 def test_equal_networks_are_inside_the_noise(judge, tmp_path):
@@ -110,7 +110,8 @@ def test_web_page_is_self_contained_and_markdown_finds_its_pictures(judge, tmp_p
     for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
     assert text.count("](") == len(links.addresses)
-    assert "**B is better" in text and "sky \\| cloud" in text
+    assert "**B is better" in text and f"A is {a}. B is {b}. Both were judged on 30 images" in text
+    assert "sky \\| cloud" in text
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if "| road" in line}
     assert widths == {text.split("| score")[2].splitlines()[0].count("|") + 1}
 
@@ -166,7 +167,7 @@ def judged_masks(folder, smear, images=8):
 
 def test_every_metric_of_the_receipt_is_compared_by_its_own_definition(tmp_path):
     a, b = judged_masks(tmp_path / "a", smear=2), judged_masks(tmp_path / "b", smear=1)
-    scores = compare(a, b, to=tmp_path / "report", samples=400)["scores"]
+    scores = compare(a, b, to=tmp_path / "report", samples=300)["scores"]
     for side, folder in (("a", a), ("b", b)):
         results = json.loads((folder / "results.json").read_text())
         for key, row in scores.items():
@@ -250,7 +251,7 @@ def test_lower_error_near_boundaries_is_better():
 def test_verdict_says_the_noise_in_points():
     said = verdict(difference(0.003, -0.004, 0.01, 0.354), 101)
     assert said == (
-        "Inside the noise: mIoU of B is +0.30 points from A's, and the interval holds 0 "
+        "Inside the noise: mIoU of B is 0.30 points above A's, and the interval holds 0 "
         "(95% interval -0.40 to +1.00, p 0.35, 101 images)."
     )
 
@@ -312,3 +313,32 @@ def test_split_is_the_one_that_both_hold(judge, tmp_path, monkeypatch):
     (folder,) = (tmp_path / "runs" / "compare").iterdir()
     record = json.loads((folder / "comparison.json").read_text())
     assert (record["split"], record["samples"], record["seed"]) == ("test", 200, 3)
+
+
+def test_two_networks_are_compared_from_the_command_line(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("GALD_TRACEBACK", "1")
+
+    def gald_cli(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gald", *map(str, arguments)])
+        cli.main()
+
+    data = ["data=synthetic", "data.size=[32,40]", "data.val_count=4", "data.num_workers=0"]
+    for name, ld in (("a", "none"), ("b", "mask")):
+        run = trained(f"model/ld={ld}")
+        options = ["trainer.accelerator=cpu", f"output_dir={tmp_path / name}"]
+        gald_cli("eval", f"ckpt_path={run}", *data, *options)
+        best = run / "checkpoints" / "best.ckpt"
+    to = tmp_path / "report"
+    gald_cli("compare", tmp_path / "a", tmp_path / "b", "--to", to, "--samples", 100)
+    assert (to / "images.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((to / "comparison.json").read_text())
+    assert {"trimap/3", "ece", "boundary_iou/3/pole"} <= record["scores"].keys()
+
+    content = torch.load(best, weights_only=True)
+    torch.save(content | {"since": 1}, best)  # and the sheet would show another network
+    again = tmp_path / "again"
+    gald_cli("compare", tmp_path / "a", tmp_path / "b", "--to", again, "--samples", 100)
+    assert not (again / "images.png").exists()
+    assert (
+        f"The images are not shown: {best} has changed since" in (again / "report.md").read_text()
+    )

@@ -83,13 +83,14 @@ def compare(
     parts = sections(found, dict(zip(a.class_names, occurs.tolist(), strict=True)), samples)
     moved = influence(a.class_counts, b.class_counts)
     images, without_sheet = _images(a, b, split, moved)
-    about = f"A is {a.folder}, B is {b.folder}; both judged on {split}, {len(moved)} images."
+    about = f"A is {a.folder}. B is {b.folder}. Both were judged on {len(moved)} images of {split}."
     how = Section(
         "How to read this",
-        f"{about} Images were drawn {samples} times with replacement, the same for A and B, and "
-        "the scores of their summed pixels taken again (paired percentile bootstrap). Trainings "
-        "were not repeated: a network trained with another seed may differ by more than these "
-        "intervals, so train several seeds before you call a module better.",
+        f"Images were drawn {samples} times with replacement, the same for A and B, and the scores "
+        "of their summed pixels taken again (paired percentile bootstrap). Below some 30 images "
+        "such intervals are too narrow. Trainings were not repeated: a network trained with "
+        "another seed may differ by more than these intervals, so train several seeds before you "
+        "call a module better.",
     )
     record = {
         "verdict": said,
@@ -104,7 +105,7 @@ def compare(
         "commit": commit(),
         **versions(),
     }
-    _write(folder, "A or B?", said, [*parts, images, how], record)
+    _write(folder, said, about, [*parts, images, how], record)
 
     console = Console()
     console.print(said, style="bold", soft_wrap=True, highlight=False)
@@ -150,13 +151,13 @@ def _plain(found: Differences) -> dict[str, dict[str, float | None]]:
 
 
 def _write(
-    folder: Path, title: str, said: str, parts: list[Section], record: dict[str, Any]
+    folder: Path, said: str, about: str, parts: list[Section], record: dict[str, Any]
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         whole = Path(scratch) / folder.name
         whole.mkdir()
-        write_report(whole, title, said, parts)
+        write_report(whole, "Where is B better than A?", said, about, parts)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (whole / "comparison.json").write_text(text + "\n", encoding="utf-8")
         os.replace(whole, folder)

@@ -10,16 +10,13 @@ from matplotlib.figure import Figure
 from gald.statistics import Difference
 
 
-def difference_chart(
-    rows: Mapping[str, Difference], clear: Sequence[bool], title: str, unit: str
-) -> bytes:
+def difference_chart(rows: Mapping[str, Difference], clear: Sequence[bool], title: str) -> bytes:
     """Draw one difference a row with its interval, the largest gain of B on top; no absent ones.
 
     Args:
         rows: label -> difference, as fractions.
         clear: which of them are to be filled, in the order of the rows.
         title: what is drawn.
-        unit: what the numbers are once multiplied by 100.
 
     Returns:
         A png.
@@ -33,14 +30,14 @@ def difference_chart(
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(order)), [label for label, _, _ in order])
     axis.set_ylim(-0.7, len(order) - 0.3)
-    axis.set_xlabel(f"B - A ({unit})")
+    axis.set_xlabel("B - A (points)")
     axis.set_title(title)
     axis.grid(axis="x", color="0.85")
     return _png(figure)
 
 
 def curve_chart(
-    rows: Mapping[str, Difference], clear: Sequence[bool], title: str, along: str, unit: str
+    rows: Mapping[str, Difference], clear: Sequence[bool], title: str, along: str
 ) -> bytes:
     """Draw both scores along an ordered quantity, and their difference with intervals beside it.
 
@@ -49,7 +46,6 @@ def curve_chart(
         clear: which of them are to be filled.
         title: what is drawn.
         along: name of the quantity.
-        unit: what the numbers are once multiplied by 100.
 
     Returns:
         A png.
@@ -62,12 +58,12 @@ def curve_chart(
         fill = "white" if part == "a" else "black"
         # No line: neighbours may be measured in pixels and in shares of the image.
         scores.plot(places, values, style, color="black", mfc=fill, label=part.upper())
-    scores.set_ylabel(unit)
+    scores.set_ylabel("%")
     scores.legend()
     for place, row, filled in zip(places, rows.values(), clear, strict=True):
         _draw(change, place, row, filled, upright=True)
     change.axhline(0, color="black", linewidth=0.8)
-    change.set_ylabel(f"B - A ({unit})")
+    change.set_ylabel("B - A (points)")
     for axis in (scores, change):
         axis.set_xticks(places, list(rows), rotation=0 if len(rows) < 9 else 45)
         axis.set_xlabel(along)

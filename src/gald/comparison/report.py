@@ -30,16 +30,18 @@ class Section(NamedTuple):
     picture: tuple[str, bytes] | None = None
 
 
-def write_report(folder: Path, title: str, verdict: str, sections: Sequence[Section]) -> None:
+def write_report(
+    folder: Path, title: str, verdict: str, about: str, sections: Sequence[Section]
+) -> None:
     """Write `report.md` with its pictures, and `report.html`, which holds its own."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
-    about = {"title": title, "verdict": verdict, "sections": sections}
+    words = {"title": title, "verdict": verdict, "about": about, "sections": sections}
     for name in ("report.md", "report.html"):
         environment.autoescape = name.endswith(".html")
         template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
-        (folder / name).write_text(template.render(about), encoding="utf-8")
+        (folder / name).write_text(template.render(words), encoding="utf-8")
     for section in sections:
         if section.picture:
             (folder / section.picture[0]).write_bytes(section.picture[1])

@@ -38,7 +38,8 @@ def verdict(miou: Difference, images: int) -> str:
     low, high, p = _signed(miou.low), _signed(miou.high), _probability(miou.p)
     if miou.difference == miou.low == miou.high == 0:
         return f"No difference: A and B have the same mIoU, {100 * miou.a:.2f}%, in every draw."
-    change = f"mIoU of B is {_signed(miou.difference)} points from A's"
+    side = "above" if miou.difference > 0 else "below"
+    change = f"mIoU of B is {100 * abs(miou.difference):.2f} points {side} A's"
     known = f"95% interval {low} to {high}, p {p}, {images} images"
     if not miou.clear:
         return f"Inside the noise: {change}, and the interval holds 0 ({known})."
@@ -52,7 +53,7 @@ def sections(found: Differences, images_of_class: Mapping[str, int], samples: in
     classes = _below(found, "iou/")
     if classes:
         part = _table("Classes", classes, samples, prefix="iou/")
-        chart = difference_chart(classes, clear(classes), "IoU of each class", "points")
+        chart = difference_chart(classes, clear(classes), "IoU of each class")
         rows = [
             [*row, str(images_of_class[name])] for row, name in zip(part.rows, classes, strict=True)
         ]
@@ -73,7 +74,7 @@ def sections(found: Differences, images_of_class: Mapping[str, int], samples: in
             continue
         lower = lower_is_better(curve.prefix)
         title = f"{curve.title} (lower is better)" if lower else curve.title
-        chart = curve_chart(rows, clear(rows), title, curve.along, "%")
+        chart = curve_chart(rows, clear(rows), title, curve.along)
         name = curve.prefix.strip("/").replace("/", "_") + ".png"
         part = _table(title, rows, samples, curve.prefix)
         parts.append(part._replace(picture=(name, chart)))
@@ -81,7 +82,7 @@ def sections(found: Differences, images_of_class: Mapping[str, int], samples: in
         by_class = _below(found, f"{curve.prefix}{width}/")
         if by_class:
             title = f"{curve.title} of each class at width {width}"
-            chart = difference_chart(by_class, clear(by_class), title, "points")
+            chart = difference_chart(by_class, clear(by_class), title)
             part = _table(title, by_class, samples, curve.prefix)
             parts.append(part._replace(picture=(name.replace(".png", "_classes.png"), chart)))
     return parts

@@ -42,7 +42,7 @@ def contact_sheet(
     networks = [_network(run) for run in (a, b)]
     scenes = _scenes(a, networks[0], split)
     where = {scenes.name(index): index for index in range(len(scenes))}
-    titles = ("image", "truth (void black)", "A", "B", "only A right / only B right")
+    titles = ("image", "truth (void black)", "A", "B", "black: only A right; white: only B")
     figure = Figure(figsize=(15, 2.3 * len(changes) + 0.8), layout="constrained", dpi=90)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(changes), len(titles), squeeze=False)
