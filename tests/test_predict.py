@@ -315,6 +315,21 @@ def test_interrupted_video_is_left_as_part_and_begun_anew(predict, tmp_path, mon
     assert len(listing(out / "masks" / "clip")) == 4
 
 
+def test_frames_that_a_cut_video_lacks_are_told(predict, tmp_path, capsys):
+    frames = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(frames), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
+    for index in range(6):
+        writer.write(pixels(48, 64, index))
+    writer.release()
+    whole = frames.read_bytes()
+    frames.write_bytes(whole[: len(whole) // 2])
+    out = predict(frames)
+    made = len(listing(out / "masks" / "clip"))
+    assert 0 < made < 6
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"clip.avi: read {made} frames, of 6 that its header names" in said
+
+
 def test_video_of_odd_size_and_the_picture_beside_it(predict, tmp_path):
     frames = tmp_path / "in" / "odd.avi"
     frames.parent.mkdir()

@@ -87,7 +87,7 @@ class PredictionRun:
                     if not self.skip_bad:
                         raise ValueError(sentence) from error
                     bad += 1
-                    self.bar.console.print(f"skipped: {sentence}", markup=False, highlight=False)
+                    self._say(f"skipped: {sentence}")
                 self.bar.advance(task)
         done = len(waiting) - bad
         if bad and not done + there:
@@ -114,7 +114,9 @@ class PredictionRun:
             place.mkdir()
             pieces += [(product, place) for product in products]
         frames = self.bar.add_task(source.path.name, total=video.length or None)
+        count = 0
         for index, frame in enumerate(video):
+            count = index + 1
             parsed = self._parse(frame)
             for product, place in pieces:
                 (place / f"{index:06}{product.suffix}").write_bytes(product.encode(parsed))
@@ -122,6 +124,10 @@ class PredictionRun:
                 writer.write(np.asarray(parsed.overlay()))
             self.bar.advance(frames)
         self.bar.remove_task(frames)
+        if count < video.length:
+            self._say(
+                f"{source.path}: read {count} frames, of {video.length} that its header names"
+            )
         if writer is not None:
             writer.close()
         for output, products in outputs.items():
@@ -132,6 +138,9 @@ class PredictionRun:
     def _parse(self, image: object) -> Parsed:
         kinds = {product.folder for product in self.products}
         return self.predictor.predict(image, "confidence" in kinds, "ld_map" in kinds)  # ty: ignore
+
+    def _say(self, line: str) -> None:
+        self.bar.console.print(line, markup=False, highlight=False)
 
     def _is_done(self, source: Source) -> bool:
         found = [  # a list: every one is looked at, in case it is somebody else's
