@@ -303,6 +303,20 @@ def test_nothing_half_written_remains(judge, tmp_path, monkeypatch):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_interruption_leaves_nothing(judge, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gald.compare.differences", interrupted)
+    folders = [str(judge(name, matrices(seed=i))) for i, name in enumerate("ab")]
+    to = tmp_path / "report"
+    monkeypatch.setattr(sys, "argv", ["gald", "compare", *folders, "--to", str(to)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "interrupted, and nothing was written" in capsys.readouterr().err
+    assert not to.exists()
+
+
 def test_split_is_the_one_that_both_hold(judge, tmp_path, monkeypatch):
     folders = [judge(name, matrices(seed=i), split="test") for i, name in enumerate("ab")]
     monkeypatch.chdir(tmp_path)

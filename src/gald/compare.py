@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from rich.console import Console
 
+from gald.cli import fail
 from gald.comparison.differences import Differences, differences, influence
 from gald.comparison.report import Section, screen_table, write_report
 from gald.comparison.runs import SPLITS, JudgedRun, read_pair
@@ -33,7 +34,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000, help="draws (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     flags = parser.parse_args(sys.argv[1:])
-    compare(flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed)
+    try:
+        compare(flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed)
+    except KeyboardInterrupt:
+        fail("interrupted, and nothing was written; --samples 1000 takes a tenth of the time")
 
 
 class _Parser(argparse.ArgumentParser):
