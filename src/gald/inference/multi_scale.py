@@ -56,13 +56,13 @@ class MultiScaleFlip(Inference):
     def _back(self, views: list[View], image: Tensor) -> list[View]:
         height, width = image.shape[-2:]
         return [
-            View(
-                view.logits,
-                resizing(len(view.rows), height, self.align_corners) @ view.rows,
-                resizing(len(view.columns), width, self.align_corners) @ view.columns,
-            )
-            for view in views
+            View(logits, self._resize(rows, height), self._resize(columns, width))
+            for logits, rows, columns in views
         ]
+
+    def _resize(self, matrix: Tensor, size: int) -> Tensor:
+        then = resizing(len(matrix), size, self.align_corners)
+        return (then.double() @ matrix.double()).float()
 
 
 def _scale(image: Tensor, scale: float) -> Tensor:
