@@ -1,12 +1,13 @@
 """Judge a trained network.
 
 gald eval ckpt_path=runs/demo/2026-11-22_12-00-00 split=test
-gald eval ckpt_path=best.ckpt data=camvid data.root=FOLDER
+gald eval ckpt_path=best.ckpt data=camvid data.root=FOLDER inference=slide
+gald eval --check runs/demo/2026-11-22_12-00-00/results.json
 """
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import pytorch_lightning as pl
@@ -16,18 +17,31 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from gald.checkpoint import config_of, find_checkpoint, read_checkpoint
+from gald.checkpoint import config_of, find_checkpoint, load_weights, read_checkpoint
 from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
+from gald.judge import describe, judge
 from gald.quiet import quiet
+from gald.recheck import recheck
 from gald.results import Results, commit, score_table, versions, write_results
 from gald.train import build_task
 
 
+def main() -> float | None:
+    """Evaluate, or repeat an evaluation: `--check RESULTS_JSON [data.root=FOLDER]`."""
+    if "--check" not in sys.argv:
+        return _evaluate()
+    place = sys.argv.index("--check")
+    if place + 1 == len(sys.argv):
+        raise ValueError("--check needs the results.json to repeat; name it after --check")
+    overrides = sys.argv[1:place] + sys.argv[place + 2 :]
+    return recheck(Path(sys.argv[place + 1]), overrides)
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="eval")
 @one_sentence
-def main(cfg: DictConfig) -> float:
+def _evaluate(cfg: DictConfig) -> float:
     """Evaluate as the command line says; returns the split's mIoU."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     return evaluate(cfg)[f"{cfg.split}/miou"]
@@ -49,7 +63,7 @@ def evaluate(cfg: DictConfig) -> Results:
     path = find_checkpoint(cfg.ckpt_path)
     content = read_checkpoint(path)
     trained = config_of(content)
-    for part in ("data", "inference"):
+    for part in ("data", "inference", "metrics"):
         if cfg.get(part) is not None:
             # The new part may refer to the seed, and to how the trained network resizes.
             whole = OmegaConf.create({"model": trained.model, "seed": cfg.seed, part: cfg[part]})
@@ -69,16 +83,11 @@ def evaluate(cfg: DictConfig) -> Results:
             "papers compare on"
         )
     task = build_task(trained, data)
-    task.load_state_dict(content["state_dict"])
+    load_weights(task.model, content, path)
     trainer: pl.Trainer = instantiate(cfg.trainer, logger=False)
-    judge: Any = {"val": trainer.validate, "test": trainer.test}[cfg.split]
-    judge(task, datamodule=data, verbose=False)
-    results: Results = task.scores | {
-        "checkpoint": str(path),
-        "images": len((data.val_dataset if cfg.split == "val" else data.test_dataset) or ()),
-        "commit": commit(),
-        **versions(),
-    }
+    about = describe(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), path)
+    results = judge(trainer, task, data, cfg.split, receipt.parent, trained.metrics, about)
+    results |= {"checkpoint": str(path), "commit": commit(), **versions()}
     say = rank_zero_only(Console().print)
     say(score_table(results, data.class_names))
     if trainer.is_global_zero:

@@ -13,6 +13,16 @@ from rich.table import Table
 
 Results = dict[str, Any]
 
+_MEANS = {
+    "pixel accuracy": "accuracy",
+    "boundary F, 3 px": "boundary_f/3",
+    "boundary IoU, 3 px": "boundary_iou/3",
+    "wrong within 3 px of a boundary": "trimap/3",
+    "thin classes, mIoU": "thin/miou",
+    "found of the smallest objects": "size/recall/to_0.01%",
+    "calibration error": "ece",
+}
+
 
 def versions() -> Results:
     """Versions of what a number can depend on, under flat keys."""
@@ -49,7 +59,7 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def score_table(results: Results, class_names: Sequence[str]) -> Table:
-    """Per-class IoU and the means of every split that was judged, in percent."""
+    """Per-class IoU, the means, and where in the image they come from, of every split, in percent."""
     splits = [s for s in ("val", "test") if f"{s}/miou" in results]
     table = Table("class", title="IoU in %")
     for split in splits:
@@ -63,5 +73,8 @@ def score_table(results: Results, class_names: Sequence[str]) -> Table:
         table.add_row(*row(name, f"iou/{name}"))
     table.add_section()
     table.add_row(*row("mIoU", "miou"), style="bold")
-    table.add_row(*row("pixel accuracy", "accuracy"))
+    table.add_row("classes present", *(str(results[f"{s}/classes_present"]) for s in splits))
+    for label, key in _MEANS.items():
+        if all(f"{split}/{key}" in results for split in splits):
+            table.add_row(*row(label, key))
     return table

@@ -11,7 +11,9 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gald.metrics.confusion import ConfusionMatrix, scores
+from gald.inference import Inference
+from gald.judge import Judge
+from gald.metrics.confusion import ConfusionMatrix
 from gald.models.segmentor import Segmentor
 from gald.optim import group_table, parameter_groups
 
@@ -24,7 +26,7 @@ class SegmentationTask(pl.LightningModule):
     Args:
         model: the network.
         loss: (SegOutput, mask) -> scalar.
-        inference: (model, image) -> scores (B, K, H, W) at the image's size.
+        inference: how images are scored and labelled.
         optimizer: factory that takes parameter groups; its keywords hold `lr` and
             `weight_decay`.
         scheduler: factory `(optimizer, total_steps)` of a schedule that steps every iteration.
@@ -40,7 +42,7 @@ class SegmentationTask(pl.LightningModule):
         self,
         model: Segmentor,
         loss: nn.Module,
-        inference: Callable[[Segmentor, Tensor], Tensor],
+        inference: Inference,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., Any],
         class_names: Sequence[str],
@@ -60,7 +62,8 @@ class SegmentationTask(pl.LightningModule):
         self.decay_norm_and_bias = decay_norm_and_bias
         self.seed = seed
         self.provenance = provenance or {}
-        self.confusion = ConfusionMatrix(len(self.class_names))
+        # While training, by the metric that costs least; `gald.judge.judge` brings the others.
+        self.judge = Judge([ConfusionMatrix(len(self.class_names))])
         # What was last logged, in double precision: Lightning's own copies are rounded to single.
         self.scores: dict[str, float] = {}
 
@@ -80,7 +83,9 @@ class SegmentationTask(pl.LightningModule):
 
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
         for part in batch:  # one of each image size
-            self.confusion.update(self(part["image"]).argmax(1), part["mask"])
+            sure = self.judge.needs_confidence
+            prediction = self.inference.predict(self.model, part["image"], sure)
+            self.judge.add(prediction, part["mask"], part["name"])
 
     def test_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
         self.validation_step(batch, batch_idx)
@@ -92,9 +97,8 @@ class SegmentationTask(pl.LightningModule):
         self._log_scores("test")
 
     def _log_scores(self, split: str) -> None:
-        # compute() adds the matrices of all processes; every process then logs the same numbers.
-        result = scores(self.confusion.compute(), self.class_names)
-        self.confusion.reset()
+        # The counts of all processes are added; every process then logs the same numbers.
+        result = self.judge.scores(self.class_names)
         self.scores = {f"{split}/{name}": value for name, value in result.items()}
         for name, value in self.scores.items():
             self.log(name, float(value), prog_bar=name.endswith("/miou"))

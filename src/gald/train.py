@@ -24,6 +24,7 @@ from gald.checkpoint import read_checkpoint, start_from
 from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
+from gald.judge import SPLITS, describe, judge
 from gald.price import price
 from gald.quiet import quiet
 from gald.results import Results, commit, score_table, versions, write_results
@@ -44,7 +45,8 @@ def train(cfg: DictConfig) -> Results:
     """Build, fit, judge the best checkpoint, write the run folder.
 
     The folder holds `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
-    `metrics.csv`, `results.json` and `picture.png`.
+    `metrics.csv`, `results.json`, `images_<split>.npz` with what every image counted, and
+    `picture.png`.
 
     Raises:
         ValueError: the folder already holds a run that this one would overwrite, or a part does
@@ -85,10 +87,9 @@ def train(cfg: DictConfig) -> Results:
     best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
     loggers, trainer.loggers = trainer.loggers, []  # judging is no further row of the curves
     results: Results = {}
-    judges = {"val": trainer.validate, "test": trainer.test}
-    for split in ("val", "test") if cfg.test and data.has_test else ("val",):
-        judges[split](task, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-        results |= task.scores
+    about = describe(task.provenance["config"], best)
+    for split in SPLITS if cfg.test and data.has_test else ("val",):
+        results |= judge(trainer, task, data, split, folder, cfg.metrics, about, best)
     results |= {
         **costs,
         "params": costs["price/total/params"],
@@ -179,7 +180,11 @@ def _summarise(loggers: list[Logger], results: Results) -> None:
     """Put the final numbers into wandb's summary, where its tables look."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            kept = {k: v for k, v in results.items() if not k.startswith("version/")}
+            kept = {
+                k: v
+                for k, v in results.items()
+                if not k.startswith("version/") and not k.endswith("/receipt")
+            }
             logger.experiment.summary.update({f"best/{k}": v for k, v in kept.items()})
             logger.experiment.finish()
 

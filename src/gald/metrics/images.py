@@ -74,6 +74,14 @@ class ImageCounts:
             line[rows[name][1]] = rows[name][2]
         return table
 
+    def total(self, metric_name: str) -> Counts:
+        """The sum of all images' counts of one metric, (width,)."""
+        rows = list(self._rows[metric_name].values())
+        summed = np.zeros(rows[0][0], np.int64)
+        for _, places, values in rows:
+            summed[places] += values
+        return summed
+
     def class_counts(self) -> Counts:
         """Pixels per image and class (N, 3, K): hits, truly of the class, predicted as it."""
         pixels = self.dense("confusion")
