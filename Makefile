@@ -17,7 +17,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step bench-inference judge lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-modules: $(BENCH)/.installed ## measure GA modules next to textbook forms 
 
 bench-step: $(BENCH)/.installed ## measure training steps next to mmsegmentation's (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/step.py $(ARGS)
+
+bench-metrics: $(BENCH)/.installed ## measure metrics, the confusion matrix next to others' (ARGS="--markdown FILE")
+	$(BENCH)/bin/python benchmarks/metrics.py $(ARGS)
 
 bench-inference: install ## measure what turns logits into labels, next to the plain way (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/inference.py $(ARGS)

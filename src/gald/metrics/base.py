@@ -1,7 +1,7 @@
 """What all metrics have in common: one image becomes whole numbers, which add up to the score."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import cv2
@@ -123,18 +123,6 @@ def pair_counts(first: Bytes, second: Bytes) -> NDArray[np.int64]:
         pairs = cv2.merge([second[part], first[part]]).view(np.uint16)[..., 0]
         total += cv2.calcHist([pairs], [0], None, [2**16], [0, 2**16]).astype(int).reshape(256, 256)
     return total
-
-
-def class_boxes(*maps: Bytes) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """Each class that occurs in any of the maps, with the rows and columns that hold it.
-
-    One pixel of margin is added, where the image has it.
-    """
-    present = np.flatnonzero(sum(pair_counts(labels, labels).diagonal() for labels in maps))
-    for index in present[present != VOID].tolist():
-        found = np.logical_or.reduce([labels == index for labels in maps]).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(found)
-        yield index, (slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1))
 
 
 def named(key: str, names: Sequence[str], values: Tensor | NDArray) -> dict[str, float]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, class_boxes, named
-from gald.metrics.contour import check_widths, contour, diagonal, distance_to
+from gald.metrics.base import Bytes, CountMetric, named
+from gald.metrics.contour import check_widths, contour, diagonal
 
 _ONE = 2**32  # a score of 1 in fixed point: sums of whole numbers do not depend on their order
 
@@ -44,12 +44,13 @@ class BoundaryF(CountMetric):
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         labels = np.where(mask == VOID, np.uint8(VOID), labels)
-        true, predicted = (np.where(contour(x), x, np.uint8(VOID)) for x in (mask, labels))
-        counts = np.zeros((self.num_classes, 2 + 2 * len(self.widths)), np.int64)
-        pixels = _pixels(self.widths, mask.shape)
-        for index, box in class_boxes(true, predicted):
-            counts[index] = _matches(true[box] == index, predicted[box] == index, pixels)
-        return counts
+        true, predicted = (self._contours(x) for x in (mask, labels))
+        return _matches(true, predicted, _pixels(self.widths, mask.shape), self.num_classes)
+
+    @staticmethod
+    def _contours(labels: Bytes) -> Bytes:
+        """The class of each contour pixel, void elsewhere, (H, W, 1)."""
+        return np.where(contour(labels), labels, np.uint8(VOID))[..., None]
 
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
         per_class = f_scores(counts.reshape(self.num_classes, -1).double().numpy())
@@ -91,11 +92,17 @@ class AuthorsBoundaryF(CountMetric):
     ) -> NDArray[np.int64]:
         labels = np.where(mask == VOID, np.uint8(VOID), labels)
         pixels = _pixels(self.widths, mask.shape)
-        scores = np.ones((self.num_classes, len(pixels)))
-        for index, box in class_boxes(mask, labels):
-            true, predicted = (_corners(x[box] == index) for x in (mask, labels))
-            scores[index] = f_scores(_matches(true, predicted, pixels), absent=1.0)
+        true, predicted = (self._contours(x) for x in (mask, labels))
+        scores = f_scores(_matches(true, predicted, pixels, self.num_classes), absent=1.0)
         return np.append(1, np.rint(scores * _ONE).astype(np.int64))
+
+    @staticmethod
+    def _contours(labels: Bytes) -> Bytes:
+        """The classes whose contour each pixel is on, void elsewhere, (H, W, 4)."""
+        padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
+        near = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
+        inner = (near[0] == near[1]) & (near[0] == near[2]) & (near[0] == near[3])
+        return np.stack([np.where(inner, np.uint8(VOID), x) for x in near], axis=-1)
 
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
         images, sums = counts[0].double(), counts[1:].double()
@@ -130,18 +137,56 @@ def _pixels(widths: Sequence[float], shape: tuple[int, ...]) -> list[int]:
     return [math.ceil(w * diagonal(shape)) if w < 1 else int(w) for w in widths]
 
 
-def _corners(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    padded = np.pad(inside, ((0, 1), (0, 1)), mode="edge")
-    right, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    return (inside != right) | (inside != below) | (inside != across)
-
-
 def _matches(
-    true: NDArray[np.bool_], predicted: NDArray[np.bool_], pixels: Sequence[int]
+    true: Bytes, predicted: Bytes, pixels: Sequence[int], num_classes: int
 ) -> NDArray[np.int64]:
-    counts = np.zeros(2 + 2 * len(pixels), np.int64)
-    counts[:2] = np.count_nonzero(true), np.count_nonzero(predicted)
-    if counts[0] and counts[1]:
-        away = distance_to(predicted)[true], distance_to(true)[predicted]
-        counts[2:] = [np.count_nonzero(side <= width) for side in away for width in pixels]
-    return counts
+    """Counts (K, 2 + 2 * widths) of two contours (H, W, 1 or 4), each pixel's classes or void.
+
+    A search around contour pixels, nearest places first: most find their like at once, and all
+    classes take one search, where a distance map would take one a class.
+    """
+    reach = max(pixels)
+    sides = [_Contour(side, reach) for side in (true, predicted)]
+    counts = [np.bincount(side.classes, minlength=num_classes)[:, None] for side in sides]
+    counts += [a.find(b, pixels, num_classes) for a, b in (sides, sides[::-1])]
+    return np.concatenate(counts, axis=1)
+
+
+class _Contour:
+    """Contour pixels of all classes, as places in a padded image of four bytes a pixel."""
+
+    def __init__(self, classes: Bytes, reach: int) -> None:
+        height, width, layers = classes.shape
+        self.stride = width + 2 * reach
+        wide = np.full((height + 2 * reach, self.stride, 4), VOID, np.uint8)
+        wide[reach : reach + height, reach : reach + width, :layers] = classes
+        self.image = wide.view(np.uint32).ravel()
+        somewhere = np.flatnonzero(self.image != np.uint32(0xFFFFFFFF))
+        rows = wide.reshape(-1, 4)[somewhere]
+        fresh = rows != VOID
+        for layer in range(1, layers):  # a class counts once a pixel
+            fresh[:, layer] &= (rows[:, layer, None] != rows[:, :layer]).all(1)
+        pixel, layer = np.nonzero(fresh)
+        self.places, self.classes = somewhere[pixel], rows[pixel, layer]
+
+    def find(self, other: "_Contour", pixels: Sequence[int], num_classes: int) -> NDArray[np.int64]:
+        """Count the pixels (K, widths) with one of their class on the other contour in reach."""
+        found = np.zeros((num_classes, len(pixels)), np.int64)
+        reach = max(pixels)
+        down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        square, offset = (down**2 + right**2).ravel(), (down * self.stride + right).ravel()
+        possible = np.isin(self.classes, np.unique(other.classes))
+        places, classes = self.places[possible], self.classes[possible]
+        for away in np.unique(square[square <= reach**2]):
+            hit = np.zeros(len(places), bool)
+            wanted = classes * np.uint32(0x01010101)
+            for step in offset[square == away]:
+                # A byte of the four is zero where the class is found.
+                differ = other.image[places + step] ^ wanted
+                hit |= (differ - np.uint32(0x01010101)) & ~differ & np.uint32(0x80808080) != 0
+            several = np.bincount(classes[hit], minlength=num_classes)
+            found += several[:, None] * (np.square(pixels) >= away)
+            places, classes = places[~hit], classes[~hit]
+            if not len(places):
+                break
+        return found

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, class_boxes, pair_counts
+from gald.metrics.base import Bytes, CountMetric, pair_counts
 
 
 class ObjectSize(CountMetric):
@@ -58,9 +58,14 @@ class ObjectSize(CountMetric):
         edges = np.array(self.edges) * labels.size
         bins = np.zeros(labels.shape, np.uint8)
         objects = np.zeros((self.num_classes, len(edges) + 1), np.int64)
-        for index, box in class_boxes(labels):
-            inside = labels[box] == index
-            _, parts = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
+        present = np.flatnonzero(pair_counts(labels, labels).diagonal()[: self.num_classes])
+        for index in present.tolist():
+            everywhere = labels == index
+            x, y, width, height = cv2.boundingRect(everywhere.view(np.uint8))
+            box = slice(y, y + height), slice(x, x + width)
+            inside = np.ascontiguousarray(everywhere[box])
+            _, found = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
+            parts = found.astype(np.int32, copy=False)
             sizes = np.bincount(parts.ravel())
             of_part = np.searchsorted(edges, sizes).astype(np.uint8)
             objects[index] = np.bincount(of_part[1:], minlength=len(edges) + 1)
