@@ -1,0 +1,71 @@
+"""A sign of life for whoever watches a run from another process."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class Heartbeat(Callback):
+    """Writes how far a run is to a small JSON file, after a batch but not more than once a second.
+
+    The file holds `stage` (train, validate or test), `step` of `steps`, `miou`, the best val/miou
+    so far (null before the first), and `micro_batch_size`.
+
+    Args:
+        path: the file; it is replaced in one move.
+        seconds: least time between two writes.
+    """
+
+    def __init__(self, path: str, seconds: float = 1.0) -> None:
+        self.path = Path(path)
+        self.seconds = seconds
+        self.written_at = -math.inf
+        self.steps: int | None = None
+        self.best: float | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+        if self.path.is_file():  # of the attempt that this one goes on from
+            self.best = json.loads(self.path.read_text(encoding="utf-8"))["miou"]
+        self._write(trainer, "train", now=True)
+
+    def on_train_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+        self.steps = int(trainer.estimated_stepping_batches)
+        self._write(trainer, "train", now=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+        self._write(trainer, "train")
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+        self._write(trainer, "validate")
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+        self._write(trainer, "test")
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+        score = trainer.callback_metrics.get("val/miou")
+        if score is not None and not math.isnan(score):
+            self.best = max(float(score), self.best or 0.0)
+        self._write(trainer, "validate", now=True)
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, stage: str, now: bool = False) -> None:
+        if not now and time.monotonic() - self.written_at < self.seconds:
+            return
+        self.written_at = time.monotonic()
+        images = trainer.datamodule.global_batch_size  # ty: ignore[missing-attribute]
+        content = {
+            "stage": stage,
+            "step": trainer.global_step,
+            "steps": self.steps,
+            "miou": self.best,
+            "micro_batch_size": images // trainer.world_size // trainer.accumulate_grad_batches,
+        }
+        partial = self.path.with_name(f"{self.path.name}.part")
+        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        os.replace(partial, self.path)
