@@ -59,7 +59,7 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def score_table(results: Results, class_names: Sequence[str]) -> Table:
-    """Per-class IoU, the means, and where in the image they come from, of every split, in percent."""
+    """IoU by class, the means, and where in the image errors lie, of every split, in percent."""
     splits = [s for s in ("val", "test") if f"{s}/miou" in results]
     table = Table("class", title="IoU in %")
     for split in splits:
