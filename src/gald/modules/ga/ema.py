@@ -56,7 +56,7 @@ class EMA(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y = y.to(self.mu.dtype)
             # A copy: the stored bases change below, the backward pass needs those of now.
-            mu = self.mu.clone().expand(len(x), -1, -1)  # (B, bases, C)
+            mu = self.mu.clone().expand(x.shape[0], -1, -1)  # (B, bases, C)
             z = y.new_empty(0)
             for _ in range(self.iterations):
                 z = (y @ mu.transpose(1, 2)).softmax(dim=2)  # (B, N, bases)
