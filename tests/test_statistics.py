@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gald import statistics
-from gald.statistics import class_iou, hierarchical, holm, mean_iou, paired_bootstrap
+from gald.statistics import class_iou, holm, mean_iou, paired_bootstrap, resampled
 
 
 def judged(rng, images, classes=4, skill=0.0, pixels=400):
@@ -100,11 +100,17 @@ def test_samples_are_those_of_a_plain_loop():
 def test_blocks_of_memory_change_nothing(monkeypatch):
     rng = np.random.default_rng(7)
     a, b = judged(rng, 30), judged(rng, 30)
-    by_seed = np.stack([a, b, a]), np.stack([b, a, b])
-    at_once = paired_bootstrap(a, b, mean_iou, 100), hierarchical(*by_seed, mean_iou, 100)
+    at_once = paired_bootstrap(a, b, mean_iou, 100)
     monkeypatch.setattr(statistics, "BLOCK_CELLS", 30 * 7)
-    in_parts = paired_bootstrap(a, b, mean_iou, 100), hierarchical(*by_seed, mean_iou, 100)
+    in_parts = paired_bootstrap(a, b, mean_iou, 100)
     np.testing.assert_allclose(in_parts, at_once, atol=1e-15)
+
+
+def test_same_seed_draws_the_same_images_for_every_network():
+    rng = np.random.default_rng(13)
+    a, b = judged(rng, 20), judged(rng, 20)
+    apart = resampled(b, mean_iou, 200, seed=3) - resampled(a, mean_iou, 200, seed=3)
+    assert paired_bootstrap(a, b, mean_iou, 200, seed=3).error == pytest.approx(apart.std())
 
 
 def test_absent_class_is_nan_and_a_rare_one_is_judged_where_it_was_drawn():
@@ -127,40 +133,6 @@ def test_iou_of_a_hand_made_image():
     assert np.isnan(mean_iou(np.zeros((3, 2))))
 
 
-def test_seeds_vary_by_the_unbiased_variance_of_their_mean():
-    rng = np.random.default_rng(9)
-    a = np.full((4, 2, 1), 1000)  # the two images are alike, so that only seeds vary
-    b = a + rng.integers(-50, 50, (4, 1, 1))
-    found = hierarchical(a, b, total, 20_000)
-    change = (b - a).sum(1)[:, 0]
-    assert found.difference == pytest.approx(change.mean())
-    assert found.error == pytest.approx(change.std(ddof=1) / np.sqrt(4), rel=0.02)
-
-
-def test_seeds_that_agree_leave_the_noise_of_images():
-    rng = np.random.default_rng(10)
-    a, b = judged(rng, 50), judged(rng, 50)
-    images = paired_bootstrap(a, b, mean_iou, 5000)
-    both = hierarchical(np.stack([a] * 3), np.stack([b] * 3), mean_iou, 5000)
-    assert both.difference == pytest.approx(images.difference)
-    assert both.error == pytest.approx(images.error, rel=0.05)
-
-
-def test_seeds_that_differ_widen_the_interval():
-    rng = np.random.default_rng(11)
-    a = np.stack([judged(rng, 50) for _ in range(3)])
-    b = np.stack([judged(rng, 50, skill=skill) for skill in (-0.1, 0.0, 0.1)])
-    of_images = paired_bootstrap(a[1], b[1], mean_iou, 1000).error
-    assert hierarchical(a, b, mean_iou, 1000).error > 2 * of_images
-
-
-def test_class_that_one_seed_misses_is_averaged_over_the_others():
-    a = np.array([[1, 0], [1, 0], [1, 0]])[None, None].repeat(2, 0).repeat(2, 1)
-    b = a.copy()
-    b[1, :, :, 1] = [0, 0, 1]
-    assert hierarchical(a, b, class_iou, 50).b.tolist() == [1, 0]
-
-
 def test_holm_steps_down_from_the_smallest():
     adjusted = holm(np.array([0.04, np.nan, 0.01, 0.03, 0.5]))
     np.testing.assert_allclose(adjusted, [0.09, np.nan, 0.04, 0.09, 0.5])
@@ -178,11 +150,6 @@ def test_holm_steps_down_from_the_smallest():
 def test_what_cannot_be_drawn_is_refused(a, b, samples, sentence):
     with pytest.raises(ValueError, match=sentence):
         paired_bootstrap(np.ones(a), np.ones(b), mean_iou, samples)
-
-
-def test_one_seed_is_refused():
-    with pytest.raises(ValueError, match="1 and 1 seeds were trained; train at least 2"):
-        hierarchical(np.ones((1, 5, 3, 2)), np.ones((1, 5, 3, 2)), mean_iou)
 
 
 def test_memory_does_not_grow_with_the_samples_times_images():

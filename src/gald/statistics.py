@@ -1,4 +1,4 @@
-"""What a difference between two networks is worth: the bootstrap over images, and over seeds.
+"""What a difference between two networks is worth: the bootstrap over images.
 
 Counts are summed over the drawn images and scored again each time, since the mIoU of a set is no
 mean of its images' mIoUs. Both networks are scored on the same draws, so that images which are
@@ -57,7 +57,9 @@ def class_iou(counts: np.ndarray) -> np.ndarray:
 
 def mean_iou(counts: np.ndarray) -> np.ndarray:
     """Mean of `class_iou` over the classes that occur, (...,)."""
-    return _nanmean(class_iou(counts), -1)
+    iou = class_iou(counts)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(iou, -1) / np.count_nonzero(~np.isnan(iou), -1)
 
 
 def paired_bootstrap(
@@ -79,56 +81,40 @@ def paired_bootstrap(
     Raises:
         ValueError: the counts differ in shape, there are fewer than 2 images, or no samples.
     """
-    a, b = _check(counts_a, counts_b, 2, samples)
+    a, b = _check(counts_a, counts_b, samples)
     drawn = []
     for weights in _draws(len(a), len(a), samples, seed, a[0].size):
         drawn.append(score(_sums(weights, b)) - score(_sums(weights, a)))
     whole = np.ones((1, len(a)))
-    return _judge(score(_sums(whole, a))[0], score(_sums(whole, b))[0], np.concatenate(drawn))
+    return summarise(score(_sums(whole, a))[0], score(_sums(whole, b))[0], np.concatenate(drawn))
 
 
-def hierarchical(
-    counts_a: np.ndarray, counts_b: np.ndarray, score: Score, samples: int = 10_000, seed: int = 0
-) -> Difference:
-    """Judge the difference of two ways to train, by drawing training seeds and then images.
-
-    The score of one way is the mean over its seeds. Seeds are drawn as pairs: run r of both ways
-    shares its seed. Images are drawn once for all seeds, because all were judged on the same ones.
-    Of R seeds R - 1 are drawn: their mean then varies by s^2 / R with s^2 the unbiased variance,
-    where R draws would vary by (R - 1) / R of it, a third too little for 3 seeds. The interval of a
-    handful of seeds remains a rough one, since no draw holds a seed that was not trained.
+def resampled(counts: np.ndarray, score: Score, samples: int = 10_000, seed: int = 0) -> np.ndarray:
+    """Score sets of images that are drawn with replacement.
 
     Args:
-        counts_a: per seed and image, integers (R, N, ...), of the first way.
-        counts_b: of the second, the same seeds and images in the same order.
+        counts: per image, integers (N, ...).
         score: as in `paired_bootstrap`.
-        samples: how often to draw.
-        seed: what is drawn from.
+        samples: how often to draw N images.
+        seed: what they are drawn from; the same draws the same images for any counts of as many.
+
+    Returns:
+        (samples,) or (samples, M).
 
     Raises:
-        ValueError: as `paired_bootstrap`, and for fewer than 2 seeds.
+        ValueError: as `paired_bootstrap`.
     """
-    if min(len(counts_a), len(counts_b)) < 2:
-        raise ValueError(
-            f"{len(counts_a)} and {len(counts_b)} seeds were trained; train at least 2 seeds of "
-            "each, or compare two runs over their images alone"
-        )
-    a, b = _check(np.swapaxes(counts_a, 0, 1), np.swapaxes(counts_b, 0, 1), 3, samples)
-    images, seeds = a.shape[:2]
-    of_images, of_seeds = np.random.SeedSequence(seed).spawn(2)
-    cells = a[0].size
-    drawn = []
-    for image_weights, seed_weights in zip(
-        _draws(images, images, samples, of_images, cells),
-        _draws(seeds, seeds - 1, samples, of_seeds, max(cells, images)),
-        strict=True,
-    ):
-        change = _by_seed(score, image_weights, b) - _by_seed(score, image_weights, a)
-        chosen = seed_weights.reshape(seed_weights.shape + (1,) * (change.ndim - 2))
-        drawn.append(_nanmean(change, 1, chosen))
-    whole = np.ones((1, images))
-    means = [_nanmean(_by_seed(score, whole, counts), 1)[0] for counts in (a, b)]
-    return _judge(*means, np.concatenate(drawn))
+    counts, _ = _check(counts, counts, samples)
+    draws = _draws(len(counts), len(counts), samples, seed, counts[0].size)
+    return np.concatenate([score(_sums(weights, counts)) for weights in draws])
+
+
+def summarise(a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> Difference:
+    """Sum up sampled differences (S, ...) of scores `a` and `b` on all images, (...)."""
+    columns = np.array([_summary(column) for column in drawn.reshape(len(drawn), -1).T])
+    a, b = np.asarray(a), np.asarray(b)
+    low, high, error, above, p = columns.T.reshape(5, *a.shape)
+    return Difference(a, b, b - a, low, high, error, above, p)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -145,15 +131,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _check(
-    a: np.ndarray, b: np.ndarray, dimensions: int, samples: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _check(a: np.ndarray, b: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
     if a.shape != b.shape:
         raise ValueError(
             f"counts of shape {a.shape} and {b.shape} cannot be paired; give both networks' counts "
             "of the same images and classes"
         )
-    if a.ndim < dimensions or len(a) < 2:
+    if a.ndim < 2 or len(a) < 2:
         raise ValueError(
             f"counts of shape {a.shape} hold no two images to draw from; judge at least 2 images"
         )
@@ -180,29 +164,6 @@ def _draws(
 def _sums(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Counts (N, ...) summed with weights (S, N): (S, ...)."""
     return (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
-
-
-def _by_seed(score: Score, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Scores (S, R) or (S, R, M) of the summed counts (N, R, ...)."""
-    sums = _sums(weights, counts)
-    return np.stack([score(sums[:, r]) for r in range(sums.shape[1])], 1)
-
-
-def _nanmean(values: np.ndarray, axis: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """Weighted mean of what is not nan; nan where nothing is left, without a warning."""
-    known = ~np.isnan(values)
-    if weights is not None:
-        known = known * weights
-    with np.errstate(invalid="ignore"):
-        return (np.nan_to_num(values) * known).sum(axis) / known.sum(axis)
-
-
-def _judge(a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> Difference:
-    """Sum up sampled differences (S,) or (S, M)."""
-    columns = np.array([_summary(column) for column in drawn.reshape(len(drawn), -1).T])
-    a, b = np.asarray(a), np.asarray(b)
-    low, high, error, above, p = columns.T.reshape(5, *a.shape)
-    return Difference(a, b, b - a, low, high, error, above, p)
 
 
 def _summary(drawn: np.ndarray) -> tuple[float, ...]:

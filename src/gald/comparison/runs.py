@@ -52,8 +52,8 @@ def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, l
         raise ValueError(f"{folder_a} is given twice; give two different evaluations")
     common = [s for s in SPLITS if all(_counts_file(folder, s).is_file() for folder in folders)]
     split = split or (common[0] if common else SPLITS[0])
-    a, b = (_read(folder, split) for folder in folders)
-    _check_pair(a, b, split)
+    a, b = (read_run(folder, split) for folder in folders)
+    check_pair(a, b, split)
     return split, [a, b]
 
 
@@ -61,7 +61,13 @@ def _counts_file(folder: Path, split: str) -> Path:
     return folder / f"images_{split}.npz"
 
 
-def _read(folder: Path, split: str) -> JudgedRun:
+def read_run(folder: Path, split: str) -> JudgedRun:
+    """Read one evaluation.
+
+    Raises:
+        FileNotFoundError: the folder lacks results or per-image counts.
+        ValueError: a file is damaged.
+    """
     path, counts_file = folder / "results.json", _counts_file(folder, split)
     for file in (path, counts_file):
         if not file.is_file():
@@ -96,7 +102,12 @@ def _read(folder: Path, split: str) -> JudgedRun:
     return JudgedRun(folder, results, receipt, images, counts, names, metrics)
 
 
-def _check_pair(a: JudgedRun, b: JudgedRun, split: str) -> None:
+def check_pair(a: JudgedRun, b: JudgedRun, split: str) -> None:
+    """See that two runs were judged on the same images, classes and labels in the same way.
+
+    Raises:
+        ValueError: they were not; the first difference is named.
+    """
     if a.class_names != b.class_names:
         odd = sorted(set(a.class_names) ^ set(b.class_names)) or ["the order"]
         raise ValueError(
