@@ -307,7 +307,7 @@ def test_gald_eval_judges_a_converted_network(converted, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gald", "eval", f"ckpt_path={folder}", *arguments])
     cli.main()
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
-    assert results["images"] == 3 and 0 <= results["val/miou"] <= 1
+    assert results["val/receipt"]["images"] == 3 and 0 <= results["val/miou"] <= 1
 
 
 def call(monkeypatch, *arguments):

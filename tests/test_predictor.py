@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from omegaconf import MissingMandatoryValue, OmegaConf
 from PIL import Image
 
 import gald
@@ -162,7 +163,7 @@ def test_saved_folder_gives_the_same_network(network, saved, picture):
         "model.safetensors",
     }
     again = module.Predictor.from_pretrained(saved)
-    assert again.config == network.config and again.palette == network.palette
+    assert again.config["model"] == network.config["model"] and again.palette == network.palette
     assert again.class_names == network.class_names and not again.training
     assert np.array_equal(again.predict(picture).labels, network.predict(picture).labels)
     assert np.array_equal(gald.load(saved).predict(picture).ld_map, network.predict(picture).ld_map)
@@ -340,3 +341,12 @@ def test_run_folder_prefers_its_best_checkpoint(run, tmp_path):
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"best\.ckpt cannot be read as a checkpoint"):
         gald.load(tmp_path)
+
+
+def test_what_is_published_names_no_path_of_this_machine(trained, tmp_path):
+    run = trained("data=camvid", f"data.root={tmp_path}/secret")
+    gald.load(run).save_pretrained(tmp_path / "saved")
+    assert "secret" not in (tmp_path / "saved" / "config.json").read_text()
+    again = gald.load(tmp_path / "saved")
+    with pytest.raises(MissingMandatoryValue):
+        OmegaConf.create(again.config).data.root  # noqa: B018

@@ -1,21 +1,25 @@
 """`gald compare RUN_A RUN_B`: is one network better than another, where, and how sure is that?"""
 
-import argparse
 import json
 import math
-import os
 import sys
-import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from gald.arguments import Arguments
 from gald.cli import fail
 from gald.comparison.differences import Differences, differences, influence
-from gald.comparison.report import Section, screen_table, write_report
+from gald.comparison.report import (
+    Section,
+    new_folder,
+    refuse_filled,
+    screen_table,
+    write_report,
+)
 from gald.comparison.runs import SPLITS, JudgedRun, read_pair
 from gald.comparison.sections import sections, verdict
 from gald.results import commit, versions
@@ -26,7 +30,9 @@ SHOWN = 3  # images of the contact sheet for each of A and B
 
 def main() -> None:
     """Compare the two evaluations that the command line names."""
-    parser = _Parser("gald compare", description="where is B better than A, and how sure is that?")
+    parser = Arguments(
+        "gald compare", description="where is B better than A, and how sure is that?"
+    )
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a folder gald eval has written")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one, on the same images")
     parser.add_argument("--split", choices=SPLITS, help="default: the first that both hold")
@@ -38,11 +44,6 @@ def main() -> None:
         compare(flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed)
     except KeyboardInterrupt:
         fail("interrupted, and nothing was written; --samples 1000 takes a tenth of the time")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def compare(
@@ -75,8 +76,7 @@ def compare(
     """
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = (to or Path("runs/compare") / stamp).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} already holds something; choose another folder for --to")
+    refuse_filled(folder)
     if samples < 100:
         raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
     split, (a, b) = read_pair(run_a, run_b, split)
@@ -157,11 +157,7 @@ def _plain(found: Differences) -> dict[str, dict[str, float | None]]:
 def _write(
     folder: Path, said: str, about: str, parts: list[Section], record: dict[str, Any]
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        whole = Path(scratch) / folder.name
-        whole.mkdir()
+    with new_folder(folder) as whole:
         write_report(whole, "Where is B better than A?", said, about, parts)
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (whole / "comparison.json").write_text(text + "\n", encoding="utf-8")
-        os.replace(whole, folder)

@@ -1,12 +1,10 @@
 """`gald convert FILE --to FOLDER`: a state dict of the authors as a run folder of ours."""
 
-import argparse
 import os
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -14,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from gald.arguments import Arguments
 from gald.authors import Network, State, identify, rename
 from gald.conf_dir import CONF_DIR
 from gald.data.cityscapes import Cityscapes
@@ -22,7 +21,7 @@ from gald.data.folder_classes import distinct_colour
 
 def main() -> None:
     """Convert what the command line names, and say what can be done with it."""
-    parser = _Parser("gald convert", description="write a network of the authors as a run folder")
+    parser = Arguments("gald convert", description="write a network of the authors as a run folder")
     parser.add_argument(
         "source", type=Path, metavar="FILE", help="a .pth of GALD_ or DualSeg_, _res50 or _res101"
     )
@@ -36,11 +35,6 @@ def main() -> None:
     flags = parser.parse_args(sys.argv[1:])
     print(convert(flags.source, flags.to, flags.input))
     print(f"judge it: gald eval ckpt_path={flags.to} data=cityscapes")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def convert(source: Path, folder: Path, input: str | None = None) -> str:

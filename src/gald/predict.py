@@ -8,8 +8,8 @@ find . -name '*.jpg' | gald predict owner/name - --to out --skip-bad
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from gald.arguments import Arguments
 from gald.cli import fail
 from gald.conf_dir import CONF_DIR
 from gald.sources import find_sources
@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ValueError: anything that it does not take, or nothing to write.
     """
     options = sorted(path.stem for path in (CONF_DIR / "inference").glob("*.yaml"))
-    parser = _Parser(
+    parser = Arguments(
         "gald predict",
         description="parse pictures and videos with a trained network",
         allow_abbrev=False,
@@ -85,8 +85,3 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _folder(given: str) -> Path:
     return Path(given).expanduser().absolute()
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -191,7 +191,8 @@ class Predictor(
         return url
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        about = {"config": self.config, "class_names": self.class_names, "palette": self.palette}
+        config = _without_places(self.config)
+        about = {"config": config, "class_names": self.class_names, "palette": self.palette}
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
         weights = {key: value.cpu().clone() for key, value in self.state_dict().items()}
@@ -210,6 +211,15 @@ class Predictor(
 def load(path: str | Path) -> Predictor:
     """The trained network that a path or a hub id means; see `Predictor.from_pretrained`."""
     return Predictor.from_pretrained(path)
+
+
+def _without_places(config: Any) -> Any:  # noqa: ANN401
+    """The same config, with paths of this machine left for others to fill in."""
+    if isinstance(config, dict):
+        return {key: _without_places(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_without_places(value) for value in config]
+    return MISSING if isinstance(config, str) and Path(config).is_absolute() else config
 
 
 def _words(config: dict[str, Any]) -> list[str]:

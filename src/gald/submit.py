@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich import progress
 
 import gald
+from gald.arguments import Arguments
 from gald.cli import fail
 from gald.conf_dir import CONF_DIR
 from gald.data.files import fingerprint, read_image
@@ -57,7 +58,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     Raises:
         ValueError: anything that it does not take.
     """
-    parser = _Parser(
+    parser = Arguments(
         "gald submit",
         description="write the zip of label maps that a test server takes, or check one",
         allow_abbrev=False,
@@ -83,11 +84,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                 "as inference.key=value"
             )
     return flags
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def submit(

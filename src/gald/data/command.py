@@ -3,8 +3,8 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from gald.arguments import Arguments
 from gald.cli import fail
 from gald.conf_dir import CONF_DIR
 
@@ -45,7 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if action not in ACTIONS:
         raise ValueError(f"data has no action {action!r}; choose one of {', '.join(ACTIONS)}")
     options = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
-    parser = _Parser(f"gald data {action}", description=ACTIONS[action], allow_abbrev=False)
+    parser = Arguments(f"gald data {action}", description=ACTIONS[action], allow_abbrev=False)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(options))
     keys = "any key of training: data.root=FOLDER"
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help=keys)
@@ -69,11 +69,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                 f"{override!r} is no key=value; write data.KEY=VALUE, or see {parser.prog} --help"
             )
     return argparse.Namespace(action=action, **vars(flags))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def _act(flags: argparse.Namespace) -> int:

@@ -63,20 +63,24 @@ class ImageCounts:
         Raises:
             ValueError: the metric was not counted, or not for every image.
         """
+        rows, names = self._complete(metric_name), self.names
+        table = np.zeros((len(names), rows[names[0]][0]), np.int64)
+        for line, name in zip(table, names, strict=True):
+            line[rows[name][1]] = rows[name][2]
+        return table
+
+    def _complete(self, metric_name: str) -> dict[str, Sparse]:
         rows, names = self._rows.get(metric_name, {}), self.names
         if len(rows) != len(names) or not rows:
             raise ValueError(
                 f"{metric_name} was counted for {len(rows)} of {len(names)} images; counted were "
                 f"{', '.join(self.metrics) or 'no metrics'}"
             )
-        table = np.zeros((len(names), rows[names[0]][0]), np.int64)
-        for line, name in zip(table, names, strict=True):
-            line[rows[name][1]] = rows[name][2]
-        return table
+        return rows
 
     def total(self, metric_name: str) -> Counts:
         """The sum of all images' counts of one metric, (width,)."""
-        rows = list(self._rows[metric_name].values())
+        rows = list(self._complete(metric_name).values())
         summed = np.zeros(rows[0][0], np.int64)
         for _, places, values in rows:
             summed[places] += values
@@ -84,11 +88,18 @@ class ImageCounts:
 
     def class_counts(self) -> Counts:
         """Pixels per image and class (N, 3, K): hits, truly of the class, predicted as it."""
-        pixels = self.dense("confusion")
-        classes = isqrt(pixels.shape[1])
-        matrix = pixels.reshape(len(pixels), classes, classes)
-        hits = matrix.diagonal(axis1=1, axis2=2)
-        return np.stack([hits, matrix.sum(2), matrix.sum(1)], axis=1)
+        rows = self._complete("confusion")
+        names = self.names
+        classes = isqrt(rows[names[0]][0])
+        table = np.zeros((len(names), 3, classes), np.int64)
+        for image, name in zip(table, names, strict=True):
+            _, places, values = rows[name]
+            true, predicted = np.divmod(places, classes)
+            hit = true == predicted
+            np.add.at(image[0], true[hit], values[hit])
+            np.add.at(image[1], true, values)
+            np.add.at(image[2], predicted, values)
+        return table
 
     def gather(self) -> "ImageCounts":
         """The images of all processes together; itself where there is only one process.
