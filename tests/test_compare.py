@@ -297,7 +297,7 @@ def test_nothing_half_written_remains(judge, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gald.compare.os.replace", full)
+    monkeypatch.setattr("gald.comparison.report.os.replace", full)
     with pytest.raises(OSError, match="No space left"):
         compare(a, b, to=tmp_path / "new" / "report", samples=200)
     assert list((tmp_path / "new").iterdir()) == []

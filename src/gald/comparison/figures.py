@@ -10,30 +10,36 @@ from matplotlib.figure import Figure
 from gald.statistics import Difference
 
 
-def difference_chart(rows: Mapping[str, Difference], clear: Sequence[bool], title: str) -> bytes:
-    """Draw one difference a row with its interval, the largest gain of B on top; no absent ones.
+def difference_chart(
+    rows: Mapping[str, Difference],
+    clear: Sequence[bool],
+    title: str,
+    along: str = "B - A (points)",
+) -> bytes:
+    """Draw one difference a row with its interval, the largest gain on top; no absent ones.
 
     Args:
         rows: label -> difference, as fractions.
         clear: which of them are to be filled, in the order of the rows.
         title: what is drawn.
+        along: name of the differences.
 
     Returns:
         A png.
     """
     known = (row for row in zip(rows, rows.values(), clear, strict=True) if row[1].p == row[1].p)
     order = sorted(known, key=lambda row: row[1].difference)
-    figure = _figure(7, 1.2 + 0.24 * len(order))
+    figure = new_figure(7, 1.2 + 0.24 * len(order))
     axis = figure.subplots()
     for place, (_, row, filled) in enumerate(order):
         _draw(axis, place, row, filled, upright=False)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(order)), [label for label, _, _ in order])
     axis.set_ylim(-0.7, len(order) - 0.3)
-    axis.set_xlabel("B - A (points)")
+    axis.set_xlabel(along)
     axis.set_title(title)
     axis.grid(axis="x", color="0.85")
-    return _png(figure)
+    return to_png(figure)
 
 
 def curve_chart(
@@ -50,7 +56,7 @@ def curve_chart(
     Returns:
         A png.
     """
-    figure = _figure(10, 3.6)
+    figure = new_figure(10, 3.6)
     scores, change = figure.subplots(1, 2)
     places = range(len(rows))
     for part, style in (("a", "s"), ("b", "o")):
@@ -70,7 +76,7 @@ def curve_chart(
         axis.set_xlim(-0.5, len(rows) - 0.5)
         axis.grid(axis="y", color="0.85")
     figure.suptitle(title)
-    return _png(figure)
+    return to_png(figure)
 
 
 def _draw(axis: Axes, place: int, row: Difference, filled: bool, upright: bool) -> None:
@@ -84,13 +90,15 @@ def _draw(axis: Axes, place: int, row: Difference, filled: bool, upright: bool) 
     axis.errorbar([x], [y], yerr, xerr, fmt="o", color="black", mfc=fill, capsize=3, linewidth=1)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty picture, its sides in inches, that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """A picture as the bytes of a file."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()

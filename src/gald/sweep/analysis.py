@@ -1,0 +1,130 @@
+"""All that a table says of a sweep, as numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from gald.statistics import Difference, class_iou, holm, mean_iou, resampled
+from gald.sweep import effects
+from gald.sweep.arms import SweepRuns
+from gald.sweep.contrasts import contrast, seed_deviation
+from gald.sweep.effects import Question
+
+LEVEL = 0.05
+CLASS_SAMPLES = 2000  # whole intervals need fewer draws than the small p values of many arms
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runs say to one question.
+
+    Args:
+        question: the weighted sum of arms.
+        found: its mIoU difference, as shares.
+        p: p value after Holm's correction over all questions of its kind.
+        freedom: degrees of freedom of the seeds' noise; 0: no seed was repeated.
+    """
+
+    question: Question
+    found: Difference
+    p: float
+    freedom: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than noise: interval off 0, after Holm too, seeds repeated."""
+        return bool(self.freedom > 0 and self.found.clear and self.p < LEVEL)
+
+    @property
+    def verdict(self) -> str:
+        """Better, worse, or why that cannot be said."""
+        if np.isnan(self.found.p):
+            return "absent"
+        if self.freedom == 0:
+            return "seeds unknown"
+        if self.clear:
+            return "better" if self.found.difference > 0 else "worse"
+        return "noise after Holm" if self.found.clear else "noise"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Answers to the questions about a sweep.
+
+    Args:
+        baseline: place of the arm that all are compared with.
+        differences: of every other arm from it, in order.
+        main_effects: of each level of each factor.
+        interactions: of each two levels of two factors.
+        classes: IoU difference of each other arm, arrays (K,), in order.
+        deviation: of mIoU between seeds, pooled over arms; None where none was repeated.
+        images: that each run was judged on.
+        samples: draws.
+    """
+
+    baseline: int
+    differences: list[Answer]
+    main_effects: list[Answer]
+    interactions: list[Answer]
+    classes: list[Difference]
+    deviation: float | None
+    images: int
+    samples: int
+
+
+def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 0) -> Analysis:
+    """Compare all arms of a sweep with one of them, and work out the factors' effects.
+
+    Args:
+        sweep: its runs.
+        baseline: place of an arm.
+        samples: how often images are drawn.
+        seed: what they are drawn from.
+    """
+    runs = [run for arm in sweep.arms for run in arm.runs.values()]
+    arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
+    seeds = [number for arm in sweep.arms for number in arm.runs]
+    whole: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
+    of_classes: list[np.ndarray] = []
+    for run in track(runs, "drawing images", console=Console(stderr=True), transient=True):
+        counts = run.class_counts
+        whole.append(_both(counts.sum(0, keepdims=True))[0])
+        drawn.append(resampled(counts, _mean, samples, seed))
+        of_classes.append(resampled(counts, class_iou, min(samples, CLASS_SAMPLES), seed))
+    scores = np.stack(whole)
+
+    def ask(questions: Sequence[Question]) -> list[Answer]:
+        means = np.stack(drawn, 1)
+        found = [contrast(arms, seeds, q.weights, scores[:, :1], means, seed) for q in questions]
+        adjusted = holm(np.array([row.p[0] for row, _ in found]))
+        return [
+            Answer(q, Difference(*(part[0] for part in row)), float(p), int(freedom[0]))
+            for q, (row, freedom), p in zip(questions, found, adjusted, strict=True)
+        ]
+
+    base = sweep.arms[baseline].values
+    asked = effects.differences(sweep.arms, baseline)
+    classes = np.stack(of_classes, 1)
+    return Analysis(
+        baseline,
+        ask(asked),
+        ask(effects.main_effects(sweep.arms, sweep.factors, base)),
+        ask(effects.interactions(sweep.arms, sweep.factors, base)),
+        [contrast(arms, seeds, q.weights, scores[:, 1:], classes, seed)[0] for q in asked],
+        seed_deviation(arms, seeds, scores[:, 0]),
+        len(runs[0].class_counts),
+        samples,
+    )
+
+
+def _mean(sums: np.ndarray) -> np.ndarray:
+    return mean_iou(sums)[..., None]
+
+
+def _both(sums: np.ndarray) -> np.ndarray:
+    """The mIoU, then the IoU of each class (S, 1 + K)."""
+    return np.concatenate([_mean(sums), class_iou(sums)], -1)

@@ -1,0 +1,88 @@
+"""Pictures of a sweep that need no colour."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gald.comparison.figures import new_figure, to_png
+from gald.statistics import Difference
+
+
+class Point(NamedTuple):
+    """An arm in a picture of scores against costs: cost, mIoU in percent, deviation or nan."""
+
+    label: str
+    cost: float
+    score: float
+    deviation: float
+
+
+def pareto_chart(panels: dict[str, Sequence[Point]]) -> bytes:
+    """Draw mIoU against each cost; filled are the arms that no other beats in both.
+
+    Args:
+        panels: name of the cost -> arms; bars are one standard deviation over seeds.
+
+    Returns:
+        A png.
+    """
+    figure = new_figure(6 * len(panels), 4.5)
+    for axis, (cost, points) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        front = [p for p in points if not any(_beats(other, p) for other in points)]
+        front.sort(key=lambda p: p.cost)
+        axis.step([p.cost for p in front], [p.score for p in front], "k--", where="post", lw=0.8)
+        for point in points:
+            bar = None if np.isnan(point.deviation) else [point.deviation]
+            fill = "black" if point in front else "white"
+            axis.errorbar(
+                [point.cost], [point.score], bar, fmt="o", color="black", mfc=fill, capsize=3, lw=1
+            )
+            axis.annotate(
+                point.label, (point.cost, point.score), (5, 5), textcoords="offset points", size=7
+            )
+        axis.margins(x=0.2)
+        axis.set_xlabel(cost)
+        axis.set_ylabel("mIoU (%)")
+        axis.grid(color="0.85")
+    return to_png(figure)
+
+
+def class_chart(
+    arms: Sequence[str], names: Sequence[str], differences: Sequence[Difference], against: str
+) -> bytes:
+    """Draw the IoU difference of each class and arm as numbers on grey.
+
+    A star says that the class's own 95% interval leaves out 0; the darker, the larger.
+
+    Args:
+        arms: labels of the columns.
+        names: of the classes.
+        differences: of each arm, arrays (K,), as shares.
+        against: label of the baseline.
+
+    Returns:
+        A png.
+    """
+    table = 100 * np.stack([row.difference for row in differences], 1)  # K, arms
+    clear = np.stack([row.clear for row in differences], 1)
+    figure = new_figure(2.2 + 1.1 * len(arms), 1.8 + 0.26 * len(names))
+    axis = figure.subplots()
+    reach = max(1e-9, float(np.nanmax(np.abs(table), initial=0)))
+    axis.imshow(np.nan_to_num(np.abs(table)), cmap="Greys", vmin=0, vmax=2 * reach, aspect="auto")
+    for row, column in np.ndindex(*table.shape):
+        value = table[row, column]
+        text = "absent" if np.isnan(value) else f"{value:+.1f}" + "*" * bool(clear[row, column])
+        weight = "bold" if clear[row, column] else "normal"
+        axis.text(column, row, text, ha="center", va="center", size=8, weight=weight)
+    axis.set_xticks(range(len(arms)), arms, rotation=30, ha="right", size=8)
+    axis.set_yticks(range(len(names)), names, size=8)
+    axis.set_title(f"IoU against {against} (points)", size=10)
+    return to_png(figure)
+
+
+def _beats(one: Point, other: Point) -> bool:
+    better = one.cost <= other.cost and one.score >= other.score
+    return better and (one.cost < other.cost or one.score > other.score)
