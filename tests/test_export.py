@@ -20,6 +20,7 @@ from gald.traced import WholeImage, pool
 NET = ["model/ga=none", "model/ld=mask"]
 EVERY = [("ga", path.stem) for path in sorted((CONF_DIR / "model" / "ga").glob("*.yaml"))]
 EVERY += [("ld", path.stem) for path in sorted((CONF_DIR / "model" / "ld").glob("*.yaml"))]
+WANT_A_SIZE = ("isa", "guided")  # in ONNX, as the docstring of export says
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +223,13 @@ def test_an_opset_that_torch_does_not_write_is_refused(network, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("slot", "name"), EVERY)
-def test_every_module_becomes_onnx_for_any_size(slot, name, tmp_path):
+def test_every_module_becomes_onnx_for_any_size_or_for_one(slot, name, tmp_path):
     pytest.importorskip("onnxruntime")
     other = "ld" if slot == "ga" else "ga"
     network = make(tmp_path / "net", f"model/{slot}={name}", f"model/{other}=none")
-    assert "any size" in export_network(network, tmp_path / "net.onnx", "onnx")
+    if name in WANT_A_SIZE:
+        with pytest.raises(ValueError, match="give the one size you need"):
+            export_network(network, tmp_path / "net.onnx", "onnx")
+        assert "136x168 only" in export_network(network, tmp_path / "net.onnx", "onnx", (136, 168))
+    else:
+        assert "any size" in export_network(network, tmp_path / "net.onnx", "onnx")

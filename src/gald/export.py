@@ -72,8 +72,9 @@ def export(
 
     `onnx` and `torch` take `image`, uint8 RGB (B, 3, H, W), and give `scores` (B, K, H, W) of the
     whole image in one pass and `labels` (B, H, W), uint8. Batch, height and width are free. A
-    network that cannot be freed is refused, and wants a `size`: in `torch` the GA isa, since it
-    fills its blocks only where they do not fit, and torch.export keeps one of the two ways.
+    network that cannot be freed is refused, and wants a `size`: the GA isa in both, since it fills
+    its blocks only where they do not fit and a graph keeps one of the two ways; the LD guided in
+    ONNX.
 
     Args:
         source: as in `gald.load`.
