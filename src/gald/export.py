@@ -1,6 +1,5 @@
 """`gald export RUN --to FILE --format onnx`: a trained network, to be used elsewhere."""
 
-import argparse
 import json
 import os
 import sys
@@ -8,13 +7,14 @@ import tempfile
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch.export import ExportedProgram
 
 from gald import __version__
+from gald.arguments import Arguments
 from gald.inference import Whole
 from gald.parity import Run, Shape, compare, first_line, random_image
 from gald.predictor import Predictor, load
@@ -27,7 +27,7 @@ _AXES = ({0: "batch", 2: "height", 3: "width"},)
 
 def main() -> None:
     """Export what the command line names, and say what was written."""
-    parser = _Parser("gald export", description="write a trained network for use elsewhere")
+    parser = Arguments("gald export", description="write a trained network for use elsewhere")
     parser.add_argument(
         "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
     )
@@ -51,11 +51,6 @@ def main() -> None:
     print(
         export(flags.source, flags.to, flags.format, flags.size and tuple(flags.size), flags.opset)
     )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def export(

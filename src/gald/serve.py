@@ -1,17 +1,17 @@
 """`gald serve RUN`: a web page on this machine to drop images on."""
 
-import argparse
 import os
 import socket
 import sys
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from gald.arguments import Arguments
 from gald.parsed import Parsed
 from gald.predictor import Predictor, load
 
@@ -24,7 +24,7 @@ _CELL = "padding:2px 8px;border:0"
 
 def main() -> None:
     """Serve the network that the command line names until it is interrupted."""
-    parser = _Parser("gald serve", description="a web page to drop images on")
+    parser = Arguments("gald serve", description="a web page to drop images on")
     parser.add_argument(
         "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
     )
@@ -36,11 +36,6 @@ def main() -> None:
     )
     flags = parser.parse_args(sys.argv[1:])
     serve(flags.source, flags.port, flags.host)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
