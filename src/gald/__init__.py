@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
     from gald.predictor import Predictor
+    from gald.viz.record import Recording
 
 __version__ = "0.1.0"
 
@@ -23,3 +28,15 @@ def load(path: "str | Path") -> "Predictor":
     from gald import predictor  # torch takes seconds to import; `gald --help` does not need it
 
     return predictor.load(path)
+
+
+def record(model: "nn.Module", *slots: str) -> "AbstractContextManager[Recording]":
+    """Maps of what GA and LD saw and made: `with gald.record(model) as maps: model(image)`.
+
+    Args:
+        model: what `load` returns, or a `Segmentor`.
+        slots: of `ga` and `ld`; none means both. See `gald.viz.record`.
+    """
+    from gald.viz.record import record
+
+    return record(model, *slots)

@@ -1,0 +1,185 @@
+"""What the two context slots saw and made of an image: `with gald.record(model) as maps: ...`."""
+
+import copy
+import inspect
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gald.models.segmentor import Segmentor
+
+SLOTS = ("ga", "ld")
+INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # by name; what else a slot reads is not kept
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One map of a pass.
+
+    Attributes:
+        values: (B, C, h, w), detached.
+        stride: image pixels per cell.
+        meaning: what the numbers are, in words.
+    """
+
+    values: Tensor
+    stride: int
+    meaning: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, C, h, w)."""
+        return tuple(self.values.shape)
+
+
+class Recording(dict[str, Map]):
+    """The maps of the latest pass by name, and what else they can tell.
+
+    `ga/input` and `ga/output` are what global aggregation was given and what it made of it;
+    `ld/context` and `ld/x` what local distribution was given, `ld/output` what it made of them, and
+    `ld/affinity` the map by which it decided, where it has one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ga: tuple[nn.Module, tuple[Tensor, ...]] | None = None
+
+    def __repr__(self) -> str:
+        """A line for each map: name, shape, stride, meaning."""
+        rows = (f"{n}  {m.shape}  stride {m.stride}  {m.meaning}" for n, m in self.items())
+        return "\n".join(rows) or "nothing yet: no image has passed through the network"
+
+    def attention(self, row: int, column: int, image: int = 0) -> Map:
+        """How strongly global aggregation at one cell depends on every cell of its input.
+
+        The sum of |d out_c(q) / d in_c'(p)| over all pairs of channels c, c', for the query cell q
+        and every cell p. Unlike attention weights it exists for every module, fused kernels and
+        modules without attention included. Cell q itself holds the residual path too; scores of an
+        auxiliary head that a module reads count as fixed. It takes one backward pass of the module
+        for each channel.
+
+        Args:
+            row: of the query, in cells of the map.
+            column: of the query, in cells of the map.
+            image: its place in the batch.
+
+        Returns:
+            (1, 1, h, w); of a module in training the batch's other images, which share its norms,
+            are not looked at.
+
+        Raises:
+            ValueError: `ga` was not recorded, or the cell is outside of the map.
+        """
+        if self._ga is None:
+            raise ValueError(
+                "global aggregation was not recorded; give record the slot 'ga' and pass an image "
+                "through the network"
+            )
+        module, inputs = self._ga
+        h, w = inputs[0].shape[-2:]
+        if not (0 <= row < h and 0 <= column < w):
+            raise ValueError(
+                f"cell ({row}, {column}) is outside of the map of {h}x{w} cells; "
+                f"choose a row below {h} and a column below {w}"
+            )
+        dtype = next((p.dtype for p in module.parameters()), torch.float32)
+        still = torch.autocast(inputs[0].device.type, enabled=False)
+        with torch.inference_mode(False), torch.enable_grad(), still:
+            x, *others = (part.to(dtype).detach() for part in inputs)
+            x.requires_grad_()
+            # Copies of both: modules change running statistics, and no leaf may change in place.
+            out = _copied(module)(x.clone(), *others)
+            total = torch.zeros_like(x[image, 0])
+            for value in out[image, :, row, column]:
+                (slope,) = torch.autograd.grad(value, x, retain_graph=True)
+                total += slope[image].abs().sum(0)
+        meaning = (
+            f"influence of every cell on {type(module).__name__} at cell ({row}, {column}): "
+            "sum of |d out / d in| over all pairs of channels"
+        )
+        return Map(total[None, None], self["ga/input"].stride, meaning)
+
+
+@contextmanager
+def record(model: nn.Module, *slots: str) -> Generator[Recording]:
+    """Keep what the context slots of a network see and make, without changing what it computes.
+
+    Works with any GA and LD, in training and evaluation, whatever their order. What is yielded
+    fills with each pass, the newest one counts, and stays usable afterwards.
+
+    Args:
+        model: a `Segmentor`, or what holds one as `model`: a `Predictor`, a `SegmentationTask`.
+        slots: of `ga` and `ld`; none means both.
+
+    Raises:
+        ValueError: there is no such slot, or the model has no slots.
+    """
+    segmentor = model if isinstance(model, Segmentor) else getattr(model, "model", None)
+    if not isinstance(segmentor, Segmentor):
+        raise ValueError(
+            f"{type(model).__name__} has no slots to record; give what gald.load returns"
+        )
+    for slot in slots:
+        if slot not in SLOTS:
+            raise ValueError(f"there is no slot {slot!r} to record; choose of {', '.join(SLOTS)}")
+    maps = Recording()
+    hooks = []
+    neck: Any = segmentor.neck
+    for slot in dict.fromkeys(slots or SLOTS):
+        hooks += _watch(maps, slot, getattr(segmentor, slot), neck.strides[-1])
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _watch(maps: Recording, slot: str, module: nn.Module, stride: int) -> list[RemovableHandle]:
+    """Hook a slot."""
+    name = type(module).__name__
+    before: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        before[:] = [(_copied(module), _kept(inputs))]
+
+    def leave(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        frozen, given = before.pop()
+        for part, value in zip(INPUTS[slot], given, strict=False):
+            maps[f"{slot}/{part}"] = Map(value, stride, f"what {name} was given as {part}")
+        maps[f"{slot}/output"] = Map(_kept(output), stride, f"what {name} returned")
+        if slot == "ga":
+            maps._ga = frozen, given
+        elif hasattr(frozen, "affinity"):
+            with torch.no_grad():
+                affinity = _kept(frozen.affinity(*given))
+            maps["ld/affinity"] = Map(affinity, stride, _meaning(frozen))
+
+    return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A slot as it is now; in training every pass changes running statistics."""
+    with torch.inference_mode(False):  # what is made in it could never be differentiated
+        copied = copy.deepcopy(module).requires_grad_(False)
+    copied._forward_pre_hooks.clear()
+    copied._forward_hooks.clear()
+    return copied
+
+
+def _kept(value: Any) -> Any:  # noqa: ANN401
+    """A copy of tensors, in tuples too, that nothing changes in place and no graph hangs on."""
+    if isinstance(value, tuple):
+        return tuple(_kept(part) for part in value)
+    with torch.inference_mode(False):
+        return value.detach().clone()
+
+
+def _meaning(ld: Any) -> str:  # noqa: ANN401
+    """What a distribution's docstring says of its map."""
+    text = inspect.getdoc(type(ld).affinity) or f"Return the map of {type(ld).__name__}."
+    return " ".join(text.partition("Args:")[0].split()).removeprefix("Return ")
