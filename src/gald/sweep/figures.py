@@ -1,6 +1,6 @@
 """Pictures of a sweep that need no colour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ class Point(NamedTuple):
     deviation: float
 
 
-def pareto_chart(panels: dict[str, Sequence[Point]]) -> bytes:
+def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
     """Draw mIoU against each cost; filled are the arms that no other beats in both.
 
     Args:

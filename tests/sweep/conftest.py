@@ -1,0 +1,88 @@
+"""A finished sweep on disk, written from numbers: no network, no training."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from gald.metrics.confusion import ConfusionMatrix
+from gald.metrics.images import ImageCounts
+from gald.sweep.manifest import Cell, Manifest
+
+CLASSES = ("road", "pole & sign", "sky")
+
+
+def confusion(skill, images, seed, pixels=400):
+    """Confusion matrices (N, K, K); the truth is the same for every skill and seed."""
+    k = len(CLASSES)
+    true = np.random.default_rng(99).multinomial(pixels, [0.6, 0.1, 0.3], size=images)
+    rng = np.random.default_rng(seed)
+    rates = np.full((k, k), (1 - skill) / (k - 1)) + np.eye(k) * (skill - (1 - skill) / (k - 1))
+    return np.stack([[rng.multinomial(n, rates[c]) for c, n in enumerate(row)] for row in true])
+
+
+def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="val"):
+    folder.mkdir(parents=True, exist_ok=True)
+    matrices = confusion(skill, images, 1000 * noise + seed)
+    counts = ImageCounts()
+    for index, matrix in enumerate(matrices):
+        counts.add(f"street_{index:03}", "confusion", torch.from_numpy(matrix.ravel()))
+    counts.save(folder / f"images_{split}.npz")
+    total = ConfusionMatrix(len(CLASSES))
+    scores = total.scores(torch.from_numpy(matrices.sum(0).ravel()), CLASSES)
+    scores |= {"boundary_f/3": skill / 2, "boundary_f/3/road": 0.4, "boundary_iou/0.02": skill / 3}
+    scores |= {"size/recall/to_0.01%": np.nan, "size/recall/to_0.1%": skill / 4}
+    results = {f"{split}/{key}": None if v != v else v for key, v in scores.items()}
+    results |= {"seed": seed, **(costs or {})}
+    results[f"{split}/receipt"] = {"images_sha256": "1f", "truth_sha256": "2e", "commit": "abc"}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture
+def toy_sweep(tmp_path):
+    """Writes a sweep of GA x LD x seeds; `skill(ga, ld, seed)` says how good each run is."""
+
+    def make(
+        skill=lambda ga, ld, seed: 0.7,
+        ga=("none", "psp"),
+        ld=("none", "mask"),
+        seeds=(0, 1, 2),
+        images=30,
+        name="toy",
+        unfinished=None,
+        config=None,
+    ):
+        folder = tmp_path / name
+        manifest = Manifest(folder, name, ["gald", "train", "-m"])
+        for place, (g, d, seed) in enumerate(product(ga, ld, seeds)):
+            overrides = [f"model/ga={g}", f"model/ld={d}", f"seed={seed}"]
+            cell = Cell(overrides, f"cell_{place}", "done", attempts=1, seconds=60.0)
+            if unfinished and (g, d, seed) in unfinished:
+                cell.state, cell.reason = unfinished[g, d, seed]
+            else:
+                costs = {
+                    "price/total/params": 1_000_000 * (1 + ga.index(g)) + ld.index(d),
+                    "price/total/gmacs": 1.5 + ga.index(g) + 0.5 * ld.index(d),
+                }
+                write_run(folder / cell.folder, skill(g, d, seed), seed, images, place, costs)
+                content = {
+                    "name": name,
+                    "output_dir": str(folder / cell.folder),
+                    "seed": seed,
+                    "model": {"ga": {"_target_": f"gald.{g}"}, "ld": {"_target_": f"gald.{d}"}},
+                    "data": {"global_batch_size": 8, "seed": seed, "num_workers": place},
+                    "scheduler": {"power": 0.9},
+                    "callbacks": {"checkpoint": {"dirpath": f"{folder / cell.folder}/checkpoints"}},
+                }
+                if config:
+                    config(content, g, d, seed)
+                OmegaConf.save(OmegaConf.create(content), folder / cell.folder / "config.yaml")
+            manifest.cells[f"{place:012x}"] = cell
+        manifest.save()
+        return folder
+
+    return make

@@ -1,0 +1,152 @@
+"""A sweep's folder in, a verdict and tables in four formats out."""
+
+import csv
+import io
+import json
+import re
+import sys
+
+import pytest
+
+from gald import cli
+from gald.sweep.manifest import Manifest
+from gald.sweep.table import print_table
+
+
+def planted(ga, ld, seed):
+    """LD helps, GA does not; seeds differ a little."""
+    return 0.7 + 0.002 * seed + (0.06 if ld == "mask" else 0)
+
+
+def rows(text):
+    return {row["arm"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def test_planted_effect_is_the_verdict_and_noise_is_called_noise(toy_sweep, capsys):
+    folder = toy_sweep(planted)
+    print_table(folder, samples=1000, form="csv")
+    found = rows(capsys.readouterr().out)
+    assert found["ga=none ld=none"]["verdict"] == "baseline"
+    assert found["ga=none ld=mask"]["verdict"] == found["ga=psp ld=mask"]["verdict"] == "better"
+    assert found["ga=psp ld=none"]["verdict"] == "noise"
+    row = found["ga=none ld=mask"]
+    assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+    assert row["seeds"] == "0 1 2" and row["model/ld"] == "mask" and float(row["mIoU sd"]) > 0
+    assert float(row["params (M)"]) == pytest.approx(1.000001) and float(row["GMACs"]) == 2
+    print_table(folder, samples=1000)
+    shown = capsys.readouterr().out
+    assert re.match(r"2 of 3 arms differ from ga=none ld=none by more than noise; the", shown)
+    assert "Main effects" in shown and "ga=psp : ld=mask" in shown
+
+
+def test_numbers_are_the_mean_and_deviation_of_the_runs(toy_sweep, capsys):
+    folder = toy_sweep(planted)
+    print_table(folder, samples=200, form="csv")
+    row = rows(capsys.readouterr().out)["ga=none ld=none"]
+    runs = [json.loads((folder / f"cell_{i}" / "results.json").read_text()) for i in range(3)]
+    scores = [100 * run["val/miou"] for run in runs]
+    mean = sum(scores) / 3
+    deviation = (sum((score - mean) ** 2 for score in scores) / 2) ** 0.5
+    assert [float(row["mIoU"]), float(row["mIoU sd"])] == pytest.approx([mean, deviation])
+    assert float(row["boundary F (3 px)"]) == pytest.approx(35.1)
+    assert float(row["boundary IoU (2% wide)"]) == pytest.approx(23.4)
+    assert float(row["small objects (up to 0.1%)"]) == pytest.approx(17.55)
+
+
+def test_equal_arms_are_inside_the_noise(toy_sweep, capsys):
+    found = print_table(toy_sweep(), samples=1000)
+    assert capsys.readouterr().out.startswith("Inside the noise: none of 3 arms differs surely")
+    assert not any(answer.clear for answer in found.differences)
+
+
+def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
+    to = tmp_path / "report"
+    print_table(toy_sweep(planted), to, samples=500)
+    pictures = {"arms.png", "pareto.png", "classes.png"}
+    texts = {"report.md", "report.html", "table.tex", "table.csv"}
+    assert {path.name for path in to.iterdir()} == pictures | texts
+    assert all((to / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    page = (to / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page
+    assert "pole &amp; sign" in page
+    latex = (to / "table.tex").read_text()
+    assert r"\toprule" in latex and r"$\pm$" in latex and "mIoU \\%" in latex
+    widths = {line.count(" & ") for line in latex.splitlines() if line.endswith(r" \\")}
+    assert len(widths) == 1
+    with pytest.raises(ValueError, match="already holds something"):
+        print_table(toy_sweep(name="other"), to)
+
+
+def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
+    folder = toy_sweep(
+        planted,
+        unfinished={
+            ("psp", "none", 1): ("failed", "out of memory with one image at once"),
+            ("psp", "mask", 0): ("failed", "crashed"),
+            ("psp", "mask", 1): ("pending", None),
+            ("psp", "mask", 2): ("running", None),
+        },
+    )
+    (folder / "cell_0" / "images_val.npz").write_bytes(b"cut")
+    print_table(folder, samples=500, form="md")
+    text = capsys.readouterr().out
+    assert "5 cells are missing, see below" in text
+    assert "| ga=psp ld=none | 1 | failed | out of memory with one image at once |" in text
+    assert "| ga=psp ld=mask | 2 | running |" in text
+    assert "unreadable" in text and "cannot be read as image counts" in text
+    assert re.search(r"\| ga=psp ld=mask \| 0 \|.*\| no result \|", text)
+    assert "| ga=psp ld=none | 2 |" in text and "set of seeds differs" in text
+    print_table(folder, samples=500, form="csv")
+    row = rows(capsys.readouterr().out)["ga=psp ld=mask"]
+    assert row["verdict"] == "no result" and "seed 0: failed crashed" in row["missing"]
+
+
+def test_one_seed_is_never_called_an_effect(toy_sweep, capsys):
+    found = print_table(toy_sweep(planted, seeds=(0,)), samples=500)
+    assert "No arm was trained with two seeds" in capsys.readouterr().out
+    assert {answer.verdict for answer in found.differences} == {"seeds unknown"}
+
+
+def test_runs_judged_otherwise_are_left_out_and_said(toy_sweep, capsys):
+    folder = toy_sweep()
+    path = folder / "cell_11" / "results.json"
+    results = json.loads(path.read_text())
+    results["val/receipt"]["truth_sha256"] = "3d"
+    path.write_text(json.dumps(results))
+    print_table(folder, samples=200, form="md")
+    text = capsys.readouterr().out
+    assert "| ga=psp ld=mask | 2 | unreadable |" in text and "truth_sha256 = 2e" in text
+
+
+def test_baseline_is_named_by_keys_or_their_last_words(toy_sweep, capsys):
+    folder = toy_sweep(planted)
+    print_table(folder, baseline="model/ga=psp model/ld=mask", samples=200, form="csv")
+    assert rows(capsys.readouterr().out)["ga=psp ld=mask"]["verdict"] == "baseline"
+    print_table(folder, baseline="ga=psp ld=none", samples=200, form="csv")
+    assert rows(capsys.readouterr().out)["ga=psp ld=none"]["verdict"] == "baseline"
+    with pytest.raises(ValueError, match="2 arms with results are 'ga=psp'; name one of 'model/ga"):
+        print_table(folder, baseline="ga=psp")
+
+
+def test_command_words_its_failures(toy_sweep, tmp_path, monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gald", "table", *map(str, arguments)])
+        cli.main()
+
+    for arguments, sentence in (
+        ((tmp_path,), "holds no sweep"),
+        ((tmp_path, "--samples", 5), "--samples is 5"),
+        ((toy_sweep(), "--split", "test"), "none of the 12 cells of"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*arguments)
+        assert sentence in capsys.readouterr().err
+
+
+def test_smaller_batches_are_told(toy_sweep, capsys):
+    folder = toy_sweep()
+    manifest = Manifest.load(folder)
+    next(iter(manifest.cells.values())).micro_batch_size = 4
+    manifest.save()
+    print_table(folder, samples=200, form="md")
+    assert "ga=none ld=none, seed 0: 4 images at once instead" in capsys.readouterr().out
