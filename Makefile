@@ -10,6 +10,8 @@ UV = $(BIN)/uv pip install --python $(BIN)/python
 BENCH := .venv-bench
 BENCH_UV = $(BIN)/uv pip install --python $(BENCH)/bin/python
 JUDGE := .venv-judge
+# What make install brings: all extras but mlflow and ray, hundreds of megabytes for few.
+EXTRAS := dev export joblib lite0 optuna serve submitit tensorboard wandb
 WORKFLOWS := .github/workflows/*.yml
 
 # Slow disks and networks need more patience than uv has by default.
@@ -59,7 +61,7 @@ judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluat
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/test_judges.py
 
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(EXTRAS:%=--extra %) $(if $(UPGRADE),--upgrade) \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
 
 build: install ## build the sdist, and from it the wheel, into dist
