@@ -12,12 +12,21 @@ T = TypeVar("T")
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
     "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
+    "sweep": (
+        "gald.sweep.command:main",
+        "ablations: gald sweep status FOLDER, gald sweep retry FOLDER",
+    ),
     "compare": ("gald.compare:main", "where is B better, how surely: gald compare RUN_A RUN_B"),
+    "table": (
+        "gald.sweep.table:main",
+        "an ablation's arms, effects and costs: gald table runs/SWEEP",
+    ),
     "submit": ("gald.submit:main", "predict for a test server: gald submit cityscapes RUN"),
     "predict": (
         "gald.predict:main",
         "parse pictures and videos: gald predict RUN photos/ --to out",
     ),
+    "viz": ("gald.viz.command:main", "see what LD does: gald viz RUN --image street.jpg"),
     "profile": ("gald.profiling:main", "what each part costs: gald profile model/ga=psp"),
     "data": ("gald.data.command:main", "prepare, verify, stats, browse: gald data verify camvid"),
     "convert": ("gald.convert:main", "take over a .pth of the authors: gald convert FILE --to DIR"),

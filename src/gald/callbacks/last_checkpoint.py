@@ -10,8 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-PREEMPTED = 75  # the exit code that says: try again later (EX_TEMPFAIL)
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+from gald.preemption import PREEMPTED, SIGNALS
 
 
 class LastCheckpoint(Checkpoint):

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from gald.sweep.cell import CONFIG, LAUNCHER
 from gald.sweep.verdict import Verdict, judge, kernel_kills
 
+ENTRY = ["-m", "gald.sweep.cell"]
 LOG, HEARTBEAT = "log.txt", "heartbeat.json"
 # What a launcher's own environment may say about processes, of which a cell has its own.
 FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")
@@ -66,7 +67,7 @@ class Attempt:
         self.log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gald.sweep.cell", *arguments],
+                [sys.executable, *ENTRY, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

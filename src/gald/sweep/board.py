@@ -122,8 +122,8 @@ def describe(cell: Cell, folder: Path) -> str:
         return f"running, log in {folder / cell.folder}" if cell.attempts == 1 else "running again"
     words = [cell.state, *([f"({cell.reason})"] if cell.reason else [])]
     if cell.state == "done":
-        words.append(f" val/miou {score(folder, cell):.4f}")
-    return " ".join([*words, *([f" {duration(cell.seconds)}"] if cell.seconds else [])])
+        words.append(f"val/miou {score(folder, cell):.4f}")
+    return " ".join([*words, *([f"in {duration(cell.seconds)}"] if cell.seconds else [])])
 
 
 def duration(seconds: float) -> str:

@@ -50,7 +50,8 @@ def launch(
         ) from None
     except (KeyboardInterrupt, Stopped) as stop:
         say = Console(stderr=True).print
-        say(f"stopped ({str(stop) or 'SIGINT'}); the same command goes on, see `gald sweep status")
+        name = str(stop) or "SIGINT"
+        say(f"stopped ({name}); the same command goes on, gald sweep status {folder} tells more")
         raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
 
 

@@ -105,7 +105,7 @@ class _Runner:
             cell.state = {"done": "done", "failed": "failed"}.get(verdict.kind, "pending")
             if verdict.kind == "memory":
                 count = count_devices(job.config.trainer.devices, len(self.devices.gpus))
-                last = attempt.heartbeat().get("micro_batch_size", cell.micro_batch_size)
+                last = cell.micro_batch_size or attempt.heartbeat().get("micro_batch_size")
                 cell.micro_batch_size = smaller_batch(job.config, last, count)
                 if cell.micro_batch_size is None:
                     cell.state, cell.reason = "failed", f"{verdict.reason} with one image at once"

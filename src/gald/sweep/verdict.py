@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from gald.callbacks.last_checkpoint import PREEMPTED, SIGNALS
+from gald.preemption import PREEMPTED, SIGNALS
 
 MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|\bMemoryError\b"

@@ -1,0 +1,96 @@
+"""`gald sweep ACTION FOLDER`: look at a sweep, and have another go at what failed."""
+
+import importlib
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+ACTIONS = {
+    "status": ("gald.sweep.command:status", "how far each cell is: gald sweep status FOLDER"),
+    "retry": ("gald.sweep.command:retry", "let failed cells run again: gald sweep retry FOLDER"),
+}
+USAGE = "usage: gald sweep ACTION ...\n\n" + "\n".join(
+    f"  {action:<8} {text}" for action, (_, text) in ACTIONS.items()
+)
+
+
+def main() -> int | None:
+    """Do what the command line says; returns the exit code.
+
+    Raises:
+        ValueError: there is no such action.
+    """
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    action, *rest = arguments
+    if action not in ACTIONS:
+        raise ValueError(f"sweep has no action {action!r}; choose one of {', '.join(ACTIONS)}")
+    module, _, function = ACTIONS[action][0].partition(":")
+    sys.argv = [sys.argv[0], *rest]
+    return getattr(importlib.import_module(module), function)()
+
+
+def status() -> int:
+    """Show the cells of a sweep; returns 1 where one has failed."""
+    from gald.sweep.board import COLOURS, duration
+    from gald.sweep.jobs import score
+    from gald.sweep.manifest import Manifest
+
+    folder = _folder("status")
+    manifest = Manifest.load(folder)
+    table = Table("cell", "state", "val/miou", "time", "starts", "reason", box=None)
+    for cell in manifest.cells.values():
+        value = score(folder, cell)
+        table.add_row(
+            cell.folder,
+            Text(cell.state, COLOURS[cell.state]),
+            f"{value:.4f}" if value == value else "",
+            duration(cell.seconds) if cell.seconds else "",
+            str(cell.attempts),
+            Text(_remark(cell.reason, cell.micro_batch_size)),
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 400  # a log has room; no line is to be cut
+    console.print(table)
+    count = manifest.count()
+    print(", ".join(f"{number} {state}" for state, number in count.items() if number))
+    if count["pending"]:
+        print(f"the rest: {shlex.join(manifest.command)}")
+    return 1 if count["failed"] else 0
+
+
+def retry() -> int:
+    """Make the failed cells of a sweep pending again, and say which command runs them."""
+    from gald.sweep.manifest import Manifest, edit
+
+    folder = _folder("retry")
+    Manifest.load(folder)  # says what is wrong with the folder before anything is written there
+    with edit(folder) as manifest:
+        failed = [cell for cell in manifest.cells.values() if cell.state == "failed"]
+        for cell in failed:
+            cell.state, cell.reason = "pending", f"to be tried again after: {cell.reason}"
+    if not failed:
+        print("no cell has failed")
+    else:
+        print(f"{len(failed)} cells wait again; run them with\n{shlex.join(manifest.command)}")
+    return 0
+
+
+def _folder(action: str) -> Path:
+    if len(sys.argv) != 2:
+        given = " ".join(sys.argv[1:]) or "nothing"
+        raise ValueError(f"gald sweep {action} takes the folder of one sweep, but got {given}")
+    return Path(sys.argv[1])
+
+
+def _remark(reason: str | None, micro_batch_size: int | None) -> str:
+    if micro_batch_size is None or (reason and "images at once" in reason):
+        return reason or ""
+    return "; ".join(filter(None, [reason, f"{micro_batch_size} images at once"]))
