@@ -5,6 +5,7 @@ gald train data=camvid model/ga=psp model/ld=none trainer.max_epochs=3
 gald train -m model/ga=none,psp,cgnl model/ld=none,mask
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import hydra
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -36,8 +38,13 @@ from gald.viz.panel import ld_map, save_panel
 @one_sentence
 def main(cfg: DictConfig) -> float:
     """Train as the command line says; returns the best val/miou, which sweepers maximise."""
+    job = HydraConfig.get()
+    if job.mode == RunMode.MULTIRUN and int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+        from gald.sweep.single import run_single  # of another launcher than ours
+
+        return run_single(cfg)
     # A process that Lightning adds to this run is told its folder by Hydra, not by our key.
-    cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    cfg.output_dir = str(Path(job.runtime.output_dir).absolute())
     return train(cfg)["val/miou"]
 
 

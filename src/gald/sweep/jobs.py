@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.sweep.attempt import read_json
-from gald.sweep.manifest import Cell, Manifest, cell_hash, edit, split_overrides
+from gald.sweep.manifest import NAME, Cell, Manifest, cell_hash, edit, split_overrides
 
 SCORE = "val/miou"  # what a cell tells its sweeper
 
@@ -55,16 +55,18 @@ def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
     return Job(cell_hash(config), config, overrides, label or "cell")
 
 
-def register(folder: Path, name: str, jobs: Sequence[Job]) -> Manifest:
-    """Enter the cells into the sweep's manifest, and find what is done already.
+def open_sweep(folder: Path, name: str) -> None:
+    """Begin the manifest of a sweep that has none, as of the command that this process runs."""
+    if not (folder / NAME).exists():
+        Manifest(folder, name, command_line()).save()
+
+
+def register(folder: Path, jobs: Sequence[Job]) -> Manifest:
+    """Enter cells into the manifest of their sweep.
 
     Raises:
         ValueError: the folder holds a sweep over other keys.
     """
-    command = ["gald", "train", *sys.argv[1:]]
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "manifest.json").exists():
-        Manifest(folder, name, command).save()
     with edit(folder) as manifest:
         known = {key for cell in manifest.cells.values() for key in split_overrides(cell.overrides)}
         new = {key for job in jobs for key in split_overrides(job.overrides)}
@@ -78,9 +80,15 @@ def register(folder: Path, name: str, jobs: Sequence[Job]) -> Manifest:
     return manifest
 
 
+def command_line() -> list[str]:
+    """The command that this process was started by."""
+    return ["gald", "train", *sys.argv[1:]]
+
+
 def recover(folder: Path) -> None:
-    """Correct what a launcher that was killed has left; no other may run meanwhile."""
+    """Note by whom the sweep is run now, and correct what a launcher that was killed has left."""
     with edit(folder) as manifest:
+        manifest.command = command_line()
         for cell in manifest.cells.values():
             finished = (folder / cell.folder / "results.json").is_file()
             if cell.state == "running":

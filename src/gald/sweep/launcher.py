@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from gald.sweep.devices import Devices
-from gald.sweep.jobs import Job, make_job, placed, recover, register, score
+from gald.sweep.jobs import Job, make_job, open_sweep, placed, recover, register, score
 from gald.sweep.manifest import Manifest
 from gald.sweep.runner import Patience, Stopped, run_jobs
 
@@ -67,7 +67,8 @@ def _launch(
     composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
     jobs = [make_job(one, typed) for one in composed]
     unique = {job.key: job for job in jobs}
-    register(folder, config.name, list(unique.values()))
+    open_sweep(folder, config.name)
+    register(folder, list(unique.values()))
     recover(folder)
     _announce(folder, jobs, unique)
     run_jobs(folder, list(unique.values()), devices, patience)

@@ -8,11 +8,19 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from gald.sweep.jobs import open_sweep
 from gald.sweep.manifest import NAME, Manifest
 
 
 class SweepReport(Callback):
-    """Names the cells of a finished multirun that have no result, and ends it with exit code 1."""
+    """Names the cells of a finished multirun that have no result, and ends it with exit code 1.
+
+    It also begins the manifest, because the jobs of other launchers than ours know no command line.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **more: object) -> None:  # noqa: D102
+        if more.get("config_name") == "train":
+            open_sweep(Path(config.hydra.sweep.dir), config.name)
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:  # noqa: D102
         folder = Path(config.hydra.sweep.dir)

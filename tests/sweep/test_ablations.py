@@ -1,0 +1,26 @@
+"""The declared ablations: what they sweep, and that each cell composes."""
+
+import itertools
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from gald.conf_dir import CONF_DIR
+from gald.sweep.manifest import cell_hash
+
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("ablation_*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_cell_of_an_ablation_is_another_run(experiment):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        whole = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
+        assert whole.hydra.mode.name == "MULTIRUN" and whole.name == experiment
+        params = {key: values.split(",") for key, values in whole.hydra.sweeper.params.items()}
+        assert "seed" in params and len(params) > 1
+        levels = [[f"{key}={value}" for value in values] for key, values in params.items()]
+        cells = [
+            compose("train", [f"experiment={experiment}", *cell])
+            for cell in itertools.product(*levels)
+        ]
+    assert len({cell_hash(cell) for cell in cells}) == len(cells)
