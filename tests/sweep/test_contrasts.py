@@ -113,7 +113,5 @@ def test_interaction_of_a_square_is_the_difference_of_differences():
 
 
 def test_deviation_between_seeds_is_pooled_over_arms():
-    assert seed_deviation([0, 0, 1, 1], [0, 1, 0, 1], np.array([1.0, 3, 7, 9])) == pytest.approx(
-        np.sqrt(2)
-    )
-    assert seed_deviation([0, 1], [0, 0], np.array([1.0, 3])) is None
+    assert seed_deviation([0, 0, 1, 1], np.array([1.0, 3, 7, 9])) == pytest.approx(np.sqrt(2))
+    assert seed_deviation([0, 1], np.array([1.0, 3])) is None

@@ -124,7 +124,7 @@ def test_baseline_is_named_by_keys_or_their_last_words(toy_sweep, capsys):
     assert rows(capsys.readouterr().out)["ga=psp ld=mask"]["verdict"] == "baseline"
     print_table(folder, baseline="ga=psp ld=none", samples=200, form="csv")
     assert rows(capsys.readouterr().out)["ga=psp ld=none"]["verdict"] == "baseline"
-    with pytest.raises(ValueError, match="2 arms with results are 'ga=psp'; name one of 'model/ga"):
+    with pytest.raises(ValueError, match="2 arms are 'ga=psp'; name one of 'model/ga"):
         print_table(folder, baseline="ga=psp")
 
 

@@ -115,7 +115,7 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
         ask(effects.main_effects(sweep.arms, sweep.factors, base)),
         ask(effects.interactions(sweep.arms, sweep.factors, base)),
         [contrast(arms, seeds, q.weights, scores[:, 1:], classes, seed)[0] for q in asked],
-        seed_deviation(arms, seeds, scores[:, 0]),
+        seed_deviation(arms, scores[:, 0]),
         len(runs[0].class_counts),
         samples,
     )

@@ -1,5 +1,6 @@
 """The finished runs of a sweep, sorted into arms: one arm is one way to train, with its seeds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -112,26 +113,27 @@ def label(values: dict[str, str]) -> str:
     return " ".join(words) or "all runs"
 
 
-def find_baseline(sweep: SweepRuns, wanted: str | None) -> int:
+def find_baseline(arms: Sequence[Arm], factors: dict[str, list[str]], wanted: str | None) -> int:
     """The place of the arm that the others are compared with.
 
     Args:
-        sweep: the runs.
+        arms: of a sweep.
+        factors: its factors.
         wanted: as `model/ga=none model/ld=none`; None takes `none` where a factor has it and else
-            the first value, or the first arm if that one has no run.
+            the first value, or the first arm if there is no such.
 
     Raises:
         ValueError: no arm or more than one is meant.
     """
     if wanted is None:
-        usual = {key: "none" if "none" in of else of[0] for key, of in sweep.factors.items()}
-        return next((i for i, arm in enumerate(sweep.arms) if arm.values == usual), 0)
+        usual = {key: "none" if "none" in of else of[0] for key, of in factors.items()}
+        return next((i for i, arm in enumerate(arms) if arm.values == usual), 0)
     pairs = split_overrides(wanted.split())
-    fits = [i for i, arm in enumerate(sweep.arms) if _means(pairs, arm)]
+    fits = [i for i, arm in enumerate(arms) if _means(pairs, arm)]
     if len(fits) != 1:
         raise ValueError(
-            f"{len(fits)} arms with results are {wanted!r}; name one of "
-            + ", ".join(repr(" ".join(f"{k}={v}" for k, v in a.values.items())) for a in sweep.arms)
+            f"{len(fits)} arms are {wanted!r}; name one of "
+            + ", ".join(repr(" ".join(f"{k}={v}" for k, v in arm.values.items())) for arm in arms)
         )
     return fits[0]
 

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 ACTIONS = {
+    "plan": ("gald.sweep.plan:main", "cells, time, memory, seeds: gald sweep plan model/ga=..."),
+    "audit": ("gald.sweep.audit:main", "what differs undeclared: gald sweep audit FOLDER"),
     "status": ("gald.sweep.command:status", "how far each cell is: gald sweep status FOLDER"),
     "retry": ("gald.sweep.command:retry", "let failed cells run again: gald sweep retry FOLDER"),
 }

@@ -100,16 +100,15 @@ def fit(arms: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> Fit | None:
     return None
 
 
-def seed_deviation(arms: Sequence[int], seeds: Sequence[int], scores: np.ndarray) -> float | None:
+def seed_deviation(arms: Sequence[int], scores: Sequence[float] | np.ndarray) -> float | None:
     """Standard deviation of a run's score between seeds, pooled over arms; None without repeats.
 
     Args:
-        arms: the arm of each run.
-        seeds: its training seed.
+        arms: the arm of each run, from 0 on.
         scores: of the runs (runs,).
     """
     count = int(max(arms)) + 1
     own = (np.asarray(arms)[:, None] == np.arange(count)).astype(float)
     freedom = len(arms) - int(np.linalg.matrix_rank(own))
-    rest = scores - own @ np.linalg.pinv(own) @ scores
+    rest = np.asarray(scores) - own @ np.linalg.pinv(own) @ np.asarray(scores)
     return float(np.sqrt((rest**2).sum() / freedom)) if freedom else None

@@ -9,9 +9,10 @@ import numpy as np
 from gald.sweep.arms import Arm
 
 HOW_TO_READ = (
-    "A main effect is what a level gains over the first level of its factor, averaged over the "
-    "settings of the other factors; an interaction is what two levels gain together beyond the sum "
-    "of what each gains alone: above 0 they help each other, below 0 they do the same work twice."
+    "A main effect is what a level gains over the baseline's level of its factor, averaged over "
+    "the settings of the other factors; an interaction is what two levels gain together beyond the "
+    "sum of what each gains alone: above 0 they help each other, below 0 they do the same work "
+    "twice."
 )
 
 

@@ -18,7 +18,9 @@ JUDGED = ("difference", "95% interval", "p (Holm)", "verdict")
 def verdict(sweep: SweepRuns, found: Analysis) -> str:
     """Say in one sentence or two which arms differ from the baseline."""
     base, answers = sweep.arms[found.baseline].label, found.differences
-    lacks = f" {len(sweep.lacks)} cells are missing, see below." if sweep.lacks else ""
+    count = len(sweep.lacks)
+    missing = "1 cell is missing" if count == 1 else f"{count} cells are missing"
+    lacks = f" {missing}, see below." if count else ""
     if not answers:
         return f"One arm only, {base}: nothing to compare it with.{lacks}"
     if found.deviation is None:
@@ -173,7 +175,7 @@ def _judged(answer: Answer) -> list[str]:
     if np.isnan(answer.found.p):
         return ["", "", "", answer.verdict]
     low, high = _signed(answer.found.low), _signed(answer.found.high)
-    p = f"{answer.p:.4f}" if answer.p < 0.01 else f"{answer.p:.2f}"
+    p = f"{answer.p:.4f}" if answer.p < 0.01 else f"{answer.p:.3f}"
     return [_signed(answer.found.difference), f"{low} to {high}", p, answer.verdict]
 
 

@@ -79,7 +79,8 @@ def print_table(
         raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
     folder = folder.expanduser()
     sweep = read_sweep(folder, split)
-    found = analyse(sweep, find_baseline(sweep, baseline), samples, seed)
+    base = find_baseline(sweep.arms, sweep.factors, baseline)
+    found = analyse(sweep, base, samples, seed)
     said, parts = verdict(sweep, found), sections(sweep, found, audit(folder))
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
