@@ -13,7 +13,6 @@ the resident set of a process of its own, network, torch and all.
 
 import argparse
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -136,7 +135,9 @@ def evaluate(backbone: str, name: str) -> None:
         scores.argmax(1), scores.softmax(1).amax(1)
     else:
         instantiate(cfg.inference).predict(model, image, confidence=True)
-    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # Linux counts kibibytes
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    print(1024 * int(status.split("VmHWM:")[1].split()[0]))  # Linux counts kibibytes
 
 
 def resident(backbone: str, name: str) -> float:
