@@ -7,8 +7,11 @@ import re
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from gald import cli
+from gald.conf_dir import CONF_DIR
 from gald.sweep.manifest import Manifest
 from gald.sweep.table import print_table
 
@@ -150,3 +153,25 @@ def test_smaller_batches_are_told(toy_sweep, capsys):
     manifest.save()
     print_table(folder, samples=200, form="md")
     assert "ga=none ld=none, seed 0: 4 images at once instead" in capsys.readouterr().out
+
+
+def test_measured_latency_and_memory_become_columns(toy_sweep, capsys):
+    def config(content, ga, ld, seed):
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            words = ["model.channels=8", "model.backbone.name=test_resnet", f"model/ga={ga}"]
+            size = ["data.size=[32,48]", "data.train_transform.crop_size=[32,48]"]
+            cfg = compose("train", [*words, *size, "output_dir=x", "trainer.accelerator=cpu"])
+        content.update(OmegaConf.to_container(cfg, resolve=True))
+
+    folder = toy_sweep(planted, ld=("none",), seeds=(0, 1), config=config)
+    print_table(folder, samples=200, form="csv", measuring=True)
+    for row in rows(capsys.readouterr().out).values():
+        assert float(row["latency (ms)"]) > 0 and 0.1 < float(row["memory (MiB)"]) < 100
+
+
+def test_config_of_a_stranger_calls_no_code_when_measured(toy_sweep):
+    def config(content, ga, ld, seed):
+        content["data"] = {"_target_": "os.system", "command": "false"}
+
+    with pytest.raises(ValueError, match=r"would call os\.system"):
+        print_table(toy_sweep(config=config), samples=200, measuring=True)

@@ -17,8 +17,9 @@ from gald.optim import parameter_groups
 from gald.price import count_params
 from gald.profiling import DTYPES
 from gald.sweep.devices import count_devices, visible_gpus
+from gald.trust import check_targets
 
-ROUNDS = 3  # timed steps, of which the median counts
+ROUNDS = 5  # timed passes, of which the median counts
 PARTS = ("model", "loss", "optimizer", "task")  # besides sizes, what time and memory depend on
 
 
@@ -117,13 +118,7 @@ def architecture(config: DictConfig, load: Load) -> str:
 
 def probe(config: DictConfig, load: Load) -> Cost:
     """Build a cell's network without its first weights, and measure it where it would train."""
-    torch.manual_seed(0)
-    wanted = config.trainer.accelerator
-    device = pick_device("cpu" if wanted == "cpu" else "auto")
-    parts = OmegaConf.create({"model": config.model})
-    if "weights" in parts.model.backbone:
-        parts.model.backbone.weights = None  # they change no cost, and may need a download
-    model: Segmentor = instantiate(parts.model, num_classes=load.num_classes).to(device)
+    model, meter = _build(config, load)
     loss = instantiate(config.loss)
     make_optimizer = instantiate(config.optimizer)
     keywords: dict[str, Any] = make_optimizer.keywords
@@ -135,25 +130,55 @@ def probe(config: DictConfig, load: Load) -> Cost:
         config.task.decay_norm_and_bias,
     )
     optimizer = make_optimizer(groups)
-    image = torch.randint(
-        256, (load.micro_batch_size, 3, *load.size), dtype=torch.uint8, device=device
-    )
-    mask = torch.randint(load.num_classes, (len(image), *load.size), device=device)
-    meter = Meter(device, DTYPES.get(config.trainer.precision), ROUNDS)
+    image = _pixels(load.micro_batch_size, load, meter)
+    mask = torch.randint(load.num_classes, (len(image), *load.size), device=meter.device)
     step = meter.measure(model.train(), partial(_loss, model, loss, mask), (image,), "train")
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     state = [t for of in optimizer.state.values() for t in of.values() if torch.is_tensor(t)]
-    held = [*model.parameters(), *model.buffers(), *state]
     judged = meter.measure(model.eval(), model.logits, (image[:1],), "eval")
-    return Cost(
-        count_params(model),
-        judged.gmacs,
-        step.ms,
-        judged.ms,
-        step.mib + sum(t.numel() * t.element_size() for t in held) / 2**20,
-    )
+    memory = step.mib + _weights_mib(model) + sum(map(_bytes, state)) / 2**20
+    return Cost(count_params(model), judged.gmacs, step.ms, judged.ms, memory)
+
+
+def judging_costs(config: DictConfig) -> dict[str, float]:
+    """Milliseconds and peak memory (weights included, MiB) of one image in evaluation.
+
+    Of a network of a cell's making with random weights, on random pixels of its training size.
+
+    Args:
+        config: of the cell; may come from a stranger, and builds classes of ours and torch.nn only.
+    """
+    for part in (config.data, config.model):
+        check_targets(OmegaConf.to_container(part, resolve=True))
+    load = load_of(config)
+    model, meter = _build(config, load)
+    cost = meter.measure(model.eval(), model.logits, (_pixels(1, load, meter),), "eval")
+    return {"price/total/ms": cost.ms, "price/total/mib": cost.mib + _weights_mib(model)}
+
+
+def _build(config: DictConfig, load: Load) -> tuple[Segmentor, Meter]:
+    torch.manual_seed(0)
+    device = pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    parts = OmegaConf.create({"model": OmegaConf.to_container(config.model, resolve=True)})
+    if "weights" in parts.model.backbone:
+        parts.model.backbone.weights = None  # they change no cost, and may need a download
+    model: Segmentor = instantiate(parts.model, num_classes=load.num_classes).to(device)
+    return model, Meter(device, DTYPES.get(config.trainer.precision), ROUNDS)
+
+
+def _pixels(images: int, load: Load, meter: Meter) -> torch.Tensor:
+    shape = (images, 3, *load.size)
+    return torch.randint(256, shape, dtype=torch.uint8, device=meter.device)
+
+
+def _weights_mib(model: Segmentor) -> float:
+    return sum(map(_bytes, [*model.parameters(), *model.buffers()])) / 2**20
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _loss(model: Segmentor, loss: Any, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:  # noqa: ANN401

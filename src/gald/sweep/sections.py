@@ -97,7 +97,7 @@ def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
     header = ["arm", *(f"{c.title}{' %' if c.score else ''}" for c in shown)]
     words = (
         "Scores: mean ± standard deviation over seeds, without a test of their own. Costs: one "
-        "image in evaluation."
+        "image in evaluation; latency and memory as --measure finds them on this machine."
     )
     names = {"price/total/gmacs": "GMACs", "price/total/ms": "latency (ms)"}
     panels = {}

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import track
 
 from gald.arguments import Arguments
 from gald.comparison.report import Section, new_folder, refuse_filled, screen_table, write_report
@@ -32,6 +34,9 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val")
     parser.add_argument("--baseline", metavar="KEYS", help="'model/ga=none model/ld=none'")
     parser.add_argument("--format", choices=FORMATS, help="print this instead of a screen table")
+    parser.add_argument(
+        "--measure", action="store_true", help="latency and memory of each arm, here and now"
+    )
     parser.add_argument("--samples", type=int, default=10_000, help="draws (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     flags = parser.parse_args(sys.argv[1:])
@@ -43,6 +48,7 @@ def main() -> None:
         flags.format,
         flags.samples,
         flags.seed,
+        flags.measure,
     )
 
 
@@ -54,6 +60,7 @@ def print_table(
     form: str | None = None,
     samples: int = 10_000,
     seed: int = 0,
+    measuring: bool = False,
 ) -> Analysis:
     """Analyse the finished runs of a sweep, print the table and write it where asked.
 
@@ -67,6 +74,8 @@ def print_table(
         form: one of `FORMATS` to print instead of the screen's table.
         samples: how often to draw the images.
         seed: what they are drawn from.
+        measuring: whether to build each arm's network and time it on this machine; cells that ran
+            side by side could not be timed then.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
@@ -79,6 +88,8 @@ def print_table(
         raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
     folder = folder.expanduser()
     sweep = read_sweep(folder, split)
+    if measuring:
+        _measure(sweep)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
     found = analyse(sweep, base, samples, seed)
     said, parts = verdict(sweep, found), sections(sweep, found, audit(folder))
@@ -103,6 +114,20 @@ def print_table(
             write_report(Path(scratch), TITLE, said, about, shown)
             print((Path(scratch) / f"report.{form}").read_text(encoding="utf-8"), end="")
     return found
+
+
+def _measure(sweep: SweepRuns) -> None:
+    """Add latency and memory to the results of all runs, measured once for each arm."""
+    from gald.sweep.probe import judging_costs  # builds networks, which the table alone does not
+
+    console = Console(stderr=True)
+    for arm in track(sweep.arms, "measuring networks", console=console, transient=True):
+        runs = list(arm.runs.values())
+        config = OmegaConf.load(runs[0].folder / "config.yaml")
+        assert isinstance(config, DictConfig)
+        costs = judging_costs(config)
+        for run in runs:
+            run.results.update(costs)
 
 
 def _show(said: str, parts: Sequence[Section], to: Path | None) -> None:
