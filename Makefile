@@ -11,7 +11,7 @@ BENCH := .venv-bench
 BENCH_UV = $(BIN)/uv pip install --python $(BENCH)/bin/python
 JUDGE := .venv-judge
 # What make install brings: all extras but mlflow and ray, hundreds of megabytes for few.
-EXTRAS := dev export joblib lite0 optuna serve submitit tensorboard wandb
+EXTRAS := dev docs export joblib lite0 optuna serve submitit tensorboard wandb
 WORKFLOWS := .github/workflows/*.yml
 
 # Slow disks and networks need more patience than uv has by default.
@@ -19,7 +19,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge docs lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ bench-inference: install ## measure what turns logits into labels, next to the p
 judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluators', on full-size images
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/test_judges.py
 
+# MkDocs Material's notice of its end of life (May 2027) is not about our pages.
+docs: install ## build the documentation into site (read it: open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(EXTRAS:%=--extra %) $(if $(UPGRADE),--upgrade) \
 	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
@@ -68,7 +72,7 @@ build: install ## build the sdist, and from it the wheel, into dist
 	$(BIN)/uv build --no-build-isolation --python $(BIN)/python
 
 clean: ## remove the environment, caches and builds; keeps runs
-	rm -rf $(VENV) $(BENCH) $(JUDGE) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) $(JUDGE) build dist site .pytest_cache .ruff_cache
 	find src tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ci: test ## what continuous integration runs

@@ -1,0 +1,19 @@
+"""Docstrings are written to be read in the source; this makes Markdown of them for the site."""
+
+import re
+from typing import Any
+
+import griffe
+
+COMMANDS = re.compile(r"(?:^(?:gald|python -m) .+\n?)+", re.MULTILINE)
+# A letter behind `<` would begin a tag; in docstrings it begins a dot product or a placeholder.
+ANGLE = re.compile(r"(```.*?```|`[^`\n]*`)|<(?=[A-Za-z/])", re.DOTALL)
+
+
+class Readable(griffe.Extension):
+    """Fences lines that are commands, and shows `<` as what it is."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:  # noqa: ANN401, D102
+        if obj.docstring:
+            text = COMMANDS.sub(r"```bash\n\g<0>\n```\n", obj.docstring.value + "\n")
+            obj.docstring.value = ANGLE.sub(lambda m: m[1] or "&lt;", text).rstrip()

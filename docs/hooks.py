@@ -1,0 +1,89 @@
+"""Pages that MkDocs makes from the repository: the options of conf/, the API, the checklists."""
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+CONF, SOURCE = ROOT / "conf", ROOT / "src" / "gald"
+OUTSIDE = re.compile(r"\]\(\.\./conf/([\w/]+)/(\w+)\.yaml\)")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put what is generated at the end of the navigation."""
+    groups = [{group: f"options/{_slug(group)}.md"} for group in _groups()]
+    assert config.nav is not None
+    config.nav += [{"Options": ["options/index.md", *groups]}, {"API": _api_nav()}]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the pages."""
+    pages = {"options/index.md": _options_index()}
+    pages |= {f"options/{_slug(group)}.md": _group_page(group) for group in _groups()}
+    pages |= {_api_path(name): f"::: {name}\n" for name in _modules()}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    checklists = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    files.append(File.generated(config, "contributing.md", content=checklists))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lead a link to a YAML file, which works on a code host, to that file's place in the site."""
+    if page.file.src_uri == "modules.md":
+        page.meta["hide"] = ["navigation", "toc"]  # its tables are wide
+    return OUTSIDE.sub(lambda m: f"](options/{_slug(m[1])}.md#{m[2]})", markdown)
+
+
+def _groups() -> list[str]:
+    found = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml")}
+    return sorted(group for group in found if group not in (".", "local"))
+
+
+def _slug(group: str) -> str:
+    return group.replace("/", "-")
+
+
+def _options_index() -> str:
+    text = ["# Options", "What `gald` composes, as it stands in the YAML files of `conf/`."]
+    return "\n\n".join([*text, *(_option(path) for path in sorted(CONF.glob("*.yaml")))])
+
+
+def _group_page(group: str) -> str:
+    text = [f"# {group}", f"One of these is chosen by `{group}=NAME`."]
+    if group in ("callbacks", "logger"):
+        text[1] = f"Any of these are chosen by `'{group}=[NAME,NAME]'`."
+    return "\n\n".join([*text, *(_option(path) for path in sorted((CONF / group).glob("*.yaml")))])
+
+
+def _option(path: Path) -> str:
+    return f"## {path.stem} {{ #{path.stem} }}\n\n```yaml\n{path.read_text().rstrip()}\n```\n"
+
+
+def _modules() -> list[str]:
+    names = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if path.read_text().strip() and not any(part.startswith("_") for part in parts):
+            names.append(".".join(parts))
+    return names
+
+
+def _api_path(name: str) -> str:
+    package = (SOURCE.parent / name.replace(".", "/")).is_dir()
+    return f"api/{name.replace('.', '/')}{'/index' if package else ''}.md"
+
+
+def _api_nav(package: str = "gald") -> list:
+    """The modules of a package as MkDocs nests them: itself first, its packages, its modules."""
+    inside = [name for name in _modules() if name.rpartition(".")[0] == package]
+    packages = [name for name in inside if _api_path(name).endswith("/index.md")]
+    plain = [name for name in inside if name not in packages]
+    return [
+        {package: _api_path(package)},
+        *({name.removeprefix("gald."): _api_nav(name)} for name in packages),
+        *({name.rpartition(".")[2]: _api_path(name)} for name in plain),
+    ]

@@ -1,0 +1,1 @@
+"""What happens beside training: progress, checkpoints, metrics.csv, pictures, wandb."""

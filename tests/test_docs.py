@@ -1,0 +1,143 @@
+"""The documentation builds without a network, asks for nothing from one, and tells no lies."""
+
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from gald import cli
+from gald.arguments import Arguments
+from gald.conf_dir import CONF_DIR
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+COMPOSED = {"train": "train", "eval": "eval", "profile": "profile"}
+BUILD = """
+import socket, sys
+def refuse(*_):
+    raise OSError("the documentation must build without a network")
+socket.socket.connect = socket.getaddrinfo = refuse
+from mkdocs.__main__ import cli
+cli()
+"""
+
+
+class Resources(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.found += [attributes[key] for key in ("src", "srcset", "data") if attributes.get(key)]
+        if tag == "link" and attributes.get("rel") not in ("canonical", "prev", "next"):
+            self.found.append(attributes.get("href", ""))
+        if "mermaid" in (attributes.get("class") or "").split():
+            self.found.append("https://the theme fetches mermaid from elsewhere")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-c", BUILD, "build", "--quiet", "--strict", "--site-dir", folder]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "WARNING" not in said, said
+    return folder
+
+
+def test_pages_ask_for_nothing_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 100
+    for page in pages:
+        resources = Resources()
+        resources.feed(page.read_text())
+        assert resources.found
+        outside = [name for name in resources.found if re.match(r"(\w+:)?//|https?:", name)]
+        assert not outside, f"{page}: {outside}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", sheet.read_text()), sheet
+
+
+def test_every_public_module_and_option_has_its_place(site):
+    for path in (ROOT / "src" / "gald").rglob("*.py"):
+        if path.name != "__init__.py":
+            place = path.relative_to(ROOT / "src").with_suffix(".html")
+            assert (site / "api" / place).is_file(), place
+    for path in CONF_DIR.rglob("*.yaml"):
+        group = "-".join(path.parent.relative_to(CONF_DIR).parts) or "index"
+        assert f'id="{path.stem}"' in (site / "options" / f"{group}.html").read_text()
+
+
+def test_formulas_of_docstrings_are_not_taken_for_tags(site):
+    assert "&lt;p_i, g_i&gt;" in (site / "api/gald/modules/ga/cgnl.html").read_text()
+
+
+def commands():
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            for line in re.sub(r" *\\\n *", " ", block).splitlines():
+                yield page.stem, line.split(" #")[0].strip()
+
+
+GALD = sorted({(page, line) for page, line in commands() if line.startswith("gald ")})
+
+
+class Parsed(Exception):
+    """The parser took the command line."""
+
+
+@pytest.mark.parametrize(("page", "line"), GALD, ids=[line for _, line in GALD])
+def test_commands_are_understood(page, line, monkeypatch, tmp_path):
+    verb, *words = shlex.split(line)[1:]
+    assert verb in cli.VERBS
+    if verb in COMPOSED and "--check" not in words:
+        check_composes(COMPOSED[verb], [word for word in words if word != "-m"], monkeypatch)
+    elif words:
+        check_parses(verb, words, monkeypatch, tmp_path)
+    else:
+        assert verb == "doctor"
+
+
+def check_composes(name, words, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    # Of a multirun, all values of a key: each choice has to exist.
+    values = [(key, value.split(",")) for key, _, value in (word.partition("=") for word in words)]
+    longest = max((len(v) for _, v in values), default=1)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        for n in range(longest if not any("[" in word for word in words) else 1):
+            chosen = words
+            if longest > 1 and not any("[" in word for word in words):
+                chosen = [f"{key}={v[n % len(v)]}" for key, v in values]
+            compose(name, chosen, return_hydra_config=True)
+
+
+def check_parses(verb, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "street.jpg").touch()
+    for method in ("parse_args", "parse_intermixed_args"):
+        own = getattr(Arguments, method)
+
+        def parse(self, arguments=None, namespace=None, own=own):
+            own(self, arguments, namespace)
+            raise Parsed
+
+        monkeypatch.setattr(Arguments, method, parse)
+    if verb == "eval":
+        assert words[0] == "--check"
+        return
+    with pytest.raises(Parsed):
+        monkeypatch.setattr(sys, "argv", ["gald", verb, *words])
+        cli._call(cli.VERBS[verb][0], words)
+
+
+def test_make_targets_of_the_pages_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    named = {line.split()[1] for _, line in commands() if line.startswith("make ")}
+    assert "demo" in named
+    assert all(re.search(rf"^{target}:.*## ", makefile, flags=re.MULTILINE) for target in named)
