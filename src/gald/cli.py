@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from gald.run_id import share_run_id
+
 T = TypeVar("T")
 
 VERBS = {
@@ -35,6 +37,10 @@ VERBS = {
         "pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
     ),
     "serve": ("gald.serve:main", "a web page to drop images on: gald serve RUN"),
+    "wandb": (
+        "gald.wandb_command:main",
+        "send offline runs, build a workspace: gald wandb sync runs",
+    ),
     "doctor": ("gald.doctor:doctor", "show versions, devices and data folders"),
 }
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
@@ -59,6 +65,7 @@ def run(target: str, arguments: list[str]) -> None:
     """Call a verb, given as MODULE:FUNCTION, with the rest of the command line."""
     # Hydra would print its own many lines; asked for the whole error it raises it to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    share_run_id()
     code = one_sentence(_call)(target, arguments)
     if isinstance(code, int) and not isinstance(code, bool):
         sys.exit(code)
