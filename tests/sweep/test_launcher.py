@@ -220,3 +220,28 @@ def test_two_launchers_never_run_one_sweep(launcher, tmp_path):
     out, _ = (second := launcher()).communicate(timeout=60)
     assert second.returncode == 1
     assert "another process runs the sweep in runs/train" in out
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Hydra's plugin speaks an older Optuna
+def test_optuna_goes_on_after_a_failed_trial_and_resumes_from_its_storage(sweep, tmp_path):
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = [
+        "optimizer.lr=interval(0.001,0.1)",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.study_name=study",
+        f"hydra.sweeper.storage={storage}",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=2",
+        "hydra.sweeper.sampler.seed=1",  # the first two trials: one is done, one fails
+    ]
+    for count in (4, 8):
+        code, manifest = sweep("choice(2,3)", *study)
+        trials = optuna.load_study(study_name="study", storage=storage).trials
+        assert len(trials) == count
+        states = {trial.state.name for trial in trials}
+        assert states == {"COMPLETE", "FAIL"} and code == 1
+        assert manifest.count()["done"] and manifest.count()["failed"]
+    assert max(trial.value or 0.0 for trial in trials) == pytest.approx(0.2)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.sweep.attempt import read_json
@@ -43,14 +44,16 @@ def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
 
     Args:
         composed: the whole config, Hydra's part included.
-        typed: the sweep's overrides as they were typed; what a cell has besides was swept.
+        typed: the sweep's arguments as they were typed; keys with one value name no cell.
     """
     config = composed.copy()
     overrides = [str(override) for override in composed.hydra.overrides.task]
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         config.pop("hydra", None)
-    swept = split_overrides([override for override in overrides if override not in set(typed)])
+    parsed = OverridesParser.create().parse_overrides([text for text in typed if "=" in text])
+    constant = {one.key_or_group for one in parsed if not one.is_sweep_override()}
+    swept = {k: v for k, v in split_overrides(overrides).items() if k not in constant}
     label = "_".join(f"{re.split('[./]', key)[-1]}-{value}" for key, value in swept.items())
     return Job(cell_hash(config), config, overrides, label or "cell")
 

@@ -1,6 +1,5 @@
 """Hydra's multirun as a sweep: every cell a process group of its own, every ending written down."""
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +19,14 @@ from gald.sweep.runner import Patience, Stopped, run_jobs
 
 @dataclass
 class NoScore(JobReturn):
-    """The answer of a cell without a score: not a number, where Hydra's own would end the sweep."""
+    """The answer of a cell without a score: a text, where Hydra's own would end the sweep.
+
+    Hydra's grids pass it over; Optuna takes what is no number for a failed trial.
+    """
 
     @property
-    def return_value(self) -> float:  # ty: ignore[incompatible-property-override]  # noqa: D102
-        return math.nan
+    def return_value(self) -> str:  # ty: ignore[incompatible-property-override]  # noqa: D102
+        return self._return_value
 
 
 def launch(
@@ -91,13 +93,13 @@ def _announce(folder: Path, jobs: Sequence[Job], unique: dict[str, Job]) -> None
 
 def _answer(job: Job, composed: DictConfig, manifest: Manifest, folder: Path) -> JobReturn:
     cell = manifest.cells[job.key]
-    answer = JobReturn() if cell.state == "done" else NoScore()
-    answer.status = JobStatus.COMPLETED if cell.state == "done" else JobStatus.FAILED
+    done = cell.state == "done"
+    answer = JobReturn() if done else NoScore()
+    answer.status = JobStatus.COMPLETED if done else JobStatus.FAILED
+    answer._return_value = score(folder, cell) if done else f"{cell.state}: {cell.reason}"
     answer.overrides = job.overrides
     answer.cfg = placed(job, folder, cell)
     answer.hydra_cfg = OmegaConf.create({"hydra": composed.hydra})
     answer.working_dir = os.getcwd()
     answer.task_name = "train"
-    if cell.state == "done":
-        answer.return_value = score(folder, cell)
     return answer

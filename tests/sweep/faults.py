@@ -1,0 +1,24 @@
+"""What can go wrong in a cell of two processes, as a callback."""
+
+import os
+import time
+
+import torch
+from pytorch_lightning.callbacks import Callback
+
+
+class Fault(Callback):
+    def __init__(self, kind):
+        self.kind = kind
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step != 1:
+            return
+        if self.kind == "crash" and trainer.global_rank == 1:
+            raise RuntimeError("the second process fell over")
+        if self.kind == "hang" and trainer.global_rank == 1:
+            time.sleep(3600)  # the first waits for it in the next collective
+        if self.kind == "memory" and len(batch["image"]) > 1:
+            torch.empty(1 << 55, dtype=torch.uint8)
+        if self.kind == "killed" and trainer.global_rank == 0 and trainer.current_epoch == 0:
+            os.abort()
