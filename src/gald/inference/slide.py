@@ -45,7 +45,7 @@ class Slide(Inference):
         overlap: float = 1 / 3,
         stride: Sequence[int] | None = None,
         blending: str = "uniform",
-        max_bytes: int = 2**30,
+        max_bytes: int = 2**29,
         align_corners: bool = False,
     ) -> None:
         if len(window) != 2 or min(window) < 1:
