@@ -48,6 +48,17 @@ def test_seed_sets_and_receipts_are_compared(toy_sweep):
     assert "in 1 (ga=none ld=mask seed=0)" in images
 
 
+def test_what_both_splits_say_is_said_once(toy_sweep):
+    folder = toy_sweep(ga=("none",), seeds=(0,))
+    for place, commit in enumerate(("abc", "def")):
+        path = folder / f"cell_{place}" / "results.json"
+        results = json.loads(path.read_text())
+        results["val/receipt"]["commit"] = commit
+        path.write_text(json.dumps(results | {"test/receipt": results["val/receipt"]}))
+    (only,) = audit(folder)
+    assert only.startswith("commit of the code (val, commit) differs")
+
+
 def test_what_repeats_a_factor_is_declared_and_a_longer_key_is_not():
     cells = [
         Audited(

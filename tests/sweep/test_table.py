@@ -62,6 +62,15 @@ def test_equal_arms_are_inside_the_noise(toy_sweep, capsys):
     assert not any(answer.clear for answer in found.differences)
 
 
+@pytest.mark.parametrize(
+    ("gain", "sentence"), [(0.08, "differs by more than noise"), (0.0, "is inside the noise")]
+)
+def test_two_arms_are_said_in_one_sentence(toy_sweep, capsys, gain, sentence):
+    folder = toy_sweep(lambda ga, ld, seed: 0.7 + gain * (ga == "psp"), ld=("none",))
+    print_table(folder, samples=500)
+    assert capsys.readouterr().out.startswith(f"The mIoU of ga=psp {sentence} against ga=none: ")
+
+
 def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
     to = tmp_path / "report"
     print_table(toy_sweep(planted), to, samples=500)

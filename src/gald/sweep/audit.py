@@ -127,15 +127,16 @@ def audit_seeds(cells: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _audit_receipts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    findings = []
+    findings: dict[tuple[str, ...], str] = {}  # one, where both splits say the same
     names = [name for name, _ in runs]
     for split in SPLITS:
         receipts = [results.get(f"{split}/receipt") or {} for _, results in runs]
         for key, topic in RECEIPT.items():
             found = [json.dumps(receipt.get(key)) for receipt in receipts]
             if len(set(found)) > 1:
-                findings.append(_sentence(f"{topic} ({split}, {key})", found, names))
-    return findings
+                sentence = _sentence(f"{topic} ({split}, {key})", found, names)
+                findings.setdefault((key, *found), sentence)
+    return list(findings.values())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def power_sentence(arms: int, seeds: int, difference: float, deviation: float) -
     if arms < 2:
         return "seeds: one arm only, nothing to compare"
     reach, needed = detectable(arms, seeds, deviation), seeds_needed(arms, difference, deviation)
-    about = f"{deviation:g} points between seeds, power 80%, Holm"
+    about = f"{deviation:.3g} points between seeds, power 80%, Holm"
     setting = f"{arms} arms with {seeds} seed{'s' if seeds > 1 else ''}"
     if reach <= difference:
         return f"seeds: {setting} tell {reach:.2f} points of mIoU and more ({about})"

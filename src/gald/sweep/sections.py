@@ -32,7 +32,10 @@ def verdict(sweep: SweepRuns, found: Analysis) -> str:
     top = max(clear or answers, key=lambda answer: abs(np.nan_to_num(answer.found.difference)))
     name, low, high = top.question.name, _signed(top.found.low), _signed(top.found.high)
     size = f"{_signed(top.found.difference)} points (95% interval {low} to {high})"
-    many = f"{len(answers)} arms" if len(answers) > 1 else "1 arm"
+    if len(answers) == 1:
+        sure = "differs by more than noise" if clear else "is inside the noise"
+        return f"The mIoU of {name} {sure} against {base}: {size}.{lacks}"
+    many = f"{len(answers)} arms"
     if not clear:
         return (
             f"Inside the noise: none of {many} differs surely from {base}; the largest mIoU "
