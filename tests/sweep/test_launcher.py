@@ -245,3 +245,13 @@ def test_optuna_goes_on_after_a_failed_trial_and_resumes_from_its_storage(sweep,
         assert states == {"COMPLETE", "FAIL"} and code == 1
         assert manifest.count()["done"] and manifest.count()["failed"]
     assert max(trial.value or 0.0 for trial in trials) == pytest.approx(0.2)
+
+
+def test_jobs_of_other_launchers_are_cells_too(sweep, monkeypatch, capsys):
+    monkeypatch.setitem(sweep.__globals__, "SMALL", SMALL[:3])
+    code, manifest = sweep("2,3", "hydra/launcher=basic")
+    assert code == 1 and "rank 1 fell over" in capsys.readouterr().err
+    assert [cell.state for cell in manifest.cells.values()] == ["done", "failed"]
+    assert manifest.command[:3] == ["gald", "train", "-m"]
+    sweep("2,3", "hydra/launcher=basic")
+    assert len(starts(manifest, 2)) == 1

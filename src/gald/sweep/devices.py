@@ -65,7 +65,7 @@ class Devices:
         jobs = min(self.jobs or at_once, at_once)
         load = {gpu: sum(gpu in place.gpus for place in self.taken) for gpu in self.gpus}
         free = [gpu for gpu in sorted(load, key=lambda g: load[g]) if load[gpu] < self.jobs_per_gpu]
-        if len(free) < count or len(self.taken) >= jobs:
+        if len(free) < count or (self.jobs and len(self.taken) >= self.jobs):
             return None
         return Place(tuple(free[:count]), max(1, self.cores // jobs // count))
 
