@@ -41,11 +41,19 @@ def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
         affinity = model.affinity(model.aggregate(image[None]))
     if affinity is None:
         return None
+    return resize(in_one_channel(affinity), image.shape[-2:], model.align_corners)[0, 0]
+
+
+def in_one_channel(affinity: Tensor) -> Tensor:
+    """A map (B, C, h, w) in one channel: the mean, or the largest of weights that sum to 1."""
     affinity = affinity.float()
-    chosen = affinity.mean(1, keepdim=True)
-    if affinity.shape[1] > 1 and torch.allclose(affinity.sum(1), torch.ones_like(chosen[:, 0])):
-        chosen = affinity.amax(1, keepdim=True)
-    return resize(chosen, image.shape[-2:], model.align_corners)[0, 0]
+    return affinity.amax(1, keepdim=True) if sums_to_one(affinity) else affinity.mean(1, True)
+
+
+def sums_to_one(affinity: Tensor) -> bool:
+    """Whether the channels of a map (B, C, h, w) are weights of places, not shares of channels."""
+    total = affinity.float().sum(1)
+    return affinity.shape[1] > 1 and torch.allclose(total, torch.ones_like(total))
 
 
 def save_panel(

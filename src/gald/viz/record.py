@@ -16,6 +16,9 @@ from gald.models.segmentor import Segmentor
 SLOTS = ("ga", "ld")
 INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # by name; what else a slot reads is not kept
 
+COPIES = 16  # of an image, most at once
+COPIED_PAIRS = 2**25  # of cells, most in all copies together
+
 
 @dataclass(frozen=True, eq=False)
 class Map:
@@ -60,7 +63,7 @@ class Recording(dict[str, Map]):
         The sum of |d out_c(q) / d in_c'(p)| over all pairs of channels c, c', for the query cell q
         and every cell p. Unlike attention weights it exists for every module, fused kernels and
         modules without attention included. Cell q itself holds the residual path too; scores of an
-        auxiliary head that a module reads count as fixed. It takes one backward pass of the module
+        auxiliary head that a module reads count as fixed. It takes a backward pass of the module
         for each channel.
 
         Args:
@@ -88,16 +91,22 @@ class Recording(dict[str, Map]):
                 f"choose a row below {h} and a column below {w}"
             )
         dtype = next((p.dtype for p in module.parameters()), torch.float32)
-        still = torch.autocast(inputs[0].device.type, enabled=False)
-        with torch.inference_mode(False), torch.enable_grad(), still:
-            x, *others = (part.to(dtype).detach() for part in inputs)
-            x.requires_grad_()
-            # Copies of both: modules change running statistics, and no leaf may change in place.
-            out = _copied(module)(x.clone(), *others)
-            total = torch.zeros_like(x[image, 0])
-            for value in out[image, :, row, column]:
-                (slope,) = torch.autograd.grad(value, x, retain_graph=True)
-                total += slope[image].abs().sum(0)
+        inputs = tuple(part.to(dtype).detach() for part in inputs)
+        copies = 1
+        if not module.training:  # images do not see each other: copies of one answer at once
+            copies = min(COPIES, max(1, COPIED_PAIRS // (h * w) ** 2))
+            inputs = tuple(part[image : image + 1] for part in inputs)
+        total = torch.zeros_like(inputs[0][0, 0])
+        still = torch.autocast(total.device.type, enabled=False)
+        for channels in torch.arange(inputs[0].shape[1]).split(copies):
+            mine = [image] if module.training else list(range(len(channels)))
+            with torch.inference_mode(False), torch.enable_grad(), still:
+                x, *others = (part.repeat(len(channels), 1, 1, 1) for part in inputs)
+                x.requires_grad_()
+                # Copies of both: modules change running statistics, and no leaf may be written to.
+                out = _copied(module)(x.clone(), *others)
+                (slopes,) = torch.autograd.grad(out[mine, channels, row, column].sum(), x)
+            total += slopes[mine].abs().sum((0, 1))
         meaning = (
             f"influence of every cell on {type(module).__name__} at cell ({row}, {column}): "
             "sum of |d out / d in| over all pairs of channels"

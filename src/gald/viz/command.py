@@ -1,0 +1,155 @@
+"""`gald viz RUN... --image FILE`: see what global aggregation and local distribution do.
+
+gald viz runs/mine --image street.jpg --query 320 180 --query 40 200
+gald viz runs/ga_only runs/ga_ld --image street.jpg --to out
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gald.arguments import Arguments
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+    from gald.viz.look import Look, Query
+
+MOST_CHECKPOINTS = 6
+
+
+def main() -> None:
+    """Draw what the command line names."""
+    flags = parse(sys.argv[1:])
+    # Imported here, because torch takes seconds, and a misspelt path should be told at once.
+    from gald.device import pick_device
+    from gald.pixels import to_tensor
+    from gald.quiet import quiet
+    from gald.viz.look import check_queries
+
+    quiet()
+    image = to_tensor(flags.image)
+    check_queries(flags.query, image)
+    show(flags.runs, flags.image, image, flags.query, flags.to, pick_device(flags.device))
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line after `gald viz`.
+
+    Raises:
+        ValueError: anything that it does not take, or a folder that holds something.
+        FileNotFoundError: there is no such image.
+    """
+    parser = Arguments(
+        "gald viz",
+        description="LD maps, attention, features, and the prediction with and without LD",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "runs", nargs="+", metavar="RUN", help="run folder, checkpoint, saved folder, or OWNER/NAME"
+    )
+    add("--image", type=_path, required=True, metavar="FILE", help="the picture to look at")
+    add(
+        "--query",
+        type=int,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("X", "Y"),
+        help="pixel whose attention to draw; again for more (default: inside the largest regions)",
+    )
+    add("--to", type=_path, metavar="FOLDER", help="a new folder (default: runs/viz/IMAGE)")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    flags = parser.parse_intermixed_args(arguments)
+    flags.query = [(x, y) for x, y in flags.query]
+    if not flags.image.is_file():
+        raise FileNotFoundError(f"there is no image {flags.image}; correct the path")
+    flags.to = flags.to or Path("runs/viz").absolute() / flags.image.stem
+    if flags.to.exists() and (not flags.to.is_dir() or any(flags.to.iterdir())):
+        parser.error(f"{flags.to} already holds something; choose another folder with --to")
+    return flags
+
+
+def show(
+    runs: list[str], path: Path, image: "Tensor", queries: list["Query"], to: Path, on: "device"
+) -> None:
+    """Write the figures and maps of all runs into a new folder, whole or not at all."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from gald.checkpoint import find_checkpoint
+    from gald.predictor import Predictor
+    from gald.viz.figures import side_by_side
+    from gald.viz.look import look
+    from gald.viz.saved import provenance, save_look
+
+    files = [find_checkpoint(run) for run in runs]  # a wrong path is told before the work
+    to.parent.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as near:
+        whole = Path(near) / to.name
+        whole.mkdir()
+        looks: list[Look] = []
+        names = _names(runs)
+        rows = list(zip(runs, names, files, strict=True))
+        for run, name, checkpoint in track(rows, "looking", console=console):
+            network = Predictor.from_pretrained(checkpoint).to(on)
+            if looks and network.class_names != looks[0].class_names:
+                raise ValueError(
+                    f"{run} has other classes than {runs[0]}; look at runs of the same data"
+                )
+            # All at the same pixels, which the first network chose where nobody did.
+            looks.append(look(network, image, queries or (looks[0].queries if looks else None)))
+            folder = whole / name if len(runs) > 1 else whole / "run"
+            save_look(folder, looks[-1], provenance(network, checkpoint, path))
+            steps, left_out = checkpoints(Path(run).expanduser())
+            if len(steps) > 1:
+                several = [
+                    look(Predictor.from_pretrained(file).to(on), image, looks[-1].queries)
+                    for file in steps.values()
+                ]
+                side_by_side(several, list(steps), True).savefig(folder / "checkpoints.png")
+            if left_out:
+                console.print(f"{name}: {left_out} checkpoints in between are not drawn")
+        if len(runs) > 1:
+            side_by_side(looks, names, False).savefig(whole / "runs.png")
+            os.replace(whole, to)
+        else:
+            os.replace(whole / "run", to)
+    for name, seen in zip(names, looks, strict=True):
+        change = "" if seen.without is None else f", {100 * seen.changed:.1f}% of pixels change"
+        print(f"{name}: {seen.slots[0]}, {seen.slots[1]}{change and change + ' without it'}")
+    print(f"figures and maps: {to}")
+
+
+def checkpoints(run: Path) -> tuple[dict[str, Path], int]:
+    """The checkpoints of a run folder by label, in order of training, and how many are left out.
+
+    Of two after the same step one is taken; of many, some that are evenly spread.
+    """
+    from gald.checkpoint import read_checkpoint
+
+    found: dict[int, Path] = {}
+    for path in sorted((run / "checkpoints").glob("*.ckpt")):
+        step = read_checkpoint(path).get("global_step")
+        if step is not None:
+            found.setdefault(int(step), path)
+    steps = sorted(found)
+    count = min(len(steps), MOST_CHECKPOINTS)
+    kept = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
+    return {f"{found[s].stem}, step {s}": found[s] for s in kept}, len(steps) - count
+
+
+def _names(runs: list[str]) -> list[str]:
+    """The last part of each path; numbered where two are the same."""
+    names = [Path(run).expanduser().absolute().name for run in runs]
+    twice = len(set(names)) < len(names)
+    return [f"{i}_{name}" for i, name in enumerate(names, 1)] if twice else names
+
+
+def _path(given: str) -> Path:
+    return Path(given).expanduser().absolute()

@@ -1,0 +1,76 @@
+"""A look as files: numbers that say where they come from, and figures."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gald.predictor import Predictor
+from gald.results import commit, versions
+from gald.viz import figures
+from gald.viz.look import Look
+
+MAPS = "maps.npz"
+
+
+def provenance(network: Predictor, checkpoint: Path, image: Path) -> dict[str, Any]:
+    """What made the numbers: names and sha256 of checkpoint and image, the model, the versions."""
+    return {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": _sha256(checkpoint),
+        "image": image.name,
+        "image_sha256": _sha256(image),
+        "model": network.config["model"],
+        "class_names": network.class_names,
+        "commit": commit(),
+        **versions(),
+    }
+
+
+def save_look(folder: Path, look: Look, about: dict[str, Any]) -> None:
+    """Write `maps.npz` and the figures of a look into a new folder.
+
+    The npz holds every recorded map under its name, (C, h, w) float32; `labels` and, with an LD,
+    `labels_without_ld` and `ld_map`, (H, W); `queries` (Q, 2) as X, Y; `attention` (Q, h, w); and
+    `about`, a JSON text: `about` as given, and what each map means.
+    """
+    folder.mkdir()
+    arrays: dict[str, Any] = {name: kept.values[0].numpy() for name, kept in look.maps.items()}
+    arrays |= {
+        "labels": look.labels,
+        "queries": np.array(look.queries),
+        "attention": np.stack([found.values[0, 0].numpy() for found in look.attention]),
+    }
+    meanings: dict[str, Any] = {
+        name: {"shape": kept.shape[1:], "stride": kept.stride, "meaning": kept.meaning}
+        for name, kept in look.maps.items()
+    }
+    meanings["attention"] = {
+        "queries": look.queries,
+        "stride": look.attention[0].stride,
+        "meaning": [found.meaning for found in look.attention],
+    }
+    optional = {"labels_without_ld": look.without, "ld_map": look.ld}
+    arrays |= {name: part for name, part in optional.items() if part is not None}
+    text = json.dumps(about | {"maps": meanings}, ensure_ascii=False)
+    np.savez_compressed(folder / MAPS, about=np.array(text), allow_pickle=False, **arrays)
+    drawn = {
+        "prediction": figures.prediction_figure,
+        "attention": figures.attention_figure,
+        "features": figures.features_figure,
+    }
+    if look.ld is not None:
+        drawn |= {
+            "ld_map": figures.ld_figure,
+            "ld_groups": figures.groups_figure,
+            "ld_classes": figures.classes_figure,
+        }
+    for name, draw in drawn.items():
+        draw(look).savefig(folder / f"{name}.png")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""What a look shows, for every GA with every LD."""
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from gald.conf_dir import CONF_DIR
+from gald.predictor import Predictor
+from gald.viz.features import common_colours, distinct_features
+from gald.viz.look import cell_of, check_queries, inner_pixels, look, no_distribution
+
+GAS = sorted(path.stem for path in (CONF_DIR / "model" / "ga").glob("*.yaml"))
+LDS = sorted(path.stem for path in (CONF_DIR / "model" / "ld").glob("*.yaml"))
+CLASSES = ["sky", "road", "car"]
+PALETTE = [(0, 0, 255), (90, 90, 90), (255, 0, 0)]
+
+
+def network(*overrides):
+    tiny = ["model.channels=16", "model.backbone.name=test_resnet", "output_dir=unused"]
+    shallow = ["model.backbone.levels=[0,1]", "model.backbone.output_stride=null"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [*tiny, *shallow, "data=synthetic", *overrides])
+    torch.manual_seed(0)
+    return Predictor(OmegaConf.to_container(cfg, resolve=True), CLASSES, PALETTE)
+
+
+def slot(group, option):
+    path = CONF_DIR / "model" / group / f"{option}.yaml"
+    model = {"channels": 16, "align_corners": False, group: OmegaConf.load(path)}
+    return instantiate(OmegaConf.create({"model": model}).model[group])
+
+
+def picture(height=61, width=67):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return network("model/ga=none", "model/ld=none")
+
+
+@pytest.mark.parametrize("ld", LDS)
+def test_every_pair_can_be_looked_at_on_an_odd_sized_image(base, ld):
+    made = slot("ld", ld)
+    if not isinstance(made, nn.Module):  # a factory, since it reads the maps
+        made = made(in_channels=base.model.neck.channels, in_strides=base.model.neck.strides)
+    base.model.ld = made.eval()
+    for ga in GAS:
+        base.model.ga = slot("ga", ga).eval()
+        seen = look(base, picture(), [(66, 60)])
+        assert seen.labels.shape == (61, 67)
+        found = seen.attention[0].values[0, 0]
+        assert found.shape == (16, 17) and found.isfinite().all() and found[15, 16] > 0
+        assert (seen.ld is None) == (seen.without is None) == (ld == "none")
+        if ld != "none":
+            assert seen.ld.shape == (61, 67) and np.isfinite(seen.ld).all()
+            assert 0 <= seen.ld.min() <= seen.ld.max() <= 1
+            assert seen.maps["ld/affinity"].shape[-2:] == (16, 17)
+
+
+def test_map_of_mask_is_the_forward_pass_s(monkeypatch):
+    net = network("model/ga=psp", "model/ld=mask")
+    seen = look(net, picture(), [(0, 0)])
+    used = []
+    monkeypatch.setattr(torch, "sigmoid", lambda x, f=torch.sigmoid: used.append(f(x)) or used[-1])
+    with torch.no_grad():
+        net.model(picture()[None])
+    assert len(used) == 1  # the mask is the only sigmoid of this network
+    assert torch.equal(seen.maps["ld/affinity"].values, used[0])
+    expected = torch.nn.functional.interpolate(
+        used[0].mean(1, keepdim=True), (61, 67), mode="bilinear"
+    )
+    np.testing.assert_allclose(seen.ld, expected[0, 0], rtol=1e-5)
+
+
+def test_prediction_without_distribution_is_that_of_the_context():
+    net = network("model/ga=psp", "model/ld=mask")
+    ld = net.model.ld
+    with torch.no_grad():
+        parts = net.model.aggregate(picture()[None])
+        logits = net.model.head(parts.maps, parts.context)
+        net.model.head.classify.bias -= logits.mean((0, 2, 3))  # or one class has it all
+        logits -= logits.mean((0, 2, 3), keepdim=True)
+    seen = look(net, picture())
+    assert net.model.ld is ld
+    scores = torch.nn.functional.interpolate(logits, (61, 67), mode="bilinear")
+    assert np.mean(seen.without == scores.argmax(1)[0].numpy()) > 0.999
+    assert seen.changed == np.mean(seen.labels != seen.without) > 0
+
+
+def test_distribution_comes_back_when_the_pass_fails():
+    net = network("model/ga=psp", "model/ld=mask")
+    ld = net.model.ld
+    with pytest.raises(RuntimeError), no_distribution(net.model):
+        raise RuntimeError
+    assert net.model.ld is ld
+
+
+@pytest.mark.parametrize(
+    ("query", "align_corners", "cell"),
+    [
+        ((0, 0), False, (0, 0)),
+        ((66, 60), False, (7, 8)),
+        ((7, 0), False, (0, 1)),  # 7.5 * 9 / 67 = 1.007
+        ((6, 0), False, (0, 0)),
+        ((66, 60), True, (7, 8)),
+        ((4, 4), True, (0, 0)),
+        ((5, 5), True, (1, 1)),  # nearest node of 60 / 7 px apart, 66 / 8 px
+    ],
+)
+def test_a_pixel_lies_in_one_cell(query, align_corners, cell):
+    assert cell_of(query, (61, 67), (8, 9), align_corners) == cell
+
+
+def test_default_queries_lie_deep_inside_the_commonest_classes():
+    labels = np.zeros((20, 30), np.uint8)
+    labels[:, 20:] = 2
+    labels[0, 0] = 1
+    assert inner_pixels(labels, 2)[1][0] in (24, 25)
+    (x, y), *_ = inner_pixels(labels, 1)
+    assert 9 <= x <= 10 and 9 <= y <= 10
+    assert inner_pixels(labels, 5)[2] == (0, 0)
+
+
+@pytest.mark.parametrize("query", [(67, 0), (0, 61), (-1, 0)])
+def test_query_outside_of_the_image_is_refused(query):
+    with pytest.raises(
+        ValueError, match=r"outside of the image of 67x61 px; choose X from 0 to 66 "
+    ):
+        check_queries([query], picture())
+
+
+def test_equal_features_are_drawn_once():
+    names, _ = distinct_features(look(network("model/ga=psp", "model/ld=mask"), picture()))
+    assert names == ["ga/input = ld/x", "ga/output = ld/context", "ld/output"]
+    ld_first = network("model/ga=psp", "model/ld=mask", "model.order=ld_ga")
+    names, _ = distinct_features(look(ld_first, picture()))
+    assert names == ["ga/input = ld/output", "ga/output", "ld/context = ld/x"]
+
+
+def test_colours_share_one_basis():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(6, 5, 7))
+    a[2] *= 50  # the first component
+    (one, two), (first, second) = common_colours([a, a + 0.0])
+    assert np.array_equal(one, two) and np.array_equal(first, second)
+    assert one.shape == (5, 7, 3) and 0 <= one.min() <= one.max() <= 1
+    assert abs(np.corrcoef(first.ravel(), a[2].ravel())[0, 1]) > 0.99
+    (plain, shifted), _ = common_colours([a, a + 100])
+    assert shifted.mean() != pytest.approx(plain.mean(), abs=0.1)
