@@ -121,7 +121,7 @@ def test_workflow_and_ci_run_only_call_make():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     commands = [step["run"] for step in steps if "run" in step]
-    assert sorted(commands) == ["make demo", "make test"]
+    assert sorted(commands) == ["make demo", "make docs", "make test"]
     script = (ROOT / ".ci/run").read_text().splitlines()
     assert script[-1] == "make test"
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
