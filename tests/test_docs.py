@@ -135,7 +135,7 @@ def check_parses(verb, words, monkeypatch, tmp_path):
         return
     # What takes but a folder reads no options: it gets as far as to find nothing there.
     folder_only = verb == "sweep" and words[0] in ("audit", "retry", "status")
-    reached = (FileNotFoundError, "holds no sweep") if folder_only else (Parsed, "")
+    reached = (FileNotFoundError, "holds no sweep") if folder_only else (Parsed, None)
     with pytest.raises(reached[0], match=reached[1]):
         monkeypatch.setattr(sys, "argv", ["gald", verb, *words])
         cli._call(cli.VERBS[verb][0], words)
