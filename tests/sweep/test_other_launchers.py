@@ -1,9 +1,10 @@
 """The launchers of joblib and submitit run the same cells, two processes each, where installed."""
 
 import pytest
-from .test_traps import TINY, processes, start
 
 from gald.sweep.manifest import Manifest
+
+from .test_traps import TINY, processes, start
 
 
 @pytest.mark.slow
