@@ -61,8 +61,9 @@ judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluat
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/test_judges.py
 
 # MkDocs Material's notice of its end of life (May 2027) is not about our pages.
-docs: install ## build the documentation into site (read it: open site/index.html)
+docs: install ## build the documentation into site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html; search needs a server: $(BIN)/python -m http.server --directory site"
 
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(EXTRAS:%=--extra %) $(if $(UPGRADE),--upgrade) \
