@@ -63,6 +63,6 @@ class _OneRun(MLFlowLogger):
         super().__init__(*arguments, run_id=run_id, **options)
         self.resumed = run_id is not None
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:  # ty: ignore[invalid-method-override]
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         if not self.resumed:
             super().log_hyperparams(params)

@@ -4,9 +4,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
 from gald.sweep.manifest import NAME, Manifest, split_overrides
 
 
@@ -62,8 +59,4 @@ def run_labels(folder: Path) -> RunLabels:
                     if key in manifest.factors or key in drawn
                 }
                 return RunLabels(folder.name, "cell", manifest.name, chosen)
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        # A launcher of somebody else's: there is no list of cells, so every word counts.
-        words = split_overrides(list(HydraConfig.get().overrides.task))
-        return RunLabels(f"{folder.parent.name}/{folder.name}", "cell", folder.parent.name, words)
     return RunLabels(f"{folder.parent.name}/{folder.name}")
