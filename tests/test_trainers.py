@@ -4,6 +4,8 @@ import csv
 import inspect
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -68,6 +70,24 @@ def test_every_option_is_one_of_lightnings(name):
     gpus = name in ("ddp", "ddp_nodes", "slurm")
     assert cfg.sync_batchnorm is gpus
     assert cfg.precision == ("bf16-mixed" if gpus or name == "gpu" else "32-true")
+
+
+def page_commands():
+    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
+    for block in re.findall(r"```(?:bash|text)\n(.*?)```", text, flags=re.DOTALL):
+        for line in re.sub(r" *\\\n *", " ", block).splitlines():
+            if found := re.search(r"gald[. ]train (.*)", line.split("   #")[0]):
+                yield found[1].removeprefix("-m ").replace("$again", "ckpt_path=last").strip()
+
+
+@pytest.mark.parametrize("line", sorted(page_commands()))
+def test_commands_of_the_page_on_scale_compose(line):
+    words = shlex.split(line)
+    for name in ("joblib", "submitit", "ray"):
+        if f"hydra/launcher={name}" in line:
+            pytest.importorskip(f"hydra_plugins.hydra_{name}_launcher")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        compose("train", words, return_hydra_config=True)
 
 
 def test_slurm_says_how_many_machines_and_gpus(monkeypatch):
