@@ -9,6 +9,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 CONF, SOURCE = ROOT / "conf", ROOT / "src" / "gald"
+README_RESULTS = "[The results in the README](../README.md#results)"
 OUTSIDE = re.compile(r"\]\(\.\./conf/([\w/]+)/(\w+)\.yaml\)")
 
 
@@ -32,9 +33,20 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead a link to a YAML file, which works on a code host, to that file's place in the site."""
+    if page.file.generated_by is None:
+        page.meta["search"] = {"boost": 3}  # what was written for people comes first
     if page.file.src_uri == "modules.md":
         page.meta["hide"] = ["navigation", "toc"]  # its tables are wide
+    if README_RESULTS in markdown:
+        markdown = markdown.replace(README_RESULTS, _readme_results())
     return OUTSIDE.sub(lambda m: f"](options/{_slug(m[1])}.md#{m[2]})", markdown)
+
+
+def _readme_results() -> str:
+    """The README's section of results up to its commands, so that no number is typed twice."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("\n## Results\n", 1)[1].split("\n## ", 1)[0].split("```", 1)[0]
+    return section.replace(" Repeat it:", "").replace("](conf/", "](../conf/").strip()
 
 
 def _groups() -> list[str]:
