@@ -90,6 +90,10 @@ def commands():
 GALD = sorted({(page, line) for page, line in commands() if line.startswith("gald ")})
 
 
+def test_every_verb_is_shown():
+    assert {line.split()[1] for _, line in GALD} == set(cli.VERBS)
+
+
 class Parsed(Exception):
     """The parser took the command line."""
 
