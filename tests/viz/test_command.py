@@ -98,7 +98,7 @@ def test_checkpoints_of_a_run_are_shown_in_order_of_training(trained, street, vi
     for step, name in [(8, "a"), (3, "b"), (8, "c"), *((20 + i, f"x{i}") for i in range(9))]:
         torch.save(content | {"global_step": step}, folder / f"{name}.ckpt")
     shown, left_out = checkpoints(run)
-    assert list(shown)[0] == "b, step 3" and list(shown)[-1] == "x8, step 28"
+    assert next(iter(shown)) == "b, step 3" and list(shown)[-1] == "x8, step 28"
     assert len(shown) == 6 and left_out == 5  # of 11 steps, 8 being kept twice
     for path in folder.glob("x*"):
         path.unlink()
