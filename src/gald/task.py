@@ -78,7 +78,8 @@ class SegmentationTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
         loss = self.loss(self.model(batch["image"]), batch["mask"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        size = len(batch["image"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102

@@ -1,7 +1,6 @@
 """`gald sweep audit FOLDER`: does anything but the declared factors differ between cells?"""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from omegaconf import OmegaConf
 
 from gald.comparison.runs import SPLITS
 from gald.sweep.arms import SEED, label
+from gald.sweep.command import one_folder
 from gald.sweep.manifest import DATA_NOISE, NOISE, Manifest, split_overrides
 
 # The first that begins a key says what it is about.
@@ -65,9 +65,7 @@ class Audited(NamedTuple):
 
 def main() -> int:
     """Audit the sweep that the command line names; returns 1 where there is something to see."""
-    if len(sys.argv) != 2:
-        raise ValueError("gald sweep audit takes the folder of one sweep")
-    findings = audit(Path(sys.argv[1]))
+    findings = audit(one_folder("audit"))
     for finding in findings:
         print(f"warning: {finding}")
     if not findings:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gald.arguments import Arguments
+
 ACTIONS = {
     "plan": ("gald.sweep.plan:main", "cells, time, memory, seeds: gald sweep plan model/ga=..."),
     "audit": ("gald.sweep.audit:main", "what differs undeclared: gald sweep audit FOLDER"),
@@ -38,13 +40,20 @@ def main() -> int | None:
     return getattr(importlib.import_module(module), function)()
 
 
+def one_folder(action: str) -> Path:
+    """The folder that the rest of the command line of `gald sweep ACTION` names."""
+    parser = Arguments(f"gald sweep {action}", description=ACTIONS[action][1].split(":")[0])
+    parser.add_argument("sweep", type=Path, help="folder of a sweep, as gald train -m printed it")
+    return parser.parse_args(sys.argv[1:]).sweep
+
+
 def status() -> int:
     """Show the cells of a sweep; returns 1 where one has failed."""
     from gald.sweep.board import COLOURS, duration
     from gald.sweep.jobs import score
     from gald.sweep.manifest import Manifest
 
-    folder = _folder("status")
+    folder = one_folder("status")
     manifest = Manifest.load(folder)
     table = Table("cell", "state", "val/miou", "time", "starts", "reason", box=None)
     for cell in manifest.cells.values():
@@ -72,7 +81,7 @@ def retry() -> int:
     """Make the failed cells of a sweep pending again, and say which command runs them."""
     from gald.sweep.manifest import Manifest, edit
 
-    folder = _folder("retry")
+    folder = one_folder("retry")
     Manifest.load(folder)  # says what is wrong with the folder before anything is written there
     with edit(folder) as manifest:
         failed = [cell for cell in manifest.cells.values() if cell.state == "failed"]
@@ -83,13 +92,6 @@ def retry() -> int:
     else:
         print(f"{len(failed)} cells wait again; run them with\n{shlex.join(manifest.command)}")
     return 0
-
-
-def _folder(action: str) -> Path:
-    if len(sys.argv) != 2:
-        given = " ".join(sys.argv[1:]) or "nothing"
-        raise ValueError(f"gald sweep {action} takes the folder of one sweep, but got {given}")
-    return Path(sys.argv[1])
 
 
 def _remark(reason: str | None, micro_batch_size: int | None) -> str:
