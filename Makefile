@@ -19,7 +19,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge docs lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge docs notebooks lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluat
 docs: install ## build the documentation into site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "open site/index.html; search needs a server: $(BIN)/python -m http.server --directory site"
+
+notebooks: install ## run notebooks/*.py and write what they show into the notebooks beside them
+	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py && ../$(BIN)/nbstripout *.ipynb
 
 lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(EXTRAS:%=--extra %) $(if $(UPGRADE),--upgrade) \

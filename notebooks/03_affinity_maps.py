@@ -1,0 +1,220 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: keep_output
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+#   keep_output: true
+# ---
+
+# %% [markdown]
+# # What local distribution does
+#
+# Two networks that differ in one word: after the same global aggregation (GA) one has no local
+# distribution (LD), the other `model/ld=affinity`, whose map A says at every position how much of
+# the global context is taken (1) and how much of the local feature is kept (0). Both train briefly
+# on the same synthetic crops. Then we look: at query pixels, at boundaries, at small objects.
+#
+# One seed and a short training: read the figures as what these two networks do, not as a verdict
+# on LD. For a verdict take several seeds and the statistics of `04_ablation`.
+
+# %%
+import warnings
+
+warnings.filterwarnings("ignore", message=".*(IProgress|ipywidgets)")  # of progress bars
+
+import io
+import os
+import tempfile
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from IPython.display import Image, display
+
+import gald
+from gald.conf_dir import CONF_DIR
+from gald.train import train
+from gald.viz import figures
+from gald.viz.look import look
+
+os.chdir(tempfile.mkdtemp())
+
+# %% tags=["parameters"]
+EPOCHS = 2
+SCENES = 96
+JUDGED = 16
+
+# %% [markdown]
+# ## Train both
+
+# %%
+ARMS = {"GA only": "none", "GA + LD": "affinity"}
+for ld in ARMS.values():
+    words = [
+        "experiment=demo",
+        "model/ga=nonlocal",
+        f"model/ld={ld}",
+        "model.channels=32",
+        f"trainer.max_epochs={EPOCHS}",
+        f"scheduler.warmup_steps={EPOCHS * SCENES // 8 // 4}",  # a quarter of all steps
+        f"data.train_count={SCENES}",
+        f"data.val_count={JUDGED}",
+        "data.num_workers=0",
+        "metrics=miou",
+        "test=false",
+        "logger=csv",
+        f"output_dir=runs/{ld}",
+    ]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", words)
+    results = train(cfg)
+
+networks = {name: gald.load(f"runs/{ld}") for name, ld in ARMS.items()}
+scenes = instantiate(cfg.data).make_dataset("val")
+
+# %% [markdown]
+# ## One scene: the map
+#
+# `gald.record` keeps what the slots saw and made in a pass, for any GA and LD. `look` does it for
+# an image, and also asks what the network says when its LD is taken out. On the command line
+# `gald viz RUN --image FILE` draws the same figures.
+
+# %%
+image = scenes[3]["image"]
+with gald.record(networks["GA + LD"]) as maps, torch.no_grad():
+    networks["GA + LD"](image[None])
+print(maps)
+
+# %%
+seen = {name: look(network, image, [(64, 80), (20, 40)]) for name, network in networks.items()}
+
+
+def show(figure):
+    """Display a figure at a size that keeps the notebook small."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=70, format="jpg")
+    display(Image(file.getvalue()))
+
+
+show(figures.ld_figure(seen["GA + LD"]))
+
+# %% [markdown]
+# Mind the colour bar: after a training this short the map has moved little from 0.5, where it
+# starts. By group of channels, each of which has a map of its own:
+
+# %%
+show(figures.groups_figure(seen["GA + LD"]))
+
+# %% [markdown]
+# ## Query pixels
+#
+# How much every cell influences what GA makes of the marked pixel: the sum of |d out / d in| over
+# channels, which exists for every GA, with attention weights or without.
+
+# %%
+show(figures.attention_figure(seen["GA + LD"]))
+
+# %% [markdown]
+# ## The prediction, and with LD taken out
+
+# %%
+show(figures.prediction_figure(seen["GA + LD"]))
+
+# %% [markdown]
+# ## Boundaries
+#
+# Over all judged scenes. Left: the mean of A by the distance to the nearest true boundary; the bar
+# is the standard deviation over pixels. Right: the share of pixels that each network gets right at
+# that distance.
+
+# %%
+EDGES = [0, 1, 2, 4, 8, 16, np.inf]
+BINS = ["<1", "1-2", "2-4", "4-8", "8-16", ">16"]
+SIZES = [0, 1e-3, 1e-2, 1e-1, 1]
+SIZE_NAMES = ["<0.1%", "0.1-1%", "1-10%", ">10%"]
+
+
+def to_boundary(mask):
+    """Distance in pixels of every pixel to the nearest one of another class."""
+    edge = np.zeros(mask.shape, bool)
+    for axis in (0, 1):
+        change = np.diff(mask, axis=axis) != 0
+        edge |= np.pad(change, [(0, int(axis == 0)), (0, int(axis == 1))])
+        edge |= np.pad(change, [(int(axis == 0), 0), (int(axis == 1), 0)])
+    return cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 5)
+
+
+def object_sizes(mask):
+    """For every pixel, the size of the connected region it is in, as a share of the image."""
+    sizes = np.zeros(mask.shape)
+    for k in np.unique(mask):
+        count, regions, stats, _ = cv2.connectedComponentsWithStats((mask == k).astype(np.uint8))
+        for region in range(1, count):
+            sizes[regions == region] = stats[region, cv2.CC_STAT_AREA] / mask.size
+    return sizes
+
+
+pixels = {"distance": [], "size": [], "A": [], "GA only": [], "GA + LD": []}
+for index in range(len(scenes)):
+    item = scenes[index]
+    mask = item["mask"].numpy()
+    known = mask != 255
+    for name, network in networks.items():
+        parsed = network.predict(item["image"], confidence=False, ld_map=name == "GA + LD")
+        pixels[name].append((parsed.labels == mask)[known])
+    pixels["A"].append(parsed.ld_map[known])
+    pixels["distance"].append(to_boundary(mask)[known])
+    pixels["size"].append(object_sizes(mask)[known])
+pixels = {name: np.concatenate(parts) for name, parts in pixels.items()}
+
+
+def by(quantity, edges, names, along):
+    """Draw A and the share of right pixels in bins of a quantity; bins without pixels stay out."""
+    bins = np.digitize(pixels[quantity], edges) - 1
+    kept = [b for b in range(len(names)) if (bins == b).any()]
+    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", dpi=70)
+    means = [pixels["A"][bins == b].mean() for b in kept]
+    spread = [pixels["A"][bins == b].std() for b in kept]
+    left.errorbar(range(len(kept)), means, spread, fmt="o", color="black", capsize=3)
+    left.set_ylabel("A: share of the context")
+    for name, fill in (("GA only", "white"), ("GA + LD", "black")):
+        shares = [100 * pixels[name][bins == b].mean() for b in kept]
+        right.plot(range(len(kept)), shares, "o", color="black", mfc=fill, label=name)
+    right.set_ylabel("% of pixels right")
+    right.legend()
+    for axis in (left, right):
+        axis.set_xticks(range(len(kept)), [names[b] for b in kept])
+        axis.set_xlabel(along)
+        axis.grid(axis="y", color="0.85")
+    plt.show()
+
+
+by("distance", EDGES, BINS, "pixels to the nearest boundary")
+
+# %% [markdown]
+# If LD sharpened, A would differ near boundaries by more than its spread, and the filled markers
+# would lie above the hollow ones on the left of the right panel.
+#
+# ## Small objects
+#
+# The same by the size of the region that a pixel belongs to, as a share of the image.
+
+# %%
+by("size", SIZES, SIZE_NAMES, "size of the region, share of the image")
+
+# %% [markdown]
+# ## Both networks side by side
+
+# %%
+show(figures.side_by_side(list(seen.values()), list(seen), common_scale=False))

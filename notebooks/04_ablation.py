@@ -1,0 +1,197 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: keep_output
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+#   keep_output: true
+# ---
+
+# %% [markdown]
+# # Read an ablation
+#
+# `gald train -m model/ga=none,psp model/ld=none,affinity seed=0,1,2 name=mine` trains every
+# combination and leaves a sweep folder; this notebook reads one. Its questions: which arms differ
+# by more than noise, in which classes, in which images, at what cost?
+#
+# **The numbers below are simulated.** Training twelve networks takes longer than a notebook should,
+# so a function draws confusion matrices from rates that we chose, and writes them as a sweep would.
+# They say nothing about GA or LD. Since we know what we put in, they do say whether the statistics
+# find it. Set `SWEEP` to a folder of yours to read real runs instead.
+
+# %%
+import warnings
+
+warnings.filterwarnings("ignore", message=".*(IProgress|ipywidgets)")  # of progress bars
+
+import json
+import tempfile
+from itertools import product
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import Image, display
+
+from gald.comparison.figures import difference_chart
+from gald.metrics.confusion import ConfusionMatrix
+from gald.metrics.images import ImageCounts
+from gald.statistics import class_iou
+from gald.sweep.analysis import analyse
+from gald.sweep.arms import find_baseline, read_sweep
+from gald.sweep.columns import mean_and_deviation
+from gald.sweep.figures import Point, class_chart, pareto_chart
+from gald.sweep.manifest import Cell, Manifest
+
+# %% tags=["parameters"]
+SWEEP = None  # a folder of yours, as "runs/mine"
+SAMPLES = 2000
+
+# %% [markdown]
+# ## What is simulated
+#
+# 60 images of 3000 pixels, four classes. A pixel of a class is found at a rate that depends on the
+# arm, on the image (some are harder, for all arms alike) and a little on the seed. We put in:
+# `ga=psp` finds 3 points more of `building` and `road`; `ld=affinity` finds 6 points more of `pole`
+# and `person`, whatever the GA; nothing else.
+
+# %%
+CLASSES = ("road", "building", "pole", "person")
+GAIN = {"psp": np.array([3, 3, 0, 0]) / 100, "affinity": np.array([0, 0, 6, 6]) / 100, "none": 0}
+
+
+def simulated_run(folder, ga, ld, seed, cost):
+    """Write what a judged run leaves: the counts of each image, and their scores."""
+    scenes = np.random.default_rng(0)  # the same images for every run
+    pixels = scenes.multinomial(3000, [0.5, 0.4, 0.04, 0.06], size=60)
+    harder = scenes.normal(0, 0.06, (60, 1))
+    luck = np.random.default_rng((seed, len(ga), len(ld)))
+    hit = np.array([0.9, 0.85, 0.5, 0.55]) + GAIN[ga] + GAIN[ld] - harder + luck.normal(0, 0.005, 4)
+    hit = hit.clip(0.05, 0.99)
+    counts, total = ImageCounts(), np.zeros((4, 4), np.int64)
+    for image in range(60):
+        rates = np.repeat((1 - hit[image])[:, None] / 3, 4, axis=1)
+        np.fill_diagonal(rates, hit[image])
+        matrix = np.stack([luck.multinomial(pixels[image, k], rates[k]) for k in range(4)])
+        counts.add(f"image_{image:02}", "confusion", torch.from_numpy(matrix.ravel()))
+        total += matrix
+    folder.mkdir(parents=True)
+    counts.save(folder / "images_val.npz")
+    scores = ConfusionMatrix(4).scores(torch.from_numpy(total.ravel()), CLASSES)
+    results = {f"val/{key}": value for key, value in scores.items()}
+    results |= {"seed": seed, "price/total/gmacs": cost}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def simulated_sweep(folder):
+    """Write a sweep of two GAs, two LDs and three seeds."""
+    manifest = Manifest(folder, "simulated", ["simulated"])
+    for place, (ga, ld, seed) in enumerate(
+        product(("none", "psp"), ("none", "affinity"), (0, 1, 2))
+    ):
+        cost = 10 + 0.4 * (ga != "none") + 0.3 * (ld != "none")
+        simulated_run(folder / f"cell_{place}", ga, ld, seed, cost)
+        words = [f"model/ga={ga}", f"model/ld={ld}", f"seed={seed}"]
+        manifest.cells[f"{place:012x}"] = Cell(words, f"cell_{place}", "done", attempts=1)
+    manifest.save()
+    return folder
+
+
+folder = Path(SWEEP) if SWEEP else simulated_sweep(Path(tempfile.mkdtemp()) / "sweep")
+
+# %% [markdown]
+# ## Statistics
+#
+# `gald table FOLDER` prints all of this. The interval of a difference covers both kinds of chance:
+# which images were judged, and which seeds were trained. With several questions at once, Holm's
+# correction keeps the chance of any false alarm below 5%.
+
+# %%
+sweep = read_sweep(folder, "val")
+base = find_baseline(sweep.arms, sweep.factors, None)
+found = analyse(sweep, base, SAMPLES)
+scores = {arm.label: [100 * r.results["val/miou"] for r in arm.runs.values()] for arm in sweep.arms}
+for label, of_seeds in scores.items():
+    mean, deviation, count = mean_and_deviation(np.array(of_seeds))
+    print(f"{label:<22} mIoU {mean:5.2f}  sd {deviation:.2f}  seeds {count}")
+print(f"\nagainst {sweep.arms[base].label}:")
+for answer in found.differences:
+    gap = answer.found
+    ends = f"[{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
+    print(f"{answer.question.name:<22} {100 * gap.difference:+.2f} {ends}  {answer.verdict}")
+print("\ninteraction (is the gain of LD another one with GA?):")
+for answer in found.interactions:
+    gap = answer.found
+    print(f"{answer.question.name}  {100 * gap.difference:+.2f}  {answer.verdict}")
+
+# %% [markdown]
+# ## Plots
+#
+# Every arm against the baseline: a filled marker is a difference that stays clear of noise after
+# Holm's correction, a hollow one is not; bars are 95% intervals.
+
+# %%
+rows = {answer.question.name: answer.found for answer in found.differences}
+clear = [answer.clear for answer in found.differences]
+display(Image(difference_chart(rows, clear, "mIoU", f"minus {sweep.arms[base].label} (points)")))
+
+# %% [markdown]
+# By class: a star marks a class whose own interval leaves out 0. What we put in shows up where we
+# put it. A class that gained nothing at its own pixels can still gain IoU: fewer pixels of other
+# classes are taken for it.
+
+# %%
+names = next(iter(sweep.arms[base].runs.values())).class_names
+display(Image(class_chart(list(rows), names, found.classes, sweep.arms[base].label)))
+
+# %% [markdown]
+# Score against cost: filled are arms that no other beats in both.
+
+# %%
+points = []
+for arm in sweep.arms:
+    runs = [run.results for run in arm.runs.values()]
+    if all("price/total/gmacs" in run for run in runs):
+        mean, deviation, _ = mean_and_deviation(np.array(scores[arm.label]))
+        points.append(Point(arm.label, runs[0]["price/total/gmacs"], mean, deviation))
+if points:
+    display(Image(pareto_chart({"GMACs": points})))
+
+# %% [markdown]
+# ## Where the last arm helps
+#
+# Each image's mean IoU over the classes that it has, averaged over seeds: the baseline's along the
+# bottom, the last arm's difference from it upwards. Above the line the arm is better. The printed
+# names are where to look next, with `gald viz RUN_A RUN_B --image FILE`.
+
+# %%
+
+
+def of_images(arm):
+    """The mean IoU of each image (N,), averaged over seeds."""
+    per_seed = [np.nanmean(class_iou(run.class_counts), 1) for run in arm.runs.values()]
+    return 100 * np.mean(per_seed, 0)
+
+
+arm = sweep.arms[-1]
+one, other = of_images(sweep.arms[base]), of_images(arm)
+figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained", dpi=70)
+axis.plot(one, other - one, "o", color="black", mfc="none")
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set_xlabel(f"mean IoU of an image, {sweep.arms[base].label} (%)")
+axis.set_ylabel(f"{arm.label}\nminus baseline (points)")
+axis.grid(color="0.85")
+plt.show()
+images = next(iter(arm.runs.values())).images.names
+order = np.argsort(other - one)
+print(f"better in {np.mean(other > one):.0%} of {len(one)} images")
+print("most gained: ", ", ".join(f"{images[i]} {other[i] - one[i]:+.1f}" for i in order[::-1][:4]))
+print("least gained:", ", ".join(f"{images[i]} {other[i] - one[i]:+.1f}" for i in order[:4]))
