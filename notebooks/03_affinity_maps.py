@@ -203,8 +203,9 @@ def by(quantity, edges, names, along):
 by("distance", EDGES, BINS, "pixels to the nearest boundary")
 
 # %% [markdown]
-# If LD sharpened, A would differ near boundaries by more than its spread, and the filled markers
-# would lie above the hollow ones on the left of the right panel.
+# What sharpening would look like: an A near boundaries that stands apart from A elsewhere, and
+# filled markers above hollow ones at the left of the right panel. The second without the first can
+# be the luck of one seed.
 #
 # ## Small objects
 #

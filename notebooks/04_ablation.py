@@ -173,6 +173,7 @@ if points:
 # names are where to look next, with `gald viz RUN_A RUN_B --image FILE`.
 
 # %%
+arm = sweep.arms[-1]
 
 
 def of_images(arm):
@@ -181,7 +182,6 @@ def of_images(arm):
     return 100 * np.mean(per_seed, 0)
 
 
-arm = sweep.arms[-1]
 one, other = of_images(sweep.arms[base]), of_images(arm)
 figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained", dpi=70)
 axis.plot(one, other - one, "o", color="black", mfc="none")
