@@ -118,6 +118,8 @@ def test_evaluation_does_not_depend_on_its_batch_size(tmp_path, monkeypatch):
             *(f"output_dir={output}", "split=val"),
         )
         results.append(json.loads((output / "results.json").read_text()))
+    receipts = [result.pop("val/receipt") for result in results]
+    assert receipts[0]["predictions_sha256"] == receipts[1]["predictions_sha256"]
     scores = [{k: v for k, v in r.items() if k.startswith("val/")} for r in results]
     assert json.dumps(scores[0]) == json.dumps(scores[1])
 

@@ -204,20 +204,20 @@ def test_a_launcher_that_is_stopped_lets_its_cells_save(launcher, tmp_path, numb
     process = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
     process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 128 + number and "the same command goes on" in out
     manifest = Manifest.load(tmp_path / "runs" / "train")
     assert cell_of(manifest, 7).state == "pending"
     assert survivors(tmp_path) == []
     second = launcher()
-    assert second.wait(timeout=60) == 0
+    assert second.wait(timeout=180) == 0
     assert starts(manifest, 7) == ["fresh ", "resumed ckpt_path=last"]
 
 
 def test_two_launchers_never_run_one_sweep(launcher, tmp_path):
     launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
-    out, _ = (second := launcher()).communicate(timeout=60)
+    out, _ = (second := launcher()).communicate(timeout=180)
     assert second.returncode == 1
     assert "another process runs the sweep in runs/train" in out
 
