@@ -138,8 +138,6 @@ def check_parses(verb, words, monkeypatch, tmp_path):
     reached: tuple[type[Exception], str | None] = (Parsed, None)
     if verb == "eval":
         reached = (FileNotFoundError, "results.json")
-    elif verb == "sweep" and words[0] in ("audit", "retry", "status"):
-        reached = (FileNotFoundError, "holds no sweep")
     with pytest.raises(reached[0], match=reached[1]):
         monkeypatch.setattr(sys, "argv", ["gald", verb, *words])
         cli._call(cli.VERBS[verb][0], words)
