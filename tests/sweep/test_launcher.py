@@ -180,6 +180,11 @@ def test_a_cell_sees_one_resolved_config_and_its_share_of_threads(sweep, monkeyp
     assert "WORLD_SIZE" not in environment
 
 
+def listen():
+    """Heed SIGINT, which a shell makes its background jobs ignore, and they their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def launcher(tmp_path):
     """Starts a launcher as a process of its own, on a cell that waits; it is ended afterwards."""
@@ -188,7 +193,12 @@ def launcher(tmp_path):
     def start():
         command = [sys.executable, "-c", PROGRAM, str(FAKE), "train", "-m", "seed=7", *SMALL]
         process = subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=listen,
         )
         started.append(process)
         return process
