@@ -110,10 +110,10 @@ def pairs(channels: int) -> list[Pair]:
         _pair("cgnl", compact, textbook.cgnl, channels, channels_last=False),
         Pair(
             "GALD block, compiled",
-            "uncompiled",
+            "textbook",
             (block,),
             torch.compile(block, fullgraph=True, dynamic=False),
-            block,
+            functools.partial(textbook.gald_block, block.ga, block.ld),
             channels,
             True,
             ((48, 48), (97, 97)),
@@ -184,8 +184,8 @@ def measure(pair: Pair, size: tuple[int, int], batch: int, rounds: int) -> dict[
             times[side][kind].append(_time(calls[side], inputs[side], kind))
     found: dict[str, Cost | None] = {"ours": None, "other": None}
     for side, call in calls.items():
-        compiled = pair.other_name == "uncompiled"
-        eager = pair.other if compiled else call
+        compiled = isinstance(call, torch._dynamo.OptimizedModule)
+        eager = pair.modules[0] if compiled else call
         found[side] = Cost(
             statistics.median(times[side]["forward"]),
             statistics.median(times[side]["both"] or [math.nan]),

@@ -1,5 +1,7 @@
 """The formulations that papers and their code print, with the weights of our modules."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from gald.modules.ga.cc import CrissCross
 from gald.modules.ga.cgnl import CGNL
 from gald.modules.ga.nonlocal_block import NonLocal
+from gald.modules.layers import AtStride
+from gald.modules.ld.mask import Mask
 
 
 def nonlocal_(module: NonLocal, x: Tensor) -> Tensor:
@@ -48,6 +52,14 @@ def rows_and_columns(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     along_columns = torch.bmm(v_columns, columns.permute(0, 2, 1)).view(b, w, -1, h)
     along_rows = torch.bmm(v_rows, rows.permute(0, 2, 1)).view(b, h, -1, w)
     return along_columns.permute(0, 2, 3, 1) + along_rows.permute(0, 2, 1, 3)
+
+
+def gald_block(ga: AtStride, ld: Mask, x: Tensor) -> Tensor:
+    """The block as the authors wrote it: CGNL's loop at half resolution, the mask, two sums."""
+    low = cgnl(cast(CGNL, ga.module), ga.down(x))
+    context = F.interpolate(low, size=x.shape[-2:], mode="bilinear", align_corners=True)
+    distributed = context + context * ld.affinity(context, x)
+    return context + distributed
 
 
 def cgnl(module: CGNL, x: Tensor) -> Tensor:
