@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ def published(real_data: Path) -> Callable[[str], list[dict[str, Any]]]:
 def camvid(tmp_path: Path) -> Path:
     """A CamVid of 7 train, 3 val and 2 test scenes of 24x32 pixels, with lists."""
     return fake.camvid(tmp_path / "camvid")
+
+
+@pytest.fixture
+def gald_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs `gald ARGUMENTS` in this process; an error is raised, not worded."""
+
+    def call(*arguments: str) -> None:
+        from gald import cli
+
+        monkeypatch.setattr(sys, "argv", ["gald", *arguments])
+        monkeypatch.setenv("GALD_TRACEBACK", "1")
+        cli.main()
+
+    return call
 
 
 @pytest.fixture(scope="session")

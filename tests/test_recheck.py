@@ -132,3 +132,28 @@ def test_an_absent_class_is_null_on_disk_and_left_out_of_the_mean(tmp_path):
     assert math.isnan(scores["iou/absent"]) and scores["miou"] == 0.25
     write_results(tmp_path / "r.json", scores)
     assert json.loads((tmp_path / "r.json").read_text())["iou/absent"] is None
+
+
+def test_neither_a_receipt_nor_a_checkpoint_may_call_foreign_code(results, monkeypatch, tmp_path):
+    foreign = {"_target_": "os.system", "command": f"touch {tmp_path}/called"}
+    path = forged(results, tmp_path, lambda c: c["val/receipt"].update(inference=foreign))
+    with pytest.raises(ValueError, match=r"would call os\.system"):
+        recheck(monkeypatch, path)
+    content = torch.load(json.loads(results.read_text())["checkpoint"], weights_only=True)
+    content["gald"]["config"]["model"]["ga"] = foreign
+    torch.save(content, tmp_path / "evil.ckpt")
+    monkeypatch.setattr(sys, "argv", ["gald", "eval", f"ckpt_path={tmp_path}/evil.ckpt"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"would call os\.system"):
+        cli.main()
+    assert not (tmp_path / "called").exists()
+
+
+def test_judging_does_not_build_what_only_training_uses(trained, gald_cli, tmp_path):
+    path = trained(*SMALL) / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    for part in ("loss", "optimizer", "scheduler"):
+        content["gald"]["config"][part] = {"_target_": "os.system", "command": "false"}
+    torch.save(content, path)
+    gald_cli("eval", f"ckpt_path={path}", f"output_dir={tmp_path}/here", "metrics=miou")
+    assert (tmp_path / "here" / "results.json").exists()

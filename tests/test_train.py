@@ -32,18 +32,6 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def gald_cli(monkeypatch):
-    """Runs `gald ARGUMENTS` in this process; an error is raised, not worded."""
-
-    def call(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["gald", *arguments])
-        monkeypatch.setenv("GALD_TRACEBACK", "1")
-        cli.main()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One finished run: its folder."""

@@ -20,9 +20,9 @@ from gald.comparison.report import (
     screen_table,
     write_report,
 )
-from gald.comparison.runs import SPLITS, JudgedRun, read_pair
+from gald.comparison.runs import JudgedRun, read_pair
 from gald.comparison.sections import sections, verdict
-from gald.results import commit, versions
+from gald.results import SPLITS, commit, versions
 
 ON_SCREEN = ("score", "A %", "B %", "B - A", "95% interval", "better")
 SHOWN = 3  # images of the contact sheet for each of A and B

@@ -24,8 +24,9 @@ from gald.data.base import SegmentationDataModule
 from gald.judge import describe, judge
 from gald.quiet import quiet
 from gald.recheck import recheck
-from gald.results import Results, commit, score_table, versions, write_results
-from gald.train import build_task
+from gald.results import SPLITS, Results, commit, score_table, versions, write_results
+from gald.task import EvaluationTask
+from gald.trust import check_targets
 
 
 def main() -> float | None:
@@ -52,11 +53,11 @@ def evaluate(cfg: DictConfig) -> Results:
 
     Raises:
         ValueError: the split is unknown, the folder holds results that these would replace, or
-            the data's classes are not the network's.
+            the data's classes are not the network's, or a config would build foreign code.
     """
     quiet()
-    if cfg.split not in ("val", "test"):
-        raise ValueError(f"split is {cfg.split!r}; choose val or test")
+    if cfg.split not in SPLITS:
+        raise ValueError(f"split is {cfg.split!r}; choose {' or '.join(SPLITS)}")
     receipt = Path(cfg.output_dir) / "results.json"
     if receipt.exists():
         raise ValueError(f"{receipt} already holds results; choose another output_dir")
@@ -69,6 +70,10 @@ def evaluate(cfg: DictConfig) -> Results:
             whole = OmegaConf.create({"model": trained.model, "seed": cfg.seed, part: cfg[part]})
             OmegaConf.resolve(whole)
             trained[part] = whole[part]
+    trained.data.train_transform = None  # judging builds nothing that it does not use
+    built = {part: trained[part] for part in ("data", "model", "inference", "metrics")}
+    about = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(built), resolve=True))
+    check_targets(about)
 
     data: SegmentationDataModule = instantiate(trained.data)
     known = list(content["gald"]["class_names"])
@@ -82,16 +87,16 @@ def evaluate(cfg: DictConfig) -> Results:
             f"{type(data).__name__} has no public test labels; choose split=val, the split that "
             "papers compare on"
         )
-    task = build_task(trained, data)
-    load_weights(task.model, content, path)
+    model = instantiate(trained.model, num_classes=data.num_classes)
+    load_weights(model, content, path)
+    task = EvaluationTask(model, instantiate(trained.inference), data.class_names)
     trainer: pl.Trainer = instantiate(cfg.trainer, logger=False)
-    about = describe(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), path)
-    results = judge(trainer, task, data, cfg.split, receipt.parent, trained.metrics, about)
+    signed = describe(about, path)
+    results = judge(trainer, task, data, cfg.split, receipt.parent, trained.metrics, signed)
     results |= {"checkpoint": str(path), "commit": commit(), **versions()}
     say = rank_zero_only(Console().print)
     say(score_table(results, data.class_names))
     if trainer.is_global_zero:
-        receipt.parent.mkdir(parents=True, exist_ok=True)
         write_results(receipt, results)
         say(f"results: {receipt}", soft_wrap=True)
     return results

@@ -19,8 +19,6 @@ from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
 from gald.results import Results, commit, versions
 
-SPLITS = ("val", "test")
-
 
 class Judge(nn.Module):
     """What predictions are held against: metrics, and fingerprints of what was judged.
@@ -90,7 +88,7 @@ class Judge(nn.Module):
 
 def judge(
     trainer: pl.Trainer,
-    task: Any,  # noqa: ANN401  a SegmentationTask, which imports this file
+    task: Any,  # noqa: ANN401  an EvaluationTask, which imports this file
     data: SegmentationDataModule,
     split: str,
     folder: Path,
@@ -120,7 +118,6 @@ def judge(
     run(task, datamodule=data, ckpt_path=weights, weights_only=True, verbose=False)
     done, task.judge = task.judge, training
     if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
         done.images.save(folder / f"images_{split}.npz")
     receipt = {
         "split": split,

@@ -1,8 +1,6 @@
 """What `gald predict` does: every source that is not done yet, one after the other."""
 
 import argparse
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from rich.progress import MofNCompleteColumn, Progress
 
 import gald
@@ -57,7 +53,7 @@ class PredictionRun:
                 f"{flags.run} has no LD map, because its "
                 f"{type(self.predictor.model.ld).__name__} decides nothing; leave --ld-map out"
             )
-        self.network = _digest(self.predictor)
+        self.network = self.predictor.fingerprint()
         self.predictor.to(device)
         self.ledger = Ledger(flags.to)
 
@@ -182,17 +178,4 @@ def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> 
     """Let a network score images in another way; the config may refer to how it resizes."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
-    whole = OmegaConf.create(predictor.config | {"seed": cfg.seed, "inference": cfg.inference})
-    OmegaConf.resolve(whole)
-    predictor.config["inference"] = OmegaConf.to_container(whole.inference)
-    predictor.inference = instantiate(whole.inference)
-
-
-def _digest(predictor: Predictor) -> str:
-    """What changes whenever the predictions may: weights, and how images are scored."""
-    digest = hashlib.sha256()
-    for key, value in predictor.state_dict().items():
-        digest.update(key.encode() + value.contiguous().view(-1).numpy().tobytes())
-    parts = [predictor.config["model"], predictor.config["inference"], predictor.palette]
-    digest.update(json.dumps(parts, sort_keys=True).encode())
-    return digest.hexdigest()
+    predictor.score_by(cfg.inference)

@@ -1,5 +1,6 @@
 """A trained network ready to use: `gald.load("runs/mine").predict("street.jpg").overlay()`."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -137,6 +138,26 @@ class Predictor(
     def forward(self, image: Tensor) -> Tensor:
         """Class scores at the image's size, as the network was validated with."""
         return self.inference(self.model, image)
+
+    def score_by(self, inference: Any) -> None:  # noqa: ANN401
+        """Score as another config says from now on, which may refer to `model.align_corners`.
+
+        Args:
+            inference: config of an inference; the caller vouches for what it builds.
+        """
+        whole = OmegaConf.create({"model": self.config["model"], "inference": inference})
+        self.config["inference"] = OmegaConf.to_container(whole.inference, resolve=True)
+        self.inference = instantiate(whole.inference)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that predictions depend on: weights, network, inference and palette."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        parts = [self.config["model"], self.config["inference"], self.palette]
+        digest.update(json.dumps(parts, sort_keys=True).encode())
+        return digest.hexdigest()
 
     def predict(self, image: Picture, confidence: bool = True, ld_map: bool = True) -> Parsed:
         """Parse one picture.

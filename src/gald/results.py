@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import math
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
+from gald.atomic import whole_file
+
 Results = dict[str, Any]
+SPLITS = ("val", "test")
 
 _MEANS = {
     "pixel accuracy": "accuracy",
@@ -53,14 +55,13 @@ def write_results(path: Path, results: Results) -> None:
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in results.items()
     }
-    partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(plain, indent=2) + "\n")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(plain, indent=2) + "\n")
 
 
 def score_table(results: Results, class_names: Sequence[str]) -> Table:
     """IoU by class, the means, and where in the image errors lie, of every split, in percent."""
-    splits = [s for s in ("val", "test") if f"{s}/miou" in results]
+    splits = [s for s in SPLITS if f"{s}/miou" in results]
     table = Table("class", title="IoU in %")
     for split in splits:
         table.add_column(split, justify="right")

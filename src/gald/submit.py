@@ -1,17 +1,14 @@
 """`gald submit NAME RUN`: predict the images that a test server judges, check and pack them."""
 
 import argparse
-import hashlib
-import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class
+from omegaconf import DictConfig
 from rich import progress
 
 import gald
@@ -22,7 +19,6 @@ from gald.data.files import fingerprint, read_image
 from gald.data.parallel import console
 from gald.device import pick_device
 from gald.ledger import Ledger
-from gald.predictor import Predictor
 from gald.submission import Submission
 
 NAMES = ("cityscapes", "ade20k", "coco_stuff")
@@ -122,12 +118,12 @@ def submit(
             f"has {len(wanted)} ({', '.join(wanted)}); choose a network of these classes"
         )
     if inference is not None:
-        _replace_inference(predictor, inference)
-    made_by = (_fingerprint(predictor), json.dumps(predictor.config["inference"]))
+        predictor.score_by(inference)
+    made_by = predictor.fingerprint()
     predictor.to(pick_device(device))
     ledger = Ledger(maps_folder(to))
     sources = {
-        name: (str(path), fingerprint(path), *made_by) for name, path in submission.images.items()
+        name: (str(path), fingerprint(path), made_by) for name, path in submission.images.items()
     }
     left = [name for name, made_of in sources.items() if not ledger.has(f"maps/{name}", *made_of)]
     with progress.Progress(console=console()) as bar:
@@ -145,19 +141,3 @@ def submit(
 def maps_folder(to: Path) -> Path:
     """Where the label maps of a zip gather until it is written."""
     return to.with_name(f"{to.name}.maps")
-
-
-def _replace_inference(predictor: Predictor, inference: DictConfig) -> None:
-    """Score as another config says, which may refer to how the network resizes."""
-    whole = OmegaConf.create({"model": predictor.config["model"], "inference": inference})
-    predictor.config["inference"] = OmegaConf.to_container(whole.inference, resolve=True)
-    predictor.inference = instantiate(whole.inference)
-
-
-def _fingerprint(predictor: Predictor) -> str:
-    """Hash of all weights: the same run may be named in several ways."""
-    digest = hashlib.sha256()
-    for key, value in sorted(predictor.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

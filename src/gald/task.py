@@ -20,7 +20,53 @@ from gald.optim import group_table, parameter_groups
 Batch = dict[str, Any]
 
 
-class SegmentationTask(pl.LightningModule):
+class EvaluationTask(pl.LightningModule):
+    """Judges a network.
+
+    Args:
+        model: the network.
+        inference: how images are scored and labelled.
+        class_names: names of the K classes.
+    """
+
+    def __init__(self, model: Segmentor, inference: Inference, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.inference = inference
+        self.class_names = tuple(class_names)
+        # While training, by the metric that costs least; `gald.judge.judge` brings the others.
+        self.judge = Judge([ConfusionMatrix(len(self.class_names))])
+        # What was last logged, in double precision: Lightning's own copies are rounded to single.
+        self.scores: dict[str, float] = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores (B, K, H, W) at the image's size."""
+        return self.inference(self.model, image)
+
+    def validation_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
+        for part in batch:  # one of each image size
+            sure = self.judge.needs_confidence
+            prediction = self.inference.predict(self.model, part["image"], sure)
+            self.judge.add(prediction, part["mask"], part["name"])
+
+    def test_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:  # noqa: D102
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        # The counts of all processes are added; every process then logs the same numbers.
+        result = self.judge.scores(self.class_names)
+        self.scores = {f"{split}/{name}": value for name, value in result.items()}
+        for name, value in self.scores.items():
+            self.log(name, float(value), prog_bar=name.endswith("/miou"))
+
+
+class SegmentationTask(EvaluationTask):
     """Trains and judges a Segmentor.
 
     Args:
@@ -51,25 +97,14 @@ class SegmentationTask(pl.LightningModule):
         seed: int = 0,
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, inference, class_names)
         self.loss = loss
-        self.inference = inference
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.class_names = tuple(class_names)
         self.head_lr_factor = head_lr_factor
         self.decay_norm_and_bias = decay_norm_and_bias
         self.seed = seed
         self.provenance = provenance or {}
-        # While training, by the metric that costs least; `gald.judge.judge` brings the others.
-        self.judge = Judge([ConfusionMatrix(len(self.class_names))])
-        # What was last logged, in double precision: Lightning's own copies are rounded to single.
-        self.scores: dict[str, float] = {}
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Class scores (B, K, H, W) at the image's size."""
-        return self.inference(self.model, image)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key dropout by position, so that a resumed run draws what an uninterrupted one would."""
@@ -81,28 +116,6 @@ class SegmentationTask(pl.LightningModule):
         size = len(batch["image"])
         self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
-
-    def validation_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
-        for part in batch:  # one of each image size
-            sure = self.judge.needs_confidence
-            prediction = self.inference.predict(self.model, part["image"], sure)
-            self.judge.add(prediction, part["mask"], part["name"])
-
-    def test_step(self, batch: list[Batch], batch_idx: int) -> None:  # noqa: D102
-        self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:  # noqa: D102
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:  # noqa: D102
-        self._log_scores("test")
-
-    def _log_scores(self, split: str) -> None:
-        # The counts of all processes are added; every process then logs the same numbers.
-        result = self.judge.scores(self.class_names)
-        self.scores = {f"{split}/{name}": value for name, value in result.items()}
-        for name, value in self.scores.items():
-            self.log(name, float(value), prog_bar=name.endswith("/miou"))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401, D102
         keywords = getattr(self.make_optimizer, "keywords", {})

@@ -26,10 +26,10 @@ from gald.checkpoint import read_checkpoint, start_from
 from gald.cli import one_sentence, run
 from gald.conf_dir import CONF_DIR
 from gald.data.base import SegmentationDataModule
-from gald.judge import SPLITS, describe, judge
+from gald.judge import describe, judge
 from gald.price import price
 from gald.quiet import quiet
-from gald.results import Results, commit, score_table, versions, write_results
+from gald.results import SPLITS, Results, commit, score_table, versions, write_results
 from gald.task import SegmentationTask
 from gald.viz.panel import ld_map, save_panel
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from gald.arguments import Arguments
+from gald.atomic import whole_file
 
 SYNCED = ".synced"  # wandb leaves RUN.wandb.synced beside what it has sent
 
@@ -82,9 +83,7 @@ def _dashboard(folder: Path, entity: str, project: str, to: Path | None) -> int:
         return 0
     if to.exists():
         raise ValueError(f"{to} exists already; choose another file with --to")
-    partial = to.with_name(f"{to.name}.part")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(spec(workspace) + "\n", encoding="utf-8")
-    os.replace(partial, to)
+    with whole_file(to) as partial:
+        partial.write_text(spec(workspace) + "\n", encoding="utf-8")
     print(f"{to}: the same command without --to sends it, once `wandb login` has stored a key")
     return 0

@@ -2,13 +2,14 @@
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
+
+from gald.atomic import whole_file
 
 
 class Heartbeat(Callback):
@@ -66,6 +67,5 @@ class Heartbeat(Callback):
             "miou": self.best,
             "micro_batch_size": images // trainer.world_size // trainer.accumulate_grad_batches,
         }
-        partial = self.path.with_name(f"{self.path.name}.part")
-        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        with whole_file(self.path) as partial:
+            partial.write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -1,13 +1,14 @@
 """Metrics as a table on disk that survives a resume."""
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from gald.atomic import whole_file
 
 
 class MetricsCSV(Logger):
@@ -64,13 +65,10 @@ class MetricsCSV(Logger):
         if not self.rows:
             return
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".csv.part")
-        with partial.open("w", newline="") as file:
+        with whole_file(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)
         self.unsaved = 0
 
     @rank_zero_only

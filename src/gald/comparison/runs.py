@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 
 from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
+from gald.results import SPLITS
 from gald.statistics import mean_iou
 from gald.trust import check_targets
 
-SPLITS = ("val", "test")
 # What both receipts must agree on for a number of one to mean the same as that of the other.
 SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "truth_sha256")
 

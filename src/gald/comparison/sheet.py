@@ -93,12 +93,13 @@ def _network(run: JudgedRun) -> Predictor:
     network = load(path)
     if "inference" in run.receipt:
         check_targets(run.receipt["inference"])
-        network.inference = instantiate(run.receipt["inference"])
+        network.score_by(run.receipt["inference"])
     return network
 
 
 def _scenes(run: JudgedRun, network: Predictor, split: str) -> Scenes:
     config = run.receipt.get("data") or network.config["data"]
+    config = {**config, "train_transform": None}
     check_targets(config)
     data: SegmentationDataModule = instantiate(config)
     return data.make_dataset(split)

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gald.atomic import whole_file
 from gald.data.base import SegmentationDataModule
 from gald.data.dataset import Scenes
 from gald.data.labels import VOID
@@ -124,10 +124,8 @@ def save_sheet(path: Path, scenes: Scenes, chosen: Sequence[int]) -> None:
     add_legend(
         figure, [scenes.class_names[k] for k in shown], [scenes.palette[k] for k in shown], names
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, format="png")
-    os.replace(part, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _tile(image: np.ndarray, mask: np.ndarray, scenes: Scenes) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What every single image counted, so that two networks can be compared image by image."""
 
-import os
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gald.atomic import whole_file
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, places of the nonzeros, their values
@@ -129,13 +130,8 @@ class ImageCounts:
             arrays[f"{metric_name}.ends"] = np.cumsum([len(places) for _, places, _ in rows])
             arrays[f"{metric_name}.places"] = np.concatenate([places for _, places, _ in rows])
             arrays[f"{metric_name}.values"] = np.concatenate([values for _, _, values in rows])
-        partial = path.with_name(path.name + ".part")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "ImageCounts":

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from gald.atomic import whole_file
 from gald.sweep.cell import CONFIG, LAUNCHER
 from gald.sweep.verdict import Verdict, judge, kernel_kills
 
@@ -162,7 +163,5 @@ def _write_config(config: DictConfig, folder: Path) -> None:
         "job_logging": {"root": None},  # all goes to one log
         "output_subdir": None,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{CONFIG}.yaml.part"
-    OmegaConf.save(OmegaConf.create(content), partial)
-    os.replace(partial, folder / f"{CONFIG}.yaml")
+    with whole_file(folder / f"{CONFIG}.yaml") as partial:
+        OmegaConf.save(OmegaConf.create(content), partial)

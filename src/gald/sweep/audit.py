@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from gald.comparison.runs import SPLITS
+from gald.results import SPLITS
 from gald.sweep.arms import SEED, label
 from gald.sweep.command import one_folder
 from gald.sweep.manifest import DATA_NOISE, NOISE, Manifest, split_overrides

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
+
+from gald.atomic import whole_file
 
 NAME = "manifest.json"
 STATES = ("pending", "running", "done", "failed")
@@ -103,10 +104,8 @@ class Manifest:
         content: dict[str, Any] = {"version": VERSION, "name": self.name, "command": self.command}
         content["factors"] = self.factors
         content["cells"] = {key: asdict(cell) for key, cell in self.cells.items()}
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.path / f"{NAME}.{os.getpid()}.part"
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.path / NAME)
+        with whole_file(self.path / NAME) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def count(self) -> dict[str, int]:
         """How many cells are in each state."""

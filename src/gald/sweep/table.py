@@ -14,7 +14,7 @@ from rich.progress import track
 
 from gald.arguments import Arguments
 from gald.comparison.report import Section, new_folder, refuse_filled, screen_table, write_report
-from gald.comparison.runs import SPLITS
+from gald.results import SPLITS
 from gald.sweep.analysis import Analysis, analyse
 from gald.sweep.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.audit import audit

@@ -1,12 +1,12 @@
 """A look as files: numbers that say where they come from, and figures."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gald.judge import sha256
 from gald.predictor import Predictor
 from gald.results import commit, versions
 from gald.viz import figures
@@ -19,9 +19,9 @@ def provenance(network: Predictor, checkpoint: Path, image: Path) -> dict[str, A
     """What made the numbers: names and sha256 of checkpoint and image, the model, the versions."""
     return {
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": _sha256(checkpoint),
+        "checkpoint_sha256": sha256(checkpoint),
         "image": image.name,
-        "image_sha256": _sha256(image),
+        "image_sha256": sha256(image),
         "model": network.config["model"],
         "class_names": network.class_names,
         "commit": commit(),
@@ -69,8 +69,3 @@ def save_look(folder: Path, look: Look, about: dict[str, Any]) -> None:
         }
     for name, draw in drawn.items():
         draw(look).savefig(folder / f"{name}.png")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
