@@ -57,6 +57,15 @@ def test_labels_and_confidence_are_those_of_the_scores(network, picture):
     np.testing.assert_allclose(parsed.confidence, probability[0], rtol=1e-4)
 
 
+def test_a_network_in_channels_last_is_saved_and_read_like_any_other(trained, picture, tmp_path):
+    network = gald.load(trained("model.channels_last=true"))
+    network.save_pretrained(tmp_path / "saved")
+    again = gald.load(tmp_path / "saved")
+    stem = next(again.model.backbone.net.parameters())
+    assert stem.is_contiguous(memory_format=torch.channels_last) and not stem.is_contiguous()
+    assert np.array_equal(again.predict(picture).labels, network.predict(picture).labels)
+
+
 def test_ld_map_is_that_of_the_panels(network, picture):
     from gald.viz.panel import ld_map
 

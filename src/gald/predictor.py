@@ -216,7 +216,8 @@ class Predictor(
         about = {"config": config, "class_names": self.class_names, "palette": self.palette}
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
-        weights = {key: value.cpu().clone() for key, value in self.state_dict().items()}
+        plain = torch.contiguous_format  # the file knows no other layout
+        weights = {k: v.cpu().clone(memory_format=plain) for k, v in self.state_dict().items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
 
     def generate_model_card(self, **options: Any) -> ModelCard:  # noqa: ANN401

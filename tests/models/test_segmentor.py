@@ -89,6 +89,17 @@ def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
         assert any(p.grad is not None for p in model.backbone.parameters())
 
 
+def test_channels_last_gives_the_same_scores_in_the_other_layout():
+    words = ("model.backbone.name=test_resnet", "model/ga=psp")
+    plain, last = build(*words).eval(), build(*words, "model.channels_last=true").eval()
+    last.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 75, 91)
+    maps = last.aggregate(image).maps
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    assert not plain.aggregate(image).maps[-1].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last.logits(image), plain.logits(image), rtol=1e-4, atol=1e-5)
+
+
 # order and residual
 
 

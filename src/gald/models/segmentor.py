@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from gald.models.backbone import TimmBackbone
@@ -61,6 +62,8 @@ class Segmentor(nn.Module):
             out = ga(ld(x, x)). `parallel` adds what both change: out = ga(x) + ld(x, x) - x.
         residual: `figure` takes what LD returns; `code` adds the context that LD was given once
             more, as the authors' code does and their figure does not.
+        channels_last: lay weights and maps out with the channel dimension innermost. The same
+            sums in another order: which layout is faster depends on the device and the network.
 
     Shape:
         image: (B, 3, H, W), uint8 or float in [0, 1] -> SegOutput
@@ -84,6 +87,7 @@ class Segmentor(nn.Module):
         num_classes: int,
         order: str = "ga_ld",
         residual: str = "figure",
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         for key, value, choices in (("order", order, _ORDERS), ("residual", residual, _RESIDUALS)):
@@ -107,6 +111,8 @@ class Segmentor(nn.Module):
         self.ld = ld if isinstance(ld, nn.Module) else ld(**seen)
         self.head = head(**seen, num_classes=num_classes)
         self.aux = None if aux is None else aux(**seen, num_classes=num_classes)
+        if channels_last:  # the maps follow the weights of the first convolution
+            self.to(memory_format=torch.channels_last)
 
     def aggregate(self, image: Tensor) -> Aggregated:
         """Everything up to local distribution: what its affinity map is computed from."""
