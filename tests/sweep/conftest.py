@@ -13,6 +13,13 @@ from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.sweep.manifest import Cell, Manifest
 
+METRICS = {
+    "boundary_f": {
+        "_target_": "gald.metrics.boundary_f.BoundaryF",
+        "_partial_": True,
+        "widths": [3],
+    }
+}
 CLASSES = ("road", "pole & sign", "sky")
 
 
@@ -25,12 +32,20 @@ def confusion(skill, images, seed, pixels=400):
     return np.stack([[rng.multinomial(n, rates[c]) for c, n in enumerate(row)] for row in true])
 
 
+def contours(skill, wobble):
+    """Counts of BoundaryF at one width: of 1000 contour pixels a class, about `skill / 2` match."""
+    matched = round(500 * skill) + wobble
+    return np.tile([1000, 1000, matched, matched], len(CLASSES))
+
+
 def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="val"):
     folder.mkdir(parents=True, exist_ok=True)
     matrices = confusion(skill, images, 1000 * noise + seed)
     counts = ImageCounts()
     for index, matrix in enumerate(matrices):
         counts.add(f"street_{index:03}", "confusion", torch.from_numpy(matrix.ravel()))
+        wobble = (7 * index + noise) % 5 - 2  # 0 in the mean over five images
+        counts.add(f"street_{index:03}", "boundary_f", torch.from_numpy(contours(skill, wobble)))
     counts.save(folder / f"images_{split}.npz")
     total = ConfusionMatrix(len(CLASSES))
     scores = total.scores(torch.from_numpy(matrices.sum(0).ravel()), CLASSES)
@@ -38,7 +53,8 @@ def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="
     scores |= {"size/recall/to_0.01%": np.nan, "size/recall/to_0.1%": skill / 4}
     results = {f"{split}/{key}": None if v != v else v for key, v in scores.items()}
     results |= {"seed": seed, **(costs or {})}
-    results[f"{split}/receipt"] = {"images_sha256": "1f", "truth_sha256": "2e", "commit": "abc"}
+    receipt = {"images_sha256": "1f", "truth_sha256": "2e", "commit": "abc", "metrics": METRICS}
+    results[f"{split}/receipt"] = receipt
     (folder / "results.json").write_text(json.dumps(results))
 
 

@@ -42,6 +42,29 @@ def test_planted_effect_is_the_verdict_and_noise_is_called_noise(toy_sweep, caps
     assert "Main effects" in shown and "ga=psp : ld=mask" in shown
 
 
+def test_boundaries_have_differences_and_intervals_of_their_own(toy_sweep, capsys):
+    found = print_table(toy_sweep(planted), samples=300, form="csv")
+    table = rows(capsys.readouterr().out)
+    title = "boundary F (3 px)"
+    assert list(found.elsewhere) == [title]  # of the others there are scores, but no image counts
+    row = table["ga=none ld=mask"]
+    assert float(row[f"{title} difference"]) == pytest.approx(3)
+    assert float(row[f"{title} low"]) < 3 < float(row[f"{title} high"])
+    assert table["ga=none ld=none"][f"{title} difference"] == ""
+    said = {answer.question.name: answer.verdict for answer in found.elsewhere[title]}
+    assert said == {
+        "ga=none ld=mask": "better",
+        "ga=psp ld=none": "noise",
+        "ga=psp ld=mask": "better",
+        "ga=psp": "noise",
+        "ld=mask": "better",
+    }
+    print_table(toy_sweep(planted, name="again"), samples=300, form="md")
+    text = capsys.readouterr().out
+    section = text[text.index("Boundaries and small things") :]
+    assert re.search(r"\| ld=mask \| \+3\.00 \(\+2\.\d+ to \+3\.\d+\)\* \|", section)
+
+
 def test_numbers_are_the_mean_and_deviation_of_the_runs(toy_sweep, capsys):
     folder = toy_sweep(planted)
     print_table(folder, samples=200, form="csv")
@@ -53,7 +76,7 @@ def test_numbers_are_the_mean_and_deviation_of_the_runs(toy_sweep, capsys):
     assert [float(row["mIoU"]), float(row["mIoU sd"])] == pytest.approx([mean, deviation])
     assert float(row["boundary F (3 px)"]) == pytest.approx(35.1)
     assert float(row["boundary IoU (2% wide)"]) == pytest.approx(23.4)
-    assert float(row["small objects (up to 0.1%)"]) == pytest.approx(17.55)
+    assert float(row["small objects (bin up to 0.1%)"]) == pytest.approx(17.55)
 
 
 def test_equal_arms_are_inside_the_noise(toy_sweep, capsys):

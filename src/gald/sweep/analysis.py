@@ -7,14 +7,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from gald.comparison.differences import metric_keys, one_by_one
+from gald.comparison.runs import JudgedRun
 from gald.statistics import Difference, class_iou, holm, mean_iou, resampled
 from gald.sweep import effects
 from gald.sweep.arms import SweepRuns
+from gald.sweep.columns import Column, columns
 from gald.sweep.contrasts import contrast, seed_deviation
 from gald.sweep.effects import Question
 
 LEVEL = 0.05
-CLASS_SAMPLES = 2000  # whole intervals need fewer draws than the small p values of many arms
+FEW_SAMPLES = 2000  # intervals need fewer draws than the small p values of many arms
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Answer:
 
     Args:
         question: the weighted sum of arms.
-        found: its mIoU difference, as shares.
+        found: its difference, as shares.
         p: p value after Holm's correction over all questions of its kind.
         freedom: degrees of freedom of the seeds' noise; 0: no seed was repeated.
     """
@@ -59,6 +62,8 @@ class Analysis:
         differences: of every other arm from it, in order.
         main_effects: of each level of each factor.
         interactions: of each two levels of two factors.
+        elsewhere: by title of a score beside the mIoU, what `differences` and `main_effects` ask,
+            in this order.
         classes: IoU difference of each other arm, arrays (K,), in order.
         deviation: of mIoU between seeds, pooled over arms; None where none was repeated.
         images: that each run was judged on.
@@ -69,6 +74,7 @@ class Analysis:
     differences: list[Answer]
     main_effects: list[Answer]
     interactions: list[Answer]
+    elsewhere: dict[str, list[Answer]]
     classes: list[Difference]
     deviation: float | None
     images: int
@@ -94,12 +100,11 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
         counts = run.class_counts
         whole.append(_both(counts.sum(0, keepdims=True))[0])
         drawn.append(resampled(counts, _mean, samples, seed))
-        of_classes.append(resampled(counts, class_iou, min(samples, CLASS_SAMPLES), seed))
+        of_classes.append(resampled(counts, class_iou, min(samples, FEW_SAMPLES), seed))
     scores = np.stack(whole)
 
-    def ask(questions: Sequence[Question]) -> list[Answer]:
-        means = np.stack(drawn, 1)
-        found = [contrast(arms, seeds, q.weights, scores[:, :1], means, seed) for q in questions]
+    def ask(questions: Sequence[Question], values: np.ndarray, samples: np.ndarray) -> list[Answer]:
+        found = [contrast(arms, seeds, q.weights, values, samples, seed) for q in questions]
         adjusted = holm(np.array([row.p[0] for row, _ in found]))
         return [
             Answer(q, Difference(*(part[0] for part in row)), float(p), int(freedom[0]))
@@ -108,17 +113,45 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
 
     base = sweep.arms[baseline].values
     asked = effects.differences(sweep.arms, baseline)
+    main = effects.main_effects(sweep.arms, sweep.factors, base)
+    miou = scores[:, :1], np.stack(drawn, 1)
+    elsewhere = {
+        column.title: ask(asked, *found) + ask(main, *found)
+        for column in columns(sweep.arms, sweep.split)
+        if (found := _beside(runs, column, sweep.split, min(samples, FEW_SAMPLES), seed))
+    }
     classes = np.stack(of_classes, 1)
     return Analysis(
         baseline,
-        ask(asked),
-        ask(effects.main_effects(sweep.arms, sweep.factors, base)),
-        ask(effects.interactions(sweep.arms, sweep.factors, base)),
+        ask(asked, *miou),
+        ask(main, *miou),
+        ask(effects.interactions(sweep.arms, sweep.factors, base), *miou),
+        elsewhere,
         [contrast(arms, seeds, q.weights, scores[:, 1:], classes, seed)[0] for q in asked],
         seed_deviation(arms, scores[:, 0]),
         len(runs[0].class_counts),
         samples,
     )
+
+
+def _beside(
+    runs: Sequence[JudgedRun], column: Column, split: str, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """A score other than the mIoU of all runs (runs, 1), and on drawn images (S, runs, 1).
+
+    None where it is no score, or a run lacks the counts that it is made of.
+    """
+    key, names = column.key.removeprefix(f"{split}/"), runs[0].class_names
+    metric = next((m for m in runs[0].metrics if key in metric_keys(m, names)), None)
+    if metric is None or metric.name == "confusion":
+        return None
+    if not all(metric.name in run.images.metrics for run in runs):
+        return None
+    score = one_by_one(metric, names, [key])
+    tables = [run.images.dense(metric.name) for run in runs]
+    shown = track(tables, column.title, console=Console(stderr=True), transient=True)
+    drawn = [resampled(table, score, samples, seed) for table in shown]
+    return np.concatenate([score(table.sum(0)[None]) for table in tables]), np.stack(drawn, 1)
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

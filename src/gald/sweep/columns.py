@@ -12,7 +12,7 @@ from gald.sweep.arms import Arm
 SCORES = (
     ("boundary F", ("boundary_f/3",), r"boundary_f/[\d.]+"),
     ("boundary IoU", ("boundary_iou/0.02", "boundary_iou/3"), r"boundary_iou/[\d.]+"),
-    ("small objects", (), r"size/recall/to_[\d.]+%"),
+    ("small objects", ("size/recall/to_0.1%",), r"size/recall/to_[\d.]+%"),
     ("thin classes", ("thin/miou",), r"thin/miou"),
 )
 COSTS = (
@@ -72,5 +72,5 @@ def mean_and_deviation(numbers: np.ndarray) -> tuple[float, float, int]:
 
 def _words(detail: str) -> str:
     if detail.startswith("to_"):
-        return f"up to {detail.removeprefix('to_')}"
+        return f"bin up to {detail.removeprefix('to_')}"
     return f"{detail} px" if float(detail) >= 1 else f"{100 * float(detail):g}% wide"

@@ -56,6 +56,8 @@ def sections(sweep: SweepRuns, found: Analysis, warnings: Sequence[str]) -> list
         parts.append(Section("Audit", words, ("warning",), [[text] for text in warnings]))
     parts.append(_arms(sweep, found))
     parts.append(_columns(sweep, shown))
+    if found.elsewhere:
+        parts.append(_elsewhere(sweep, found))
     if len(sweep.factors) > 1 and found.main_effects:
         parts.append(_effects("Main effects", found.main_effects, HOW_TO_READ, found))
         words = "Of each pair of levels, in points of mIoU. " + _holm(found.interactions, found)
@@ -99,8 +101,8 @@ def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
     rows = [[arm.label, *(shown_value(arm, column) for column in shown)] for arm in sweep.arms]
     header = ["arm", *(f"{c.title}{' %' if c.score else ''}" for c in shown)]
     words = (
-        "Scores: mean ± standard deviation over seeds, without a test of their own. Costs: one "
-        "image in evaluation; latency and memory as --measure finds them on this machine."
+        "Scores: mean ± standard deviation over seeds. Costs: one image in evaluation; latency "
+        "and memory as --measure finds them on this machine."
     )
     names = {"price/total/gmacs": "GMACs", "price/total/ms": "latency (ms)"}
     panels = {}
@@ -112,6 +114,20 @@ def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
         words += " Filled in the picture: no other arm is both cheaper and better."
     picture = ("pareto.png", pareto_chart(panels)) if panels else None
     return Section("Where, and at what cost", words, header, rows, picture)
+
+
+def _elsewhere(sweep: SweepRuns, found: Analysis) -> Section:
+    columns = list(found.elsewhere.values())
+    rows = [
+        [answers[0].question.name, *(_brief(answer) for answer in answers)]
+        for answers in zip(*columns, strict=True)
+    ]
+    words = (
+        f"Differences from {sweep.arms[found.baseline].label}, then main effects, in points with "
+        "95% intervals. A star: more than noise, corrected within each score for the number of "
+        "arms, and for that of main effects."
+    )
+    return Section("Boundaries and small things", words, ("effect", *found.elsewhere), rows)
 
 
 def shown_value(arm: Arm, column: Column) -> str:
@@ -180,6 +196,13 @@ def _judged(answer: Answer) -> list[str]:
     low, high = _signed(answer.found.low), _signed(answer.found.high)
     p = f"{answer.p:.4f}" if answer.p < 0.01 else f"{answer.p:.3f}"
     return [_signed(answer.found.difference), f"{low} to {high}", p, answer.verdict]
+
+
+def _brief(answer: Answer) -> str:
+    if np.isnan(answer.found.p):
+        return "absent"
+    low, high = _signed(answer.found.low), _signed(answer.found.high)
+    return f"{_signed(answer.found.difference)} ({low} to {high}){'*' if answer.clear else ''}"
 
 
 def _starred(value: float, clear: bool) -> str:

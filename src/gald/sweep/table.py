@@ -15,13 +15,14 @@ from rich.progress import track
 from gald.arguments import Arguments
 from gald.comparison.report import Section, new_folder, refuse_filled, screen_table, write_report
 from gald.results import SPLITS
-from gald.sweep.analysis import Analysis, analyse
+from gald.sweep.analysis import Analysis, Answer, analyse
 from gald.sweep.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.audit import audit
 from gald.sweep.columns import columns, mean_and_deviation, values
 from gald.sweep.latex import latex_table
 from gald.sweep.sections import sections, verdict
 
+ENDS = ("difference", "low", "high")
 FORMATS = ("md", "latex", "csv", "html")
 TITLE = "Which arms differ by more than noise?"
 
@@ -160,10 +161,15 @@ def table_csv(sweep: SweepRuns, found: Analysis) -> str:
     """All numbers of all arms, a line each, those without a run too; scores in percent."""
     shown = columns(sweep.arms, sweep.split)
     answers = {answer.question.name: answer for answer in found.differences}
+    beside = {
+        title: {answer.question.name: answer for answer in of}
+        for title, of in found.elsewhere.items()
+    }
     header = ["arm", *sweep.factors, "seeds"]
     for column in shown:
         header += [column.title, f"{column.title} sd"] if column.score else [column.title]
-    header += ["difference", "low", "high", "p", "p_holm", "freedom", "verdict", "missing"]
+    header += [*ENDS, "p", "p_holm", "freedom", "verdict"]
+    header += [f"{title} {end}" for title in beside for end in (*ENDS, "p_holm")] + ["missing"]
     file = io.StringIO()
     writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
     writer.writeheader()
@@ -177,16 +183,22 @@ def table_csv(sweep: SweepRuns, found: Analysis) -> str:
         row |= {"verdict": "baseline", "missing": _missing(sweep, arm.label)}
         if arm.label in answers:
             answer = answers[arm.label]
-            for key in ("difference", "low", "high"):
-                row[key] = _number(100 * float(getattr(answer.found, key)))
-            row |= {"p": _number(float(answer.found.p)), "p_holm": _number(answer.p)}
+            row |= _ends(answer) | {"p": _number(float(answer.found.p))}
             row |= {"freedom": str(answer.freedom), "verdict": answer.verdict}
+            for title, of in beside.items():
+                row |= {f"{title} {end}": text for end, text in _ends(of[arm.label]).items()}
         writer.writerow(row)
     known = {arm.label for arm in sweep.arms}
     for name in dict.fromkeys(lack.arm for lack in sweep.lacks if lack.arm not in known):
         missing = _missing(sweep, name)
         writer.writerow({"arm": name, "verdict": "no result", "missing": missing})
     return file.getvalue()
+
+
+def _ends(answer: Answer) -> dict[str, str]:
+    """A difference, its interval in points, and its p value."""
+    ends = {key: _number(100 * float(getattr(answer.found, key))) for key in ENDS}
+    return ends | {"p_holm": _number(answer.p)}
 
 
 def _missing(sweep: SweepRuns, name: str) -> str:
