@@ -181,6 +181,13 @@ def test_scores_of_several_scales_are_the_logarithm_of_the_mean_probability(
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(2, 49, 67))
 
 
+def test_a_network_is_looked_at_at_the_scale_nearest_to_one():
+    image = torch.rand(1, 3, 37, 50)
+    assert all(MODES[name].as_seen(image) is image for name in ("whole", "slide", "multi_scale"))
+    half = MultiScaleFlip(Whole(), (0.25, 0.5), flip=False)
+    assert half.as_seen(image).shape[-2:] == (19, 25)
+
+
 def test_labels_keep_their_precision_under_autocast_and_fast_matmul(model):
     image = torch.rand(1, 3, 64, 64)
     exact = Whole().predict(model, image, confidence=True)

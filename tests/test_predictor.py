@@ -69,7 +69,7 @@ def test_a_network_in_channels_last_is_saved_and_read_like_any_other(trained, pi
 def test_ld_map_is_that_of_the_panels(network, picture):
     from gald.viz.panel import ld_map
 
-    shown = ld_map(network.model, torch.from_numpy(picture).permute(2, 0, 1))
+    shown = ld_map(network.model, torch.from_numpy(picture).permute(2, 0, 1), network.inference)
     np.testing.assert_allclose(network.predict(picture).ld_map, shown, rtol=1e-4, atol=1e-6)
 
 

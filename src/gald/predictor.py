@@ -166,7 +166,7 @@ class Predictor(
             image: a file, PIL image, array or tensor; see `gald.pixels.to_tensor`.
             confidence: also give the probability of the class that was chosen.
             ld_map: also give the local distribution's map, which takes a further pass over the
-                whole picture.
+                whole picture, at the one of the inference's scales that is nearest to 1.
         """
         from gald.viz.panel import ld_map as map_of  # brings matplotlib
 
@@ -174,7 +174,7 @@ class Predictor(
         here = pixels.to(next(self.parameters()).device)
         with torch.inference_mode():
             labels, probability = self.inference.predict(self.model, here[None], confidence)
-            affinity = map_of(self.model, here) if ld_map else None
+            affinity = map_of(self.model, here, self.inference) if ld_map else None
         return Parsed(
             image=pixels.permute(1, 2, 0).cpu().numpy(),
             labels=labels[0].cpu().numpy(),

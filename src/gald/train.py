@@ -179,7 +179,7 @@ def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModu
     task.eval()
     with torch.no_grad():
         guess = task(item["image"][None].to(task.device)).argmax(1)[0]
-    affinity = ld_map(task.model, item["image"].to(task.device))
+    affinity = ld_map(task.model, item["image"].to(task.device), task.inference)
     save_panel(path, item["image"], item["mask"], guess, affinity, data.class_names, data.palette)
 
 

@@ -78,6 +78,19 @@ def test_map_of_mask_is_the_forward_pass_s(monkeypatch):
     np.testing.assert_allclose(seen.ld, expected[0, 0], rtol=1e-5)
 
 
+def test_maps_are_those_of_the_size_that_the_network_is_judged_at(monkeypatch):
+    half = ("inference=multi_scale", "inference.scales=[0.5]", "inference.flip=false")
+    net = network("model/ga=psp", "model/ld=mask", *half)
+    seen = look(net, picture(), [(66, 60)])
+    used = []
+    monkeypatch.setattr(torch, "sigmoid", lambda x, f=torch.sigmoid: used.append(f(x)) or used[-1])
+    net.inference.predict(net.model, picture()[None])
+    assert used[0].shape[-2:] == (8, 9)  # of 31 x 34 pixels
+    assert torch.equal(seen.maps["ld/affinity"].values, used[0])
+    assert seen.ld.shape == seen.labels.shape == (61, 67)
+    assert seen.attention[0].values[0, 0, 7, 8] > 0
+
+
 def test_prediction_without_distribution_is_that_of_the_context():
     net = network("model/ga=psp", "model/ld=mask")
     ld = net.model.ld

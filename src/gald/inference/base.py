@@ -48,6 +48,10 @@ class Inference(ABC):
     def views(self, model: Segmentor, image: Tensor) -> list[View]:
         """Send an image (B, 3, H, W) through the network; of several views the mean counts."""
 
+    def as_seen(self, image: Tensor) -> Tensor:
+        """An image (B, 3, H, W) at the size at which the network is looked at in one pass."""
+        return image
+
     def __call__(self, model: Segmentor, image: Tensor) -> Tensor:
         """Scores (B, K, H, W) at the image's size: logits, or of several views log-probabilities.
 

@@ -53,6 +53,10 @@ class MultiScaleFlip(Inference):
                 views += self._back(mirrored, image)
         return views
 
+    def as_seen(self, image: Tensor) -> Tensor:
+        """The image at the scale that is nearest to 1."""
+        return self.over.as_seen(_scale(image, min(self.scales, key=lambda scale: abs(scale - 1))))
+
     def _back(self, views: list[View], image: Tensor) -> list[View]:
         height, width = image.shape[-2:]
         return [

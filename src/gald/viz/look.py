@@ -30,7 +30,8 @@ class Look:
         labels: (H, W) uint8 train ids, by the inference that the network was validated with.
         without: the same where LD returns the context it was given; None where it does anyway.
         ld: (H, W), the LD map in one channel, see `gald.viz.panel.in_one_channel`; None without LD.
-        maps: what was recorded of one pass over the whole image, each (1, C, h, w) on the CPU.
+        maps: what was recorded of one pass over the whole image, at the one of the inference's
+            scales that is nearest to 1, each (1, C, h, w) on the CPU.
         queries: pixels (X, Y).
         attention: a map (1, 1, h, w) for each query, see `gald.viz.record.Recording.attention`.
         class_names: names of the K classes.
@@ -73,7 +74,7 @@ def look(network: Predictor, image: Tensor, queries: Sequence[Query] | None = No
     with torch.no_grad():
         labels = _labels(network, here)
         with record(model) as maps:
-            model.logits(here)
+            model.logits(network.inference.as_seen(here))
         without = None
         if not isinstance(model.ld, NoDistribution):
             with no_distribution(model):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from gald.inference.base import Inference
 from gald.models.segmentor import Segmentor
 from gald.modules.layers import resize
 
@@ -24,7 +25,7 @@ def colourise(mask: Tensor, palette: Palette, ignore_index: int = 255) -> np.nda
     return lookup[mask.cpu().numpy()]
 
 
-def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
+def ld_map(model: Segmentor, image: Tensor, inference: Inference) -> Tensor | None:
     """The local distribution's map, one number per pixel, at the image's size.
 
     The mean over channels; of weights that sum to 1 the largest, since their mean is the same
@@ -33,12 +34,13 @@ def ld_map(model: Segmentor, image: Tensor) -> Tensor | None:
     Args:
         model: the network, in eval mode.
         image: (3, H, W).
+        inference: how the network scores images, which says at what size it sees them.
 
     Returns:
         (H, W), or None where the model distributes nothing.
     """
     with torch.no_grad():
-        affinity = model.affinity(model.aggregate(image[None]))
+        affinity = model.affinity(model.aggregate(inference.as_seen(image[None])))
     if affinity is None:
         return None
     return resize(in_one_channel(affinity), image.shape[-2:], model.align_corners)[0, 0]
