@@ -98,12 +98,20 @@ def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
     to = tmp_path / "report"
     print_table(toy_sweep(planted), to, samples=500)
     pictures = {"arms.png", "pareto.png", "classes.png"}
-    texts = {"report.md", "report.html", "table.tex", "table.csv"}
+    texts = {"report.md", "report.html", "table.tex", "table.csv", "runs.csv"}
     assert {path.name for path in to.iterdir()} == pictures | texts
     assert all((to / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     page = (to / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page
     assert "pole &amp; sign" in page
+    of_runs = list(csv.DictReader(io.StringIO((to / "runs.csv").read_text())))
+    assert [(row["arm"], row["seed"]) for row in of_runs[:4]] == [
+        *(("ga=none ld=none", seed) for seed in "012"),
+        ("ga=none ld=mask", "0"),
+    ]
+    assert len(of_runs) == 12 and {row["truth_sha256"] for row in of_runs} == {"2e"}
+    run = json.loads((tmp_path / "toy" / "cell_3" / "results.json").read_text())
+    assert float(of_runs[3]["mIoU"]) == pytest.approx(100 * run["val/miou"])
     latex = (to / "table.tex").read_text()
     assert r"\toprule" in latex and r"$\pm$" in latex and "mIoU \\%" in latex
     widths = {line.count(" & ") for line in latex.splitlines() if line.endswith(r" \\")}

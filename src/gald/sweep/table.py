@@ -1,13 +1,10 @@
 """`gald table SWEEP`: which arms of an ablation differ by more than noise, where, at what cost?"""
 
-import csv
-import io
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
@@ -15,14 +12,13 @@ from rich.progress import track
 from gald.arguments import Arguments
 from gald.comparison.report import Section, new_folder, refuse_filled, screen_table, write_report
 from gald.results import SPLITS
-from gald.sweep.analysis import Analysis, Answer, analyse
+from gald.sweep.analysis import Analysis, analyse
 from gald.sweep.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.audit import audit
-from gald.sweep.columns import columns, mean_and_deviation, values
 from gald.sweep.latex import latex_table
 from gald.sweep.sections import sections, verdict
+from gald.sweep.spreadsheet import arms_csv, runs_csv
 
-ENDS = ("difference", "low", "high")
 FORMATS = ("md", "latex", "csv", "html")
 TITLE = "Which arms differ by more than noise?"
 
@@ -67,8 +63,8 @@ def print_table(
 
     Args:
         folder: of the sweep; may still run.
-        to: a folder for `report.md`, `report.html`, `table.tex`, `table.csv` and the pictures;
-            must be empty or not there, and appears whole or not at all.
+        to: a folder for `report.md`, `report.html`, `table.tex`, `table.csv`, `runs.csv` and the
+            pictures; must be empty or not there, and appears whole or not at all.
         split: `val` or `test`.
         baseline: the arm that others are compared with, as `model/ga=none model/ld=none`; None is
             where every factor is `none`, or its first value if it has no such.
@@ -104,11 +100,12 @@ def print_table(
         with new_folder(to) as whole:
             write_report(whole, TITLE, said, about, parts)
             (whole / "table.tex").write_text(latex, encoding="utf-8")
-            (whole / "table.csv").write_text(table_csv(sweep, found), encoding="utf-8")
+            (whole / "table.csv").write_text(arms_csv(sweep, found), encoding="utf-8")
+            (whole / "runs.csv").write_text(runs_csv(sweep), encoding="utf-8")
     if form is None:
         _show(said, parts, to)
     elif form in ("latex", "csv"):
-        print(latex if form == "latex" else table_csv(sweep, found), end="")
+        print(latex if form == "latex" else arms_csv(sweep, found), end="")
     else:
         shown = [part._replace(picture=None) for part in parts] if form == "md" else parts
         with tempfile.TemporaryDirectory() as scratch:
@@ -155,59 +152,3 @@ def _latex(sweep: SweepRuns, parts: Sequence[Section]) -> str:
     rows = [[*row, *more.get(row[0], empty)] for row in arms.rows]
     caption = f"Sweep {sweep.name}, {sweep.split}. {arms.words}"
     return latex_table([*arms.header, *where.header[2:]], rows, caption)
-
-
-def table_csv(sweep: SweepRuns, found: Analysis) -> str:
-    """All numbers of all arms, a line each, those without a run too; scores in percent."""
-    shown = columns(sweep.arms, sweep.split)
-    answers = {answer.question.name: answer for answer in found.differences}
-    beside = {
-        title: {answer.question.name: answer for answer in of}
-        for title, of in found.elsewhere.items()
-    }
-    header = ["arm", *sweep.factors, "seeds"]
-    for column in shown:
-        header += [column.title, f"{column.title} sd"] if column.score else [column.title]
-    header += [*ENDS, "p", "p_holm", "freedom", "verdict"]
-    header += [f"{title} {end}" for title in beside for end in (*ENDS, "p_holm")] + ["missing"]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    for arm in sweep.arms:
-        row = {"arm": arm.label, **arm.values, "seeds": " ".join(map(str, arm.runs))}
-        for column in shown:
-            mean, deviation, _ = mean_and_deviation(values(arm, column))
-            row[column.title] = _number(mean)
-            if column.score:
-                row[f"{column.title} sd"] = _number(deviation)
-        row |= {"verdict": "baseline", "missing": _missing(sweep, arm.label)}
-        if arm.label in answers:
-            answer = answers[arm.label]
-            row |= _ends(answer) | {"p": _number(float(answer.found.p))}
-            row |= {"freedom": str(answer.freedom), "verdict": answer.verdict}
-            for title, of in beside.items():
-                row |= {f"{title} {end}": text for end, text in _ends(of[arm.label]).items()}
-        writer.writerow(row)
-    known = {arm.label for arm in sweep.arms}
-    for name in dict.fromkeys(lack.arm for lack in sweep.lacks if lack.arm not in known):
-        missing = _missing(sweep, name)
-        writer.writerow({"arm": name, "verdict": "no result", "missing": missing})
-    return file.getvalue()
-
-
-def _ends(answer: Answer) -> dict[str, str]:
-    """A difference, its interval in points, and its p value."""
-    ends = {key: _number(100 * float(getattr(answer.found, key))) for key in ENDS}
-    return ends | {"p_holm": _number(answer.p)}
-
-
-def _missing(sweep: SweepRuns, name: str) -> str:
-    return "; ".join(
-        f"seed {lack.seed}: {lack.state} {lack.reason}".rstrip()
-        for lack in sweep.lacks
-        if lack.arm == name
-    )
-
-
-def _number(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.10g}"
