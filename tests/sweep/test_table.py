@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from itertools import combinations
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from gald import cli
 from gald.conf_dir import CONF_DIR
+from gald.sweep import figures
 from gald.sweep.manifest import Manifest
 from gald.sweep.table import print_table
 
@@ -118,6 +120,16 @@ def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
     assert len(widths) == 1
     with pytest.raises(ValueError, match="already holds something"):
         print_table(toy_sweep(name="other"), to)
+
+
+def test_labels_of_alike_arms_do_not_cover_each_other(monkeypatch):
+    monkeypatch.setattr(figures, "to_png", lambda figure: figure)
+    points = [figures.Point(f"ga=psp ld={i}", 0.36 + 0.0001 * i, 45.1, 1.0) for i in range(4)]
+    figure = figures.pareto_chart({"GMACs": points, "latency (ms)": points})
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert len(boxes) == 4
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):

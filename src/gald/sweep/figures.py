@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from gald.comparison.figures import new_figure, to_png
 from gald.statistics import Difference
@@ -47,7 +51,25 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
         axis.set_xlabel(cost)
         axis.set_ylabel("mIoU (%)")
         axis.grid(color="0.85")
+    _move_apart(figure)
     return to_png(figure)
+
+
+def _move_apart(figure: Figure) -> None:
+    """Raise labels that would cover one below them."""
+    figure.draw_without_rendering()  # sets the limits, without which labels have no place
+    renderer = FigureCanvasAgg(figure).get_renderer()  # once: asking the figure draws it each time
+    for axis in figure.axes:
+        placed: list[Bbox] = []
+        labels = [text for text in axis.texts if isinstance(text, Annotation)]
+        for label in sorted(labels, key=lambda label: label.get_window_extent(renderer).y0):
+            box = label.get_window_extent(renderer)
+            for _ in range(20 * len(labels)):  # points up; a label that is not shown stays put
+                if not any(box.overlaps(other) for other in placed):
+                    break
+                label.xyann = (label.xyann[0], label.xyann[1] + 1)
+                box = label.get_window_extent(renderer)
+            placed.append(box)
 
 
 def class_chart(
