@@ -55,6 +55,10 @@ def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, 
                 arguments += ["data.train_transform.crop_size=[24,32]", "data.global_batch_size=2"]
             if "camvid_lite0" in line:
                 arguments += ["model.head.low_stride=4"]
+            if "ablation_camvid" in line:  # 2 of its 27 cells
+                arguments += ["model/ga=none", "model/ld=none", "seed=0,1"]
+                arguments += ["model.backbone.levels=[0,1]", "model.neck.stride=4"]
+                arguments += ["++trainer.limit_test_batches=2"]  # a table draws from them
         elif arguments[0] == "profile":
             arguments += [*SMALL[:3], "size=[64,64]", "rounds=1", "device=cpu"]
         elif arguments[0] in ("compare", "table"):
@@ -67,6 +71,7 @@ def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, 
     assert (tmp_path / "runs" / "mine" / "results.json").exists()
     cells = list((tmp_path / "runs" / "my_ablation").rglob("results.json"))
     assert len(cells) == 4
+    assert len(list((tmp_path / "runs" / "ablation_camvid").rglob("results.json"))) == 2
     assert len(list((tmp_path / "runs" / "browse").glob("camvid_train_*.png"))) == 1
 
 
