@@ -67,6 +67,14 @@ def test_boundaries_have_differences_and_intervals_of_their_own(toy_sweep, capsy
     assert re.search(r"\| ld=mask \| \+3\.00 \(\+2\.\d+ to \+3\.\d+\)\* \|", section)
 
 
+def test_one_factor_is_asked_about_once(toy_sweep, capsys):
+    print_table(toy_sweep(planted, ga=("none",)), samples=200, form="md")
+    text = capsys.readouterr().out
+    section = re.search(r"## Boundaries and small things\n(.*?)\n## ", text, re.DOTALL)[1]
+    assert section.count("| ld=mask |") == 1 and "main effects," not in section
+    assert "for asking 1 question (Holm)" in text
+
+
 def test_numbers_are_the_mean_and_deviation_of_the_runs(toy_sweep, capsys):
     folder = toy_sweep(planted)
     print_table(folder, samples=200, form="csv")

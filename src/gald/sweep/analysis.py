@@ -62,8 +62,8 @@ class Analysis:
         differences: of every other arm from it, in order.
         main_effects: of each level of each factor.
         interactions: of each two levels of two factors.
-        elsewhere: by title of a score beside the mIoU, what `differences` and `main_effects` ask,
-            in this order.
+        elsewhere: by title of a score beside the mIoU, what `differences` and, of several factors,
+            `main_effects` ask, in this order.
         classes: IoU difference of each other arm, arrays (K,), in order.
         deviation: of mIoU between seeds, pooled over arms; None where none was repeated.
         images: that each run was judged on.
@@ -114,9 +114,10 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
     base = sweep.arms[baseline].values
     asked = effects.differences(sweep.arms, baseline)
     main = effects.main_effects(sweep.arms, sweep.factors, base)
+    beside = main if len(sweep.factors) > 1 else []  # of one factor they are the differences
     miou = scores[:, :1], np.stack(drawn, 1)
     elsewhere = {
-        column.title: ask(asked, *found) + ask(main, *found)
+        column.title: ask(asked, *found) + ask(beside, *found)
         for column in columns(sweep.arms, sweep.split)
         if (found := _beside(runs, column, sweep.split, min(samples, FEW_SAMPLES), seed))
     }

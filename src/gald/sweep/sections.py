@@ -122,10 +122,11 @@ def _elsewhere(sweep: SweepRuns, found: Analysis) -> Section:
         [answers[0].question.name, *(_brief(answer) for answer in answers)]
         for answers in zip(*columns, strict=True)
     ]
+    more = ", then main effects," if len(sweep.factors) > 1 else ""
     words = (
-        f"Differences from {sweep.arms[found.baseline].label}, then main effects, in points with "
-        "95% intervals. A star: more than noise, corrected within each score for the number of "
-        "arms, and for that of main effects."
+        f"Differences from {sweep.arms[found.baseline].label}{more} in points with 95% intervals. "
+        "A star: more than noise, corrected within each score for the number of arms, and for that "
+        "of main effects."
     )
     return Section("Boundaries and small things", words, ("effect", *found.elsewhere), rows)
 
@@ -184,7 +185,8 @@ def _reading(found: Analysis) -> Section:
 
 def _holm(answers: Sequence[Answer], found: Analysis) -> str:
     asked = sum(not np.isnan(answer.p) for answer in answers)
-    words = f"p values are corrected for asking {asked} questions (Holm)."
+    questions = "1 question" if asked == 1 else f"{asked} questions"
+    words = f"p values are corrected for asking {questions} (Holm)."
     if asked * 2 / (found.samples + 1) >= LEVEL:
         words += f" With {found.samples} samples none can be clear: take more with --samples."
     return words
