@@ -13,7 +13,7 @@ from gald.modules.ga.cc import CrissCross
 from gald.modules.ga.danet import CAM, PAM
 from gald.modules.ga.dnl import DNL
 from gald.modules.ga.ema import EMA
-from gald.modules.ga.gc import GC
+from gald.modules.ga.global_context import GC
 from gald.modules.ga.nonlocal_block import NonLocal
 from gald.modules.ga.psp import PSP
 

@@ -37,7 +37,7 @@ from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from gald.conf_dir import CONF_DIR
-from gald.data.statistics import pixel_counts
+from gald.data.class_counts import pixel_counts
 
 set_matplotlib_formats("jpeg")  # pictures that keep the notebook small
 

@@ -41,10 +41,10 @@ import numpy as np
 import torch
 from IPython.display import Image, display
 
+from gald.comparison.bootstrap import class_iou
 from gald.comparison.figures import difference_chart
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.statistics import class_iou
 from gald.sweep.analysis import analyse
 from gald.sweep.arms import find_baseline, read_sweep
 from gald.sweep.columns import mean_and_deviation

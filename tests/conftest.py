@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,10 +52,49 @@ def gald_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         from gald import cli
 
         monkeypatch.setattr(sys, "argv", ["gald", *arguments])
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+        monkeypatch.setenv("PYTHONSAFEPATH", "")
         monkeypatch.setenv("GALD_TRACEBACK", "1")
         cli.main()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Starts what a user types: the console script `gald` of an installed wheel.
+
+    The wheel lies in an environment of its own, which borrows the other packages from this one.
+    """
+    home = tmp_path_factory.mktemp("console")
+    build = "import sys; from hatchling import build; print(build.build_wheel(sys.argv[1]))"
+    made = [sys.executable, "-c", build, str(home)]
+    wheel = subprocess.run(made, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    venv.create(home / "env", symlinks=True)
+    python = home / "env" / "bin" / "python"
+    (place,) = (home / "env" / "lib").glob("python*/site-packages")
+    (place / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    install = [*pip, "install", "--quiet", "--no-deps", "--no-index", wheel.stdout.split()[-1]]
+    subprocess.run(install, cwd=home, check=True, capture_output=True)
+    inner = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    inner += ("GALD_RUN_ID", "GALD_TRACEBACK", "PYTHONPATH", "PYTHONSAFEPATH")
+
+    def start(
+        *arguments: str | Path, cwd: Path, timeout: float = 300, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if key not in inner}
+        return subprocess.run(
+            [python.with_name("gald"), *arguments],
+            cwd=cwd,
+            env=environment | {"OMP_NUM_THREADS": "1"} | variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return start
 
 
 @pytest.fixture(scope="session")

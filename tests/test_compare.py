@@ -12,12 +12,12 @@ from hydra.utils import instantiate
 
 from gald import cli
 from gald.compare import compare
+from gald.comparison.bootstrap import Difference, mean_iou
 from gald.comparison.differences import influence, pixel_keys, pixel_scores
 from gald.comparison.sections import clear, sections, verdict
 from gald.inference import Prediction
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.statistics import Difference, mean_iou
 
 NAMES = ("road", "pole", "sky | cloud")
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -12,7 +10,6 @@ import torch
 import gald
 from gald import cli
 from gald.checkpoint import read_checkpoint
-from gald.metrics.images import ImageCounts
 
 TINY = [
     "data=synthetic",
@@ -226,32 +223,6 @@ def test_run_that_failed_does_not_swallow_the_next_one(tmp_path):
     second.finish()
     assert first.id != second.id
     assert list((tmp_path / "b" / "wandb").glob("offline-run-*"))
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_more_processes_judge_exactly_what_one_does(run, tmp_path, processes):
-    """Seven scenes: a padding sampler would judge some of them twice."""
-    command = [sys.executable, "-m", "gald.evaluate", f"ckpt_path={run}"]
-    seven = ["data=synthetic", "data.val_count=7", "data.num_workers=0"]
-    judged = []
-    for name, trainer in (("one", []), ("more", ["ddp_cpu", f"trainer.devices={processes}"])):
-        words = [f"trainer={trainer[0]}", *trainer[1:]] if trainer else []
-        subprocess.run(
-            [*command, *seven, *words, f"output_dir={tmp_path / name}"],
-            check=True,
-            timeout=300,
-            capture_output=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        judged.append(json.loads((tmp_path / name / "results.json").read_text()))
-    one, more = judged
-    receipts = one.pop("val/receipt"), more.pop("val/receipt")
-    assert len([k for k in one if k.startswith("val/")]) > 100
-    assert one == more
-    assert (receipts[0].pop("processes"), receipts[1].pop("processes")) == (1, processes)
-    assert receipts[0] == receipts[1]
-    counts = [ImageCounts.load(tmp_path / name / "images_val.npz") for name in ("one", "more")]
-    assert counts[0].names == counts[1].names and len(counts[0].names) == 7
 
 
 def test_a_run_can_start_from_the_weights_of_another(run, gald_cli, tmp_path):

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gald import cli
-from gald.checkpoint import read_checkpoint
 from gald.conf_dir import CONF_DIR
 from gald.trainer import build_trainer
 
@@ -142,45 +139,3 @@ def test_torchrun_makes_one_run_folder(tmp_path):
     results = json.loads((folder / "results.json").read_text())
     assert results["val/receipt"]["processes"] == 2 and results["steps"] == 2
     assert len(scores(folder)) == 1
-
-
-def in_this_process(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["gald", *words])
-    monkeypatch.setenv("GALD_TRACEBACK", "1")
-    cli.main()
-
-
-def losses(folder):
-    """Mean loss of every step, over its micro-batches and processes."""
-    steps = defaultdict(list)
-    files = list(folder.glob("*.json"))
-    for file in files:
-        for step, loss in json.loads(file.read_text()):
-            steps[step].append(loss)
-    return len(files), [sum(values) / len(values) for _, values in sorted(steps.items())]
-
-
-def test_two_processes_train_as_one_that_accumulates(tmp_path, monkeypatch):
-    """Same global batch, no statistics over a batch: the same losses and weights to 1e-5."""
-    curves, weights = [], []
-    for name, trainer in (("one", []), ("two", ["trainer=ddp_cpu"])):
-        recorder = [
-            "+callbacks.frozen._target_=frozen.FrozenNorm",
-            f"+callbacks.frozen.path={tmp_path / name / 'losses'}",
-        ]
-        words = [*TINY, *trainer, *recorder, "data.micro_batch_size=2", "optimizer.lr=0.1"]
-        folder = tmp_path / name / "run"
-        if trainer:
-            done = program("-m", "gald.train", *words, f"output_dir={folder}")
-            assert done.returncode == 0, done.stderr[-3000:]
-        else:
-            in_this_process(monkeypatch, "train", *words, f"output_dir={folder}")
-        processes, curve = losses(tmp_path / name / "losses")
-        assert processes == len(curves) + 1
-        curves.append(curve)
-        weights.append(read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"])
-    one, two = curves
-    assert len(one) == 4 and max(one) - min(one) > 1e-2, "it learns"
-    assert one == pytest.approx(two, rel=1e-5)
-    for key, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][key], rtol=1e-5, atol=1e-5)

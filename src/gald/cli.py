@@ -1,7 +1,7 @@
 """The console script: `gald VERB ...`. Verbs import what they need when they are called."""
 
 import functools
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -58,7 +58,20 @@ def main() -> None:
         fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
     if verb == "doctor" and len(sys.argv) > 2:
         fail(f"doctor takes no options, but got {' '.join(sys.argv[2:])}; run it alone")
-    run(VERBS[verb][0], sys.argv[2:])
+    target = VERBS[verb][0]
+    _name_the_program(target.partition(":")[0])
+    run(target, sys.argv[2:])
+
+
+def _name_the_program(module: str) -> None:
+    """Make further processes of this run start as `python -m MODULE`, with this one's path.
+
+    Lightning starts them by the name of the main module. The console script has none; by file name
+    the folder of that file would come first on the path, and hide modules of other packages. `-m`
+    puts the current folder there, unless PYTHONSAFEPATH is set.
+    """
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec(module)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 def run(target: str, arguments: list[str]) -> None:
@@ -74,7 +87,7 @@ def run(target: str, arguments: list[str]) -> None:
 def _call(target: str, arguments: list[str]) -> Any:  # noqa: ANN401
     module, function = target.split(":")
     verb = importlib.import_module(module)
-    # Lightning starts further processes of a run as `python <argv[0]> ...`.
+    # Hydra and Lightning take the arguments from here; the first one names the program.
     sys.argv = [str(verb.__file__), *arguments]
     return getattr(verb, function)()
 

@@ -14,6 +14,7 @@ def quiet() -> None:
         r"The '\w+_dataloader' does not have many workers",  # num_workers is the user's choice
         r"Checkpoint directory .* exists and is not empty",  # a resume; a fresh run is refused
         r"The dirpath has changed from",
+        r"The `srun` command is available on your system but is not used",  # a login node
         r"It is recommended to use `self.log\(.*sync_dist=True",  # all processes log one sum
     ):
         warnings.filterwarnings("ignore", message=noise)

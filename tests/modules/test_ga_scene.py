@@ -6,7 +6,7 @@ from timm.layers import GlobalContext
 from gald.modules.ga.a2 import A2
 from gald.modules.ga.ema import EMA
 from gald.modules.ga.gap import GAP
-from gald.modules.ga.gc import GC
+from gald.modules.ga.global_context import GC
 
 
 def feature(channels=16, size=(9, 11), scale=1.0):

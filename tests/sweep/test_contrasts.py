@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gald.statistics import holm, resampled
+from gald.comparison.bootstrap import holm, resampled
 from gald.sweep.contrasts import contrast, fit, seed_deviation
 
 

@@ -7,9 +7,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from gald.comparison.bootstrap import Difference, Score, class_iou, mean_iou, paired_bootstrap
 from gald.comparison.runs import JudgedRun
 from gald.metrics.base import CountMetric
-from gald.statistics import Difference, Score, class_iou, mean_iou, paired_bootstrap
 
 Differences = dict[str, Difference]
 # Not scores but facts about the images.

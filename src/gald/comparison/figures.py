@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gald.statistics import Difference
+from gald.comparison.bootstrap import Difference
 
 
 def difference_chart(

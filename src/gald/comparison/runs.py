@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from hydra.utils import instantiate
 
+from gald.comparison.bootstrap import mean_iou
 from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
 from gald.results import SPLITS
-from gald.statistics import mean_iou
 from gald.trust import check_targets
 
 # What both receipts must agree on for a number of one to mean the same as that of the other.

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gald.comparison.bootstrap import Difference, holm
 from gald.comparison.differences import Differences, lower_is_better
 from gald.comparison.figures import curve_chart, difference_chart
 from gald.comparison.report import Section
-from gald.statistics import Difference, holm
 
 LEVEL = 0.05
 DISTANCES = ("1", "2", "3", "5", "8", "12", "20", "40", "beyond")  # of the trimap curve, in pixels

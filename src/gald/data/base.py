@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gald.data.cache import cached
+from gald.data.class_counts import class_counts
 from gald.data.dataset import Scenes, SegmentationDataset
 from gald.data.loader import (
     JointTransform,
@@ -18,7 +19,6 @@ from gald.data.loader import (
     stack_by_size,
 )
 from gald.data.sampler import ClassUniform, EvalSampler, GlobalBatchSampler
-from gald.data.statistics import class_counts
 
 
 class Loading(TypedDict, total=False):

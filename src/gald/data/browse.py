@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from gald.atomic import whole_file
 from gald.data.base import SegmentationDataModule
+from gald.data.class_counts import class_counts
 from gald.data.dataset import Scenes
 from gald.data.labels import VOID
-from gald.data.statistics import class_counts
 from gald.viz.panel import add_legend, colourise
 
 _COLUMNS = 6

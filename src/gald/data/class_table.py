@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gald.data.base import SegmentationDataModule
-from gald.data.statistics import class_weights, pixel_counts
+from gald.data.class_counts import class_weights, pixel_counts
 
 SHARE_OF = "% of labelled pixels, void of all"
 

@@ -7,9 +7,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from gald.comparison.bootstrap import Difference, class_iou, holm, mean_iou, resampled
 from gald.comparison.differences import metric_keys, one_by_one
 from gald.comparison.runs import JudgedRun
-from gald.statistics import Difference, class_iou, holm, mean_iou, resampled
 from gald.sweep import effects
 from gald.sweep.arms import SweepRuns
 from gald.sweep.columns import Column, columns

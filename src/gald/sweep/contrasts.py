@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gald.statistics import Difference, summarise
+from gald.comparison.bootstrap import Difference, summarise
 
 
 class Fit(NamedTuple):

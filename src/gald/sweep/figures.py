@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from gald.comparison.bootstrap import Difference
 from gald.comparison.figures import new_figure, to_png
-from gald.statistics import Difference
 
 
 class Point(NamedTuple):

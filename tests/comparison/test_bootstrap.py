@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gald import statistics
-from gald.statistics import class_iou, holm, mean_iou, paired_bootstrap, resampled
+from gald.comparison import bootstrap
+from gald.comparison.bootstrap import class_iou, holm, mean_iou, paired_bootstrap, resampled
 
 
 def judged(rng, images, classes=4, skill=0.0, pixels=400):
@@ -101,7 +101,7 @@ def test_blocks_of_memory_change_nothing(monkeypatch):
     rng = np.random.default_rng(7)
     a, b = judged(rng, 30), judged(rng, 30)
     at_once = paired_bootstrap(a, b, mean_iou, 100)
-    monkeypatch.setattr(statistics, "BLOCK_CELLS", 30 * 7)
+    monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 30 * 7)
     in_parts = paired_bootstrap(a, b, mean_iou, 100)
     np.testing.assert_allclose(in_parts, at_once, atol=1e-15)
 

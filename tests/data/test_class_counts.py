@@ -6,11 +6,11 @@ import fake
 import numpy as np
 import pytest
 
-from gald.data import statistics as module
+from gald.data import class_counts as module
 from gald.data.cache import cached
 from gald.data.camvid import CamVid
+from gald.data.class_counts import class_counts, class_weights, pixel_counts
 from gald.data.files import SampleError
-from gald.data.statistics import class_counts, class_weights, pixel_counts
 
 
 @pytest.fixture

@@ -1,0 +1,133 @@
+"""Several processes from what a user types: `gald ...` of an installed wheel, in another folder."""
+
+import json
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from gald.checkpoint import read_checkpoint
+from gald.metrics.images import ImageCounts
+from gald.sweep.manifest import Manifest
+
+SOURCE = Path(__file__).parents[1] / "src" / "gald"
+TINY = [
+    "data=synthetic",
+    "data.size=[48,64]",
+    "data.train_transform.crop_size=[48,64]",
+    "data.train_count=8",
+    "data.val_count=7",
+    "data.global_batch_size=4",
+    "data.num_workers=0",
+    "model.channels=16",
+    "model.backbone.name=test_resnet",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "logger=csv",
+    "metrics=miou",
+    "test=false",
+]
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder of a user, with files that no process of gald may mistake for modules."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("statistics", "random", "gald", "torch"):
+        (folder / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')")
+    return folder
+
+
+@pytest.fixture
+def login_node(tmp_path):
+    """A path with SLURM's srun on it, at which Lightning warns who does not use it."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\nexit 1\n")
+    srun.chmod(0o755)
+    return f"{srun.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def succeeds(done):
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+
+
+def test_no_module_hides_one_of_pythons():
+    """A process that starts by file name has that file's folder first on its path."""
+    names = {path.stem for path in SOURCE.rglob("*.py")}
+    assert len(names) > 100 and not names & sys.stdlib_module_names
+
+
+def losses(folder):
+    """Mean loss of every step, over its micro-batches and processes; and how many processes."""
+    steps = defaultdict(list)
+    files = list(folder.glob("*.json"))
+    for file in files:
+        for step, loss in json.loads(file.read_text()):
+            steps[step].append(loss)
+    return [sum(values) / len(values) for _, values in sorted(steps.items())], len(files)
+
+
+def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, login_node):
+    """Same global batch, no statistics over a batch: the same losses and weights to 1e-5.
+
+    One process accumulates where two share a batch. Scores of one network are equal to the digit.
+    """
+    recorder = [
+        "+callbacks.frozen._target_=frozen.FrozenNorm",
+        "+callbacks.frozen.path=${output_dir}/losses",
+    ]
+    words = [*TINY, *recorder, "data.micro_batch_size=2", "optimizer.lr=0.1"]
+    words += ["trainer.max_epochs=2"]
+    one, two = elsewhere / "one", elsewhere / "two"
+    gald_cli("train", *words, f"output_dir={one}")
+    machine = {"PYTHONPATH": str(Path(__file__).parent / "data"), "PATH": login_node}
+    words += ["trainer=ddp_cpu", "output_dir=two"]
+    done = console("train", *words, cwd=elsewhere, **machine)
+    succeeds(done)
+    assert "srun" not in done.stdout + done.stderr
+    (curve, first), (other, second) = losses(one / "losses"), losses(two / "losses")
+    assert (first, second) == (1, 2)
+    assert len(curve) == 4 and max(curve) - min(curve) > 1e-2, "it learns"
+    assert curve == pytest.approx(other, rel=1e-5)
+    weights, others = (
+        read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (one, two)
+    )
+    for key, value in weights.items():
+        torch.testing.assert_close(value, others[key], rtol=1e-5, atol=1e-5)
+    trained = json.loads((two / "results.json").read_text())
+    assert trained["val/receipt"]["processes"] == 2 and trained["steps"] == 4
+
+    gald_cli("eval", f"ckpt_path={two}", f"output_dir={elsewhere / 'by 1'}")
+    for processes in (2, 3):
+        several = ["trainer=ddp_cpu", f"trainer.devices={processes}"]
+        words = ["ckpt_path=two", *several, f"output_dir=by {processes}"]
+        succeeds(console("eval", *words, cwd=elsewhere))
+    found = []
+    for processes in (1, 2, 3):
+        folder = elsewhere / f"by {processes}"
+        scores = json.loads((folder / "results.json").read_text())
+        receipt = scores.pop("val/receipt")
+        assert receipt.pop("processes") == processes
+        for key in ("checkpoint", "commit"):  # a path as it was typed; a wheel knows no commit
+            del scores[key], receipt[key]
+        found.append((scores, receipt, ImageCounts.load(folder / "images_val.npz").names))
+    assert len([key for key in found[0][0] if key.startswith("val/")]) > 100
+    assert len(found[0][2]) == 7, "a sampler that pads would score some images twice"
+    assert found[0] == found[1] == found[2]
+    both = ("val/miou", "val/iou/road", "val/accuracy")
+    assert [trained[key] for key in both] == [found[0][0][key] for key in both]
+
+
+def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
+    words = ["-m", *TINY, "trainer=ddp_cpu", "seed=1", "name=ablation"]
+    succeeds(console("train", *words, "hydra.launcher.jobs=1", cwd=elsewhere))
+    folder = elsewhere / "runs" / "ablation"
+    (cell,) = Manifest.load(folder).cells.values()
+    assert cell.state == "done"
+    results = json.loads((folder / cell.folder / "results.json").read_text())
+    assert results["val/receipt"]["processes"] == 2
