@@ -58,7 +58,7 @@ bench-inference: install ## measure what turns logits into labels, next to the p
 	$(BIN)/python benchmarks/inference.py $(ARGS)
 
 judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluators', on full-size images
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/test_judges.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/evaluation/test_official_evaluators.py
 
 # MkDocs Material's notice of its end of life (May 2027) is not about our pages.
 docs: install ## build the documentation into site

@@ -37,10 +37,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gald.data.cache import cached
 from gald.data.camvid import CamVid
 from gald.data.dataset import Sample, Scenes, SegmentationDataset
 from gald.data.labels import VOID, label_table
+from gald.data.loading.cache import cached
 from gald.data.synthetic import SyntheticStreets
 from gald.data.transforms import TrainTransform
 

@@ -7,8 +7,8 @@ The plain way resizes all logits to the image, then takes the argmax; mmsegmenta
 too, and resizes once more to the size of the file even where it is the same. Both sides must agree
 on every label before they are timed; logits are normal noise, in which neighbours are as different
 as can be. Time is CPU time of the process on one thread; sides take turns, medians count. Memory is
-the peak of live tensors above the logits (`gald.memory`), and for whole evaluations the peak of
-the resident set of a process of its own, network, torch and all.
+the peak of live tensors above the logits (`gald.profiling.memory`), and for whole evaluations the
+peak of the resident set of a process of its own, network, torch and all.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from rich.table import Table
 from torch import Tensor
 
 import data  # the loader's benchmark beside this one: what names the machine
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.inference import Whole
-from gald.memory import LiveMemory
+from gald.profiling.memory import LiveMemory
 
 # classes, size of the logits, size of the image, align_corners
 CASES = (

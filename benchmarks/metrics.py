@@ -29,7 +29,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import data  # the loader's benchmark beside this one: what names the machine
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.data.labels import VOID
 from gald.data.synthetic import SyntheticStreets
 from gald.inference import Prediction

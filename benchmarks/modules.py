@@ -6,7 +6,7 @@
 A module and its textbook form have the same weights and must give the same output before they are
 timed; another package's module is alike in widths and steps. Time is CPU time of the process on one
 thread; sides take turns, medians count. Memory is the peak of live tensors above weights and input
-(`gald.memory`). Exponents are the slopes of log cost over log positions, from 32x32 on.
+(`gald.profiling.memory`). Exponents are the slopes of log cost over log positions, from 32x32 on.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import data  # the loader's benchmark beside this one: what names the machine
-from gald.memory import LiveMemory
-from gald.modules.ga.cc import CrissCross, rows_and_columns
-from gald.modules.ga.cgnl import CGNL
-from gald.modules.ga.nonlocal_block import NonLocal
-from gald.modules.layers import AtStride
-from gald.modules.ld.mask import Mask
+from gald.model.ga.cc import CrissCross, rows_and_columns
+from gald.model.ga.cgnl import CGNL
+from gald.model.ga.nonlocal_block import NonLocal
+from gald.model.layers import AtStride
+from gald.model.ld.mask import Mask
+from gald.profiling.memory import LiveMemory
 
 SIZES = ((32, 32), (48, 48), (64, 64), (97, 97), (128, 256))
 LARGEST_MATRIX = 97 * 97  # positions up to which the textbook's N x N matrix is made

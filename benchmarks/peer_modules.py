@@ -7,15 +7,15 @@ import torch
 from peers import NoOperators
 from torch import nn
 
-from gald.modules.ga.ann import ANN
-from gald.modules.ga.aspp import ASPP
-from gald.modules.ga.cc import CrissCross
-from gald.modules.ga.danet import CAM, PAM
-from gald.modules.ga.dnl import DNL
-from gald.modules.ga.ema import EMA
-from gald.modules.ga.global_context import GC
-from gald.modules.ga.nonlocal_block import NonLocal
-from gald.modules.ga.psp import PSP
+from gald.model.ga.ann import ANN
+from gald.model.ga.aspp import ASPP
+from gald.model.ga.cc import CrissCross
+from gald.model.ga.danet import CAM, PAM
+from gald.model.ga.dnl import DNL
+from gald.model.ga.ema import EMA
+from gald.model.ga.global_context import GC
+from gald.model.ga.nonlocal_block import NonLocal
+from gald.model.ga.psp import PSP
 
 _LAYERS = {"conv_cfg": None, "norm_cfg": {"type": "BN"}, "act_cfg": {"type": "ReLU"}}
 

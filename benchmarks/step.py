@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import data  # the loader's benchmark beside this one: what names the machine
-from gald.conf_dir import CONF_DIR
-from gald.losses.cross_entropy import CrossEntropy
-from gald.losses.deep_supervision import DeepSupervision
+from gald.config import CONF_DIR
+from gald.loss.cross_entropy import CrossEntropy
+from gald.loss.deep_supervision import DeepSupervision
 
 CLASSES = 19
 Step = Callable[[Tensor, Tensor], Tensor]

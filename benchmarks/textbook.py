@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gald.modules.ga.cc import CrissCross
-from gald.modules.ga.cgnl import CGNL
-from gald.modules.ga.nonlocal_block import NonLocal
-from gald.modules.layers import AtStride
-from gald.modules.ld.mask import Mask
+from gald.model.ga.cc import CrissCross
+from gald.model.ga.cgnl import CGNL
+from gald.model.ga.nonlocal_block import NonLocal
+from gald.model.layers import AtStride
+from gald.model.ld.mask import Mask
 
 
 def nonlocal_(module: NonLocal, x: Tensor) -> Tensor:

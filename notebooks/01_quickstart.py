@@ -39,7 +39,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from omegaconf import OmegaConf
 
 import gald
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.train import train
 
 os.chdir(tempfile.mkdtemp())

@@ -36,8 +36,8 @@ from hydra.utils import instantiate
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from gald.conf_dir import CONF_DIR
-from gald.data.class_counts import pixel_counts
+from gald.config import CONF_DIR
+from gald.data.loading.class_counts import pixel_counts
 
 set_matplotlib_formats("jpeg")  # pictures that keep the notebook small
 

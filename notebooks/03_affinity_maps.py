@@ -43,7 +43,7 @@ from hydra.utils import instantiate
 from IPython.display import Image, display
 
 import gald
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.train import train
 from gald.viz import figures
 from gald.viz.look import look

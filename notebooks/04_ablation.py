@@ -45,11 +45,11 @@ from gald.comparison.bootstrap import class_iou
 from gald.comparison.figures import difference_chart
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.sweep.analysis import analyse
-from gald.sweep.arms import find_baseline, read_sweep
-from gald.sweep.columns import mean_and_deviation
-from gald.sweep.figures import Point, class_chart, pareto_chart
 from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.table.analysis import analyse
+from gald.sweep.table.arms import find_baseline, read_sweep
+from gald.sweep.table.columns import mean_and_deviation
+from gald.sweep.table.figures import Point, class_chart, pareto_chart
 
 # %% tags=["parameters"]
 SWEEP = None  # a folder of yours, as "runs/mine"

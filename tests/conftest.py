@@ -107,7 +107,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         from hydra.utils import instantiate
         from omegaconf import OmegaConf
 
-        from gald.conf_dir import CONF_DIR
+        from gald.config import CONF_DIR
         from gald.data.synthetic import SyntheticStreets
 
         folder = tmp_path_factory.mktemp("trained") / "run"

@@ -10,14 +10,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 
-from gald.conf_dir import CONF_DIR
-from gald.data.base import Loading, SegmentationDataModule
+from gald.config import CONF_DIR
+from gald.data.datamodule import Loading, SegmentationDataModule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
 # Arguments that the code hands over, because only the data or the backbone knows them.
 HANDED = {
-    "gald.models.segmentor.Segmentor": {
+    "gald.model.segmentor.Segmentor": {
         "num_classes",
         "backbone",
         "neck",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gald.checkpoint import read_checkpoint
 from gald.metrics.images import ImageCounts
+from gald.run.checkpoint import read_checkpoint
 from gald.sweep.manifest import Manifest
 
 SOURCE = Path(__file__).parents[1] / "src" / "gald"

@@ -8,7 +8,7 @@ import fake
 import pytest
 
 from gald import cli
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 
 OPTIONS = {path.stem for path in (CONF_DIR / "data").glob("*.yaml")}
 TINY = [

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from gald import cli
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.metrics.confusion import ConfusionMatrix
 from gald.train import build_task
 

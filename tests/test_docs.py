@@ -13,8 +13,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from gald import cli
-from gald.arguments import Arguments
-from gald.conf_dir import CONF_DIR
+from gald.cli import Arguments
+from gald.config import CONF_DIR
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -154,8 +154,8 @@ def test_the_worked_example_is_a_ga(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "extend.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1]
     config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
-    package, _, name = config["_target_"].removeprefix("gald.modules.ga.").rpartition(".")
-    assert f"src/gald/modules/ga/{package}.py" in text
+    package, _, name = config["_target_"].removeprefix("gald.model.ga.").rpartition(".")
+    assert f"src/gald/model/ga/{package}.py" in text
     assert f"conf/model/ga/{package}.yaml" in text
     own = {}
     exec(code, own)

@@ -9,7 +9,7 @@ import torch
 
 import gald
 from gald import cli
-from gald.checkpoint import read_checkpoint
+from gald.run.checkpoint import read_checkpoint
 
 TINY = [
     "data=synthetic",
@@ -206,7 +206,7 @@ def test_wandb_logs_offline_with_masks_and_best_score(gald_cli, tmp_path, monkey
 
 
 def test_wandb_online_without_a_key_falls_back_to_offline(tmp_path, monkeypatch):
-    from gald.callbacks.wandb import wandb_logger
+    from gald.logger.wandb import wandb_logger
 
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -217,7 +217,7 @@ def test_wandb_online_without_a_key_falls_back_to_offline(tmp_path, monkeypatch)
 
 
 def test_run_that_failed_does_not_swallow_the_next_one(tmp_path):
-    from gald.callbacks.wandb import wandb_logger
+    from gald.logger.wandb import wandb_logger
 
     first, second = (wandb_logger(str(tmp_path / name)).experiment for name in "ab")
     second.finish()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from gald.predictor import Predictor
+    from gald.prediction.predictor import Predictor
     from gald.viz.record import Recording
 
 __version__ = "0.1.0"
@@ -19,13 +19,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def load(path: "str | Path") -> "Predictor":
-    """A trained network, ready to use; see `gald.predictor.Predictor`.
+    """A trained network, ready to use; see `gald.prediction.predictor.Predictor`.
 
     Args:
         path: a run folder, a checkpoint, a folder written by `save_pretrained` or `gald convert`,
             or OWNER/NAME on the hub.
     """
-    from gald import predictor  # torch takes seconds to import; `gald --help` does not need it
+    from gald.prediction import predictor  # torch, which takes seconds, only when it is needed
 
     return predictor.load(path)
 

@@ -1,47 +1,65 @@
 """The console script: `gald VERB ...`. Verbs import what they need when they are called."""
 
+import argparse
 import functools
 import importlib.util
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from gald.run_id import share_run_id
+from gald.run.run_id import share_run_id
 
 T = TypeVar("T")
 
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
-    "eval": ("gald.evaluate:main", "judge a trained network: gald eval ckpt_path=RUN split=test"),
+    "eval": (
+        "gald.evaluation.evaluate:main",
+        "judge a trained network: gald eval ckpt_path=RUN split=test",
+    ),
     "sweep": (
         "gald.sweep.command:main",
         "ablations: gald sweep status FOLDER, gald sweep retry FOLDER",
     ),
-    "compare": ("gald.compare:main", "where is B better, how surely: gald compare RUN_A RUN_B"),
+    "compare": (
+        "gald.comparison.compare:main",
+        "where is B better, how surely: gald compare RUN_A RUN_B",
+    ),
     "table": (
-        "gald.sweep.table:main",
+        "gald.sweep.table.table:main",
         "an ablation's arms, effects and costs: gald table runs/SWEEP",
     ),
-    "submit": ("gald.submit:main", "predict for a test server: gald submit cityscapes RUN"),
+    "submit": (
+        "gald.prediction.submit:main",
+        "predict for a test server: gald submit cityscapes RUN",
+    ),
     "predict": (
-        "gald.predict:main",
+        "gald.prediction.predict:main",
         "parse pictures and videos: gald predict RUN photos/ --to out",
     ),
     "viz": ("gald.viz.command:main", "see what LD does: gald viz RUN --image street.jpg"),
-    "profile": ("gald.profiling:main", "what each part costs: gald profile model/ga=psp"),
-    "data": ("gald.data.command:main", "prepare, verify, stats, browse: gald data verify camvid"),
-    "convert": ("gald.convert:main", "take over a .pth of the authors: gald convert FILE --to DIR"),
+    "profile": ("gald.profiling.command:main", "what each part costs: gald profile model/ga=psp"),
+    "data": (
+        "gald.data.tools.command:main",
+        "prepare, verify, stats, browse: gald data verify camvid",
+    ),
+    "convert": (
+        "gald.convert.convert:main",
+        "take over a .pth of the authors: gald convert FILE --to DIR",
+    ),
     "export": (
-        "gald.export:main",
+        "gald.export.export:main",
         "pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
     ),
-    "serve": ("gald.serve:main", "a web page to drop images on: gald serve RUN"),
+    "serve": ("gald.prediction.serve:main", "a web page to drop images on: gald serve RUN"),
     "wandb": (
-        "gald.wandb_command:main",
+        "gald.logger.command:main",
         "send offline runs, build a workspace: gald wandb sync runs",
     ),
-    "doctor": ("gald.doctor:doctor", "show versions, devices and data folders"),
+    "doctor": ("gald.doctor.doctor:doctor", "show versions, devices and data folders"),
 }
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
     f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()
@@ -124,3 +142,26 @@ def fail(sentence: str) -> NoReturn:
     if not _wants_traceback():
         print("(GALD_TRACEBACK=1 shows where this happened)", file=sys.stderr)
     sys.exit(1)
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence, worded by `gald.cli` as all others are."""
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102
+        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def quiet() -> None:
+    """Silence notes of our dependencies that ask nothing of the user."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for noise in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.9 and later
+        r"The number of training batches .* is smaller than the logging interval",
+        r"The '\w+_dataloader' does not have many workers",  # num_workers is the user's choice
+        r"Checkpoint directory .* exists and is not empty",  # a resume; a fresh run is refused
+        r"The dirpath has changed from",
+        r"The `srun` command is available on your system but is not used",  # a login node
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # all processes log one sum
+    ):
+        warnings.filterwarnings("ignore", message=noise)

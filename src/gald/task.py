@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gald.evaluation.evaluator import Judge
 from gald.inference import Inference
-from gald.judge import Judge
 from gald.metrics.confusion import ConfusionMatrix
-from gald.models.segmentor import Segmentor
-from gald.optim import group_table, parameter_groups
+from gald.model.segmentor import Segmentor
+from gald.scheduler import group_table, parameter_groups
 
 Batch = dict[str, Any]
 
@@ -34,7 +34,7 @@ class EvaluationTask(pl.LightningModule):
         self.model = model
         self.inference = inference
         self.class_names = tuple(class_names)
-        # While training, by the metric that costs least; `gald.judge.judge` brings the others.
+        # While training, by the metric that costs least; `evaluate` brings the others.
         self.judge = Judge([ConfusionMatrix(len(self.class_names))])
         # What was last logged, in double precision: Lightning's own copies are rounded to single.
         self.scores: dict[str, float] = {}
@@ -77,8 +77,8 @@ class SegmentationTask(EvaluationTask):
             `weight_decay`.
         scheduler: factory `(optimizer, total_steps)` of a schedule that steps every iteration.
         class_names: names of the K classes.
-        head_lr_factor: see `gald.optim.parameter_groups`.
-        decay_norm_and_bias: see `gald.optim.parameter_groups`.
+        head_lr_factor: see `gald.scheduler.parameter_groups`.
+        decay_norm_and_bias: see `gald.scheduler.parameter_groups`.
         seed: what dropout is drawn from, together with the position in training.
         provenance: plain data that makes a checkpoint self-sufficient (resolved config, class
             names, palette); saved under the key `gald`.

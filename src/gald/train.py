@@ -22,14 +22,13 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from gald.checkpoint import read_checkpoint, start_from
-from gald.cli import one_sentence, run
-from gald.conf_dir import CONF_DIR
-from gald.data.base import SegmentationDataModule
-from gald.judge import describe, judge
-from gald.price import price
-from gald.quiet import quiet
-from gald.results import SPLITS, Results, commit, score_table, versions, write_results
+from gald.cli import one_sentence, quiet, run
+from gald.config import CONF_DIR
+from gald.data.datamodule import SegmentationDataModule
+from gald.evaluation.evaluator import describe, judge
+from gald.profiling.flops import price
+from gald.run.checkpoint import read_checkpoint, start_from
+from gald.run.results import SPLITS, Results, commit, score_table, versions, write_results
 from gald.task import SegmentationTask
 from gald.viz.panel import ld_map, save_panel
 
@@ -40,7 +39,7 @@ def main(cfg: DictConfig) -> float:
     """Train as the command line says; returns the best val/miou, which sweepers maximise."""
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN and int(os.environ.get("SLURM_NTASKS", "1")) == 1:
-        from gald.sweep.single import run_single  # of another launcher than ours
+        from gald.sweep.launch.foreign_launcher import run_single  # of another launcher than ours
 
         return run_single(cfg)
     # A process that Lightning adds to this run is told its folder by Hydra, not by our key.

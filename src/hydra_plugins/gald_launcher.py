@@ -52,9 +52,9 @@ class GaldLauncher(Launcher):
         if self.plain is not None:
             return self.plain.launch(job_overrides, initial_job_idx)
         # Hydra imports every plugin at every start: what is heavy comes here.
-        from gald.sweep.devices import Devices
-        from gald.sweep.launcher import launch
-        from gald.sweep.runner import Patience
+        from gald.sweep.launch.devices import Devices
+        from gald.sweep.launch.launcher import launch
+        from gald.sweep.launch.runner import Patience
 
         devices = Devices(self.jobs, self.jobs_per_gpu)
         return launch(self.context, self.config, job_overrides, devices, Patience(*self.patience))

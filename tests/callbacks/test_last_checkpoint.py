@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gald import cli
-from gald.checkpoint import read_checkpoint
+from gald.run.checkpoint import read_checkpoint
 from gald.task import SegmentationTask
 
 TINY = [

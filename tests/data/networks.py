@@ -5,8 +5,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from gald.conf_dir import CONF_DIR
-from gald.predictor import Predictor
+from gald.config import CONF_DIR
+from gald.prediction.predictor import Predictor
 
 CLASSES = ("road", "sky", "tree")
 PALETTE = ((128, 64, 128), (70, 130, 180), (107, 142, 35))

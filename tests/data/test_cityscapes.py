@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gald.data.cityscapes import Cityscapes, CityscapesDataModule
-from gald.data.files import SampleError
 from gald.data.labels import stored_labels
 from gald.data.pairs import note_rejects
+from gald.data.reading.files import SampleError
 from gald.data.transforms import TrainTransform
 
 

@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from gald.data import folder as folder_module
-from gald.data.files import SampleError
 from gald.data.folder import Folder, FolderDataModule
 from gald.data.folder_classes import distinct_colour, read_classes
 from gald.data.pairs import note_rejects
+from gald.data.reading.files import SampleError
 from gald.data.transforms import TrainTransform
 
 KINDS = ("ids", "colours", "palette")

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from scipy.stats import ks_2samp
 from torchvision.transforms import functional as tv
 
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.data.transforms import (
     TrainTransform,
     Window,

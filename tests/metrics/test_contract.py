@@ -8,7 +8,7 @@ import torch.distributed as dist
 import yaml
 from hydra.utils import get_object, instantiate
 
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.inference import Prediction
 from gald.metrics.images import ImageCounts
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from hydra import compose, initialize_config_dir
 
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.sweep.manifest import cell_hash
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("ablation_*.yaml"))

@@ -3,7 +3,7 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from gald.conf_dir import CONF_DIR
+from gald.config import CONF_DIR
 from gald.sweep.manifest import Cell, Manifest, cell_hash, edit
 
 

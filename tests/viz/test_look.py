@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from gald.conf_dir import CONF_DIR
-from gald.predictor import Predictor
+from gald.config import CONF_DIR
+from gald.prediction.predictor import Predictor
 from gald.viz.features import common_colours, distinct_features
 from gald.viz.look import cell_of, check_queries, inner_pixels, look, no_distribution
 

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import gald
-from gald.conf_dir import CONF_DIR
-from gald.modules.ga.psp import PSP
+from gald.config import CONF_DIR
+from gald.model.ga.psp import PSP
 
 SIZE = (45, 67)
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 
-from gald.atomic import whole_file
+from gald.run.atomic import whole_file
 
 
 class Heartbeat(Callback):

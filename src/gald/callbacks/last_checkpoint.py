@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from gald.preemption import PREEMPTED, SIGNALS
+from gald.run.preemption import PREEMPTED, SIGNALS
 
 
 class LastCheckpoint(Checkpoint):

@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 from gald.comparison.bootstrap import mean_iou
 from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
-from gald.results import SPLITS
-from gald.trust import check_targets
+from gald.run.results import SPLITS
+from gald.run.safe_targets import check_targets
 
 # What both receipts must agree on for a number of one to mean the same as that of the other.
 SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "truth_sha256")
@@ -23,7 +23,8 @@ class JudgedRun(NamedTuple):
     Attributes:
         folder: where it lies.
         results: flat keys of results.json.
-        receipt: what was measured, on what and with what, see `gald.judge`; may lack anything.
+        receipt: what was measured, on what and with what, see
+            `gald.evaluation.evaluate`; may lack anything.
         images: what every image counted.
         class_counts: hits, true and predicted pixels per image and class (N, 3, K).
         class_names: K names.

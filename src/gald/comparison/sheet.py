@@ -10,14 +10,14 @@ from hydra.utils import instantiate
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gald.checkpoint import find_checkpoint
 from gald.comparison.runs import JudgedRun
-from gald.data.base import SegmentationDataModule
+from gald.data.datamodule import SegmentationDataModule
 from gald.data.dataset import Scenes
 from gald.data.labels import VOID
-from gald.judge import sha256
-from gald.predictor import Predictor, load
-from gald.trust import check_targets
+from gald.evaluation.evaluator import sha256
+from gald.prediction.predictor import Predictor, load
+from gald.run.checkpoint import find_checkpoint
+from gald.run.safe_targets import check_targets
 from gald.viz.panel import add_legend, colourise
 
 

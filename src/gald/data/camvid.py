@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from gald.data.base import FileDataModule
+from gald.data.datamodule import FileDataModule
 from gald.data.dataset import Sample, SegmentationDataset
-from gald.data.files import is_dir, is_file, read_bytes
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
+from gald.data.reading.files import is_dir, is_file, read_bytes
 
 
 class CamVid(SegmentationDataset):

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gald.data.base import FileDataModule
+from gald.data.datamodule import FileDataModule
 from gald.data.dataset import Sample, SegmentationDataset
-from gald.data.files import SampleError, read_bytes
 from gald.data.labels import VOID
-from gald.data.mat import read_mat
 from gald.data.pairs import by_name, pair, reject
+from gald.data.reading.files import SampleError, read_bytes
+from gald.data.reading.mat import read_mat
 
 # label, name, colour; in the order of the train ids. The colours are mmsegmentation's: 162 of the
 # 171 are different, and that of handbag is also void's.

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gald.data.files import (
+from gald.data.labels import UNKNOWN, label_ranges, label_table
+from gald.data.reading.files import (
     SampleError,
     check_sizes,
     fingerprint,
@@ -19,8 +20,7 @@ from gald.data.files import (
     open_image,
     open_labels,
 )
-from gald.data.labels import UNKNOWN, label_ranges, label_table
-from gald.data.png import Cuttable
+from gald.data.reading.png import Cuttable
 
 Item = dict[str, Any]
 AS_THEY_ARE = np.arange(256, dtype=np.uint8)  # the table of labels that are train ids

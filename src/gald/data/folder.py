@@ -41,13 +41,13 @@ from typing import Unpack
 import cv2
 import numpy as np
 
-from gald.data.base import FileDataModule, Loading
+from gald.data.datamodule import FileDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
-from gald.data.files import IMAGE_SUFFIXES, is_dir, list_files, open_labels, read_image
 from gald.data.folder_classes import Classes, read_classes
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.pairs import reject
-from gald.data.png import Cuttable
+from gald.data.reading.files import IMAGE_SUFFIXES, is_dir, list_files, open_labels, read_image
+from gald.data.reading.png import Cuttable
 
 # Where the images and the masks of a part may be.
 _LAYOUTS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gald.data.files import is_file, read_bytes
 from gald.data.labels import UNKNOWN, VOID
+from gald.data.reading.files import is_file, read_bytes
 
 Colour = tuple[int, int, int]
 _EXAMPLE = "classes: [{name: road, ids: [1]}, {name: car, ids: [2, 3]}]"

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from gald.data.dataset import Sample
-from gald.data.files import IMAGE_SUFFIXES, SampleError, list_files
+from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, list_files
 
 _DERIVED = "_labelTrainIds"  # of cityscapesScripts and mmsegmentation
 _NOTED: ContextVar[list[str] | None] = ContextVar("_NOTED", default=None)

@@ -11,13 +11,20 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from gald.data.base import FileDataModule, Loading
+from gald.data.datamodule import FileDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
-from gald.data.files import SampleError, fingerprint, is_dir, is_file, read_bytes, read_labels
 from gald.data.labels import VOID
-from gald.data.mat import read_mat
 from gald.data.pairs import by_name, reject
-from gald.data.parallel import say
+from gald.data.reading.files import (
+    SampleError,
+    fingerprint,
+    is_dir,
+    is_file,
+    read_bytes,
+    read_labels,
+)
+from gald.data.reading.mat import read_mat
+from gald.progress import say
 
 # A row is a class in alphabetical order: its id among the 459 of the original release, its name,
 # the colour that mmsegmentation paints it in, and its place in the order that begins with VOC's 20.

@@ -8,7 +8,7 @@ from typing import ClassVar, Unpack
 import numpy as np
 
 from gald.data import street_painter
-from gald.data.base import Loading, SegmentationDataModule
+from gald.data.datamodule import Loading, SegmentationDataModule
 from gald.data.dataset import AS_THEY_ARE, Pixels, Scenes
 
 _SCENE = 3  # keeps this random stream apart from the others that start at the same seed

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from gald.data.labels import VOID
-from gald.data.png import Cuttable
+from gald.data.reading.png import Cuttable
 
 _AUGMENTATION = 2  # keeps this random stream apart from the others that start at the same seed
 _CROP_TRIES = 10  # crops drawn to satisfy cat_max_ratio, as in mmsegmentation

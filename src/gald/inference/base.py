@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gald.models.segmentor import Segmentor
+from gald.model.segmentor import Segmentor
 
 VOID = 255
 # What the scores of one image may take in a tile. A tile is read four times: on a CPU each thread

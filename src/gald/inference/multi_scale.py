@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gald.inference.base import Inference, View, resizing
-from gald.models.segmentor import Segmentor
+from gald.model.segmentor import Segmentor
 
 
 class MultiScaleFlip(Inference):

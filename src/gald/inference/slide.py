@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gald.inference.base import Inference, View, resizing
-from gald.memory import LiveMemory
-from gald.models.segmentor import Segmentor
+from gald.model.segmentor import Segmentor
+from gald.profiling.memory import LiveMemory
 
 _BLENDINGS = ("uniform", "gaussian")
 

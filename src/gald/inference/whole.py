@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from gald.inference.base import Inference, View, resizing
-from gald.models.segmentor import Segmentor
-from gald.modules.layers import resize
+from gald.model.layers import resize
+from gald.model.segmentor import Segmentor
 
 
 class Whole(Inference):

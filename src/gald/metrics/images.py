@@ -9,7 +9,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gald.atomic import whole_file
+from gald.run.atomic import whole_file
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, places of the nonzeros, their values

@@ -9,11 +9,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gald.arguments import Arguments
+from gald.cli import Arguments
 
 ACTIONS = {
-    "plan": ("gald.sweep.plan:main", "cells, time, memory, seeds: gald sweep plan model/ga=..."),
-    "audit": ("gald.sweep.audit:main", "what differs undeclared: gald sweep audit FOLDER"),
+    "plan": (
+        "gald.sweep.plan.plan:main",
+        "cells, time, memory, seeds: gald sweep plan model/ga=...",
+    ),
+    "audit": (
+        "gald.sweep.table.consistency:main",
+        "what differs undeclared: gald sweep audit FOLDER",
+    ),
     "status": ("gald.sweep.command:status", "how far each cell is: gald sweep status FOLDER"),
     "retry": ("gald.sweep.command:retry", "let failed cells run again: gald sweep retry FOLDER"),
 }
@@ -49,8 +55,8 @@ def one_folder(action: str) -> Path:
 
 def status() -> int:
     """Show the cells of a sweep; returns 1 where one has failed."""
-    from gald.sweep.board import COLOURS, duration
-    from gald.sweep.jobs import score
+    from gald.sweep.launch.jobs import score
+    from gald.sweep.launch.live_table import COLOURS, duration
     from gald.sweep.manifest import Manifest
 
     folder = one_folder("status")

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from gald.atomic import whole_file
+from gald.run.atomic import whole_file
 
 NAME = "manifest.json"
 STATES = ("pending", "running", "done", "failed")

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.arguments import Arguments
+from gald.cli import Arguments
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -25,9 +25,9 @@ def main() -> None:
     """Draw what the command line names."""
     flags = parse(sys.argv[1:])
     # Imported here, because torch takes seconds, and a misspelt path should be told at once.
+    from gald.cli import quiet
     from gald.device import pick_device
-    from gald.pixels import to_tensor
-    from gald.quiet import quiet
+    from gald.prediction.image import to_tensor
     from gald.viz.look import check_queries
 
     quiet()
@@ -81,8 +81,8 @@ def show(
     from rich.console import Console
     from rich.progress import track
 
-    from gald.checkpoint import find_checkpoint
-    from gald.predictor import Predictor
+    from gald.prediction.predictor import Predictor
+    from gald.run.checkpoint import find_checkpoint
     from gald.viz.figures import side_by_side
     from gald.viz.look import look
     from gald.viz.saved import provenance, save_look
@@ -131,7 +131,7 @@ def checkpoints(run: Path) -> tuple[dict[str, Path], int]:
 
     Of two after the same step one is taken; of many, some that are evenly spread.
     """
-    from gald.checkpoint import read_checkpoint
+    from gald.run.checkpoint import read_checkpoint
 
     found: dict[int, Path] = {}
     for path in sorted((run / "checkpoints").glob("*.ckpt")):

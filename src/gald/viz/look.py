@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gald.models.segmentor import Segmentor
-from gald.modules.layers import resize
-from gald.modules.ld.none import NoDistribution
-from gald.parsed import Palette
-from gald.predictor import Predictor
+from gald.model.layers import resize
+from gald.model.ld.none import NoDistribution
+from gald.model.segmentor import Segmentor
+from gald.prediction.prediction import Palette
+from gald.prediction.predictor import Predictor
 from gald.viz.panel import in_one_channel
 from gald.viz.record import Map, record
 

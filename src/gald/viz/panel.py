@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from gald.inference.base import Inference
-from gald.models.segmentor import Segmentor
-from gald.modules.layers import resize
+from gald.model.layers import resize
+from gald.model.segmentor import Segmentor
 
 Palette = Sequence[tuple[int, int, int]]
 VOID_COLOUR = (0, 0, 0)

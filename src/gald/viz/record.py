@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gald.models.segmentor import Segmentor
+from gald.model.segmentor import Segmentor
 
 SLOTS = ("ga", "ld")
 INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # by name; what else a slot reads is not kept

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gald.judge import sha256
-from gald.predictor import Predictor
-from gald.results import commit, versions
+from gald.evaluation.evaluator import sha256
+from gald.prediction.predictor import Predictor
+from gald.run.results import commit, versions
 from gald.viz import figures
 from gald.viz.look import Look
 

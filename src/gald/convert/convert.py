@@ -1,0 +1,127 @@
+"""`gald convert FILE --to FOLDER`: a state dict of the authors as a run folder of ours."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from gald.cli import Arguments
+from gald.config import CONF_DIR
+from gald.convert.gald_dgcnet import Network, State, identify, rename
+from gald.data.cityscapes import Cityscapes
+from gald.data.folder_classes import distinct_colour
+
+
+def main() -> None:
+    """Convert what the command line names, and say what can be done with it."""
+    parser = Arguments("gald convert", description="write a network of the authors as a run folder")
+    parser.add_argument(
+        "source", type=Path, metavar="FILE", help="a .pth of GALD_ or DualSeg_, _res50 or _res101"
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--input",
+        choices=("bgr", "rgb"),
+        help="pixels it was trained on: bgr in 0..255 minus a mean, or rgb as ImageNet networks "
+        "take (default: as in the authors' scripts, bgr for GALD and rgb for DualSeg)",
+    )
+    flags = parser.parse_args(sys.argv[1:])
+    print(convert(flags.source, flags.to, flags.input))
+    print(f"judge it: gald eval ckpt_path={flags.to} data=cityscapes")
+
+
+def convert(source: Path, folder: Path, input: str | None = None) -> str:
+    """Write a state dict of GALD-DGCNet@be7ebfe as a run folder; returns what it was.
+
+    The folder comes with `checkpoints/best.ckpt` and `config.yaml`, or not at all. Nothing but
+    tensors and plain data is unpickled. 19 classes are taken for those of Cityscapes.
+
+    Args:
+        source: what the authors' training script saved, with `module.` before every key or not,
+            plain or under the key `state_dict`.
+        folder: where to write; must be empty or not there.
+        input: `bgr` or `rgb`, as in TimmBackbone; None is what the authors' scripts train the
+            network on. A state dict does not say.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the folder holds something, the file is no such state dict, or a key is
+            unknown, missing or of another shape.
+    """
+    source, folder = source.expanduser(), folder.expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} already holds something; choose another folder for --to")
+    state = _read(source)
+    name, network, classes = identify(state, source)
+    what = f"{name} with {classes} classes"
+    cfg = _configure(name, network, input or network.input)
+    cfg.output_dir = str(folder)
+    with torch.device("meta"):  # names and shapes are all that is asked of it
+        ours = instantiate(cfg.model, num_classes=classes).state_dict()
+    renamed = rename(state, ours, network, source, what)
+    content = {
+        "state_dict": {f"model.{key}": value for key, value in renamed.items()},
+        "gald": {"config": OmegaConf.to_container(cfg, resolve=True)} | _classes(classes),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        whole = Path(scratch) / folder.name
+        (whole / "checkpoints").mkdir(parents=True)
+        torch.save(content, whole / "checkpoints" / "best.ckpt")
+        OmegaConf.save(cfg, whole / "config.yaml", resolve=True)
+        os.replace(whole, folder)
+    return f"{folder}: {what}, input {cfg.model.backbone.input}"
+
+
+def _read(source: Path) -> State:
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no file {source}; give a .pth of the authors' networks")
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{source} is damaged or holds more than tensors and plain data, which is not "
+            "unpickled; give what torch.save(model.state_dict(), FILE) writes"
+        ) from error
+    if isinstance(content, Mapping) and "gald" in content:
+        raise ValueError(f"{source} is a checkpoint of gald already; use it as it is")
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source} holds a {type(content).__name__}; give a state dict")
+    for key, value in content.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise ValueError(
+                f"{key} in {source} is a {type(value).__name__}, not a tensor; give a state dict"
+            )
+    prefix = "module." if all(key.startswith("module.") for key in content) else ""
+    return {key.removeprefix(prefix): value for key, value in content.items()}
+
+
+def _configure(name: str, network: Network, input: str) -> DictConfig:
+    overrides = [
+        f"experiment={network.experiment}",
+        "data=cityscapes",
+        f"name={name}",
+        f"model/backbone=resnet{name.rpartition('res')[2]}_official",
+        f"model.backbone.input={input}",
+    ]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", overrides)
+
+
+def _classes(number: int) -> dict[str, list[object]]:
+    """Names and colours: those of Cityscapes where the number fits."""
+    if number == len(Cityscapes.class_names):
+        names, palette = Cityscapes.class_names, Cityscapes.palette
+    else:
+        names = tuple(f"class_{index}" for index in range(number))
+        palette = tuple(distinct_colour(index) for index in range(number))
+    return {"class_names": list(names), "palette": [list(colour) for colour in palette]}

@@ -1,0 +1,108 @@
+"""Keeps decoded scenes, so that an epoch costs no decoding."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.filesize import decimal
+
+from gald.data.dataset import AS_THEY_ARE, Pixels, Scenes
+from gald.data.loading.decoded import MappedBlocks, build, decode, estimate, open_decoded
+from gald.progress import in_order, say
+
+_MODES = ("none", "ram", "decoded")
+
+
+def cached(scenes: Scenes, mode: str, cache_dir: str) -> Scenes:
+    """Give back the scenes, decoded once where the mode says so.
+
+    Args:
+        scenes: where the pixels come from.
+        mode: `none`; `ram`, all pixels in the memory of this process, which the workers of a loader
+            share where they are forked; each training process of a machine has a copy of its own.
+            `decoded`, all pixels in one file below `cache_dir` that is mapped into memory, shared
+            by all processes and found again by later runs.
+        cache_dir: where that file is kept.
+
+    Raises:
+        ValueError: another mode; what is decoded would not fit; the folder cannot be written.
+        SampleError: a scene that cannot be decoded, or one with an unknown label.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"data.cache is {mode!r}; choose none, ram or decoded")
+    if mode == "ram":
+        return _in_memory(scenes)
+    if mode == "decoded":
+        folder = Path(cache_dir).expanduser() / "decoded" / scenes.cache_name()
+        if not folder.exists():
+            build(scenes, folder)
+        return CachedScenes(scenes, *open_decoded(folder))
+    return scenes
+
+
+class CachedScenes(Scenes):
+    """Scenes whose pixels are there already, with train ids for labels.
+
+    Args:
+        source: where they come from.
+        shapes: height and width of each.
+        blocks: bytes of each: the image, then the mask.
+    """
+
+    def __init__(
+        self, source: Scenes, shapes: np.ndarray, blocks: list[np.ndarray] | MappedBlocks
+    ) -> None:
+        self.source = source
+        self.class_names = source.class_names  # ty: ignore[invalid-attribute-access]
+        self.palette = source.palette  # ty: ignore[invalid-attribute-access]
+        self.shapes = shapes
+        self.blocks = blocks
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def name(self, index: int) -> str:
+        """As the source says."""
+        return self.source.name(index)
+
+    def pixels(self, index: int) -> Pixels:
+        """Views of what is kept, which cannot be written."""
+        height, width = self.shapes[index]
+        block = self.blocks[index]
+        image, mask = block[: 3 * height * width], block[3 * height * width :]
+        return Pixels(image.reshape(height, width, 3), mask.reshape(height, width), AS_THEY_ARE)
+
+    def fingerprint(self) -> str:
+        """That of the source."""
+        return self.source.fingerprint()
+
+    def cache_name(self) -> str:
+        """That of the source, so that what is derived from either is found from both."""
+        return self.source.cache_name()
+
+
+def _in_memory(scenes: Scenes) -> CachedScenes:
+    needed, available = estimate(scenes, range(len(scenes))), _available_memory()
+    free = "" if available is None else f" (available {decimal(available)})"
+    about = f"{len(scenes)} scenes into memory, about {decimal(needed)}"
+    if available is not None and needed > available:
+        raise ValueError(
+            f"decoding {about}, does not fit{free}; set data.cache=decoded, which keeps them in a "
+            "file, or data.cache=none"
+        )
+    say(f"decoding {about}{free}")
+    decoded = list(in_order(partial(decode, scenes), range(len(scenes)), "decode"))
+    for block in decoded:
+        block.pixels.flags.writeable = False  # as a mapped file is: no transform changes the cache
+    shapes = np.array([block.shape for block in decoded])
+    return CachedScenes(scenes, shapes, [block.pixels for block in decoded])
+
+
+def _available_memory() -> int | None:
+    """Bytes that can be taken before the machine swaps, files held in memory not counted."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None

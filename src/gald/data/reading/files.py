@@ -1,0 +1,234 @@
+"""Reads one image or one label map, whole and checked, or says in one sentence what is wrong.
+
+A path may lead through a zip file: `root/train2017.zip/train2017/1.jpg`. So datasets are read as
+they were downloaded, and a message names the file inside the archive.
+"""
+
+import io
+import os
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from gald.data.reading.png import Cuttable, PngRows
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+_PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
+_PNG_REFUSED = {_PNG_RGB: "an RGB", 4: "a grey+alpha", 6: "an RGBA"}
+_JPEG = b"\xff\xd8"
+# Pixels as they are stored: label maps do not follow an image's orientation tag.
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class SampleError(ValueError):
+    """A sample that cannot be used, as one sentence, also when a worker process met it.
+
+    A worker hands an error over by building a new one from the text of its whole traceback; this
+    class keeps the sentence at the end of that text.
+
+    Args:
+        message: the sentence: the file, what is wrong, the remedy.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit("SampleError: ", 1)[-1].strip())
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a png or jpg as RGB.
+
+    Shape:
+        returns: (H, W, 3) uint8
+    """
+    return np.asarray(open_image(path))
+
+
+def open_image(path: Path) -> Cuttable:
+    """Open a png or jpg as RGB; a png is decoded when it is cut, if that saves work.
+
+    Shape:
+        returns: (H, W, 3) uint8
+    """
+    data = _whole(path)
+    if data[25:26] == bytes([_PNG_RGB]) and _by_rows(data):
+        return PngRows(data, SampleError(_undecodable("image", path)))
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
+    if image is None:
+        raise SampleError(_undecodable("image", path))
+    return image
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read the stored labels of an 8-bit grey or palette png; a palette's indices are the labels.
+
+    Shape:
+        returns: (H, W) uint8
+    """
+    return np.asarray(open_labels(path))
+
+
+def open_labels(path: Path) -> Cuttable:
+    """Open the labels that `read_labels` reads; they are decoded when cut, if that saves work.
+
+    Shape:
+        returns: (H, W) uint8
+    """
+    data = _whole(path)
+    if not data.startswith(_PNG):
+        raise SampleError(
+            f"mask {path} is not a png; save label maps as 8-bit grey png, "
+            "lossy formats change the labels"
+        )
+    depth, kind = data[24], data[25]
+    if depth != 8 or kind in _PNG_REFUSED:
+        found = _PNG_REFUSED.get(kind, f"a {depth}-bit")
+        raise SampleError(
+            f"mask {path} is {found} png; save it as 8-bit grey png whose values are the labels"
+        )
+    if kind == _PNG_GREY and _by_rows(data):
+        return PngRows(data, SampleError(_undecodable("mask", path)))
+    labels = None
+    if kind == _PNG_GREY:
+        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:  # OpenCV would give a palette's colours
+        try:
+            labels = np.array(Image.open(io.BytesIO(data)))
+        except (OSError, SyntaxError):
+            pass
+    if labels is None:
+        raise SampleError(_undecodable("mask", path))
+    return labels
+
+
+def _by_rows(data: bytes) -> bool:
+    """Whether a file is best decoded by rows."""
+    # Its decoder holds the interpreter's lock: the fastest alone, but among threads OpenCV is.
+    alone = threading.current_thread() is threading.main_thread()
+    return alone and PngRows.suits(data)
+
+
+def check_sizes(image: Cuttable, mask: Cuttable, image_path: Path, mask_path: Path) -> None:
+    """Refuse an image and a mask that do not cover the same pixels."""
+    if image.shape[:2] != mask.shape:
+        h, w, mask_h, mask_w = *image.shape[:2], *mask.shape
+        raise SampleError(
+            f"image {image_path} is {w}x{h} but mask {mask_path} is {mask_w}x{mask_h}; "
+            "export both at one size, labels are never resized"
+        )
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file, also one inside of a zip."""
+    archive, member = _split(path)
+    try:
+        if archive is None:
+            return path.read_bytes()
+        return _open(archive).read(member)
+    except KeyError:
+        raise SampleError(f"{archive} has no {member}; download the archive again") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SampleError(f"cannot read {path} ({reason}); restore the file") from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise SampleError(f"cannot read {path} ({error}); download {archive} again") from None
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """List a folder's files at any depth, sorted; nothing where there is no such folder."""
+    archive, inside = _split(folder)
+    if archive is None:
+        found = _walk(folder)
+    else:
+        begin = f"{inside}/" if inside else ""
+        names = (info.filename for info in _open(archive).infolist() if not info.is_dir())
+        found = (archive / name for name in names if name.startswith(begin))
+    return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, also behind links to folders, but in a circle of links once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is such a folder, also inside of a zip; a zip itself counts as a folder."""
+    archive, inside = _split(path)
+    if archive is None:
+        return path.is_dir()
+    names = _open(archive).namelist()
+    return not inside or any(name.startswith(f"{inside}/") for name in names)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, also inside of a zip."""
+    archive, member = _split(path)
+    return path.is_file() if archive is None else member in _open(archive).NameToInfo
+
+
+def fingerprint(path: Path) -> str:
+    """What changes when the file does: size and time, or the checksum that a zip keeps."""
+    archive, member = _split(path)
+    if archive is None:
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    info = _open(archive).getinfo(member)
+    return f"{info.file_size} {info.CRC}"
+
+
+def _split(path: Path) -> tuple[Path | None, str]:
+    """The zip that a path leads through, and the rest of the path."""
+    if ".zip" in str(path).lower():
+        for place in (*reversed(path.parents), path):
+            if place.suffix.lower() == ".zip" and place.is_file():
+                rest = path.relative_to(place).as_posix()
+                return place, "" if rest == "." else rest
+    return None, ""
+
+
+_ARCHIVES: dict[tuple[int, Path], zipfile.ZipFile] = {}
+
+
+def _open(archive: Path) -> zipfile.ZipFile:
+    """The archive, opened once in each process: forked ones would share one position in it."""
+    key = (os.getpid(), archive)
+    if key not in _ARCHIVES:
+        try:
+            _ARCHIVES[key] = zipfile.ZipFile(archive)
+        except zipfile.BadZipFile:
+            raise SampleError(f"{archive} is not a whole zip; download or copy it again") from None
+    return _ARCHIVES[key]
+
+
+def _whole(path: Path) -> bytes:
+    """The bytes of a file, after a look at its end: decoders fill what is cut off with grey."""
+    data = read_bytes(path)
+    cut = not data
+    if data.startswith(_PNG):
+        cut = _PNG_END not in data[-64:] and _PNG_END not in data
+    elif data.startswith(_JPEG):
+        # The end mark must follow the last start of scan: an embedded thumbnail has its own pair.
+        cut = data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
+    if cut:
+        raise SampleError(f"{path} is truncated ({len(data)} bytes); copy or download it again")
+    return data
+
+
+def _undecodable(what: str, path: Path) -> str:
+    return f"{what} {path} cannot be decoded; replace it by a valid png" + (
+        " or jpg" if what == "image" else " (8-bit grey)"
+    )

@@ -1,0 +1,1 @@
+"""What `gald data` does; training imports none of it."""

@@ -1,0 +1,140 @@
+"""`gald data browse NAME`: one picture of many scenes under their labels."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gald.data.datamodule import SegmentationDataModule
+from gald.data.dataset import Scenes
+from gald.data.labels import VOID
+from gald.data.loading.class_counts import class_counts
+from gald.run.atomic import whole_file
+from gald.viz.panel import add_legend, colourise
+
+_COLUMNS = 6
+_TILE = 320  # pixels
+_TALLEST = 1.5  # height by width; what is taller is drawn smaller
+
+
+def browse(
+    data: SegmentationDataModule,
+    name: str,
+    split: str = "train",
+    count: int = 24,
+    class_name: str | None = None,
+    output: Path | None = None,
+) -> Path:
+    """Draw scenes with their labels laid over them, print and return the picture's path.
+
+    Args:
+        data: the dataset's module.
+        name: its name in `data=NAME`.
+        split: where the scenes are from.
+        count: most scenes to draw.
+        class_name: take the scenes that have most pixels of this class; None takes scenes that are
+            spread evenly over the split.
+        output: a new png; None is one in `runs/browse` that is named by dataset, split and time.
+
+    Raises:
+        ValueError: an unknown class, a class that no scene has, a count below 1, or a picture that
+            is not a png or exists.
+    """
+    if count < 1:
+        raise ValueError(f"--count is {count}; it must be at least 1")
+    if output is None:
+        now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        output = Path("runs/browse") / f"{name}_{split}_{now}.png"
+    if output.suffix != ".png":
+        raise ValueError(f"--output {output} is no png; end it in .png")
+    if output.exists():
+        raise ValueError(f"{output} exists; choose another --output")
+    scenes = data.make_dataset(split)
+    if class_name is None:
+        chosen = _spread(len(scenes), count)
+    else:
+        train_id = _train_id(class_name, data.class_names)
+        chosen = _richest(class_counts(scenes, data.cache_dir)[:, train_id], count)
+        if not chosen:
+            raise ValueError(f"no scene of {split} has {class_name}; choose another class or split")
+    save_sheet(output, scenes, chosen)
+    print(f"{len(chosen)} of {len(scenes)} scenes: {output}")
+    return output
+
+
+def _spread(size: int, count: int) -> list[int]:
+    """Indices from the first to the last scene, evenly spaced."""
+    return sorted({round(i) for i in np.linspace(0, size - 1, min(count, size))})
+
+
+def _richest(pixels: np.ndarray, count: int) -> list[int]:
+    """Indices of the scenes that have most of a class, if they have it at all."""
+    order = np.argsort(-pixels, kind="stable")[:count]
+    return [int(index) for index in order if pixels[index]]
+
+
+def _train_id(wanted: str, class_names: Sequence[str]) -> int:
+    known = [name.lower() for name in class_names]
+    if wanted.lower() in known:
+        return known.index(wanted.lower())
+    near = difflib.get_close_matches(wanted.lower(), known, n=1)
+    hint = f"did you mean {class_names[known.index(near[0])]}?" if near else ""
+    raise ValueError(
+        f"there is no class {wanted!r}; {hint or 'choose one of ' + ', '.join(class_names)}"
+    )
+
+
+def save_sheet(path: Path, scenes: Scenes, chosen: Sequence[int]) -> None:
+    """Write scenes side by side, their labels laid over them, with a legend of what occurs.
+
+    Args:
+        path: the png; it appears once it is whole.
+        scenes: where they are from.
+        chosen: their indices.
+    """
+    columns = min(_COLUMNS, len(chosen))
+    rows = math.ceil(len(chosen) / columns)
+    tiles, seen = [], np.zeros(256, bool)
+    for index in chosen:
+        item = scenes[index]
+        seen[np.unique(item["mask"].numpy())] = True
+        tiles.append(_tile(item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), scenes))
+    shown = np.flatnonzero(seen[: len(scenes.class_names)])
+    # A row is as high as its highest tile, and the legend has `names` in a line.
+    heights = [min(_TALLEST, len(tile) / tile.shape[1]) for tile in tiles]
+    inches = 2.4 * sum(max(heights[r * columns : (r + 1) * columns]) + 0.12 for r in range(rows))
+    names = max(columns, 3)
+    inches += 0.5 + 0.22 * math.ceil(len(shown) / names)
+    figure = Figure(figsize=(2.4 * names, inches), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, tile, index in zip(axes, tiles, chosen, strict=False):
+        axis.imshow(tile)
+        name = scenes.name(index)
+        axis.set_title(name if len(name) < 36 else f"...{name[-33:]}", fontsize=6, parse_math=False)
+    add_legend(
+        figure, [scenes.class_names[k] for k in shown], [scenes.palette[k] for k in shown], names
+    )
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _tile(image: np.ndarray, mask: np.ndarray, scenes: Scenes) -> np.ndarray:
+    """Shrink image and mask and mix the image with the colours, where it is labelled."""
+    height, width = mask.shape
+    scale = min(1.0, _TILE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    colours = colourise(torch.from_numpy(mask), scenes.palette)
+    mixed = cv2.addWeighted(image, 0.4, colours, 0.6, 0)
+    return np.where((mask == VOID)[..., None], image, mixed)

@@ -1,0 +1,101 @@
+"""`gald data ACTION NAME`: fetch a dataset, check it, count its classes, look at it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gald.cli import Arguments, fail
+from gald.config import CONF_DIR
+
+ACTIONS = {
+    "prepare": "fetch the dataset, or say how to get it",
+    "verify": "read every file and list what is wrong",
+    "stats": "how often each class occurs, and weights that balance the loss",
+    "browse": "a picture of many scenes with their labels",
+}
+USAGE = (
+    "usage: gald data ACTION NAME [data.key=value ...] [OPTIONS]\n\n"
+    + "\n".join(f"  {action:<8} {text}" for action, text in ACTIONS.items())
+    + "\n\nNAME is an option of conf/data, keys are those of training: gald data verify camvid"
+    "\ndata.root=FOLDER. gald data ACTION --help lists the options of one action."
+)
+
+
+def main() -> int:
+    """Do what the command line says; returns the exit code."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    flags = parse(arguments)
+    try:
+        return _act(flags)
+    except KeyboardInterrupt:
+        fail(f"interrupted; repeat gald data {flags.action} {flags.name} to have all of it")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line after `gald data`.
+
+    Raises:
+        ValueError: anything that the action does not take.
+    """
+    action, *rest = arguments
+    if action not in ACTIONS:
+        raise ValueError(f"data has no action {action!r}; choose one of {', '.join(ACTIONS)}")
+    options = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
+    parser = Arguments(f"gald data {action}", description=ACTIONS[action], allow_abbrev=False)
+    parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(options))
+    keys = "any key of training: data.root=FOLDER"
+    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help=keys)
+    if action == "verify":
+        parser.add_argument("--split", help="one part, or several as train+val (default: all)")
+        parser.add_argument("--subset", action="store_true", help="any number of scenes is right")
+        parser.add_argument("--output", type=Path, metavar="FILE.json", help="keep the report")
+    if action in ("stats", "browse"):
+        parser.add_argument("--split", default="train", help="train, val, ... (default: train)")
+    if action == "browse":
+        parser.add_argument("--count", type=int, default=24, help="number of scenes (default: 24)")
+        parser.add_argument("--class", dest="class_name", help="scenes with most of this class")
+        parser.add_argument("--output", type=Path, metavar="FILE.png", help="where to draw it")
+    flags = parser.parse_intermixed_args(rest)
+    if flags.name not in options:
+        said = f"data has no option {flags.name!r}" if flags.name else f"{parser.prog} needs a NAME"
+        raise ValueError(f"{said}; choose one of {', '.join(options)}")
+    for override in flags.overrides:
+        if "=" not in override:
+            raise ValueError(
+                f"{override!r} is no key=value; write data.KEY=VALUE, or see {parser.prog} --help"
+            )
+    return argparse.Namespace(action=action, **vars(flags))
+
+
+def _act(flags: argparse.Namespace) -> int:
+    # Imported here, because torch takes seconds, and a misspelt word should be told at once.
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [f"data={flags.name}", *flags.overrides])
+    if flags.action == "prepare":
+        if "root" not in cfg.data:
+            print(f"{flags.name} is drawn on the fly; there is nothing to prepare")
+            return 0
+        from gald.data.tools.prepare import prepare
+
+        prepare(flags.name, Path(cfg.data.root))
+        return 0
+    data = instantiate(cfg.data)
+    if flags.action == "verify":
+        from gald.data.tools.verify import verify
+
+        return verify(data, flags.name, flags.split, flags.subset, flags.output)
+    if flags.action == "stats":
+        from gald.data.tools.class_report import print_classes
+
+        print_classes(data, flags.name, flags.split)
+    else:
+        from gald.data.tools.browse import browse
+
+        browse(data, flags.name, flags.split, flags.count, flags.class_name, flags.output)
+    return 0

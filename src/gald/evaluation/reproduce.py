@@ -1,0 +1,107 @@
+"""Repeat an evaluation from its receipt, and say whether every number comes out again."""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from gald.config import CONF_DIR
+from gald.evaluation.evaluator import sha256
+from gald.run.results import Results
+
+SIGNED = ("images_sha256", "truth_sha256", "classes_sha256", "predictions_sha256")
+
+
+def recheck(path: Path, overrides: list[str]) -> None:
+    """Evaluate again what a `results.json` says was evaluated, and compare.
+
+    Args:
+        path: `results.json` of a training run or an evaluation.
+        overrides: what has moved since, as `data.root=FOLDER` or `ckpt_path=FILE`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no receipt, the checkpoint has changed, or a number differs.
+    """
+    from gald.evaluation.evaluate import evaluate  # which offers this as --check
+
+    before = _read(path)
+    receipts = {k.split("/")[0]: v for k, v in before.items() if k.endswith("/receipt")}
+    if not receipts:
+        raise ValueError(f"{path} holds no receipt; evaluate again to get one")
+    for split, receipt in receipts.items():
+        cfg = _config(receipt, split, overrides)
+        if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
+            raise ValueError(
+                f"{cfg.ckpt_path} is not the checkpoint that {path} was measured with: its SHA-256 "
+                "differs; name the right one with ckpt_path=FILE"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            cfg.output_dir = folder
+            evaluate(cfg)
+            now = _read(Path(folder) / "results.json")
+        numbers = _compare(path, split, before, now)
+        Console().print(f"{split}: {numbers} numbers and all labels as in {path}", soft_wrap=True)
+
+
+def _read(path: Path) -> Results:
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at {path}; name the results.json of a run")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); copy it again") from error
+
+
+def _config(receipt: dict[str, Any], split: str, overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("eval")
+    with open_dict(cfg):
+        for part in ("data", "inference", "metrics"):
+            cfg[part] = receipt[part]
+        cfg.ckpt_path, cfg.split = receipt.get("checkpoint"), split
+        cfg.merge_with(OmegaConf.from_dotlist(overrides))
+    if cfg.ckpt_path is None or not Path(cfg.ckpt_path).is_file():
+        raise FileNotFoundError(
+            f"the checkpoint {cfg.ckpt_path} of the receipt is gone; name it with ckpt_path=FILE"
+        )
+    return cfg
+
+
+def _compare(path: Path, split: str, before: Results, now: Results) -> int:
+    then_receipt, receipt = before[f"{split}/receipt"], now[f"{split}/receipt"]
+    changed = [key for key in SIGNED if receipt[key] != then_receipt[key]]
+    numbers = {
+        key: value
+        for key, value in before.items()
+        if key.startswith(f"{split}/") and not isinstance(value, dict)
+    }
+    off = {key: _gap(value, now.get(key)) for key, value in numbers.items()}
+    off = {key: gap for key, gap in off.items() if gap}
+    if off or changed:
+        worst = max(off, key=lambda key: off[key]) if off else None
+        where = f", most at {worst}: {before[worst]} then, {now.get(worst)} now" if worst else ""
+        other = [
+            f"{key} {then_receipt[key]} then, {receipt.get(key)} now"
+            for key in then_receipt
+            if key not in ("commit", "checkpoint", *SIGNED)
+            and receipt.get(key) != then_receipt[key]
+            and not isinstance(then_receipt[key], dict)
+        ]
+        because = f"; also changed: {', '.join(other)}" if other else ""
+        raise ValueError(
+            f"{len(off)} of {len(numbers)} numbers of {path} came out differently{where}; "
+            f"signatures that differ: {', '.join(changed) or 'none'}{because}"
+        )
+    return len(numbers)
+
+
+def _gap(then: float | None, now: float | None) -> float:
+    if then is None or now is None:
+        return 0.0 if then is now else math.inf
+    return abs(then - now)

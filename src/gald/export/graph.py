@@ -1,0 +1,76 @@
+"""A network as a graph that runs without gald's code: what `gald export` writes."""
+
+from unittest.mock import patch
+
+import torch
+from timm.layers import padding
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from gald.inference import Whole
+from gald.model.segmentor import Segmentor
+
+
+class WholeImage(nn.Module):
+    """Scores whole images in one pass and names the best class, the first of equals.
+
+    Shape:
+        image: (B, 3, H, W) uint8 -> scores (B, K, H, W) float, labels (B, H, W) uint8
+    """
+
+    def __init__(self, model: Segmentor) -> None:
+        super().__init__()
+        self.model = model
+        self.whole = Whole(model.align_corners)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        scores = self.whole(self.model, image)
+        return scores, scores.argmax(1).to(torch.uint8)
+
+
+def trace(network: WholeImage, image: Tensor, fixed: bool) -> ExportedProgram:
+    """The graph of a network, for any batch, and any height and width unless `fixed`.
+
+    Args:
+        network: in eval mode.
+        image: an example (B, 3, H, W) uint8, whose height and width are the fixed ones.
+        fixed: whether only that size will do.
+    """
+    free = {0: Dim.AUTO} if fixed else {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
+    with torch.no_grad(), patch.object(padding, "get_same_padding", _same_padding):
+        return torch.export.export(network, (image,), dynamic_shapes=(free,))
+
+
+def without_adaptive_pooling(program: ExportedProgram) -> ExportedProgram:
+    """The same graph with adaptive pooling as two products with matrices.
+
+    ONNX has no adaptive pooling; torch.onnx unrolls it for the one size it was traced at.
+    """
+    return program.run_decompositions({torch.ops.aten.adaptive_avg_pool2d.default: pool})
+
+
+def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """F.adaptive_avg_pool2d: (B, C, H, W) -> (B, C, *size)."""
+    rows, columns = (_shares(old, new, x) for old, new in zip(x.shape[-2:], size, strict=True))
+    return rows @ x @ columns.T
+
+
+def _shares(old: int, new: int, like: Tensor) -> Tensor:
+    """The matrix (new, old) whose row i averages the pixels of cell i."""
+    cell = torch.arange(new, device=like.device)
+    start = cell * old // new
+    end = ((cell + 1) * old + new - 1) // new
+    pixel = torch.arange(old, device=like.device)
+    inside = (pixel >= start[:, None]) & (pixel < end[:, None])
+    return inside.to(like.dtype) / (end - start)[:, None].to(like.dtype)
+
+
+def _same_padding(size: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """As timm's, but in whole numbers: torch.export (2.15) cannot save floats rounded up.
+
+    Without `max` where it changes nothing: it would let the symbolic sizes grow with every layer,
+    and tracing EfficientNet-Lite0 take minutes instead of seconds.
+    """
+    reach = (kernel_size - 1) * dilation + 1
+    padding = ((size + stride - 1) // stride - 1) * stride + reach - size
+    return padding if reach >= stride else max(padding, 0)

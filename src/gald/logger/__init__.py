@@ -1,0 +1,1 @@
+"""Where curves and scores go: metrics.csv, wandb, TensorBoard, MLflow."""

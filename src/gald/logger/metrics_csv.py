@@ -1,0 +1,76 @@
+"""Metrics as a table on disk that survives a resume."""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from gald.run.atomic import whole_file
+
+
+class MetricsCSV(Logger):
+    """Writes every logged number to one CSV file, one row a step.
+
+    Lightning's own CSV logger deletes the file of the run that is resumed; this one reads it and
+    goes on, dropping only rows that the resumed run will repeat. The file is replaced atomically,
+    so it is whole at any time.
+
+    Args:
+        path: the file.
+        save_every: rows between two writes; it is also written after every validation.
+    """
+
+    def __init__(self, path: str, save_every: int = 50) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.save_every = save_every
+        self.rows: list[dict[str, Any]] | None = None
+        self.unsaved = 0
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        return "csv"
+
+    @property
+    def version(self) -> str:  # noqa: D102
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:  # noqa: ANN401
+        """The run folder's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # noqa: D102
+        step = 0 if step is None else step
+        if self.rows is None:
+            self.rows = [row for row in self._read() if int(row["step"]) < step]
+        if not self.rows or self.rows[-1]["step"] != step:
+            self.rows.append({"step": step})
+            self.unsaved += 1
+        self.rows[-1].update(metrics)
+        if self.unsaved >= self.save_every or any(k.startswith("val/") for k in metrics):
+            self.save()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return [{**row, "step": int(row["step"])} for row in csv.DictReader(file)]
+
+    @rank_zero_only
+    def save(self) -> None:  # noqa: D102
+        if not self.rows:
+            return
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        with whole_file(self.path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        self.unsaved = 0
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:  # noqa: D102
+        self.save()

@@ -1,0 +1,98 @@
+"""A wandb logger that never needs a login and never stands in a run's way."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+from gald.logger.reachable import reachable
+from gald.sweep.run_labels import run_labels
+
+MODES = ("offline", "online", "disabled")
+
+
+def wandb_logger(
+    output_dir: str, mode: str = "offline", project: str = "gald", group: str | None = None
+) -> WandbLogger:
+    """Logs to wandb: in files of the run folder unless told to go online.
+
+    The run's id follows from the folder, so a resumed run goes on as the same wandb run. A cell of
+    a sweep has the sweep as its group, the job type `cell` and its factors as tags; the config key
+    `arm` is the same for all seeds. Online without a key, or without a network, falls back to
+    offline with a warning instead of ending or delaying the training. `gald wandb sync` sends
+    offline runs later.
+
+    Args:
+        output_dir: run folder; wandb's files go to its subfolder `wandb`.
+        mode: offline, online or disabled.
+        project: wandb project.
+        group: runs of one experiment share it; cells share the name of their sweep.
+
+    Raises:
+        ValueError: the mode is none of the three.
+    """
+    if mode not in MODES:
+        raise ValueError(
+            f"logger.wandb.mode is {mode!r}; choose one of {', '.join(MODES)} "
+            "(the variable WANDB_MODE sets it too)"
+        )
+    folder = Path(output_dir).absolute()
+    # Other processes than the first get a logger that does nothing.
+    return WandbLogger(save_dir=str(folder), experiment=_start(folder, mode, project, group))
+
+
+@rank_zero_only
+def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:  # noqa: ANN401
+    import wandb  # a second and a half, and only for those who log with it
+
+    if mode == "online" and not has_key():
+        rank_zero_warn("no wandb key found, logging offline; `wandb login` stores a key")
+        mode = "offline"
+    elif mode == "online" and not reachable(wandb.Settings().base_url):
+        rank_zero_warn("wandb's server cannot be reached, logging offline; `gald wandb sync` later")
+        mode = "offline"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(
+        init_timeout=15, silent=True, console="off", disable_git=True, x_disable_stats=True
+    )
+    labels = run_labels(folder)
+    run_id = hashlib.sha1(str(folder).encode()).hexdigest()[:12]
+    if "WANDB_SWEEP_ID" in os.environ and labels.job_type == "train":
+        run_id = os.environ.get("WANDB_RUN_ID", run_id)  # an agent of wandb's has named this run
+    options: dict[str, Any] = {
+        "project": project,
+        "group": labels.group or group,
+        "job_type": labels.job_type,
+        "tags": labels.tags,
+        "config": labels.config,
+        "name": labels.name,
+        "id": run_id,
+        "dir": str(folder),
+        "resume": "allow",
+        # A run that failed is still open in this process: without this it would take our numbers.
+        "reinit": "finish_previous",
+        "settings": settings,
+    }
+    try:
+        run = wandb.init(mode=mode, **options)  # ty: ignore[invalid-argument-type]
+    except (wandb.errors.CommError, wandb.errors.UsageError, TimeoutError) as error:
+        rank_zero_warn(
+            f"wandb cannot go online ({error}); logging offline, `gald wandb sync` later"
+        )
+        run = wandb.init(mode="offline", **options)
+    step = "trainer/global_step"
+    run.define_metric(step)
+    run.define_metric("*", step_metric=step)
+    run.define_metric("val/miou", step_metric=step, summary="max,last")
+    return run
+
+
+def has_key() -> bool:
+    """Whether wandb would find a key without asking."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")

@@ -1,0 +1,120 @@
+"""A wandb workspace for a sweep: curves by factor, bars by class, boundaries, pictures."""
+
+import json
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gald.sweep.manifest import Manifest
+from gald.sweep.run_labels import factor_key
+
+STEP = "trainer/global_step"
+FINE = ("boundary_f", "boundary_iou", "trimap", "size", "thin")  # what a mean over pixels hides
+
+
+def build_workspace(folder: Path, entity: str, project: str) -> Any:  # noqa: ANN401
+    """A `wandb_workspaces` workspace that shows the runs of one sweep, seeds averaged.
+
+    Args:
+        folder: the sweep; its factors and the scores of a finished cell say what there is to show.
+        entity: user or team.
+        project: wandb project of the runs.
+
+    Raises:
+        ValueError: no cell is done, or wandb-workspaces is not installed.
+        FileNotFoundError: the folder holds no sweep.
+    """
+    manifest = Manifest.load(folder)
+    if find_spec("wandb_workspaces") is None:
+        raise ValueError(
+            "gald wandb dashboard needs the package wandb-workspaces; pip install 'gald[wandb]'"
+        )
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as workspaces
+    from wandb_workspaces import expr
+
+    arm = panels.Config("arm")
+
+    def curve(title: str, metric: str, key: str) -> panels.LinePlot:
+        return panels.LinePlot(
+            title=title,
+            x=STEP,
+            y=[metric],
+            groupby=panels.Config(key),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+        )
+
+    def bars(title: str, metrics: Iterable[str]) -> panels.BarPlot:
+        return panels.BarPlot(
+            title=title,
+            metrics=[panels.SummaryMetric(f"best/{name}") for name in metrics],
+            groupby=arm,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+        )
+
+    scores = _scores(folder, manifest)
+    factors = [key for key in manifest.factors if key != "seed"]
+    by_factor = [
+        curve(f"val/miou by {key}", "val/miou", f"factor.{factor_key(key)}") for key in factors
+    ]
+    classes = [name for name in scores if name.startswith(("val/iou/", "test/iou/"))]
+    of_classes = {name.split("/", 2)[2] for name in classes}
+    fine = [
+        name
+        for name in scores
+        if name.split("/")[1] in FINE and name.rpartition("/")[2] not in of_classes
+    ]
+    sections: dict[str, list[Any]] = {
+        "mIoU": [
+            *(bars(f"{name}, best epoch", [name]) for name in scores if name.endswith("/miou")),
+            curve("val/miou by arm", "val/miou", "arm"),
+            *by_factor,
+            curve("train/loss by arm", "train/loss", "arm"),
+        ],
+        "Classes": [bars(name, [name]) for name in classes],
+        "Boundaries, thin and small things": [bars(name, [name]) for name in fine],
+        "Pictures": [
+            panels.MediaBrowser(title=key, media_keys=[key], num_columns=2)
+            for key in ("val/panels", "val/masks")
+        ],
+    }
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=f"gald {manifest.name}",
+        sections=[
+            workspaces.Section(name=name, panels=shown, is_open=True)
+            for name, shown in sections.items()
+        ],
+        settings=workspaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
+        runset_settings=workspaces.RunsetSettings(
+            filters=expr.And(expr.Metric("Group") == manifest.name), groupby=[expr.Config("arm")]
+        ),
+    )
+
+
+def spec(workspace: Any) -> str:  # noqa: ANN401
+    """The workspace as the JSON that wandb's server takes."""
+    view = workspace._to_model()  # what save() sends; there is no public name for it
+    return json.dumps(
+        {
+            "entityName": view.entity,
+            "projectName": view.project,
+            "displayName": view.display_name,
+            "type": "project-view",
+            "spec": view.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        },
+        indent=2,
+    )
+
+
+def _scores(folder: Path, manifest: Manifest) -> list[str]:
+    for cell in manifest.cells.values():
+        path = folder / cell.folder / "results.json"
+        if cell.state == "done" and path.is_file():
+            results = json.loads(path.read_text(encoding="utf-8"))
+            return [name for name in results if name.startswith(("val/", "test/"))]
+    raise ValueError(f"no cell of {folder} is done, so there are no scores to show; run it first")

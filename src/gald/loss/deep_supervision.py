@@ -1,0 +1,36 @@
+"""Main and auxiliary loss as one."""
+
+from torch import Tensor, nn
+
+from gald.model.layers import resize
+from gald.model.segmentor import SegOutput
+
+
+class DeepSupervision(nn.Module):
+    """Adds the auxiliary head's loss to the main one, both at the resolution of the mask.
+
+    Args:
+        main: `(logits, mask)` -> scalar, for the main head.
+        aux: the same for the auxiliary head.
+        weight: factor on the auxiliary loss.
+        align_corners: how logits are resized to the mask; set to what the model uses.
+
+    Shape:
+        out: SegOutput; mask: (B, H, W) -> scalar
+    """
+
+    def __init__(
+        self, main: nn.Module, aux: nn.Module, weight: float = 0.4, align_corners: bool = False
+    ) -> None:
+        super().__init__()
+        self.main = main
+        self.aux = aux
+        self.weight = weight
+        self.align_corners = align_corners
+
+    def forward(self, out: SegOutput, mask: Tensor) -> Tensor:  # noqa: D102
+        size = mask.shape[-2:]
+        loss = self.main(resize(out.logits, size, self.align_corners), mask)
+        if out.aux is not None:
+            loss = loss + self.weight * self.aux(resize(out.aux, size, self.align_corners), mask)
+        return loss

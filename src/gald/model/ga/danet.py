@@ -1,0 +1,112 @@
+"""Dual attention: global aggregation by alike positions, by alike channels, or by both."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct
+
+
+class PAM(nn.Module):
+    """Adds to every position a mean of all positions, weighted by how alike they are.
+
+    With q, k, v three 1x1 projections: out = x + gamma softmax(q k^T) v, gamma learned.
+
+    Paper: "Dual Attention Network for Scene Segmentation", https://arxiv.org/abs/1809.02983
+    (position attention module).
+    Deviations: gamma starts at 1, not at 0, so that the projections learn from the first step;
+    k has no bias, which the softmax would cancel.
+
+    Args:
+        channels: width of the feature map, of v, in and out.
+        key_channels: width of q and k; None is an eighth of channels, as in the authors' code.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+        super().__init__()
+        key_channels = max(channels // 8, 1) if key_channels is None else key_channels
+        self.query = nn.Conv2d(channels, key_channels, 1)
+        self.key = nn.Conv2d(channels, key_channels, 1, bias=False)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend to every position and add the result to x."""
+        q, k, v = (
+            conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/8 or C)
+            for conv in (self.query, self.key, self.value)
+        )
+        extra = v.shape[3] - q.shape[3]
+        if x.device.type == "cpu" and extra > 0:
+            # The fused kernel on CPU wants equal widths. Zeros change nothing, take about the
+            # same time, and at 97x97 with 256 channels keep the peak at 13 MB instead of 768 MB.
+            q, k = (F.pad(part, (0, extra)) for part in (q, k))
+        y = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)  # (B, N, C)
+        y = y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C, h, w)
+        return x + (self.gamma * y).to(x.dtype)
+
+
+class CAM(nn.Module):
+    """Adds to every channel a mean of all channels, weighted by how unlike they are.
+
+    With X the map as C x N: out = X + gamma softmax(max(X X^T) - X X^T) X, softmax and maximum
+    along rows, gamma learned.
+
+    Paper: "Dual Attention Network for Scene Segmentation", https://arxiv.org/abs/1809.02983
+    (channel attention module).
+    Reference: junfu1115/DANet encoding/nn/da_att.py:CAM_Module, whose softmax prefers unlike
+    channels, where the paper's formula, softmax(X X^T), prefers alike ones. Published numbers come
+    from the code, so this follows it. Deviations: gamma starts at 1, not at 0, as in PAM; products
+    are summed over positions in the dtype of the weights, because such a sum overflows float16.
+
+    Args:
+        channels: width of the feature map; nothing here depends on it.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend to every channel and add the result to x."""
+        with torch.autocast(x.device.type, enabled=False):
+            flat = x.flatten(2).to(self.gamma.dtype)  # (B, C, N)
+            # The maximum of the formula is the softmax's own matter.
+            weights = (-flat @ flat.transpose(1, 2)).softmax(dim=2)  # (B, C, C)
+            y = (self.gamma * (weights @ flat)).unflatten(2, x.shape[-2:])  # (B, C, h, w)
+        return x + y.to(x.dtype)
+
+
+class DANet(nn.Module):
+    """Tells every position about alike positions, and every channel about the other channels.
+
+    out = W_p PAM(x) + W_c CAM(x), each W a 3x3 convolution with norm and ReLU.
+
+    Paper: "Dual Attention Network for Scene Segmentation", https://arxiv.org/abs/1809.02983
+    Deviations: one convolution before both modules, the Segmentor's, not one each; the sum leaves
+    the slot without a further convolution; no dropout; no losses on the two branches.
+
+    Args:
+        channels: width of the feature map, in and out.
+        key_channels: width of q and k in PAM; None is an eighth of channels.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+        super().__init__()
+        self.position = nn.Sequential(
+            PAM(channels, key_channels), ConvNormAct(channels, channels, 3)
+        )
+        self.channel = nn.Sequential(CAM(channels), ConvNormAct(channels, channels, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum both attentions."""
+        return (self.position(x) + self.channel(x)).to(x.dtype)

@@ -1,0 +1,55 @@
+"""Efficient attention: global aggregation by attention at a cost that grows with N."""
+
+import torch
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct
+
+
+class LinearAttention(nn.Module):
+    """Adds to every position a mix of a few summaries of the map, one per key channel.
+
+    With q, k, v three 1x1 projections of x, per head: y = softmax_channels(q)
+    (softmax_positions(k)^T v); out = x + BN(W y). No (N, N) matrix is ever made.
+
+    Paper: "Efficient Attention: Attention with Linear Complexities",
+    https://arxiv.org/abs/1812.01243 (softmax normalisation).
+    Deviations: a batch norm after the last projection, which all attentions here have; projections
+    without bias, since a softmax over positions cancels the one of k.
+
+    Args:
+        channels: width of the feature map, in and out.
+        heads: independent attentions; must divide key_channels.
+        key_channels: width of q, k and v; None is half of channels.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, heads: int = 1, key_channels: int | None = None) -> None:
+        super().__init__()
+        keys = max(channels // 2, 1) if key_channels is None else key_channels
+        if heads < 1 or keys < heads or keys % heads:
+            raise ValueError(
+                f"key_channels ({keys}) must be divisible by heads ({heads});"
+                " choose heads that divides key_channels"
+            )
+        self.heads = heads
+        self.query = nn.Conv2d(channels, keys, 1, bias=False)
+        self.key = nn.Conv2d(channels, keys, 1, bias=False)
+        self.value = nn.Conv2d(channels, keys, 1, bias=False)
+        self.project = ConvNormAct(keys, channels, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Summarise the map per key channel, mix the summaries, add the result to x."""
+        q, k, v = (
+            conv(x).flatten(2).unflatten(1, (self.heads, -1))  # (B, heads, C/2 / heads, N)
+            for conv in (self.query, self.key, self.value)
+        )
+        # A softmax over a whole map has weights too small for low precision.
+        with torch.autocast(x.device.type, enabled=False):
+            q, k, v = (part.to(self.query.weight.dtype) for part in (q, k, v))
+            summaries = v @ k.softmax(dim=3).transpose(2, 3)  # (B, heads, values, keys)
+            y = summaries @ q.softmax(dim=2)  # (B, heads, C/2 / heads, N)
+        y = y.flatten(1, 2).unflatten(2, x.shape[2:]).to(x.dtype)  # (B, C/2, h, w)
+        return x + self.project(y).to(x.dtype)

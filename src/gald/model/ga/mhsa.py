@@ -1,0 +1,82 @@
+"""Multi-head self-attention with rotary positions: global aggregation as in vision transformers."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct
+
+# The slowest pair of channels turns by 1 / _BASE per position; maps have some hundred positions.
+_BASE = 100.0
+
+
+class MHSA(nn.Module):
+    """Adds to every position what several heads attend to, each aware of where things lie.
+
+    With q, k, v 1x1 projections of x, per head:
+    y_i = sum_j softmax_j((R_i q_i) . (R_j k_j) / sqrt(C / heads)) v_j; out = x + BN(W y).
+    R turns pairs of channels by angles proportional to the row (first half of a head) and to the
+    column (second half), so that logits depend on offsets alone. Memory grows with N, not N^2,
+    where torch has a fused attention kernel; time grows with N^2.
+
+    Paper: "Attention Is All You Need", https://arxiv.org/abs/1706.03762; rotary positions:
+    "RoFormer: Enhanced Transformer with Rotary Position Embedding",
+    https://arxiv.org/abs/2104.09864
+    Deviations: attention alone, without the feed-forward layer; a batch norm after it instead of a
+    layer norm before it; rows and columns are turned separately, since the paper's text has one
+    axis, with base 100 instead of 10000; projections without bias.
+
+    Args:
+        channels: width of the feature map, in and out.
+        heads: independent attentions; must divide channels, for rotary into multiples of 4.
+        positions: `rotary`, or `none` for an attention blind to where things lie.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(
+        self, channels: int, heads: int = 4, positions: Literal["rotary", "none"] = "rotary"
+    ) -> None:
+        super().__init__()
+        if positions not in ("rotary", "none"):
+            raise ValueError(f"positions ({positions}) must be rotary or none; rotary is usual")
+        step = 4 if positions == "rotary" else 1
+        if heads < 1 or channels < heads or channels % (step * heads):
+            raise ValueError(
+                f"channels ({channels}) must be divisible by {step} times heads ({heads});"
+                f" choose heads so that a head has a multiple of {step} channels"
+            )
+        self.heads = heads
+        self.positions = positions
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.project = ConvNormAct(channels, channels, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend with every head and add the result to x."""
+        # Fused kernels need the channel dimension contiguous; channels_last already has it so.
+        qkv = self.qkv(x).permute(0, 2, 3, 1).contiguous()  # (B, h, w, 3C)
+        qkv = qkv.unflatten(3, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
+        q, k, v = qkv.unbind()  # (B, heads, h, w, C / heads)
+        if self.positions == "rotary":
+            q, k = self._turn(q), self._turn(k)
+        q, k, v = (part.flatten(2, 3) for part in (q, k, v))  # (B, heads, N, C / heads)
+        y = F.scaled_dot_product_attention(q, k, v)
+        y = y.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[2:])  # (B, C, h, w)
+        return x + self.project(y).to(x.dtype)
+
+    def _turn(self, part: Tensor) -> Tensor:
+        height, width, size = part.shape[2:]
+        # Positions beyond 256 and small angles need more digits than bfloat16 has.
+        dtype, device = self.qkv.weight.dtype, part.device
+        speed = _BASE ** -torch.linspace(0, 1, size // 4, dtype=dtype, device=device)
+        rows = torch.arange(height, dtype=dtype, device=device)[:, None, None] * speed
+        columns = torch.arange(width, dtype=dtype, device=device)[:, None] * speed
+        angles = torch.cat(
+            [rows.expand(-1, width, -1), columns.expand(height, -1, -1)], dim=2
+        )  # (h, w, C / heads / 2)
+        a, b = part.to(angles.dtype).unflatten(4, (-1, 2)).unbind(5)
+        turned = [a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()]
+        return torch.stack(turned, dim=5).flatten(4).to(part.dtype)

@@ -1,0 +1,51 @@
+"""Non-local block: global aggregation by attention of every position to every position.
+
+The file is not called nonlocal.py because `nonlocal` is a Python keyword.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct
+
+
+class NonLocal(nn.Module):
+    """Adds to every position a mean of all positions, weighted by how alike they are.
+
+    With q, k, v three 1x1 projections: out = x + BN(W softmax(q k^T / sqrt(key_channels)) v).
+    Memory grows with N, not N^2, where torch has a fused attention kernel; time grows with N^2.
+
+    Paper: "Non-local Neural Networks", https://arxiv.org/abs/1711.07971 (embedded Gaussian).
+    Deviations: the logits are scaled, as in scaled dot-product attention, since the width of the
+    keys is free here; the last norm starts at 1, not at 0, since the block sits in a new head and
+    has no pretrained path to leave intact.
+
+    Args:
+        channels: width of the feature map, in and out.
+        key_channels: width of q, k and v; None is half of channels.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+        super().__init__()
+        key_channels = max(channels // 2, 1) if key_channels is None else key_channels
+        self.query = nn.Conv2d(channels, key_channels, 1)
+        self.key = nn.Conv2d(channels, key_channels, 1)
+        self.value = nn.Conv2d(channels, key_channels, 1)
+        self.project = ConvNormAct(key_channels, channels, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend to every position and add the result to x."""
+        return x + self.project(self._attend(x)).to(x.dtype)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        # A method of its own: q, k and v are gone before the projection back makes its maps.
+        # Fused kernels need the channel dimension contiguous; channels_last already has it so.
+        q, k, v = (
+            conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/2)
+            for conv in (self.query, self.key, self.value)
+        )
+        y = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, N, C/2)
+        return y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C/2, h, w)

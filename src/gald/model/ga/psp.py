@@ -1,0 +1,58 @@
+"""Pyramid pooling: global aggregation by averages over regions of several sizes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct, resize
+
+
+class PSP(nn.Module):
+    """Tells every position the averages of the regions around it, from quarter views to the scene.
+
+    The map is averaged to bin x bin cells per bin, each projected to C / bins channels and resized
+    back; all of them and x are concatenated and fused by a 3x3 convolution:
+    out = W * [x, up(W1 mean_1(x)), up(W2 mean_2(x)), ...].
+
+    Paper: "Pyramid Scene Parsing Network", https://arxiv.org/abs/1612.01105
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/PSPNet.py. Deviations: as many channels out as
+    in, so that it fits the slot; no dropout; trains at batch 1, where the norm of the 1x1 bin uses
+    its running statistics (see ConvNormAct).
+
+    Args:
+        channels: width of the feature map, in and out.
+        bins: cells per side, one pooled branch each.
+        align_corners: how the pooled maps are resized.
+
+    Shape:
+        x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bins = tuple(bins)
+        self.align_corners = align_corners
+        if not 1 <= len(self.bins) <= channels:
+            raise ValueError(
+                f"bins ({len(self.bins)}) must be between 1 and channels ({channels}) in number;"
+                " choose fewer bins or more channels"
+            )
+        width = channels // len(self.bins)
+        self.branches = nn.ModuleList(ConvNormAct(channels, width) for _ in self.bins)
+        self.fuse = ConvNormAct(channels + width * len(self.bins), channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool, project, resize and fuse."""
+        h, w = x.shape[-2:]
+        pooled = [
+            resize(branch(F.adaptive_avg_pool2d(x, cells)), (h, w), self.align_corners).to(x.dtype)
+            for cells, branch in zip(self.bins, self.branches, strict=True)
+        ]
+        return self.fuse(torch.cat([x, *pooled], dim=1)).to(x.dtype)

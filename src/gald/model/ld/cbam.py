@@ -1,0 +1,67 @@
+"""Convolutional block attention: a control whose map is channels times positions."""
+
+import torch
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct
+
+
+class CBAM(nn.Module):
+    """Scales the context by one number per channel and then by one per position.
+
+    Mc = sigmoid(MLP(mean(context)) + MLP(max(context))), y = Mc * context,
+    Ms = sigmoid(BN(Conv7x7[mean over channels of y, max over channels of y])); out = Ms * y. A
+    control: attention that knows places but not the local feature x.
+
+    Paper: "CBAM: Convolutional Block Attention Module", https://arxiv.org/abs/1807.06521,
+    equations 1 to 3.
+    Reference: timm.layers.cbam.CbamModule; the same output with its weights, so also without biases
+    and with its norm after the 7x7 convolution, which the paper does not write. One cell at batch 1
+    can be trained (see ConvNormAct).
+
+    Args:
+        channels: width of the feature maps.
+        reduction: how many times narrower than channels the hidden layer is; at least one channel.
+        kernel_size: side of the convolution that scores positions; odd.
+
+    Shape:
+        context, x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size ({kernel_size}) must be odd to keep the size of the map;"
+                f" choose {kernel_size + 1}"
+            )
+        width = max(channels // reduction, 1)
+        self.squeeze = nn.Conv2d(channels, width, 1, bias=False)
+        self.excite = nn.Conv2d(width, channels, 1, bias=False)
+        self.score = ConvNormAct(2, 1, kernel_size, act=False)
+
+    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+        """Return Mc * Ms: 1 keeps a channel at a position, 0 removes it; nothing sums to 1.
+
+        Args:
+            context: the globally aggregated feature.
+            x: the feature before aggregation; not used.
+
+        Shape:
+            context, x: (B, C, h, w) -> (B, C, h, w)
+        """
+        # In the dtype of the weights: a sum over a whole map overflows float16.
+        dtype = self.squeeze.weight.dtype
+        mean = context.mean(dim=(2, 3), keepdim=True, dtype=dtype)
+        peak = context.amax(dim=(2, 3), keepdim=True)
+        excited = (self.excite(torch.relu(self.squeeze(scene))) for scene in (mean, peak))
+        channel = torch.sigmoid(sum(excited))  # (B, C, 1, 1)
+        y = channel * context
+        place = torch.cat(
+            [y.mean(dim=1, keepdim=True, dtype=dtype), y.amax(dim=1, keepdim=True).to(dtype)], dim=1
+        )
+        return channel * torch.sigmoid(self.score(place))
+
+    def forward(self, context: Tensor, x: Tensor) -> Tensor:
+        """Scale the channels and the positions of the context."""
+        return (context * self.affinity(context, x)).to(context.dtype)

@@ -1,0 +1,92 @@
+"""Deformable sampling: each position looks for its context where it predicts it to be."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct
+
+
+class DeformableSampling(nn.Module):
+    """Takes the context from a few predicted places around every position, weighted.
+
+    With r over the k x k grid, offsets d_r(p) in pixels and weights A_r(p), softmax over r, both
+    predicted from the context and x: out(p) = sum_r A_r(p) * context(p + r + d_r(p)), read
+    bilinearly. A position at an edge can reach past it, into the region that it belongs to. Offsets
+    start near 0 and weights near equal, that is near the mean of the window.
+
+    Paper: "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable
+    Convolutions", https://arxiv.org/abs/2211.05778, equation 2 with one group and without the
+    projection weights.
+    Deviations: offsets and weights are predicted from the context and x by a 1x1 and a 3x3
+    convolution; places beyond the map are read at its border, not as 0. Sampled by
+    torch.nn.functional.grid_sample, one place after the other, since
+    torchvision.ops.deform_conv2d multiplies by a weight per channel, which is not wanted here.
+    On a GPU the backward pass of grid_sample adds up in no fixed order.
+
+    Args:
+        channels: width of the feature maps.
+        kernel_size: side k of the grid of places; odd, at least 3.
+        width: width to which both features are compressed for the prediction.
+
+    Shape:
+        context, x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 3, width: int = 64) -> None:
+        super().__init__()
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size ({kernel_size}) must be odd and at least 3, so that the grid has a"
+                f" centre and neighbours; choose {max(kernel_size + 1, 3)}"
+            )
+        self.kernel_size = kernel_size
+        self.compress = ConvNormAct(2 * channels, width)
+        self.weigh = nn.Conv2d(width, kernel_size**2, 3, padding=1)
+        self.move = nn.Conv2d(width, 2 * kernel_size**2, 3, padding=1)
+        # Small, so that it starts near the mean; not zero, so that everything learns from step one.
+        for parameter in (*self.weigh.parameters(), *self.move.parameters()):
+            nn.init.normal_(parameter, std=0.01)
+
+    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+        """Return the weights A: how much of each sampled place a position takes.
+
+        The K = k * k weights of a position, in the order of the grid's rows, sum to 1; 1 takes the
+        context of that place alone, 0 takes nothing of it. Where the places lie is not in the map.
+
+        Args:
+            context: the globally aggregated feature.
+            x: the feature before aggregation.
+
+        Shape:
+            context, x: (B, C, h, w) -> (B, K, h, w)
+        """
+        return self._weights(self.compress(torch.cat([context, x], dim=1)))
+
+    def forward(self, context: Tensor, x: Tensor) -> Tensor:
+        """Sample the context at the predicted places and add up."""
+        hidden = self.compress(torch.cat([context, x], dim=1))
+        weights = self._weights(hidden)
+        # In the dtype of the weights: half precision has too few digits for a place in a large map.
+        offsets = self.move(hidden).to(weights.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            y = self._sample(context.to(weights.dtype), weights, offsets)
+        return y.to(context.dtype)
+
+    def _weights(self, hidden: Tensor) -> Tensor:
+        return self.weigh(hidden).to(self.weigh.weight.dtype).softmax(dim=1)
+
+    def _sample(self, context: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+        h, w = context.shape[-2:]
+        rows = torch.arange(h, device=context.device, dtype=context.dtype).unsqueeze(1)
+        columns = torch.arange(w, device=context.device, dtype=context.dtype)
+        total = torch.zeros_like(context)
+        for place in range(self.kernel_size**2):
+            down, right = (step - self.kernel_size // 2 for step in divmod(place, self.kernel_size))
+            row = rows + down + offsets[:, 2 * place]  # (B, h, w), in pixels
+            column = columns + right + offsets[:, 2 * place + 1]
+            # grid_sample counts from -1 at the outer edge of the first pixel to 1 at the last's.
+            grid = torch.stack([(2 * column + 1) / w - 1, (2 * row + 1) / h - 1], dim=3)
+            seen = F.grid_sample(context, grid, padding_mode="border", align_corners=False)
+            total = total + weights[:, place].unsqueeze(1) * seen
+        return total

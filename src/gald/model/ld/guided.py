@@ -1,0 +1,98 @@
+"""Guided filter: a coarse context takes on the structure of the local feature."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gald.model.layers import resize
+
+
+class GuidedFilter(nn.Module):
+    """Redraws a coarse context with the outlines of x: in each window a line maps guide to context.
+
+    With the guide I = G x, and i, o the averages of I and the context over stride x stride cells:
+    a = cov(i, o) / (var(i) + eps), b = mean(o) - a * mean(i) per channel and window of coarse
+    cells; out = up(a) * I + up(b). Where context and guide have nothing in common, a = 0 and the
+    position takes the mean of the context around it.
+
+    Paper: "Fast End-to-End Trainable Guided Filter", https://arxiv.org/abs/1803.05619, its guided
+    filtering layer; first "Fast Guided Filter", https://arxiv.org/abs/1505.00996
+    Deviations: the paper filters images, this filters features, each channel with a guide channel
+    of its own; the guide is one 1x1 convolution; the coarse output is the context averaged, since
+    nothing runs at low resolution here. Windows end at the border and average what they hold.
+
+    Args:
+        channels: width of the feature maps.
+        stride: side of the cells over which context and guide are averaged.
+        radius: how many coarse cells a window reaches to each side.
+        eps: variance of the guide below which a window counts as flat.
+        align_corners: how a and b are resized.
+
+    Shape:
+        context, x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 4,
+        radius: int = 1,
+        eps: float = 0.01,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        if stride < 1 or radius < 1:
+            raise ValueError(
+                f"stride ({stride}) and radius ({radius}) must be at least 1; stride=1 filters at"
+                " full resolution"
+            )
+        self.stride = stride
+        self.radius = radius
+        self.eps = eps
+        self.align_corners = align_corners
+        # No norm and no bias: a constant added to the guide cancels out.
+        self.guide = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+        """Return r^2: the share of the context's local variance that the guide explains.
+
+        r^2 = cov(i, o)^2 / ((var(i) + eps) * (var(o) + eps)), resized to x. 1 means that the
+        context around a position is a line in the guide and keeps the outlines of x, 0 that it
+        becomes its local mean; channels are independent.
+
+        Args:
+            context: the globally aggregated feature.
+            x: the feature before aggregation.
+
+        Shape:
+            context, x: (B, C, h, w) -> (B, C, h, w)
+        """
+        _, _, _, var_i, var_o, cov = self._moments(context, x)
+        explained = cov.square() / ((var_i + self.eps) * (var_o + self.eps))
+        return resize(explained, x.shape[-2:], self.align_corners).clamp(0, 1)
+
+    def forward(self, context: Tensor, x: Tensor) -> Tensor:
+        """Fit the lines on coarse cells and apply them to the fine guide."""
+        guide, mean_i, mean_o, var_i, _, cov = self._moments(context, x)
+        a = cov / (var_i + self.eps)
+        b = mean_o - a * mean_i
+        a, b = (resize(part, x.shape[-2:], self.align_corners) for part in (a, b))
+        return (a * guide + b).to(context.dtype)
+
+    def _moments(self, context: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        # In the dtype of the weights: a variance as a difference of squares needs the digits.
+        guide = self.guide(x).to(self.guide.weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            h, w = x.shape[-2:]
+            cells = (-(-h // self.stride), -(-w // self.stride))
+            i = F.adaptive_avg_pool2d(guide, cells)
+            o = F.adaptive_avg_pool2d(context.to(guide.dtype), cells)
+            mean_i, mean_o = self._box(i), self._box(o)
+            var_i = (self._box(i * i) - mean_i * mean_i).clamp(min=0)
+            var_o = (self._box(o * o) - mean_o * mean_o).clamp(min=0)
+            cov = self._box(i * o) - mean_i * mean_o
+        return guide, mean_i, mean_o, var_i, var_o, cov
+
+    def _box(self, x: Tensor) -> Tensor:
+        side = 2 * self.radius + 1
+        return F.avg_pool2d(x, side, stride=1, padding=self.radius, count_include_pad=False)

@@ -1,0 +1,87 @@
+"""Mask distribution: the published local distribution, a gate per channel and position."""
+
+import torch
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct, resize
+
+
+class Mask(nn.Module):
+    """Scales the context at every position and channel by a mask computed from the context.
+
+    M = sigmoid(up(phi(context))), with phi `steps` depth-wise 3x3 convolutions of stride 2;
+    out = context * (1 + M). The local feature x is not used.
+
+    Paper: "Global Aggregation then Local Distribution in Fully Convolutional Networks",
+    https://arxiv.org/abs/1909.07229
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:LocalAttenModule with padding=0,
+    align_corners=True (model/ld=mask_official); the end of GALDBlock, which adds the context once
+    more than the paper's figure, is model.residual=code. The default pads by 1: the unpadded
+    convolutions with aligned corners misplace the mask by up to nine pixels at the borders and need
+    maps of 15 px. Unlike the reference, one cell at batch 1 can be trained (see ConvNormAct).
+
+    Args:
+        channels: width of the feature maps.
+        steps: strided convolutions, each halving the resolution of the mask.
+        padding: zeros on each side of every convolution, 0 or 1.
+        pre_sigmoid_relu: whether the last convolution has a ReLU as in the reference, which keeps
+            M in [0.5, 1); without it M is in (0, 1).
+        align_corners: how the mask is resized.
+
+    Shape:
+        context, x: (B, C, h, w) -> (B, C, h, w)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        steps: int = 3,
+        padding: int = 1,
+        pre_sigmoid_relu: bool = True,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps ({steps}) must be at least 1; the published mask has 3")
+        if padding not in (0, 1):
+            raise ValueError(f"padding ({padding}) must be 0 or 1; the published mask has 0")
+        self.padding = padding
+        self.align_corners = align_corners
+        self.phi = nn.Sequential(
+            *(
+                ConvNormAct(
+                    channels,
+                    channels,
+                    3,
+                    stride=2,
+                    groups=channels,
+                    bias=True,
+                    act=step < steps - 1 or pre_sigmoid_relu,
+                    padding=padding,
+                )
+                for step in range(steps)
+            )
+        )
+
+    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+        """Return the mask M: how much of the context each position and channel keeps.
+
+        Args:
+            context: the globally aggregated feature.
+            x: the feature before aggregation; not used.
+
+        Shape:
+            context, x: (B, C, h, w) -> (B, C, h, w)
+        """
+        h, w = context.shape[-2:]
+        least = 2 ** (len(self.phi) + 1) - 1 if self.padding == 0 else 1
+        if min(h, w) < least:
+            raise ValueError(
+                f"feature map ({h}x{w}) must be at least {least}x{least} for Mask with padding=0"
+                f" and steps={len(self.phi)}; set padding=1, take fewer steps or larger images"
+            )
+        return torch.sigmoid(resize(self.phi(context), (h, w), self.align_corners))
+
+    def forward(self, context: Tensor, x: Tensor) -> Tensor:
+        """Scale the context by its mask."""
+        return (context * (1 + self.affinity(context, x))).to(context.dtype)

@@ -1,0 +1,73 @@
+"""Between backbone and context block: nothing, or a feature pyramid for fixed-stride backbones."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gald.model.layers import ConvNormAct, resize
+
+
+class NoNeck(nn.Module):
+    """Hands the backbone's maps on as they are.
+
+    Args:
+        in_channels: widths of the maps, finest first.
+        in_strides: their strides.
+    """
+
+    def __init__(self, in_channels: Sequence[int], in_strides: Sequence[int]) -> None:
+        super().__init__()
+        self.channels: tuple[int, ...] = tuple(in_channels)
+        self.strides: tuple[int, ...] = tuple(in_strides)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: D102
+        return maps
+
+
+class FPN(nn.Module):
+    """Brings the deep maps of a backbone that cannot be dilated to a finer grid.
+
+    Top-down sums as in "Feature Pyramid Networks for Object Detection",
+    https://arxiv.org/abs/1612.03144, section 3. Ours: the levels are then resized to the level
+    `finest`, concatenated and fused by a 3x3 convolution; the fused map is appended as the last
+    one, so that the context block reads semantic features at a useful resolution whatever the
+    strides of the backbone are.
+
+    Args:
+        in_channels: widths of the maps, finest first.
+        in_strides: their strides.
+        channels: width of every map that comes out.
+        stride: the fused map has the size of the coarsest level with at most this stride.
+        align_corners: how maps are resized, as everywhere in one model.
+
+    Shape:
+        tuple of L maps -> tuple of L + 1 maps, all `channels` wide, the last one fused
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        channels: int,
+        stride: int = 8,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.level = max((i for i, s in enumerate(in_strides) if s <= stride), default=0)
+        self.lateral = nn.ModuleList(ConvNormAct(c, channels) for c in in_channels)
+        self.smooth = nn.ModuleList(ConvNormAct(channels, channels, 3) for _ in in_channels)
+        self.fuse = ConvNormAct(channels * len(in_channels), channels, 3)
+        self.channels: tuple[int, ...] = (channels,) * (len(in_channels) + 1)
+        self.strides: tuple[int, ...] = (*in_strides, in_strides[self.level])
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: D102
+        sums = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
+        for i in range(len(sums) - 2, -1, -1):
+            sums[i] = sums[i] + F.interpolate(sums[i + 1], sums[i].shape[-2:], mode="nearest")
+        levels = [smooth(s) for smooth, s in zip(self.smooth, sums, strict=True)]
+        size = levels[self.level].shape[-2:]
+        fused = self.fuse(torch.cat([resize(m, size, self.align_corners) for m in levels], dim=1))
+        return (*levels, fused)

@@ -1,0 +1,1 @@
+"""Everything that one does with a trained network: predict, submit, serve."""

@@ -1,0 +1,254 @@
+"""A trained network ready to use: `gald.load("runs/mine").predict("street.jpg").overlay()`."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import MISSING, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gald.errors import explain
+from gald.model.segmentor import Segmentor
+from gald.prediction.image import Picture, to_tensor
+from gald.prediction.prediction import Palette, Parsed
+from gald.run.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    config_of,
+    find_checkpoint,
+    load_weights,
+    read_checkpoint,
+)
+from gald.run.safe_targets import check_targets
+
+CARD = """---
+{{ card_data }}
+---
+# {{ title }}
+
+Semantic segmentation into {{ names | length }} classes, by a network of gald (global aggregation,
+then local distribution).
+
+```python
+import gald
+
+parsed = gald.load("OWNER/NAME").predict("street.jpg")
+parsed.overlay().save("overlay.png")
+```
+
+| id | class | colour |
+|---|---|---|
+{% for name, colour in names %}| {{ loop.index0 }} | {{ name }} | {{ colour }} |
+{% endfor %}
+What it is made of (all of it in `config.json`):
+
+{% for word in words %}- {{ word }}
+{% endfor %}
+## Licence
+
+None is stated. Whoever publishes this network chooses one, which the terms of the training data
+may limit, and writes it here and in the first lines as `license:`.
+"""
+
+
+class Predictor(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="gald",
+    pipeline_tag="image-segmentation",
+    model_card_template=CARD,
+):
+    """A network with all it takes to use it: how to score an image, class names and colours.
+
+    It is built from plain data with random weights; `gald.load` gives it trained ones.
+
+    Args:
+        config: resolved configuration of the run, of which `model` and `inference` are built.
+        class_names: names of the K classes.
+        palette: K colours.
+
+    Shape:
+        image (B, 3, H, W), uint8 or float in [0, 1] -> scores (B, K, H, W)
+
+    Raises:
+        ValueError: the config lacks a part or names code that is not gald's (see
+            `gald.run.safe_targets`), or there are more or fewer colours than classes.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], class_names: Sequence[str], palette: Sequence[Sequence[int]]
+    ) -> None:
+        super().__init__()
+        missing = [key for key in ("model", "inference") if key not in config]
+        if not missing and "backbone" not in config["model"]:
+            missing = ["model.backbone"]
+        if missing:
+            raise ValueError(
+                f"the network's config lacks {missing[0]}; copy it again from its source"
+            )
+        if len(class_names) != len(palette):
+            raise ValueError(
+                f"the network has {len(class_names)} class names but {len(palette)} colours; "
+                "copy its config again from its source"
+            )
+        self.class_names = tuple(class_names)
+        self.palette: Palette = tuple((red, green, blue) for red, green, blue in palette)
+        resolved = config_of({"gald": {"config": config}})
+        OmegaConf.resolve(resolved)
+        self.config: dict[str, Any] = OmegaConf.to_container(resolved)  # ty: ignore
+        check_targets([self.config["model"], self.config["inference"]])
+        try:
+            self.model: Segmentor = instantiate(resolved.model, num_classes=len(self.class_names))
+            self.inference = instantiate(resolved.inference)
+        except InstantiationException as error:
+            raise ValueError(
+                f"the network cannot be built from its config ({explain(error)}); use the version "
+                "of gald that it was trained with"
+            ) from error
+        self.eval()
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "Predictor":  # ty: ignore
+        """The trained network of a run, a checkpoint, a folder of `save_pretrained` or of the hub.
+
+        Args:
+            path: as in `gald.run.checkpoint.find_checkpoint`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is damaged, or weights and config are of different networks.
+        """
+        path = find_checkpoint(path)
+        content = read_checkpoint(path)
+        about = content["gald"]
+        predictor = cls(about["config"], about["class_names"], about["palette"])
+        load_weights(predictor.model, content, path)
+        return predictor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores at the image's size, as the network was validated with."""
+        return self.inference(self.model, image)
+
+    def score_by(self, inference: Any) -> None:  # noqa: ANN401
+        """Score as another config says from now on, which may refer to `model.align_corners`.
+
+        Args:
+            inference: config of an inference; the caller vouches for what it builds.
+        """
+        whole = OmegaConf.create({"model": self.config["model"], "inference": inference})
+        self.config["inference"] = OmegaConf.to_container(whole.inference, resolve=True)
+        self.inference = instantiate(whole.inference)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that predictions depend on: weights, network, inference and palette."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        parts = [self.config["model"], self.config["inference"], self.palette]
+        digest.update(json.dumps(parts, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def predict(self, image: Picture, confidence: bool = True, ld_map: bool = True) -> Parsed:
+        """Parse one picture.
+
+        Args:
+            image: a file, PIL image, array or tensor; see `gald.prediction.image.to_tensor`.
+            confidence: also give the probability of the class that was chosen.
+            ld_map: also give the local distribution's map, which takes a further pass over the
+                whole picture, at the one of the inference's scales that is nearest to 1.
+        """
+        from gald.viz.panel import ld_map as map_of  # brings matplotlib
+
+        pixels = to_tensor(image)
+        here = pixels.to(next(self.parameters()).device)
+        with torch.inference_mode():
+            labels, probability = self.inference.predict(self.model, here[None], confidence)
+            affinity = map_of(self.model, here, self.inference) if ld_map else None
+        return Parsed(
+            image=pixels.permute(1, 2, 0).cpu().numpy(),
+            labels=labels[0].cpu().numpy(),
+            confidence=None if probability is None else probability[0].cpu().numpy(),
+            ld_map=None if affinity is None else affinity.cpu().numpy(),
+            class_names=self.class_names,
+            palette=self.palette,
+        )
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:  # noqa: ANN401
+        """Write weights (safetensors), config and model card as a folder to keep or to publish.
+
+        The folder appears whole or not at all. `push_to_hub("OWNER/NAME")` publishes the same.
+
+        Args:
+            save_directory: must be empty or not there.
+            options: as in `huggingface_hub.ModelHubMixin.save_pretrained`.
+
+        Raises:
+            ValueError: the folder holds something.
+            OSError: the disk is full or cannot be written; nothing is left there.
+        """
+        folder = Path(save_directory).expanduser().absolute()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} already holds something; choose another folder")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as near:
+                whole = Path(near) / folder.name
+                url = super().save_pretrained(whole, **options)
+                os.replace(whole, folder)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"cannot write {folder} ({reason}); nothing was left there") from error
+        return url
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        config = _without_places(self.config)
+        about = {"config": config, "class_names": self.class_names, "palette": self.palette}
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        plain = torch.contiguous_format  # the file knows no other layout
+        weights = {k: v.cpu().clone(memory_format=plain) for k, v in self.state_dict().items()}
+        save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
+
+    def generate_model_card(self, **options: Any) -> ModelCard:  # noqa: ANN401
+        """The README.md of a published network: its classes, and what it is made of."""
+        return super().generate_model_card(
+            title=self.config.get("name", "gald"),
+            names=list(zip(self.class_names, self.palette, strict=True)),
+            words=_words(self.config),
+            **options,
+        )
+
+
+def load(path: str | Path) -> Predictor:
+    """The trained network that a path or a hub id means; see `Predictor.from_pretrained`."""
+    return Predictor.from_pretrained(path)
+
+
+def _without_places(config: Any) -> Any:  # noqa: ANN401
+    """The same config, with paths of this machine left for others to fill in."""
+    if isinstance(config, dict):
+        return {key: _without_places(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_without_places(value) for value in config]
+    return MISSING if isinstance(config, str) and Path(config).is_absolute() else config
+
+
+def _words(config: dict[str, Any]) -> list[str]:
+    """The parts by their class names, as `ga: CGNL`."""
+    parts = {**config["model"], "inference": config["inference"], "data": config.get("data")}
+    return [
+        f"{slot}: {part['_target_'].rpartition('.')[2]}"
+        for slot, part in parts.items()
+        if isinstance(part, dict) and "_target_" in part
+    ]

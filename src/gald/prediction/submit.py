@@ -1,0 +1,142 @@
+"""`gald submit NAME RUN`: predict the images that a test server judges, check and pack them."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from rich import progress
+
+import gald
+from gald.cli import Arguments, fail
+from gald.config import CONF_DIR
+from gald.data.reading.files import fingerprint, read_image
+from gald.device import pick_device
+from gald.prediction.output_log import Ledger
+from gald.prediction.submission import Submission
+from gald.progress import console
+
+NAMES = ("cityscapes", "ade20k", "coco_stuff")
+
+
+def main() -> None:
+    """Predict and pack, or check a zip, as the command line says."""
+    flags = parse(sys.argv[1:])
+    chosen = [f"data={flags.name}"]
+    if flags.inference:
+        chosen += [f"inference={flags.inference}", *flags.overrides]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", chosen)
+    dataset: Any = get_class(cfg.data._target_).dataset_class  # ty: ignore[missing-attribute]
+    split = flags.split or dataset.submitted[0]
+    root = flags.data_root or cfg.data.root
+    submission = Submission(dataset, root, split, flags.subset)
+    if flags.check:
+        submission.check(flags.check.expanduser())
+        print(f"{flags.check}: {len(submission.images)} label maps, as they should be")
+        return
+    to = (flags.to or Path(f"{flags.name}_{split}.zip")).expanduser()
+    try:
+        submit(submission, flags.run, to, cfg.inference if flags.inference else None, flags.device)
+    except KeyboardInterrupt:
+        fail(f"interrupted; repeat the command to go on from the label maps in {maps_folder(to)}")
+    print(f"{to}: {len(submission.images)} label maps, ready to be sent")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line after `gald submit`.
+
+    Raises:
+        ValueError: anything that it does not take.
+    """
+    parser = Arguments(
+        "gald submit",
+        description="write the zip of label maps that a test server takes, or check one",
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("run", nargs="?", metavar="RUN", help="run, checkpoint, folder or hub id")
+    keys = "keys of the inference that is chosen"
+    parser.add_argument("overrides", nargs="*", metavar="inference.key=value", help=keys)
+    parser.add_argument("--split", help="default: the one that is judged elsewhere")
+    parser.add_argument("--data-root", metavar="ROOT", help="default: data.root of data=NAME")
+    parser.add_argument("--to", type=Path, metavar="FILE.zip", help="default: NAME_SPLIT.zip")
+    parser.add_argument("--inference", metavar="OPTION", help="default: that of the run")
+    parser.add_argument("--device", default="auto", help="default: auto, the best there is")
+    parser.add_argument("--subset", action="store_true", help="any number of images is right")
+    parser.add_argument("--check", type=Path, metavar="FILE.zip", help="check it, predict nothing")
+    flags = parser.parse_intermixed_args(arguments)
+    if (flags.run is None) == (flags.check is None):
+        raise ValueError("gald submit takes either a RUN to predict with or --check FILE.zip")
+    for key in flags.overrides:
+        if not flags.inference or not key.startswith("inference."):
+            raise ValueError(
+                f"gald submit does not take {key!r}; choose --inference OPTION and set its keys "
+                "as inference.key=value"
+            )
+    return flags
+
+
+def submit(
+    submission: Submission,
+    run: str,
+    to: Path,
+    inference: DictConfig | None = None,
+    device: str = "auto",
+) -> None:
+    """Predict, check and pack a submission; what is done already is kept if it is interrupted.
+
+    Label maps gather in the folder `FILE.zip.maps`, which a repeated call goes on from and which
+    makes way for the zip.
+
+    Args:
+        submission: what is expected.
+        run: as `gald.load` takes it.
+        to: the zip; must not be there.
+        inference: config of another inference than the network was validated with.
+        device: as `gald.device.pick_device` takes it.
+
+    Raises:
+        ValueError: the zip is there, the network's classes are others, the folder holds label maps
+            of another network, or a label map is not as it should be.
+        OSError: the disk is full or cannot be written.
+    """
+    if to.suffix != ".zip":
+        raise ValueError(f"{to} does not end in .zip; choose another --to")
+    if to.exists():
+        raise ValueError(f"{to} is there already; choose another --to, or move it away")
+    predictor = gald.load(run)
+    known, wanted = predictor.class_names, submission.dataset.class_names
+    if known != wanted:
+        raise ValueError(
+            f"{run} knows {len(known)} classes ({', '.join(known)}), {submission.dataset.title} "
+            f"has {len(wanted)} ({', '.join(wanted)}); choose a network of these classes"
+        )
+    if inference is not None:
+        predictor.score_by(inference)
+    made_by = predictor.fingerprint()
+    predictor.to(pick_device(device))
+    ledger = Ledger(maps_folder(to))
+    sources = {
+        name: (str(path), fingerprint(path), made_by) for name, path in submission.images.items()
+    }
+    left = [name for name, made_of in sources.items() if not ledger.has(f"maps/{name}", *made_of)]
+    with progress.Progress(console=console()) as bar:
+        task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(left))
+        for name in left:
+            image = read_image(submission.images[name])
+            labels = predictor.predict(image, confidence=False, ld_map=False).labels
+            ledger.write(f"maps/{name}", submission.encode(labels), *sources[name])
+            bar.advance(task)
+    submission.check(ledger.folder / "maps")
+    submission.pack(ledger.folder / "maps", to)
+    shutil.rmtree(ledger.folder)
+
+
+def maps_folder(to: Path) -> Path:
+    """Where the label maps of a zip gather until it is written."""
+    return to.with_name(f"{to.name}.maps")

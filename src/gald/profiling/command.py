@@ -1,0 +1,142 @@
+"""Say what each part of a network costs on this machine.
+
+gald profile model/ga=psp size=[769,769]
+gald profile experiment=gald_official device=cuda trainer.precision=bf16-mixed
+"""
+# Not profile.py: Lightning starts processes with this folder first on the path, where that name
+# would hide the standard library's.
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from gald.cli import one_sentence, quiet, run
+from gald.config import CONF_DIR
+from gald.device import pick_device
+from gald.model.segmentor import Segmentor
+from gald.profiling.flops import NAMES, NOT_COUNTED, count_params, parts
+from gald.profiling.measure import Meter
+from gald.run.results import Results, commit, versions, write_results
+
+PHASES = ("eval", "train")
+DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="profile")
+@one_sentence
+def main(cfg: DictConfig) -> None:
+    """Profile as the command line says."""
+    cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    profile(cfg)
+
+
+def profile(cfg: DictConfig) -> Results:
+    """Measure every part on inputs recorded from a whole pass, then the whole; write the JSON.
+
+    Raises:
+        ValueError: an option is unknown, or the folder holds a profile that this would replace.
+    """
+    quiet()
+    receipt = Path(cfg.output_dir) / "profile.json"
+    if receipt.exists():
+        raise ValueError(f"{receipt} already holds a profile; choose another output_dir")
+    _check(cfg)
+    device = pick_device(cfg.device)
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(cfg.seed)
+    if "weights" in cfg.model.backbone:
+        cfg.model.backbone.weights = None  # they change no cost, and may need a download
+    num_classes = cfg.num_classes or instantiate(cfg.data).num_classes
+    model: Segmentor = instantiate(cfg.model, num_classes=num_classes).to(device)
+    image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
+
+    meter = Meter(device, DTYPES[cfg.precision], cfg.rounds)
+    results: Results = {f"{name}/params": count_params(m) for name, m in parts(model).items()}
+    results["total/params"] = count_params(model)
+    for phase in PHASES:
+        model.train(phase == "train")
+        whole = model if phase == "train" else model.logits
+        with Console(stderr=True).status(f"measuring {phase}"):
+            measured = {
+                name: meter.measure(module, module, inputs, phase)
+                for name, (module, inputs) in meter.record(model, whole, image).items()
+            }
+            measured["total"] = meter.measure(model, whole, (image,), phase)
+        for name, cost in measured.items():
+            results |= {f"{name}/{phase}/{key}": value for key, value in cost._asdict().items()}
+    results |= {
+        "size": list(cfg.size),
+        "batch_size": cfg.batch_size,
+        "num_classes": num_classes,
+        "device": _describe(device),
+        "precision": cfg.precision,
+        "rounds": cfg.rounds,
+        "memory": meter.memory,
+        "not_counted": NOT_COUNTED,
+        "command": " ".join(["gald profile", *sys.argv[1:]]),
+        "commit": commit(),
+        **versions(),
+    }
+    say = Console().print
+    say(_table(results))
+    say(f"GMACs leave out {NOT_COUNTED}. MiB: {meter.memory}.")
+    say("Parts ran alone on recorded inputs; only GMACs and parameters add up to the total.")
+    receipt.parent.mkdir(parents=True, exist_ok=True)
+    write_results(receipt, results)
+    say(f"profile: {receipt}", soft_wrap=True)
+    return results
+
+
+def _check(cfg: DictConfig) -> None:
+    if cfg.precision not in DTYPES:
+        raise ValueError(f"precision is {cfg.precision!r}; choose one of {', '.join(DTYPES)}")
+    if not (isinstance(cfg.size, Sequence) and len(cfg.size) == 2 and min(cfg.size) >= 1):
+        raise ValueError(f"size ({cfg.size}) must be a height and a width; write size=[h,w]")
+    for key in ("batch_size", "rounds"):
+        if cfg[key] < 1:
+            raise ValueError(f"{key} ({cfg[key]}) must be at least 1; set {key}=1")
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+
+
+def _table(results: Results) -> Table:
+    """Parts as rows; train means forward and backward."""
+    height, width = results["size"]
+    table = Table(
+        "part",
+        title=f"{results['batch_size']} x {height}x{width} px, {results['num_classes']} classes, "
+        f"{results['device']}, {results['precision']}",
+    )
+    for column in (
+        "params",
+        *(f"{phase}\n{u}" for phase in PHASES for u in ("GMACs", "ms", "MiB")),
+    ):
+        table.add_column(column, justify="right")
+    for name in (*NAMES, "total"):
+        if name == "total":
+            table.add_section()
+        if f"{name}/params" not in results:
+            continue
+        row = [f"{results[f'{name}/params']:,}"]
+        for phase in PHASES:
+            for key, form in (("gmacs", ".3f"), ("ms", ".2f"), ("mib", ".1f")):
+                value = results.get(f"{name}/{phase}/{key}")
+                row.append("-" if value is None else f"{value:{form}}")
+        table.add_row(name, *row)
+    return table
+
+
+if __name__ == "__main__":
+    run("gald.profiling.command:main", sys.argv[1:])

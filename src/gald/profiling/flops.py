@@ -1,0 +1,106 @@
+"""What each part of a network costs in parameters and arithmetic, counted without computing."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from gald.model.segmentor import Segmentor
+
+NAMES = ("backbone", "neck", "reduce", "ga", "ld", "head", "aux")
+NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise products"
+
+
+def parts(model: Segmentor) -> dict[str, nn.Module]:
+    """The parts a network is priced by, in the order of the data's way through them."""
+    found = {name: getattr(model, name) for name in NAMES}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def count_params(module: nn.Module) -> int:
+    """How many numbers a module learns."""
+    return sum(p.numel() for p in module.parameters())
+
+
+class MacCounter(FlopCounterMode):
+    """Counts multiply-adds of convolutions, matrix products and attention, fused or not.
+
+    torch counts two FLOPs to a multiply-add (MAC), and none for what `NOT_COUNTED` names. Ours:
+    torch counts the weight gradient of a grouped convolution as if it had one group; here each of
+    the two gradients costs what the convolution itself does, which is exact.
+    """
+
+    def __init__(self) -> None:
+        backward = {torch.ops.aten.convolution_backward: _conv_backward}
+        super().__init__(display=False, custom_mapping=backward)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds so far."""
+        return self.get_total_flops() // 2
+
+
+def _conv_backward(
+    grad_shape: list[int],
+    x_shape: list[int],
+    weight_shape: list[int],
+    *options: Any,  # noqa: ANN401
+    **_: Any,  # noqa: ANN401
+) -> int:
+    transposed, wanted = options[4], options[-1]
+    once = conv_flop_count(x_shape, weight_shape, grad_shape, transposed)
+    return once * (wanted[0] + wanted[1])
+
+
+def price(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
+    """Parameters and GMACs of each part and of the whole, for one image in evaluation.
+
+    Only shapes are followed: nothing is computed, no random number is drawn, and the network is
+    left as it was. The auxiliary head costs no arithmetic here unless the aggregation reads it.
+    What counts is what runs on the network's device: a module may compute otherwise on another.
+
+    Args:
+        model: the network.
+        image_size: height and width of the image.
+
+    Returns:
+        `price/PART/params` and `price/PART/gmacs`, PART one of `NAMES` or `total`.
+    """
+    priced = parts(model)
+    gmacs = dict.fromkeys(priced, 0.0)
+    started: dict[str, int] = {}
+    counter = MacCounter()
+
+    def before(name: str) -> Any:  # noqa: ANN401
+        return lambda *_: started.update({name: counter.macs})
+
+    def after(name: str) -> Any:  # noqa: ANN401
+        return lambda *_: gmacs.update({name: (counter.macs - started[name]) / 1e9})
+
+    hooks = [m.register_forward_pre_hook(before(name)) for name, m in priced.items()]
+    hooks += [m.register_forward_hook(after(name)) for name, m in priced.items()]
+    was_training = [module for module in model.modules() if module.training]
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
+            model.logits(torch.empty(1, 3, *image_size, device=device))
+    finally:
+        _remove(hooks)
+        for module in was_training:
+            module.training = True
+    costs: dict[str, float] = {}
+    for name, module in priced.items():
+        costs[f"price/{name}/params"] = count_params(module)
+        costs[f"price/{name}/gmacs"] = gmacs[name]
+    costs["price/total/params"] = count_params(model)
+    costs["price/total/gmacs"] = counter.macs / 1e9
+    return costs
+
+
+def _remove(hooks: Iterable[Any]) -> None:
+    for hook in hooks:
+        hook.remove()

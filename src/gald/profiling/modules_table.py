@@ -1,0 +1,149 @@
+"""Every GA and LD module in one table, with its cost: the page docs/modules.md."""
+
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from gald.config import CONF_DIR
+from gald.profiling.flops import NOT_COUNTED, MacCounter, count_params
+from gald.profiling.memory import LiveMemory
+
+CHANNELS = 512
+SIDE = 97  # an image of 769 pixels at stride 8
+CLASSES = 19
+ROUNDS = 3
+# An equation ends with its sentence, or where its letters are explained.
+_ENDS = (";", r"\. [A-Z]", r"\.$")
+_ENDS += tuple(f", {word} " for word in ("with", "where", "read", "each", "gamma", "softmax and"))
+_ENDS += (", z a ", ", the mean ")
+_FORMULA = re.compile(rf"\b(?:out(?:_i|\(p\))? =|x_i <-) .+?(?={'|'.join(_ENDS)})")
+MAPS = ((256, 4, 193), (512, 8, SIDE), (1024, 8, SIDE), (2048, 8, SIDE))  # width, stride, side
+TITLES = {"ga": "Global aggregation: `model/ga`", "ld": "Local distribution: `model/ld`"}
+INTRODUCTION = f"""# Modules
+
+Written by `python -m gald.profiling.modules_table > docs/modules.md`; change the modules, not
+this file.
+
+Parameters and GMACs of one module with its default arguments, in evaluation, for one image, as a
+CPU computes it (`danet` and `danet_position` multiply padded keys there, but not on a GPU): a
+feature of {CHANNELS} channels and {SIDE}x{SIDE} cells, which is 769x769 pixels at stride 8. Modules
+that read more get the maps of a dilated ResNet-50, or scores of {CLASSES} classes. GMACs count
+convolutions, matrix products and attention, and leave out
+{NOT_COUNTED}.
+So a small number does not mean a fast module. Time and memory are those of a forward pass without
+gradients, measured when the table was written, on one thread of an AMD EPYC, median of {ROUNDS};
+memory is the peak of live tensors above weights and inputs. They are there to compare rows with one
+another; `gald profile` measures your own network on your own machine.
+"""
+
+
+def modules_table(measured: bool = True) -> str:
+    """Every option of conf/model/ga and conf/model/ld as a table in Markdown.
+
+    Args:
+        measured: whether to measure time and memory; without, the two columns are left out.
+    """
+    head = ["option", "what it is", "formula", "paper", "reads", "params", "GMACs"]
+    head += ["ms", "MiB"] if measured else []
+    text = [INTRODUCTION]
+    for slot, title in TITLES.items():
+        rule = [*["---"] * 5, *["---:"] * (len(head) - 5)]
+        text += [f"## {title}\n", _line(head), _line(rule)]
+        files = sorted((CONF_DIR / "model" / slot).glob("*.yaml"))
+        text += [_line(_cells(slot, path, measured)) for path in files]
+        text += [""]
+    return "\n".join(text)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(slot: str, path: Path, measured: bool) -> list[str]:
+    whole = {"model": {"channels": CHANNELS, "align_corners": False, slot: OmegaConf.load(path)}}
+    config = OmegaConf.create(whole).model[slot]
+    widths, strides, _ = zip(*MAPS, strict=True)
+    handed = {"in_channels": widths, "in_strides": strides} if "_partial_" in config else {}
+    module: nn.Module = instantiate(config, **handed, _partial_=False).eval()
+    names, inputs = _inputs(slot, getattr(module, "reads", None))
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), MacCounter() as counter:
+        module(*_made(inputs))
+    cells = [
+        f"[`{path.stem}`](../conf/model/{slot}/{path.name})",
+        path.read_text().splitlines()[0].removeprefix("# ").rstrip("."),
+        f"`{_formula(config)}`",
+        ", ".join(_papers(config)) or "-",
+        ", ".join(names),
+        f"{count_params(module):,}",
+        "< 0.001" if 0 < counter.macs < 1e6 else f"{counter.macs / 1e9:.3f}",
+    ]
+    return cells + _measure(module, list(_made(inputs))) if measured else cells
+
+
+@torch.no_grad()
+def _measure(module: nn.Module, inputs: list[Any]) -> list[str]:
+    """Milliseconds and mebibytes of a forward pass."""
+    flat = [t for given in inputs for t in (given if isinstance(given, tuple) else (given,))]
+    with LiveMemory([*flat, *module.parameters(), *module.buffers()]) as memory:
+        module(*inputs)
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        module(*inputs)
+        times.append(1e3 * (time.process_time() - start))
+    return [f"{statistics.median(times):.0f}", f"{memory.peak / 2**20:.0f}"]
+
+
+def _inputs(slot: str, reads: str | None) -> tuple[list[str], list[Any]]:
+    """Names and shapes of what a module is called with."""
+    feature = (1, CHANNELS, SIDE, SIDE)
+    named: dict[str, Any] = {"x": feature} if slot == "ga" else {"context": feature, "x": feature}
+    if reads == "aux":
+        named["aux"] = (1, CLASSES, SIDE, SIDE)
+    if reads == "maps":
+        named["maps"] = [(1, width, side, side) for width, _, side in MAPS]
+    return list(named), list(named.values())
+
+
+def _made(shapes: list[Any]) -> Iterator[Tensor | tuple[Tensor, ...]]:
+    for shape in shapes:
+        several = isinstance(shape, list)
+        yield tuple(torch.rand(s) for s in shape) if several else torch.rand(shape)
+
+
+def _formula(config: DictConfig) -> str:
+    """The equation of the result in the docstring of the class that a config names."""
+    found = [_FORMULA.search(text) for text in _docstrings(config)]
+    formulas = [match[0] for match in found if match]
+    return formulas[-1] if formulas else "out = x"
+
+
+def _docstrings(config: DictConfig) -> list[str]:
+    targets = re.findall(r"_target_: (gald\.\S+)", OmegaConf.to_yaml(config))
+    return [" ".join((get_class(target).__doc__ or "").split()) for target in targets]
+
+
+def _papers(config: DictConfig) -> list[str]:
+    """Links to the papers that the classes named in a config cite, each once."""
+    links: dict[str, str] = {}
+    for docstring in _docstrings(config):
+        cited = re.search(r"(?:Paper|After)\b.*?(?= (?:Reference|Deviations|Args):|$)", docstring)
+        for title, link in re.findall(
+            r'"([^"]+)",? ?(https?://[^\s,;)]+)', cited[0] if cited else ""
+        ):
+            links[link.rstrip(".")] = title
+    return [f"[{title}]({link})" for link, title in links.items()]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(modules_table(), end="")

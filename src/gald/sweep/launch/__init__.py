@@ -1,0 +1,1 @@
+"""Runs the cells of a sweep, each in a process group of its own."""

@@ -1,0 +1,145 @@
+"""Runs cells side by side until none is left, whatever becomes of each."""
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from gald.sweep.launch.cell_process import Attempt, clear
+from gald.sweep.launch.devices import Devices, Place, count_devices
+from gald.sweep.launch.exit_status import Verdict
+from gald.sweep.launch.jobs import Job, placed, smaller_batch
+from gald.sweep.launch.live_table import Board
+from gald.sweep.manifest import Manifest, edit
+
+POLL = 0.2  # seconds between two looks at the processes
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a sweep bears with its cells.
+
+    Args:
+        minutes: without a sign of life, after which a cell counts as hung; start, compilation and
+            the longest batch have to fit in.
+        retries: starts of a cell after one that was killed from outside.
+        grace_seconds: time that cells get to save when the sweep is stopped.
+    """
+
+    minutes: float = 30.0
+    retries: int = 2
+    grace_seconds: float = 60.0
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGHUP reached the launcher."""
+
+
+def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, patience: Patience) -> None:
+    """Run the pending cells among `jobs`; what becomes of each stands in the manifest.
+
+    Raises:
+        KeyboardInterrupt, Stopped: the launcher was told to end; the cells have saved and ended.
+    """
+    cells = Manifest.load(folder).cells
+    runner = _Runner(folder, devices, patience)
+    runner.waiting = [job for job in jobs if cells[job.key].state == "pending"]
+    if runner.waiting:
+        runner.run()
+
+
+class _Runner:
+    def __init__(self, folder: Path, devices: Devices, patience: Patience) -> None:
+        self.folder, self.devices, self.patience = folder, devices, patience
+        self.waiting: list[Job] = []
+        self.running: dict[str, tuple[Job, Attempt, Place]] = {}
+        self.kills: dict[str, int] = {}
+
+    def run(self) -> None:
+        old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+        try:
+            with Board(self.folder, {job.key: job.label for job in self.waiting}) as board:
+                while self.waiting or self.running:
+                    self._start_what_fits()
+                    board.update({key: attempt for key, (_, attempt, _) in self.running.items()})
+                    time.sleep(POLL)
+                    self._collect()
+                board.update({})
+        finally:
+            self._stop_all()
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _start_what_fits(self) -> None:
+        for job in list(self.waiting):
+            place = self.devices.take(job.config)
+            if place is None:
+                continue
+            self.waiting.remove(job)
+            with edit(self.folder) as manifest:
+                cell = manifest.cells[job.key]
+                cell.state, cell.reason, cell.attempts = "running", None, cell.attempts + 1
+            config = placed(job, self.folder, cell)
+            if place.gpus and not isinstance(config.trainer.devices, int):
+                config.trainer.devices = len(place.gpus)  # a list would count from the first again
+            seconds = 60 * self.patience.minutes
+            attempt = Attempt(config, place.environment(), cell.micro_batch_size, seconds)
+            self.running[job.key] = (job, attempt, place)
+
+    def _collect(self) -> None:
+        for key, (job, attempt, place) in list(self.running.items()):
+            verdict = attempt.poll()
+            if verdict is not None:
+                del self.running[key]
+                self.devices.give_back(place)
+                self._enter(job, attempt, verdict)
+
+    def _enter(self, job: Job, attempt: Attempt, verdict: Verdict, stopping: bool = False) -> None:
+        """Write down how an attempt ended, and queue the cell again where that may help."""
+        with edit(self.folder) as manifest:
+            cell = manifest.cells[job.key]
+            cell.seconds = round((cell.seconds or 0.0) + attempt.seconds, 1)
+            cell.reason = verdict.reason
+            cell.state = {"done": "done", "failed": "failed"}.get(verdict.kind, "pending")
+            if verdict.kind == "memory":
+                count = count_devices(job.config.trainer.devices, len(self.devices.gpus))
+                last = cell.micro_batch_size or attempt.heartbeat().get("micro_batch_size")
+                cell.micro_batch_size = smaller_batch(job.config, last, count)
+                if cell.micro_batch_size is None:
+                    cell.state, cell.reason = "failed", f"{verdict.reason} with one image at once"
+                else:
+                    size = cell.micro_batch_size
+                    cell.reason = f"{verdict.reason}; repeated with {size} images at once"
+                    clear(attempt.folder)  # one training has one size throughout
+            if verdict.kind == "killed" and not stopping:
+                self.kills[job.key] = self.kills.get(job.key, 0) + 1
+                if self.kills[job.key] > self.patience.retries:
+                    cell.state, cell.reason = "failed", f"{cell.reason}, {cell.attempts} times"
+        if cell.state == "pending" and verdict.kind in ("memory", "killed"):
+            self.waiting.insert(0, job)
+
+    def _stop_all(self) -> None:
+        """Let what runs save and end, then kill; a second interrupt kills at once."""
+        deadline = time.monotonic() + self.patience.grace_seconds
+        try:
+            for _, attempt, _ in self.running.values():
+                attempt.stop()
+            while self.running and time.monotonic() < deadline:
+                time.sleep(POLL)
+                for key, (job, attempt, _) in list(self.running.items()):
+                    verdict = attempt.poll()
+                    if verdict is not None:
+                        del self.running[key]
+                        self._enter(job, attempt, verdict, stopping=True)
+        finally:
+            for job, attempt, _ in self.running.values():
+                attempt.kill()
+                late = Verdict("preempted", "killed when its launcher ended")
+                self._enter(job, attempt, late, stopping=True)
+            self.running = {}
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(signal.Signals(number).name)

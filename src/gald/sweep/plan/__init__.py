@@ -1,0 +1,1 @@
+"""What a sweep will run, how long it takes, and which differences it can detect."""

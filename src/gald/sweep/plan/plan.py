@@ -1,0 +1,223 @@
+"""`gald sweep plan ...`: what would `gald train -m ...` run, how long, and what could it tell?"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from gald.cli import Arguments, quiet
+from gald.errors import explain
+from gald.sweep.cell_cost import Cost, Load, architecture, load_of, probe
+from gald.sweep.launch.devices import Devices
+from gald.sweep.launch.live_table import duration
+from gald.sweep.plan.grid import Entry, compose_cells, plan_entries
+from gald.sweep.plan.power import power_sentence
+from gald.sweep.table.arms import SEED, Arm, find_baseline, label, read_sweep
+from gald.sweep.table.columns import Column, values
+from gald.sweep.table.consistency import Audited, audit_configs, audit_seeds
+from gald.sweep.table.contrasts import seed_deviation
+
+
+def main() -> None:
+    """Plan the multirun that the command line declares."""
+    parser = Arguments("gald sweep plan", description="what would gald train -m ... run?")
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUES", help="as for gald train -m")
+    parser.add_argument("-m", "--multirun", action="store_true", help="understood by itself")
+    parser.add_argument("--baseline", metavar="KEYS", help="'model/ga=none model/ld=none'")
+    parser.add_argument(
+        "--difference", type=float, default=0.5, help="to be told, in points (default: 0.5)"
+    )
+    parser.add_argument(
+        "--sd", default="0.4", help="points between seeds, or a finished sweep (default: 0.4)"
+    )
+    parser.add_argument("--no-probe", action="store_true", help="build and time no network")
+    flags = parser.parse_intermixed_args(sys.argv[1:])
+    plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe)
+
+
+def plan(
+    words: Sequence[str],
+    baseline: str | None = None,
+    difference: float = 0.5,
+    deviation: str = "0.4",
+    probing: bool = True,
+) -> list[Entry]:
+    """Print the cells of a multirun, what they cost, and what to mind; nothing is written.
+
+    Args:
+        words: overrides as `gald train -m` takes them.
+        baseline: the arm that the others will be compared with, see `gald table`.
+        difference: of mIoU that is looked for, in points.
+        deviation: of mIoU between seeds, in points, or the folder of a sweep that tells it.
+        probing: whether to build each distinct network and take a few steps.
+
+    Returns:
+        the cells without duplicates.
+
+    Raises:
+        ValueError: a word is wrong, the cells cannot be told beforehand, or a number is.
+    """
+    quiet()
+    between = _deviation(deviation)
+    if difference <= 0 or between <= 0:
+        raise ValueError(
+            f"--difference is {difference:g} and --sd {between:g}; both must be above 0"
+        )
+    master, jobs = compose_cells(words)
+    folder = Path(master.hydra.sweep.dir)
+    unique = {job.key: job for job in jobs}
+    entries = plan_entries(folder, unique)
+    arms: dict[str, list[Entry]] = {}
+    for entry in entries:
+        arms.setdefault(label(entry.arm), []).append(entry)
+    factors = _factors(entries)
+    kinds = [Arm(own[0].arm, name) for name, own in arms.items()]
+    base = kinds[find_baseline(kinds, factors, baseline)]
+
+    say = Console(soft_wrap=True, highlight=False)
+    if not say.is_terminal:
+        say.width = 400
+    say.print(f"sweep {folder}: {_count(len(jobs), len(entries), entries)}", style="bold")
+    loads = {name: load_of(own[0].job.config) for name, own in arms.items()} if probing else {}
+    costs = _probe_all(arms, loads)
+    say.print(_table(arms, base, loads, costs))
+    if probing:
+        for line in _estimate(master, arms, loads, costs):
+            say.print(line)
+    for warning in _warnings(entries):
+        say.print(f"warning: {warning}")
+    fewest = min(len({entry.values.get(SEED) for entry in own}) for own in arms.values())
+    say.print(power_sentence(len(arms), fewest, difference, between))
+    return entries
+
+
+def _factors(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    keys = entries[0].arm
+    return {key: list(dict.fromkeys(entry.values[key] for entry in entries)) for key in keys}
+
+
+def _count(declared: int, unique: int, entries: Sequence[Entry]) -> str:
+    words = [f"{unique} cell{'s' if unique > 1 else ''}"]
+    if declared > unique:
+        words.append(f"{declared - unique} of {declared} declared are duplicates and left out")
+    done = sum(entry.done for entry in entries)
+    return ", ".join([*words, f"{done} done already"] if done else words)
+
+
+def _probe_all(
+    arms: Mapping[str, Sequence[Entry]], loads: Mapping[str, Load]
+) -> dict[str, Cost | str]:
+    """The cost of each arm, or why it cannot be built; equal architectures are built once."""
+    found: dict[str, Cost | str] = {}
+    costs: dict[str, Cost | str] = {}
+    console = Console(stderr=True)
+    for name in track(loads, "probing networks", console=console, transient=True):
+        config = arms[name][0].job.config
+        kind = architecture(config, loads[name])
+        if kind not in found:
+            try:
+                found[kind] = probe(config, loads[name])
+            except Exception as error:  # a network that cannot be built is what a plan is to find
+                found[kind] = explain(error)
+        costs[name] = found[kind]
+    return costs
+
+
+def _table(
+    arms: Mapping[str, Sequence[Entry]],
+    base: Arm,
+    loads: Mapping[str, Load],
+    costs: Mapping[str, Cost | str],
+) -> Table:
+    table = Table("arm", "seeds", "differs from the baseline in")
+    if loads:
+        for title in ("params (M)", "GMACs", "ms a step", "training MiB", "time of a cell"):
+            table.add_column(title, justify="right")
+    for name, own in arms.items():
+        changed = [f"{k}={v}" for k, v in own[0].arm.items() if base.values.get(k) != v]
+        seeds = " ".join(dict.fromkeys(entry.values.get(SEED, "one") for entry in own))
+        row = [name, seeds, " ".join(changed) or "baseline"]
+        cost = costs.get(name)
+        if isinstance(cost, Cost):
+            seconds = cost.seconds(loads[name])
+            row += [f"{cost.params / 1e6:.3g}", f"{cost.gmacs:.3g}"]
+            row += [f"{cost.step_ms * loads[name].accumulate:.3g}", f"{cost.mib:.0f}"]
+            row.append("no dataset" if seconds is None else duration(seconds))
+        elif cost is not None:
+            row[2] += " (cannot train, see below)"
+        table.add_row(*row)
+    return table
+
+
+def _estimate(
+    master: DictConfig,
+    arms: Mapping[str, Sequence[Entry]],
+    loads: Mapping[str, Load],
+    costs: Mapping[str, Cost | str],
+) -> list[str]:
+    lines = [
+        f"warning: {name} cannot train: {c}" for name, c in costs.items() if isinstance(c, str)
+    ]
+    known = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
+    times = []
+    for name, cost in known.items():
+        seconds = cost.seconds(loads[name])
+        if seconds is None:
+            lines.append(
+                f"time: unknown, since the dataset of {name} is not on this machine and "
+                "trainer.max_steps is not set"
+            )
+            return lines
+        times += [seconds for entry in arms[name] if not entry.done]
+    if not times:
+        return lines
+    places = _places(master, next(iter(arms.values()))[0].job.config)
+    side_by_side = max(sum(times) / places, max(times))
+    lines.append(
+        f"time: {duration(sum(times))} for {len(times)} cells one after the other, about "
+        f"{duration(side_by_side)} on this machine with {places} at once; loading, logging and "
+        "what cells at once take from each other come on top"
+    )
+    largest = max(known, key=lambda name: known[name].mib)
+    lines.append(f"memory: {known[largest].mib:.0f} MiB on each device for {largest}, the largest")
+    return lines
+
+
+def _places(master: DictConfig, config: DictConfig) -> int:
+    """How many cells the launcher would run at once here."""
+    launcher = master.hydra.launcher
+    devices = Devices(launcher.get("jobs"), launcher.get("jobs_per_gpu", 1))
+    count = 0
+    while devices.take(config) is not None:
+        count += 1
+    return max(1, count)
+
+
+def _warnings(entries: Sequence[Entry]) -> list[str]:
+    cells = []
+    for entry in entries:
+        config = entry.job.config.copy()
+        config.output_dir = config.name = "RUN"  # other paths are built from them
+        content = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(content, dict)
+        cells.append(Audited(entry.values, {str(key): part for key, part in content.items()}))
+    return audit_configs(cells) + audit_seeds([entry.values for entry in entries])
+
+
+def _deviation(given: str) -> float:
+    """Points between seeds: a number, or what a finished sweep shows."""
+    try:
+        return float(given)
+    except ValueError:
+        sweep = read_sweep(Path(given).expanduser())
+    arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
+    miou = Column("mIoU", f"{sweep.split}/miou", 100, True)
+    scores = [score for arm in sweep.arms for score in values(arm, miou)]
+    found = seed_deviation(arms, scores)
+    if not found:
+        raise ValueError(f"{given} has no two seeds that differ; give --sd a number of points")
+    return found

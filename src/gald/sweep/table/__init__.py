@@ -1,0 +1,1 @@
+"""What the finished cells of a sweep show: arms, effects, costs."""

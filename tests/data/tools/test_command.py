@@ -1,0 +1,134 @@
+import sys
+
+import fake
+import pytest
+
+from gald import cli
+from gald.data.tools import command
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("GALD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GALD_TRACEBACK", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch, *arguments):
+    """The exit code of `gald data ...`."""
+    monkeypatch.setattr(sys, "argv", ["gald", "data", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
+SMALL = ["data.train_count=4", "data.val_count=2", "data.test_count=2", "data.size=[32,40]"]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["-h"], 0)])
+def test_alone_it_prints_how_to_use_it(arguments, code, monkeypatch, capsys):
+    assert run(monkeypatch, *arguments) == code
+    out = capsys.readouterr().out
+    assert out.startswith("usage: gald data ACTION NAME")
+    assert all(f"  {action} " in out for action in command.ACTIONS)
+
+
+@pytest.mark.parametrize("action", command.ACTIONS)
+def test_each_action_has_a_help_that_lists_the_datasets(action, monkeypatch, capsys):
+    assert run(monkeypatch, action, "--help") == 0
+    out = capsys.readouterr().out
+    assert "camvid" in out and "data.key=value" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chek", "camvid"], "no action 'chek'; choose one of prepare, verify, stats, browse"),
+        (["verify"], "gald data verify needs a NAME; choose one of "),
+        (["verify", "camvld"], "data has no option 'camvld'; choose one of "),
+        (["verify", "data.root=x"], "data has no option 'data.root=x'; choose one of "),
+        (["stats", "synthetic", "--count", "3"], "unrecognized arguments: --count"),
+        (["stats", "synthetic", "--spl=val"], "unrecognized arguments: --spl=val"),
+        (["prepare", "camvid", "--split", "val"], "unrecognized arguments: --split"),
+        (["browse", "synthetic", "--count", "some"], "argument --count: invalid int value: 'some'"),
+        (["browse", "synthetic", "--split"], "argument --split: expected one argument"),
+        (["verify", "synthetic", "val"], "'val' is no key=value; write data.KEY=VALUE"),
+        (["verify", "synthetic", "data.cuont=3"], "no config key data.cuont"),
+        (["verify", "camvid", "data.root=no/folder"], "no CamVid at no/folder"),
+        (["verify", "synthetic", "--split", "dev"], "split (dev) is unknown; choose one of train"),
+        (["stats", "camvid", "--split", "dev", "data.root=x"], "split (dev) is unknown"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_whatever_is_wrong_is_told_in_one_sentence(arguments, said, monkeypatch, capsys):
+    assert run(monkeypatch, *arguments) == 1
+    sentence, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert sentence.startswith("gald: ") and said in sentence
+    assert "GALD_TRACEBACK=1" in hint
+
+
+def test_options_and_overrides_go_in_any_order():
+    words = ["browse", "--count", "3", "camvid", "data.root=a", "--split", "val", "seed=1"]
+    flags = command.parse(words)
+    assert (flags.name, flags.count, flags.split) == ("camvid", 3, "val")
+    assert flags.overrides == ["data.root=a", "seed=1"]
+
+
+def test_verify_reads_every_part_and_ends_with_0(monkeypatch, capsys):
+    assert run(monkeypatch, "verify", "synthetic", *SMALL) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("train", "val", "test", "40x32", "as it should be"))
+
+
+def test_verify_ends_with_1_if_anything_is_wrong(camvid, monkeypatch, capsys):
+    (camvid / "val" / "val_01.png").write_bytes(b"")
+    assert run(monkeypatch, "verify", "camvid", f"data.root={camvid}", "--split=val") == 1
+    assert "val_01.png is truncated" in capsys.readouterr().out
+
+
+TWINS = {
+    "cityscapes": fake.cityscapes,
+    "ade20k": lambda root: fake.ade20k(root, zipped=True),
+    "pascal_context": fake.pascal_context,
+    "coco_stuff": fake.coco_stuff_10k,
+    "coco_stuff_164k": lambda root: fake.coco_stuff_164k(root, zipped=True),
+    "folder": fake.folder,
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_twin_of_every_dataset_is_as_it_should_be(name, monkeypatch, tmp_path, capsys):
+    # but for the number of scenes
+    monkeypatch.setattr("gald.data.tools.verify._expected", lambda scenes: ())
+    root = TWINS[name](tmp_path / name)
+    assert run(monkeypatch, "verify", name, f"data.root={root}") == 0
+    out = capsys.readouterr().out
+    assert "problem in" not in out and "label map: " in out and "hash of names" in out
+
+
+def test_prepare_is_called_with_the_folder_of_the_configuration(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("gald.data.tools.prepare.prepare", lambda *call: calls.append(call))
+    assert run(monkeypatch, "prepare", "camvid", f"data.root={tmp_path / 'here'}") == 0
+    assert calls == [("camvid", tmp_path / "here")]
+
+
+def test_prepare_of_what_has_no_files_says_so(monkeypatch, capsys):
+    assert run(monkeypatch, "prepare", "synthetic") == 0
+    assert "nothing to prepare" in capsys.readouterr().out
+
+
+def test_browse_prints_the_path_of_the_picture(monkeypatch, capsys, tmp_path):
+    picture = tmp_path / "a" / "sheet.png"
+    arguments = ["--count", "2", "--output", picture]
+    assert run(monkeypatch, "browse", "synthetic", *SMALL, *arguments) == 0
+    assert str(picture) in capsys.readouterr().out and picture.exists()
+
+
+def test_an_interruption_names_the_command_to_repeat(monkeypatch, capsys):
+    def interrupt(flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_act", interrupt)
+    assert run(monkeypatch, "verify", "synthetic") == 1
+    assert "interrupted; repeat gald data verify synthetic" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gald.loss.cross_entropy import CrossEntropy
+from gald.loss.deep_supervision import DeepSupervision
+from gald.loss.ohem import OhemCrossEntropy
+from gald.model.segmentor import SegOutput
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(os.environ.get("GALD_GOLDEN", ROOT.parent / "shared" / "golden"))
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_ohem_reproduces_golden_loss_and_gradient(case):
+    path = GOLDEN / "ohem_cross_entropy.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set GALD_GOLDEN to the folder of golden outputs")
+    data = {k.split("/")[1]: v for k, v in np.load(path).items() if k.startswith(f"case{case}/")}
+    logits = torch.from_numpy(data["logits"]).requires_grad_()
+    loss = OhemCrossEntropy(float(data["thresh"]), int(data["min_kept"]))(
+        logits, torch.from_numpy(data["target"])
+    )
+    loss.backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(loss.item(), float(data["loss"]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(logits.grad, torch.from_numpy(data["logits_grad"]))
+
+
+def test_ohem_keeps_the_least_sure_pixels_of_a_hand_made_case():
+    # Two classes; probabilities of the true class are .9, .6, .2, .99 and one pixel is void.
+    p = torch.tensor([0.9, 0.6, 0.2, 0.99, 0.01])
+    logits = torch.stack([p.log(), (1 - p).log()])[None, :, None]
+    mask = torch.tensor([[[0, 0, 0, 0, 255]]], dtype=torch.uint8)
+    below = OhemCrossEntropy(threshold=0.7, min_kept=1)(logits, mask)
+    torch.testing.assert_close(below, -(p[1].log() + p[2].log()) / 2)
+    at_least_three = OhemCrossEntropy(threshold=0.1, min_kept=3)(logits, mask)
+    torch.testing.assert_close(at_least_three, -(p[0].log() + p[1].log() + p[2].log()) / 3)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), OhemCrossEntropy(), CrossEntropy([1.0, 2.0])])
+def test_void_crop_gives_zero_loss_and_zero_gradient(loss):
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    value = loss(logits, torch.full((1, 4, 4), 255, dtype=torch.uint8))
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad is not None and logits.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("weight", [None, [0.5, 2.0, 3.0]])
+def test_cross_entropy_equals_torch_mean_over_labelled_pixels(weight):
+    logits, mask = torch.randn(2, 3, 5, 5), torch.randint(0, 3, (2, 5, 5), dtype=torch.uint8)
+    mask[0, :2] = 255
+    expected = F.cross_entropy(
+        logits,
+        mask.long(),
+        weight=None if weight is None else torch.tensor(weight),
+        ignore_index=255,
+    )
+    torch.testing.assert_close(CrossEntropy(weight)(logits, mask), expected)
+
+
+def test_cross_entropy_names_both_numbers_when_weights_do_not_fit():
+    with pytest.raises(ValueError, match=r"has 2 factors for 3 classes"):
+        CrossEntropy([1.0, 1.0])(torch.randn(1, 3, 2, 2), torch.zeros(1, 2, 2))
+
+
+def test_deep_supervision_adds_the_weighted_auxiliary_loss_at_mask_size():
+    mask = torch.randint(0, 3, (1, 8, 8), dtype=torch.uint8)
+    out = SegOutput(torch.randn(1, 3, 4, 4), torch.randn(1, 3, 2, 2))
+    loss = DeepSupervision(CrossEntropy(), CrossEntropy(), weight=0.4)
+    parts = [
+        F.cross_entropy(F.interpolate(x, (8, 8), mode="bilinear"), mask.long())
+        for x in (out.logits, out.aux)
+    ]
+    torch.testing.assert_close(loss(out, mask), parts[0] + 0.4 * parts[1])
+    torch.testing.assert_close(loss(SegOutput(out.logits, None), mask), parts[0])

@@ -1,0 +1,252 @@
+"""What every GA and LD must do; finds the modules by their YAML files, so new ones are covered."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+CHANNELS = 16
+CASES = [
+    pytest.param(slot, path, id=f"{slot}-{path.stem}")
+    for slot in ("ga", "ld")
+    for path in sorted((ROOT / "conf" / "model" / slot).glob("*.yaml"))
+]
+LD_WITH_MAP = [case for case in CASES if case.values[0] == "ld" and case.values[1].stem != "none"]
+every_module = pytest.mark.parametrize(("slot", "path"), CASES)
+
+
+class Aggregate(nn.Module):
+    """Calls a GA or an LD with one tensor, so that both pass the same tests."""
+
+    def __init__(self, module, slot):
+        super().__init__()
+        self.module, self.slot = module, slot
+
+    def forward(self, x):
+        usual = (x,) if self.slot == "ga" else (context_of(x), x)
+        return self.module(*usual, *others_of(self.module, x))
+
+
+def context_of(x):
+    return 0.5 * x + x.mean(dim=(2, 3), keepdim=True)
+
+
+def others_of(module, x):
+    """What a module reads beyond the usual, made from x."""
+    reads = getattr(module, "reads", None)
+    if reads == "maps":
+        return ((F.interpolate(x[:, : CHANNELS // 2], scale_factor=2.0), x),)
+    return (x[:, :5],) if reads == "aux" else ()
+
+
+def load(slot, path):
+    model = {"channels": CHANNELS, "align_corners": False, slot: OmegaConf.load(path)}
+    return OmegaConf.create({"model": model}).model[slot]
+
+
+def build(slot, path):
+    torch.manual_seed(0)
+    module = instantiate(load(slot, path))
+    if not isinstance(module, nn.Module):  # a factory, since it reads the maps
+        module = module(in_channels=(CHANNELS // 2, CHANNELS), in_strides=(4, 8))
+    return Aggregate(module, slot)
+
+
+def image_feature(batch=2, height=17, width=23, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, CHANNELS, height, width, generator=generator)
+
+
+def targets(node):
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node["_target_"]
+        for key in node:
+            yield from targets(node._get_node(key))
+    elif isinstance(node, ListConfig):
+        for index in range(len(node)):
+            yield from targets(node._get_node(index))
+
+
+def test_yaml_files_are_found():
+    assert {"ga-none", "ga-cgnl", "ld-none", "ld-mask"} <= {case.id for case in CASES}
+
+
+@pytest.mark.parametrize("slot", ["ga", "ld"])
+def test_every_public_module_class_has_a_yaml(slot):
+    named = {target for case in CASES for target in targets(load(*case.values))}
+    for path in sorted((ROOT / "src" / "gald" / "modules" / slot).glob("[!_]*.py")):
+        name = f"gald.model.{slot}.{path.stem}"
+        for attribute, value in vars(importlib.import_module(name)).items():
+            is_ours = inspect.isclass(value) and value.__module__ == name
+            if is_ours and issubclass(value, nn.Module) and not attribute.startswith("_"):
+                assert f"{name}.{attribute}" in named, (
+                    f"{name}.{attribute} has no YAML; add one to conf/model/{slot}"
+                )
+
+
+@every_module
+def test_yaml_gives_every_argument_of_the_signature_in_order(slot, path):
+    node = load(slot, path)
+    if not node["_target_"].startswith("gald."):
+        return
+    module, _, name = node["_target_"].rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    named = [key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD]
+    handed = ("in_channels", "in_strides") if "_partial_" in node else ()
+    keys = [key for key in node if not key.startswith("_")]
+    assert keys == [name for name in named if name not in handed]
+
+
+@every_module
+def test_yaml_starts_with_a_comment(slot, path):
+    assert path.read_text().startswith("# ")
+
+
+@every_module
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [(17, 23), (16, 16), (33, 15)])
+def test_shape_and_dtype_are_kept_in_training(slot, path, batch, size):
+    x = image_feature(batch, *size)
+    y = build(slot, path).train()(x)
+    assert y.shape == x.shape
+    assert y.dtype == x.dtype
+    assert y.isfinite().all()
+
+
+@every_module
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (7, 8), (14, 40)])
+def test_small_map_works_or_is_refused_with_both_sizes(slot, path, training, size):
+    x = image_feature(1, *size)
+    module = build(slot, path).train(training)
+    try:
+        y = module(x)
+    except ValueError as error:
+        assert f"{size[0]}x{size[1]}" in str(error)
+        assert "at least" in str(error)
+        assert "padding=1" in str(error)
+        assert path.stem.endswith("official"), "only a faithful variant may refuse a size"
+    else:
+        assert y.shape == x.shape
+        assert y.isfinite().all()
+
+
+@every_module
+@pytest.mark.parametrize("training", [True, False])
+def test_gradient_reaches_every_parameter_and_the_input(slot, path, training):
+    x = image_feature().requires_grad_()
+    module = build(slot, path).train(training)
+    (module(x) * image_feature(seed=2)).sum().backward()
+    for name, tensor in [*module.named_parameters(), ("input", x)]:
+        assert tensor.grad is not None, name
+        assert tensor.grad.isfinite().all(), name
+        # A bias before batch norm has no effect in training, so only evaluation must see it.
+        assert tensor.grad.any() or (training and name.endswith("conv.bias")), name
+
+
+@every_module
+def test_input_is_not_changed_in_place(slot, path):
+    x = image_feature()
+    before = x.clone()
+    build(slot, path).train()(x)
+    assert torch.equal(x, before)
+
+
+@every_module
+def test_evaluation_is_deterministic(slot, path):
+    x = image_feature()
+    module = build(slot, path).eval()
+    assert torch.equal(module(x), module(x))
+
+
+@every_module
+def test_images_of_a_batch_do_not_mix_in_evaluation(slot, path):
+    x = image_feature(batch=3)
+    module = build(slot, path).eval()
+    alone = torch.cat([module(image) for image in x.split(1)])
+    torch.testing.assert_close(module(x), alone, rtol=1e-4, atol=1e-4)
+
+
+@every_module
+@pytest.mark.parametrize("training", [True, False])
+def test_bfloat16_autocast_stays_within_three_percent_of_float32(slot, path, training):
+    x = image_feature().requires_grad_()
+    module = build(slot, path).train(training)
+    exact = build(slot, path).train(training)(x)  # of its own: ema stores what training shows it
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = module(x)
+        module(x.bfloat16()).float().square().sum().backward()
+    assert (rounded - exact).norm() / exact.norm() < 0.03
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@every_module
+def test_bfloat16_input_gives_bfloat16_output_under_autocast(slot, path):
+    module = build(slot, path)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(image_feature().bfloat16()).dtype == torch.bfloat16
+
+
+@every_module
+def test_channels_last_gives_the_same_output_and_gradient(slot, path):
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = image_feature().to(memory_format=memory_format).requires_grad_()
+        y = build(slot, path)(x)
+        (gradient,) = torch.autograd.grad(y, x, image_feature(seed=2))
+        results.append((y, gradient))
+    for contiguous, channels_last in zip(*results, strict=True):
+        assert (contiguous - channels_last).abs().max() < 1e-4 * contiguous.abs().max()
+
+
+@every_module
+def test_compiles_without_a_graph_break(slot, path):
+    torch.compiler.reset()
+    module = build(slot, path).eval()
+    x = image_feature()
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), module(x))
+
+
+@every_module
+def test_exports_as_one_graph(slot, path):
+    module = build(slot, path).eval()
+    x = image_feature(1)
+    exported = torch.export.export(module, (x,)).module()
+    torch.testing.assert_close(exported(x), module(x))
+
+
+@every_module
+def test_state_dict_round_trips(slot, path):
+    source, target = build(slot, path).eval(), build(slot, path).eval()
+    for tensor in source.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(0.1)
+    target.load_state_dict(source.state_dict(), strict=True)
+    assert torch.equal(source(image_feature()), target(image_feature()))
+
+
+@pytest.mark.parametrize(("slot", "path"), LD_WITH_MAP)
+@pytest.mark.parametrize("training", [True, False])
+def test_distribution_has_a_map_between_zero_and_one(slot, path, training):
+    x = image_feature()
+    module = build(slot, path).train(training).module
+    affinity = module.affinity(context_of(x), x, *others_of(module, x))
+    batch, maps, *size = affinity.shape
+    assert batch == len(x)
+    # Either maps for groups of channels, or weights of K places that share out one whole.
+    sums_to_one = torch.allclose(affinity.sum(1), torch.ones_like(affinity[:, 0]))
+    assert CHANNELS % maps == 0 or sums_to_one
+    assert size == list(x.shape[-2:])
+    assert affinity.min() >= 0
+    assert affinity.max() <= 1

@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from gald.model.ld.affinity import Affinity
+from gald.model.ld.mask import Mask
+from gald.model.ld.none import NoDistribution
+
+
+def pair(size=(17, 23), channels=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 2, channels, *size, generator=generator).unbind()
+
+
+def test_no_distribution_returns_the_context_itself():
+    context, x = pair()
+    assert NoDistribution()(context, x) is context
+
+
+def test_mask_output_is_context_times_one_plus_map():
+    context, x = pair()
+    module = Mask(16).eval()
+    expected = context + context * module.affinity(context, x)
+    torch.testing.assert_close(module(context, x), expected)
+
+
+@pytest.mark.parametrize(("relu", "least"), [(True, 0.5), (False, 0.0)])
+def test_relu_before_the_sigmoid_keeps_the_mask_above_one_half(relu, least):
+    context, x = pair()
+    affinity = Mask(16, pre_sigmoid_relu=relu).train().affinity(context, x)
+    assert affinity.min() >= least
+    assert bool(affinity.min() < 0.5) is not relu
+
+
+def test_mask_ignores_the_local_feature():
+    context, x = pair()
+    module = Mask(16).eval()
+    assert torch.equal(module(context, x), module(context, -x))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_unpadded_mask_works_from_its_minimum_and_names_both_sizes_below(steps):
+    least = 2 ** (steps + 1) - 1
+    module = Mask(16, steps=steps, padding=0).train()
+    context, x = pair((least, least))
+    assert module(context[:1], x[:1]).shape == context[:1].shape
+    context, x = pair((least + 5, least - 1))
+    message = rf"\({least + 5}x{least - 1}\) must be at least {least}x{least} .* set padding=1"
+    with pytest.raises(ValueError, match=message):
+        module(context, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, r"steps \(0\) must be at least 1"),
+        ({"padding": 2}, r"padding \(2\) must be 0 or 1"),
+    ],
+)
+def test_mask_refuses_an_unknown_option(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Mask(16, **arguments)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_affinity_returns_x_exactly_when_there_is_no_aggregation(training):
+    _, x = pair()
+    assert torch.equal(Affinity(16).train(training)(x, x), x)
+
+
+def test_affinity_starts_without_a_preference():
+    torch.manual_seed(0)
+    context, x = pair()
+    affinity = Affinity(16).train().affinity(context, x)
+    assert (affinity - 0.5).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(("bias", "takes"), [(50.0, "context"), (-50.0, "x")])
+def test_affinity_takes_the_context_at_one_and_keeps_x_at_zero(bias, takes):
+    context, x = pair()
+    module = Affinity(16).eval()
+    torch.nn.init.constant_(module.decide.bias, bias)
+    torch.testing.assert_close(module(context, x), {"context": context, "x": x}[takes])
+
+
+def test_affinity_decides_per_channel_group():
+    context, x = pair()
+    module = Affinity(16, groups=2).eval()
+    module.decide.bias.data = torch.tensor([50.0, -50.0])
+    y = module(context, x)
+    torch.testing.assert_close(y[:, :8], context[:, :8])
+    torch.testing.assert_close(y[:, 8:], x[:, 8:])
+
+
+def test_affinity_uses_both_features():
+    torch.manual_seed(0)
+    context, x = pair()
+    module = Affinity(16).eval()
+    affinity = module.affinity(context, x)
+    assert not torch.equal(affinity, module.affinity(-context, x))
+    assert not torch.equal(affinity, module.affinity(context, -x))
+
+
+def test_affinity_can_learn_to_keep_local_detail_at_edges():
+    # Two flat halves; the context is right inside, the local feature at the edge.
+    torch.manual_seed(0)
+    x = torch.zeros(1, 8, 12, 12)
+    x[..., 6:] = 1.0
+    context = x + 1.0
+    target = context.clone()
+    target[..., 5:7] = x[..., 5:7]
+    module = Affinity(8, groups=1).train()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    for _ in range(60):
+        loss = (module(context, x) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    affinity = module.affinity(context, x)[0, 0]
+    assert affinity[:, 5:7].max() < 0.2
+    assert affinity[2:-2, 2:4].min() > 0.8
+
+
+def test_affinity_names_both_numbers_when_groups_do_not_divide():
+    with pytest.raises(ValueError, match=r"channels \(20\) must be divisible by groups \(8\)"):
+        Affinity(20)

@@ -1,0 +1,27 @@
+"""What one makes of a parsed picture."""
+
+import numpy as np
+import pytest
+
+from gald.prediction.prediction import Parsed
+
+
+@pytest.fixture
+def parsed():
+    labels = np.array([[0, 1, 1], [1, 255, 0]], np.uint8)
+    image = np.full((2, 3, 3), 100, np.uint8)
+    return Parsed(
+        image, labels, None, None, ("road", "car", "sky"), ((9, 8, 7), (1, 2, 3), (5, 5, 5))
+    )
+
+
+def test_void_is_black_and_no_class(parsed):
+    painted = np.asarray(parsed.palette_image().convert("RGB"))
+    assert painted[1, 1].tolist() == [0, 0, 0] and painted[0, 0].tolist() == [9, 8, 7]
+    shares = parsed.shares()
+    assert shares == {"road": pytest.approx(2 / 6), "car": pytest.approx(3 / 6), "sky": 0}
+
+
+def test_overlay_mixes_by_default_six_parts_of_colour_with_four_of_picture(parsed):
+    mixed = np.asarray(parsed.overlay())[0, 0]
+    np.testing.assert_allclose(mixed, [0.6 * c + 40 for c in (9, 8, 7)], atol=1)

@@ -1,0 +1,361 @@
+"""A trained network in three lines: `gald.load(run).predict(picture)`."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import MissingMandatoryValue, OmegaConf
+from PIL import Image
+
+import gald
+from gald.prediction import predictor as module
+from gald.prediction.image import to_tensor
+from gald.run.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def network(run):
+    return gald.load(run)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (45, 67, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    network.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_a_picture_is_parsed_in_three_lines(run, picture, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "street.png")
+    parsed = gald.load(run).predict(tmp_path / "street.png")
+    assert parsed.labels.shape == (45, 67) and parsed.labels.dtype == np.uint8
+    assert parsed.labels.max() < 10
+    assert parsed.confidence.dtype == np.float32 and parsed.confidence.shape == (45, 67)
+    assert 0.1 <= parsed.confidence.min() <= parsed.confidence.max() <= 1  # of 10 classes
+    assert parsed.ld_map.shape == (45, 67)
+    assert np.array_equal(parsed.image, picture)
+
+
+def test_labels_and_confidence_are_those_of_the_scores(network, picture):
+    parsed = network.predict(picture)
+    with torch.no_grad():
+        scores = network(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    probability, labels = scores.softmax(1).max(1)
+    assert np.array_equal(parsed.labels, labels[0])
+    np.testing.assert_allclose(parsed.confidence, probability[0], rtol=1e-4)
+
+
+def test_a_network_in_channels_last_is_saved_and_read_like_any_other(trained, picture, tmp_path):
+    network = gald.load(trained("model.channels_last=true"))
+    network.save_pretrained(tmp_path / "saved")
+    again = gald.load(tmp_path / "saved")
+    stem = next(again.model.backbone.net.parameters())
+    assert stem.is_contiguous(memory_format=torch.channels_last) and not stem.is_contiguous()
+    assert np.array_equal(again.predict(picture).labels, network.predict(picture).labels)
+
+
+def test_ld_map_is_that_of_the_panels(network, picture):
+    from gald.viz.panel import ld_map
+
+    shown = ld_map(network.model, torch.from_numpy(picture).permute(2, 0, 1), network.inference)
+    np.testing.assert_allclose(network.predict(picture).ld_map, shown, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_not_asked_for_is_not_made(network, picture):
+    parsed = network.predict(picture, confidence=False, ld_map=False)
+    assert parsed.confidence is None and parsed.ld_map is None
+
+
+def test_network_without_distribution_has_no_map(trained, picture):
+    assert gald.load(trained("model/ld=none")).predict(picture).ld_map is None
+
+
+def test_pictures_of_the_labels(network, picture):
+    parsed = network.predict(picture)
+    painted = parsed.palette_image()
+    assert painted.mode == "P" and np.array_equal(np.asarray(painted), parsed.labels)
+    colours = np.array(network.palette, np.uint8)[parsed.labels]
+    assert np.array_equal(np.asarray(painted.convert("RGB")), colours)
+    assert np.array_equal(np.asarray(parsed.overlay(alpha=0.0)), picture)
+    assert np.array_equal(np.asarray(parsed.overlay(alpha=1.0)), colours)
+    blend = 0.25 * colours + 0.75 * picture.astype(float)
+    assert np.abs(np.asarray(parsed.overlay(alpha=0.25)) - blend).max() <= 1
+
+
+def test_shares_count_pixels_by_class_name(network, picture):
+    parsed = network.predict(picture)
+    shares = parsed.shares()
+    assert tuple(shares) == network.class_names
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["water"] == pytest.approx((parsed.labels == 5).mean())
+
+
+def test_every_way_to_give_one_picture_gives_the_same_pixels(picture, tmp_path):
+    expected = torch.from_numpy(picture).permute(2, 0, 1)
+    alpha = np.full((45, 67, 1), 7, np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    ways = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        Image.fromarray(picture),
+        picture,
+        np.concatenate([picture, alpha], axis=2),
+        Image.fromarray(np.concatenate([picture, alpha], axis=2)),
+        expected,
+        expected[None],
+        expected / 255,
+        (expected / 255).half(),
+    ]
+    for way in ways:
+        assert torch.equal(to_tensor(way), expected)
+
+
+def test_grey_pictures_become_three_equal_channels(picture, tmp_path):
+    grey = picture[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    ways = [tmp_path / "grey.png", Image.fromarray(grey), grey, grey[..., None]]
+    for way in [*ways, torch.from_numpy(grey)[None]]:
+        assert torch.equal(to_tensor(way), torch.from_numpy(grey).expand(3, -1, -1))
+
+
+def test_orientation_tags_are_ignored_as_in_training(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a camera held upright
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
+    assert to_tensor(tmp_path / "a.jpg").shape == (3, 40, 60)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert to_tensor(opened).shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("nowhere.png", r"there is no image nowhere\.png; correct the path"),
+        (np.zeros((4, 4, 3)), r"array of float64; give uint8"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\); give one picture, as \(H, W, 3\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\); give one picture"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\); give one picture"),
+        (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\); give one picture, as \(3, H, W\)"),
+        (torch.full((3, 4, 4), 200.0), r"values from 200 to 200; give floats in \[0, 1\]"),
+        (torch.full((3, 4, 4), torch.nan), r"values from nan to nan"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), r"tensor of torch\.int64; give uint8"),
+        (Image.new("I;16", (4, 4)), r"mode I;16; give one of 8 bits"),
+    ],
+)
+def test_what_is_no_picture_is_told_in_one_sentence(image, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        to_tensor(image)
+
+
+def test_damaged_picture_is_named(network, picture, tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8 no picture")
+    with pytest.raises(ValueError, match=r"cut\.jpg"):
+        network.predict(tmp_path / "cut.jpg")
+
+
+def test_saved_folder_gives_the_same_network(network, saved, picture):
+    assert {path.name for path in saved.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    again = module.Predictor.from_pretrained(saved)
+    assert again.config["model"] == network.config["model"] and again.palette == network.palette
+    assert again.class_names == network.class_names and not again.training
+    assert np.array_equal(again.predict(picture).labels, network.predict(picture).labels)
+    assert np.array_equal(gald.load(saved).predict(picture).ld_map, network.predict(picture).ld_map)
+
+
+def test_saved_folder_starts_another_run(network, saved):
+    from gald.run.checkpoint import start_from
+
+    other = module.Predictor(network.config, network.class_names, network.palette).model
+    start_from(other, saved)
+    key = "reduce.conv.weight"
+    assert torch.equal(other.state_dict()[key], network.model.state_dict()[key])
+
+
+def test_card_names_classes_and_parts_and_leaves_the_licence_open(saved):
+    card = (saved / "README.md").read_text()
+    assert "| 5 | water | (30, 95, 165) |" in card
+    assert "- ga: CGNL" in card and "- inference: Whole" in card
+    assert "library_name: gald" in card and "\nlicense:" not in card
+
+
+def test_full_disk_leaves_nothing_half_written(network, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(OSError, match=r"saved \(No space left on device\); nothing was left there"):
+        network.save_pretrained(tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_in_use_is_not_overwritten(network, saved):
+    before = (saved / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=r"saved already holds something; choose another folder"):
+        network.save_pretrained(saved)
+    assert (saved / "config.json").read_bytes() == before
+
+
+def test_publishing_uploads_the_saved_folder(network, monkeypatch):
+    from huggingface_hub import HfApi
+
+    seen = {}
+
+    def upload_folder(self, *, folder_path, **_):
+        seen.update({path.name: path.stat().st_size for path in folder_path.iterdir()})
+        return "url"
+
+    def create_repo(self, repo_id, **_):
+        return type("Url", (), {"repo_id": repo_id})
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    assert network.push_to_hub("owner/name") == "url"
+    assert set(seen) == {"README.md", "config.json", "model.safetensors"}
+
+
+def test_network_on_the_hub_is_fetched_without_any_pickle(saved, monkeypatch, picture):
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot_download(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert gald.load("owner/name").predict(picture).labels.shape == (45, 67)
+    assert asked == {"owner/name": ["config.json", "model.safetensors"]}
+
+
+def test_without_network_the_hub_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"^no run or checkpoint lies at owner/name, and "):
+        gald.load("owner/name")
+
+
+def rewrite(saved, change):
+    about = json.loads((saved / "config.json").read_text())
+    change(about)
+    (saved / "config.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("key", ["config", "class_names", "palette"])
+def test_config_without_a_key_names_it(saved, key):
+    rewrite(saved, lambda about: about.pop(key))
+    with pytest.raises(ValueError, match=rf"config\.json lacks the key {key}; copy the folder"):
+        gald.load(saved)
+
+
+@pytest.mark.parametrize("part", ["model", "inference"])
+def test_config_without_a_part_names_it(saved, part):
+    rewrite(saved, lambda about: about["config"].pop(part))
+    with pytest.raises(ValueError, match=rf"config lacks {part}"):
+        gald.load(saved)
+
+
+def change_ga(**keys):
+    return lambda about: about["config"]["model"]["ga"].update(keys)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_ga(no_such_key=1), r"model\.ga: .*no_such_key.*; use the version of gald"),
+        (lambda about: about["config"]["model"].pop("head"), r"head.*; use the version of gald"),
+        (lambda about: about["config"]["model"].pop("backbone"), r"config lacks model\.backbone"),
+    ],
+)
+def test_network_of_another_version_is_one_sentence(saved, change, message):
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        gald.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_number_of_classes_are_refused(saved):
+    rewrite(saved, lambda about: (about["class_names"].pop(), about["palette"].pop()))
+    with pytest.raises(ValueError, match=r"has \(10.*\) where this network has \(9.*\) for aux"):
+        gald.load(saved)
+
+
+def test_palette_that_does_not_fit_the_classes_is_refused(saved):
+    rewrite(saved, lambda about: about["palette"].pop())
+    with pytest.raises(ValueError, match=r"10 class names but 9 colours"):
+        gald.load(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_truncated_file_is_named(saved, name):
+    whole = (saved / name).read_bytes()
+    (saved / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"{name}.*; copy"):
+        gald.load(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"no .*{name}|no checkpoint at"):
+        gald.load(saved)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "gald.cli.os.system", "gald.cli.fail", "torch.load", "torch.hub.load", "nowhere"],
+)
+def test_a_checkpoint_cannot_call_code_that_is_not_gald(saved, target):
+    rewrite(saved, lambda about: about["config"]["model"]["ga"].update(_target_=target))
+    with pytest.raises(
+        ValueError, match=rf"would call {target}.*GALD_TRUST={target.split('.')[0]}"
+    ):
+        gald.load(saved)
+
+
+def test_code_of_ones_own_can_be_trusted(saved, monkeypatch, tmp_path, picture):
+    own = "import torch\n\nclass Same(torch.nn.Identity):\n    pass\n"
+    (tmp_path / "my_package_of_modules.py").write_text(own)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ga = {"_target_": "my_package_of_modules.Same"}
+    rewrite(saved, lambda about: about["config"]["model"].update(ga=ga))
+    with pytest.raises(ValueError, match=r"set GALD_TRUST=my_package_of_modules"):
+        gald.load(saved)
+    monkeypatch.setenv("GALD_TRUST", "other,my_package_of_modules")
+    with pytest.raises(ValueError, match=r"has .* where this network has nothing for ga\."):
+        gald.load(saved)  # built as asked; its weights are another module's
+
+
+def test_run_folder_prefers_its_best_checkpoint(run, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    content = read_checkpoint(run)
+    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
+    assert gald.load(tmp_path).class_names[0] == "sky"
+    (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"best\.ckpt cannot be read as a checkpoint"):
+        gald.load(tmp_path)
+
+
+def test_what_is_published_names_no_path_of_this_machine(trained, tmp_path):
+    run = trained("data=camvid", f"data.root={tmp_path}/secret")
+    gald.load(run).save_pretrained(tmp_path / "saved")
+    assert "secret" not in (tmp_path / "saved" / "config.json").read_text()
+    again = gald.load(tmp_path / "saved")
+    with pytest.raises(MissingMandatoryValue):
+        OmegaConf.create(again.config).data.root  # noqa: B018

@@ -1,0 +1,143 @@
+"""The web page, as a browser sees it."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from networks import CLASSES, make
+from PIL import Image
+
+from gald import cli
+from gald.prediction import serve
+from gald.prediction.prediction import Parsed
+
+# Chromium looks up Google's hosts by itself; the flags leave only what the page asks for.
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture
+def browser(tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    for flag in [*FLAGS, "--window-size=1280,1000", f"--user-data-dir={tmp_path / 'profile'}"]:
+        options.add_argument(flag)
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield window
+    window.quit()
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path, port):
+    pytest.importorskip("gradio")
+    network = make(tmp_path / "net", "model/ga=gap", "model/ld=mask")
+    code = "from gald.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", str(network), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.terminate()
+    process.communicate()
+
+
+def test_a_dropped_image_comes_back_as_overlay_shares_and_ld_map(server, port, browser, tmp_path):
+    assert server == f"open http://127.0.0.1:{port} (Ctrl+C ends it)"
+    picture = tmp_path / "street.png"
+    Image.effect_noise((120, 80), 90).convert("RGB").save(picture)
+    browser.get("about:blank")
+    browser.get_log("performance")  # what Chromium asks for at its start
+    browser.get(f"http://127.0.0.1:{port}")
+    wait_for(browser, "#image input[type=file]")[0].send_keys(str(picture))
+    for name in ("overlay", "ld_map"):
+        (shown,) = wait_for(browser, f"#{name} img")
+        assert size_of(browser, shown) == [120, 80]
+    rows = [row.text for row in wait_for(browser, "#shares tr")]
+    shares = [float(re.fullmatch(r"(\w+) ([\d.]+)%", row)[2]) for row in rows]
+    assert {row.split()[0] for row in rows} <= set(CLASSES)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    asked = set(re.findall(r'"url":"https?://([^/"]+)', str(browser.get_log("performance"))))
+    assert asked == {f"127.0.0.1:{port}"}
+    assert not browser.find_elements("css selector", "[aria-label*=Share]")
+
+    tiny = tmp_path / "tiny.png"
+    Image.new("RGB", (4, 5)).save(tiny)
+    browser.refresh()
+    wait_for(browser, "#image input[type=file]")[0].send_keys(str(tiny))
+    told = wait_for(browser, ".toast-body")[0].get_attribute("textContent")
+    assert "image of 5x4 px is smaller than the backbone's stride 8" in told
+
+
+def wait_for(browser, selector):
+    for _ in range(300):
+        if found := browser.find_elements("css selector", selector):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"no {selector} on the page: {browser.page_source[:2000]}")
+
+
+def size_of(browser, image):
+    script = (
+        "return arguments[0].complete && [arguments[0].naturalWidth, arguments[0].naturalHeight]"
+    )
+    for _ in range(100):
+        if size := browser.execute_script(script, image):
+            return size
+        time.sleep(0.1)
+    raise AssertionError("the image never loads")
+
+
+def test_a_port_in_use_ends_in_a_sentence_before_anything_is_loaded(monkeypatch, capsys):
+    pytest.importorskip("gradio")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["gald", "serve", "nowhere", "--port", str(number)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert stop.value.code == 1
+    first = capsys.readouterr().err.splitlines()[0]
+    assert re.search(rf"^gald: cannot listen on port {number} of 127.0.0.1 \(.*\); choose", first)
+
+
+def test_without_gradio_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'gald\[serve\]'"):
+        serve.serve("nowhere")
+
+
+def test_table_of_shares_is_sorted_and_safe():
+    labels = np.array([[0, 1, 1], [1, 1, 1]], np.uint8)
+    palette = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    parsed = Parsed(
+        np.zeros((2, 3, 3), np.uint8), labels, None, None, ("<b>", "sky", "no"), palette
+    )
+    table = serve.shares_table(parsed)
+    assert re.findall(r">([^<>]+)</td>", table) == ["sky", "83.3%", "&lt;b&gt;", "16.7%"]
+    assert "rgb(4, 5, 6)" in table
+
+
+def test_ld_map_is_painted_over_its_whole_range():
+    painted = np.asarray(serve.paint(np.array([[2.0, 3.0], [4.0, 4.0]], np.float32)))
+    assert painted[0, 0].tolist() == [68, 1, 84]
+    assert painted[1, 0].tolist() == painted[1, 1].tolist() == [253, 231, 36]
+    assert serve.paint(np.full((2, 2), 7.0, np.float32)).getpixel((0, 0)) == (68, 1, 84)

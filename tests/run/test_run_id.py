@@ -1,0 +1,53 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gald.run.run_id import share_run_id
+
+VARIABLES = ("GALD_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_NTASKS", "SLURM_STEP_ID")
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from gald.run.run_id import share_run_id
+time.sleep(1.1 * int(os.environ["RANK"]))
+share_run_id()
+Path(sys.argv[1], os.environ["RANK"]).write_text(os.environ["GALD_RUN_ID"])
+"""
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_trap_5_processes_of_torchrun_share_one_run_folder(tmp_path):
+    """Started more than a second apart, each would name the folder by another time."""
+    script = tmp_path / "script.py"
+    script.write_text(PROGRAM)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command = [*torchrun, str(script), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, timeout=200, capture_output=True, env=environment)
+    first, second = ((tmp_path / rank).read_text() for rank in "01")
+    assert first == second and first
+
+
+def test_tasks_of_a_slurm_step_share_one_run_folder(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    monkeypatch.setenv("SLURM_STEP_ID", "2")
+    share_run_id()
+    assert os.environ["GALD_RUN_ID"] == "slurm_41_2"
+
+
+def test_one_process_keeps_its_own_time_and_a_given_name_stays(monkeypatch):
+    share_run_id()
+    assert "GALD_RUN_ID" not in os.environ
+    monkeypatch.setenv("GALD_RUN_ID", "mine")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    share_run_id()
+    assert os.environ["GALD_RUN_ID"] == "mine"

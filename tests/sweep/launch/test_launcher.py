@@ -1,0 +1,268 @@
+"""Sweeps of processes that end in every way there is; what trains in earnest is in test_traps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gald import cli
+from gald.sweep.launch import cell_process
+from gald.sweep.manifest import Manifest
+
+FAKE = Path(__file__).with_name("fake_cell.py")
+# What starts a launcher in a process of its own, its cells being fake ones.
+PROGRAM = (
+    "import sys; from gald.sweep.launch import cell_process; "
+    "cell_process.ENTRY = [sys.argv.pop(1)]; "
+    "from gald import cli; cli.main()"
+)
+SMALL = [
+    "data.global_batch_size=8",
+    "logger=csv",
+    "trainer.accelerator=cpu",
+    "hydra.launcher.jobs=4",
+]
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Runs `gald train -m seed=SEEDS` on fake cells, here; returns exit code and manifest."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cell_process, "ENTRY", [str(FAKE)])
+    monkeypatch.setenv("GALD_TRACEBACK", "1")
+
+    def run(seeds, *overrides):
+        arguments = ["train", "-m", f"seed={seeds}", *SMALL, *overrides]
+        monkeypatch.setattr(sys, "argv", ["gald", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        return code, Manifest.load(tmp_path / "runs" / "train")
+
+    return run
+
+
+def cell_of(manifest, seed):
+    (cell,) = (c for c in manifest.cells.values() if f"seed={seed}" in c.overrides)
+    return cell
+
+
+def starts(manifest, seed):
+    return (manifest.path / cell_of(manifest, seed).folder / "starts.txt").read_text().splitlines()
+
+
+def survivors(folder):
+    """Processes of the cells in a sweep's folder that still run."""
+    pids = [pid for file in folder.rglob("pids.txt") for pid in file.read_text().split()]
+    assert pids
+    return [pid for pid in pids if runs(pid)]
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
+
+
+def test_every_ending_is_told_apart_and_stops_no_other_cell(sweep, capsys):
+    code, manifest = sweep("1,2,3,4,5,6,8,9,10", "hydra.launcher.watchdog_minutes=0.05")
+    assert code == 1
+    states = {seed: cell_of(manifest, seed).state for seed in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
+    done, failed = ("done", "failed")
+    assert states == {
+        **{1: done, 2: done, 3: failed, 4: failed, 5: done, 6: done},
+        **{8: failed, 9: failed, 10: "pending"},
+    }
+    assert cell_of(manifest, 3).reason == "RuntimeError: rank 1 fell over"
+    assert cell_of(manifest, 4).reason.startswith("no progress for 0.05 minutes")
+    assert cell_of(manifest, 8).reason == "ended by SIGKILL from outside, 3 times"
+    assert "with one image at once" in cell_of(manifest, 9).reason
+    assert survivors(manifest.path) == []
+    out = capsys.readouterr()
+    assert "failed: seed-3" in out.err and "rank 1 fell over" in out.err
+    assert "seed-1: done val/miou 0.1000" in out.out
+
+
+def test_memory_halves_the_micro_batch_from_a_fresh_start(sweep):
+    _, manifest = sweep("5")
+    assert starts(manifest, 5) == [
+        "fresh ",
+        "fresh data.micro_batch_size=2 data.eval_batch_size=2",
+        "fresh data.micro_batch_size=1 data.eval_batch_size=1",
+    ]
+    assert cell_of(manifest, 5).micro_batch_size == 1
+    assert cell_of(manifest, 5).state == "done"
+
+
+def test_killed_cell_goes_on_from_its_checkpoint(sweep):
+    _, manifest = sweep("6")
+    assert starts(manifest, 6) == ["fresh ", "resumed ckpt_path=last"]
+
+
+def test_same_command_runs_what_is_missing_only(sweep, capsys):
+    assert sweep("1,10")[0] == 1
+    _, manifest = sweep("1,2,10")
+    assert len(starts(manifest, 1)) == len(starts(manifest, 2)) == 1
+    assert starts(manifest, 10) == ["fresh ", "resumed ckpt_path=last"]
+    assert manifest.factors == {"seed": ["1", "10", "2"]}
+    assert "3 cells, 1 done already" in capsys.readouterr().out
+
+
+def test_failed_cells_wait_for_retry(sweep, monkeypatch, capsys):
+    sweep("1,3")
+    code, manifest = sweep("1,3")
+    assert code == 1 and len(starts(manifest, 3)) == 1
+    assert "1 failed before (gald sweep retry runs/train" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["gald", "sweep", "retry", "runs/train"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert "gald train -m seed=1,3" in capsys.readouterr().out
+    _, manifest = sweep("1,3")
+    assert len(starts(manifest, 3)) == 2
+
+
+def test_status_names_states_scores_and_reasons(sweep, monkeypatch, capsys):
+    sweep("2,3")
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["gald", "sweep", "status", "runs/train"])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    out = capsys.readouterr().out
+    assert "0.2000" in out and "rank 1 fell over" in out and "1 done, 1 failed" in out
+
+
+def test_duplicates_run_once(sweep, capsys):
+    _, manifest = sweep("1,2", "data.num_workers=0,1")
+    assert len(manifest.cells) == 2
+    assert "2 cells, 2 duplicates left out" in capsys.readouterr().out
+
+
+def test_another_sweep_does_not_mix_with_one_that_is_there(sweep):
+    sweep("1")
+    with pytest.raises(ValueError, match=r"holds a sweep over .* give it a folder of its own"):
+        sweep("1,2", "model/ga=none,psp")
+
+
+def test_batches_of_a_sweep_go_on_after_a_failed_one(sweep):
+    code, manifest = sweep("3,1", "hydra.sweeper.max_batch_size=1")
+    assert code == 1 and cell_of(manifest, 1).state == "done"
+
+
+def test_globbed_factors_are_cells(sweep):
+    _, manifest = sweep("1", "loss=glob(*)")
+    assert manifest.factors == {"loss": ["cross_entropy", "ohem"]}
+    assert manifest.count()["done"] == 2
+
+
+def test_a_cell_sees_one_resolved_config_and_its_share_of_threads(sweep, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "7")
+    _, manifest = sweep("1")
+    folder = manifest.path / cell_of(manifest, 1).folder
+    config = (folder / "cell.yaml").read_text()
+    assert "${" not in config and f"dir: {folder}" in config and "defaults" not in config
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["OMP_NUM_THREADS"] == str(max(1, len(os.sched_getaffinity(0)) // 4))
+    assert "WORLD_SIZE" not in environment
+
+
+def listen():
+    """Heed SIGINT, which a shell makes its background jobs ignore, and they their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """Starts a launcher as a process of its own, on a cell that waits; it is ended afterwards."""
+    started = []
+
+    def start():
+        command = [sys.executable, "-c", PROGRAM, str(FAKE), "train", "-m", "seed=7", *SMALL]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=listen,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_launcher_that_is_stopped_lets_its_cells_save(launcher, tmp_path, number):
+    process = launcher()
+    wait_until(lambda: list(tmp_path.rglob("ready")))
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 128 + number and "the same command goes on" in out
+    manifest = Manifest.load(tmp_path / "runs" / "train")
+    assert cell_of(manifest, 7).state == "pending"
+    assert survivors(tmp_path) == []
+    second = launcher()
+    assert second.wait(timeout=180) == 0
+    assert starts(manifest, 7) == ["fresh ", "resumed ckpt_path=last"]
+
+
+def test_two_launchers_never_run_one_sweep(launcher, tmp_path):
+    launcher()
+    wait_until(lambda: list(tmp_path.rglob("ready")))
+    out, _ = (second := launcher()).communicate(timeout=180)
+    assert second.returncode == 1
+    assert "another process runs the sweep in runs/train" in out
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Hydra's plugin speaks an older Optuna
+def test_optuna_goes_on_after_a_failed_trial_and_resumes_from_its_storage(sweep, tmp_path):
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = [
+        "optimizer.lr=interval(0.001,0.1)",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.study_name=study",
+        f"hydra.sweeper.storage={storage}",
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=2",
+        "hydra.sweeper.sampler.seed=1",  # the first two trials: one is done, one fails
+    ]
+    for count in (4, 8):
+        code, manifest = sweep("choice(2,3)", *study)
+        trials = optuna.load_study(study_name="study", storage=storage).trials
+        assert len(trials) == count
+        states = {trial.state.name for trial in trials}
+        assert states == {"COMPLETE", "FAIL"} and code == 1
+        assert manifest.count()["done"] and manifest.count()["failed"]
+    assert max(trial.value or 0.0 for trial in trials) == pytest.approx(0.2)
+
+
+def test_jobs_of_other_launchers_are_cells_too(sweep, monkeypatch, capsys):
+    monkeypatch.setitem(sweep.__globals__, "SMALL", SMALL[:3])
+    code, manifest = sweep("2,3", "hydra/launcher=basic")
+    assert code == 1 and "rank 1 fell over" in capsys.readouterr().err
+    assert [cell.state for cell in manifest.cells.values()] == ["done", "failed"]
+    assert manifest.command[:3] == ["gald", "train", "-m"]
+    sweep("2,3", "hydra/launcher=basic")
+    assert len(starts(manifest, 2)) == 1

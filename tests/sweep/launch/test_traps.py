@@ -1,0 +1,141 @@
+"""Traps 4, 5 and 6 of Hydra, torchrun and Lightning together: a regression test for each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gald.data.loading.sampler import EvalSampler
+from gald.sweep.manifest import Manifest
+
+TINY = [
+    "data=synthetic",
+    "data.size=[48,64]",
+    "data.train_transform.crop_size=[48,64]",
+    "data.train_count=16",
+    "data.val_count=3",
+    "data.global_batch_size=4",
+    "data.num_workers=0",
+    "model.channels=16",
+    "model.backbone.name=test_resnet",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "metrics=miou",
+    "test=false",
+    "logger=csv",
+]
+FOUR = [*TINY, "trainer=ddp_cpu", "+callbacks.fault._target_=faults.Fault"]
+
+
+def start(folder, *overrides):
+    """A launcher as a process of its own, in a session of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    with (folder / "launcher.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gald.train", "-m", *overrides],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def processes(folder):
+    """Processes that name a folder in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [int(path.parent.name)] * (str(folder).encode() in path.read_bytes())
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def wait_until(condition, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
+
+
+def states(manifest):
+    return {
+        next(o.partition("kind=")[2] for o in cell.overrides if "kind=" in o): cell
+        for cell in manifest.cells.values()
+    }
+
+
+@pytest.mark.slow
+def test_trap_4_no_process_of_a_cell_runs_the_sweep_and_no_failure_hangs_it(tmp_path):
+    """Two processes a cell: one that falls over, one that waits forever, one out of memory."""
+    faults = "+callbacks.fault.kind=none,crash,hang,memory"
+    options = ["hydra.launcher.jobs=2", "hydra.launcher.watchdog_minutes=1.5"]
+    process = start(tmp_path, *FOUR, faults, *options)
+    assert process.wait(timeout=1200) == 1
+    manifest = Manifest.load(tmp_path / "runs" / "train")
+    cells = states(manifest)
+    assert {kind: cell.state for kind, cell in cells.items()} == {
+        "none": "done",
+        "crash": "failed",
+        "hang": "failed",
+        "memory": "done",
+    }
+    assert "the second process fell over" in cells["crash"].reason
+    assert "no progress for 1.5 minutes" in cells["hang"].reason
+    assert cells["memory"].micro_batch_size == 1
+    assert processes(tmp_path) == []
+    # One sweep, and of every cell one folder.
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["train"]
+    folders = {path.name for path in manifest.path.iterdir() if path.is_dir()}
+    assert folders == {cell.folder for cell in manifest.cells.values()}
+
+
+@pytest.mark.slow
+def test_sweep_killed_twice_ends_in_the_scores_of_an_undisturbed_one(tmp_path):
+    """`kill -9` of the launcher, then of a cell: the same command goes on to the same numbers."""
+    command = [*TINY, "seed=0,1", "trainer.max_epochs=30", "callbacks.last.minutes=0"]
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    for folder in (calm, rough):
+        folder.mkdir()
+    assert start(calm, *command).wait(timeout=600) == 0
+
+    process = start(rough, *command)
+    wait_until(lambda: list(rough.rglob("last.ckpt")))
+    process.kill()
+    process.wait()
+    wait_until(lambda: processes(rough) == [], seconds=10)
+    process = start(rough, *command)
+    (first,) = rough.rglob("last.ckpt")
+    before = first.stat().st_mtime_ns
+    wait_until(lambda: first.stat().st_mtime_ns > before)
+    for pid in processes(rough):
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(timeout=600) == 0
+
+    manifests = [Manifest.load(folder / "runs" / "train") for folder in (calm, rough)]
+    assert max(cell.attempts for cell in manifests[1].cells.values()) == 3
+    for key, cell in manifests[0].cells.items():
+        assert manifests[1].cells[key].state == cell.state == "done"
+        results = [
+            json.loads((manifest.path / cell.folder / "results.json").read_text())
+            for manifest in manifests
+        ]
+        scores = [{k: v for k, v in r.items() if k.startswith("val/")} for r in results]
+        for one in scores:
+            one.pop("val/receipt", None)  # names the checkpoint's path
+        assert scores[0] == scores[1]
+        tables = [(m.path / cell.folder / "metrics.csv").read_text() for m in manifests]
+        assert tables[0] == tables[1]
+    assert processes(tmp_path) == []
+
+
+def test_trap_6_no_image_is_judged_twice():
+    """A sampler that pads would judge 501 of 500 images over three processes."""
+    shares = [list(EvalSampler(500, rank, 3)) for rank in range(3)]
+    assert sorted(index for share in shares for index in share) == list(range(500))

@@ -1,0 +1,119 @@
+"""A multirun's words in; cells, costs and warnings out; nothing is written."""
+
+import sys
+
+import pytest
+
+from gald import cli
+from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.plan.plan import plan
+from gald.sweep.plan.power import detectable, power_sentence, seeds_needed
+
+TINY = (
+    "model.channels=8",
+    "model.backbone.name=test_resnet",
+    "data.size=[32,48]",
+    "data.train_transform.crop_size=[32,48]",
+    "data.train_count=16",
+    "data.val_count=2",
+    "data.global_batch_size=4",
+    "data.micro_batch_size=2",
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Relative sweep folders lie in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def planned(*words, **options):
+    return plan([*TINY, *words], probing=False, **options)
+
+
+def test_grid_becomes_cells_without_duplicates(capsys, tmp_path):
+    entries = planned("model/ga=none,psp", "model/ld=none,mask", "seed=1,1", "name=grid")
+    assert len(entries) == 4 and len({entry.job.key for entry in entries}) == 4
+    assert dict(entries[-1].values) == {"model/ga": "psp", "model/ld": "mask"}
+    shown = capsys.readouterr().out
+    assert "sweep runs/grid: 4 cells, 4 of 8 declared are duplicates and left out" in shown
+    assert "model/ga=psp model/ld=mask" in shown and "ga=none ld=none" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_that_are_done_are_known(capsys, tmp_path):
+    entries = planned("seed=0,1", "name=known")
+    folder = tmp_path / "runs" / "known"
+    done = entries[1].job
+    cells = {done.key: Cell(done.overrides, done.folder, "done")}
+    Manifest(folder, "known", [], cells).save()
+    assert [entry.done for entry in planned("seed=0,1", "name=known")] == [False, True]
+    assert "2 cells, 1 done already" in capsys.readouterr().out
+
+
+def test_experiment_with_multirun_params_and_globs_are_expanded():
+    entries = planned("experiment=ablation_synthetic", "seed=0,1", "model/ld=mask")
+    assert len(entries) > 3 and set(entries[0].values) == {"model/ga", "seed"}
+    assert len(planned("model/ga=glob(g*)")) == len({"gap", "gc", "glore"})
+
+
+def test_what_differs_undeclared_is_warned_of(capsys):
+    plan(["experiment=demo,camvid_lite0"], probing=False)
+    shown = capsys.readouterr().out
+    assert "warning: schedule (trainer.max_epochs) differs outside the declared factors" in shown
+
+
+def test_one_probe_measures_each_architecture(capsys):
+    plan([*TINY, "model/ga=none", "seed=0,1", "trainer.max_epochs=3", "name=probe"])
+    shown = capsys.readouterr().out
+    assert "time: " in shown and "2 cells one after the other" in shown
+    assert "memory: " in shown and "MiB on each device for all runs, the largest" in shown
+
+
+def test_network_that_cannot_be_built_is_told_before_the_night(capsys):
+    plan([*TINY, "model.channels=7", "model/ga=cgnl"])
+    shown = capsys.readouterr().out
+    assert "warning: all runs cannot train: " in shown and "7" in shown
+
+
+def test_too_few_seeds_are_warned_of_with_the_formula(capsys):
+    planned("model/ga=none,psp", "seed=0,1")
+    shown = capsys.readouterr().out
+    assert "warning: 2 arms with 2 seeds tell" in shown and "Formula: (t[1 - 0.05/2m, f]" in shown
+    planned("model/ga=none,psp", "seed=0,1", difference=9.0)
+    assert "seeds: 2 arms with 2 seeds tell" in capsys.readouterr().out
+    planned("model/ga=none,psp")
+    assert "2 arms with 1 seed tell nothing, not 0.5" in capsys.readouterr().out
+
+
+def test_deviation_comes_from_an_earlier_sweep(toy_sweep, capsys):
+    folder = toy_sweep(lambda ga, ld, seed: 0.6 + 0.05 * seed)
+    planned("model/ga=none,psp", deviation=str(folder))
+    points = float(capsys.readouterr().out.split(" points between seeds")[0].rpartition("(")[2])
+    assert 4 < points < 8  # of a mIoU that rises by some 5 points from seed to seed
+
+
+def test_power_is_that_of_the_textbook():
+    # Two arms, n seeds each: paired t of n - 1 degrees of freedom with deviation sqrt(2) sd.
+    assert detectable(2, 10, 1.0) == pytest.approx((2.262 + 0.883) * (2 / 10) ** 0.5, rel=1e-3)
+    assert detectable(2, 1, 1.0) == float("inf")
+    needed = seeds_needed(4, 0.5, 0.4)
+    assert needed and detectable(4, needed, 0.4) <= 0.5 < detectable(4, needed - 1, 0.4)
+    assert f"take {needed} seeds" in power_sentence(4, 3, 0.5, 0.4)
+    assert seeds_needed(4, 0.001, 10.0) is None
+    assert power_sentence(1, 3, 0.5, 0.4) == "seeds: one arm only, nothing to compare"
+
+
+def test_command_refuses_in_one_sentence(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["gald", "sweep", "plan", *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return capsys.readouterr().err
+
+    assert "ga has no option 'pspp'" in run("model/ga=none,pspp")
+    assert "--difference is 0" in run("seed=0,1", "--difference", "0")
+    assert "holds no sweep" in run("seed=0,1", "--sd", "nowhere")
+    assert "0 arms are 'ga=gc'; name one of 'model/ga=none', 'model/ga=psp'" in run(
+        "--baseline", "ga=gc", "model/ga=none,psp"
+    )

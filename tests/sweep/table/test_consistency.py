@@ -1,0 +1,87 @@
+"""What differs between cells beyond their factors is named; what has to differ is not."""
+
+import json
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from gald import cli
+from gald.sweep.table.consistency import Audited, audit, audit_configs
+
+
+def test_sweep_that_differs_in_its_factors_only_passes(toy_sweep):
+    assert audit(toy_sweep()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"data": {"global_batch_size": 4}}, "global batch (data.global_batch_size) differs"),
+        ({"scheduler": {"power": 1.0}}, "schedule (scheduler.power) differs"),
+        ({"model": {"backbone": {"weights": "a.pth"}}}, "pretrained weights (model.backbone.w"),
+        ({"data": {"train_transform": {"crop_size": [1, 2]}}}, "crop (data.train_transform.crop"),
+        ({"inference": {"stride": 5}}, "inference (inference.stride) differs"),
+        ({"metrics": {"size": {"edges": [0.1]}}}, "metrics (metrics.size.edges) differs"),
+    ],
+)
+def test_difference_outside_the_factors_is_named_with_its_cells(toy_sweep, change, sentence):
+    def config(content, ga, ld, seed):
+        if (ga, ld) == ("psp", "mask"):
+            content.update(OmegaConf.to_container(OmegaConf.merge(content, change)))
+
+    found = audit(toy_sweep(config=config))
+    assert len(found) == 1 and found[0].startswith(sentence)
+    assert "in 9 (ga=none ld=none seed=0; ga=none ld=none seed=1; ...)" in found[0]
+    assert "in 3 (ga=psp ld=mask seed=0;" in found[0]
+
+
+def test_seed_sets_and_receipts_are_compared(toy_sweep):
+    folder = toy_sweep(unfinished={("psp", "mask", 2): ("failed", "crashed")})
+    path = folder / "cell_3" / "results.json"
+    results = json.loads(path.read_text())
+    results["val/receipt"]["images_sha256"] = "ab"
+    path.write_text(json.dumps(results))
+    seeds, images = audit(folder)
+    assert seeds.startswith("set of seeds differs") and "0, 1 in 1 (ga=psp ld=mask)" in seeds
+    assert images.startswith("judged images (val, images_sha256) differs")
+    assert "in 1 (ga=none ld=mask seed=0)" in images
+
+
+def test_what_both_splits_say_is_said_once(toy_sweep):
+    folder = toy_sweep(ga=("none",), seeds=(0,))
+    for place, commit in enumerate(("abc", "def")):
+        path = folder / f"cell_{place}" / "results.json"
+        results = json.loads(path.read_text())
+        results["val/receipt"]["commit"] = commit
+        path.write_text(json.dumps(results | {"test/receipt": results["val/receipt"]}))
+    (only,) = audit(folder)
+    assert only.startswith("commit of the code (val, commit) differs")
+
+
+def test_what_repeats_a_factor_is_declared_and_a_longer_key_is_not():
+    cells = [
+        Audited(
+            {"optimizer.lr": str(lr)}, {"optimizer": {"lr": lr, "lr_min": lo}, "log": {"lr": lr}}
+        )
+        for lr, lo in ((0.1, 1), (0.2, 2))
+    ]
+    assert [one.partition(" differs")[0] for one in audit_configs(cells)] == [
+        "optimiser (optimizer.lr_min)"
+    ]
+
+
+def test_command_ends_with_1_where_there_is_something_to_see(toy_sweep, monkeypatch, capsys):
+    def code(folder):
+        monkeypatch.setattr(sys, "argv", ["gald", "sweep", "audit", str(folder)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    assert code(toy_sweep()) == 0
+    assert capsys.readouterr().out == "nothing but the declared factors differs\n"
+    odd = toy_sweep(name="odd", unfinished={("psp", "mask", 2): ("failed", "crashed")})
+    assert code(odd) == 1
+    assert capsys.readouterr().out.startswith("warning: set of seeds differs")
