@@ -19,7 +19,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge docs notebooks lock build clean ci
+.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge docs modules notebooks lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluat
 docs: install ## build the documentation into site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "open site/index.html; search needs a server: $(BIN)/python -m http.server --directory site"
+
+modules: install ## renew docs/modules.md; rows that did not change keep their measured columns
+	OMP_NUM_THREADS=1 $(BIN)/python -m gald.profiling.modules_table --to docs/modules.md
 
 notebooks: install ## run notebooks/*.py and write what they show into the notebooks beside them
 	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py && ../$(BIN)/nbstripout *.ipynb

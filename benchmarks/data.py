@@ -38,7 +38,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gald.data.camvid import CamVid
-from gald.data.dataset import Sample, Scenes, SegmentationDataset
+from gald.data.dataset import BaseDataset, Sample, SegmentationDataset
 from gald.data.labels import VOID, label_table
 from gald.data.loading.cache import cached
 from gald.data.synthetic import SyntheticStreets
@@ -130,7 +130,7 @@ def ours(scenes: Pairs, crop: tuple[int, int], cache_dir: str) -> Rows:
     transform = TrainTransform(crop, SCALE, flip=0.5, color_jitter=JITTER)
     epochs = itertools.count()
 
-    def loads(source: Scenes) -> Row:
+    def loads(source: BaseDataset) -> Row:
         def row(i: int) -> tuple[Any, Any]:
             image, labels, table = source.open(i)
             image, mask = transform(image, labels, (0, next(epochs), i), table=table)

@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from rich.console import Console
 from rich.progress import track
@@ -31,9 +30,9 @@ from rich.table import Table
 from torch import Tensor
 
 import data  # the loader's benchmark beside this one: what names the machine
-from gald.config import CONF_DIR
-from gald.inference import Whole
-from gald.profiling.memory import LiveMemory
+from gald.config import compose
+from gald.inference import FullImage
+from gald.profiling.memory import TensorMemoryTracker
 
 # classes, size of the logits, size of the image, align_corners
 CASES = (
@@ -84,7 +83,7 @@ def sides(
         return best.indices, best.values
 
     model, image = Finished(logits), torch.empty(1, 3, *size)
-    whole = Whole(align_corners)
+    whole = FullImage(align_corners)
     return {
         "ours": lambda: whole.predict(model, image)[:1],
         "plain": lambda: (up(logits).argmax(1),),
@@ -106,7 +105,7 @@ def measure(
     sure = calls["plain, confidence"]()[1]
     memory = {}
     for name, call in calls.items():
-        with LiveMemory([logits]) as live:
+        with TensorMemoryTracker([logits]) as live:
             found = call()
         assert torch.equal(found[0].long(), plain), f"{name}: other labels"
         if len(found) > 1:
@@ -126,8 +125,7 @@ def evaluate(backbone: str, name: str) -> None:
     """Label one image with a network of 171 classes, and print the peak of resident bytes."""
     torch.set_num_threads(1)
     words = [f"model/backbone={backbone}", "model.backbone.weights=null", *EVALUATIONS[name]]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", words)
+    cfg = compose("train", words)
     model = instantiate(cfg.model, num_classes=CLASSES).eval()
     image = torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8)
     if name == "plain":

@@ -32,7 +32,7 @@ import data  # the loader's benchmark beside this one: what names the machine
 from gald.config import CONF_DIR
 from gald.data.labels import VOID
 from gald.data.synthetic import SyntheticStreets
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix
 
 SIZE = (1024, 2048)
@@ -79,8 +79,8 @@ def confusion_rows(labels: Tensor, mask: Tensor, classes: int) -> Rows:
             classes, ignore_index=VOID, validate_args=False
         ),
     }
-    matrix = ours.count(Prediction(labels, None), mask).view(classes, classes)
-    rows: Rows = {"ours": lambda: ours.count(Prediction(labels, None), mask)}
+    matrix = ours.count(LabelMap(labels, None), mask).view(classes, classes)
+    rows: Rows = {"ours": lambda: ours.count(LabelMap(labels, None), mask)}
     for name, metric in others.items():
         if not torch.equal(metric(labels[None], mask[None]), matrix):
             raise SystemExit(f"{name} counts differently")
@@ -104,7 +104,7 @@ def confusion_rows(labels: Tensor, mask: Tensor, classes: int) -> Rows:
 def metric_rows(labels: Tensor, mask: Tensor, classes: int) -> Rows:
     """Every metric of conf/metrics/all.yaml."""
     config = yaml.safe_load((CONF_DIR / "metrics" / "all.yaml").read_text())
-    prediction = Prediction(labels, torch.rand(labels.shape))
+    prediction = LabelMap(labels, torch.rand(labels.shape))
     metrics = [make(classes) for make in instantiate(config).values()]
     return {m.name: (lambda m=m: m.count(prediction, mask)) for m in metrics}
 

@@ -33,7 +33,7 @@ from gald.model.ga.cgnl import CGNL
 from gald.model.ga.nonlocal_block import NonLocal
 from gald.model.layers import AtStride
 from gald.model.ld.mask import Mask
-from gald.profiling.memory import LiveMemory
+from gald.profiling.memory import TensorMemoryTracker
 
 SIZES = ((32, 32), (48, 48), (64, 64), (97, 97), (128, 256))
 LARGEST_MATRIX = 97 * 97  # positions up to which the textbook's N x N matrix is made
@@ -212,7 +212,7 @@ def _time(call: Call, x: Tensor, kind: str) -> float:
 
 def _memory(call: Call, x: Tensor, modules: tuple[nn.Module, ...]) -> float:
     outside = [x, *(t for m in modules for t in (*m.parameters(), *m.buffers()))]
-    with torch.no_grad(), LiveMemory(outside) as memory:
+    with torch.no_grad(), TensorMemoryTracker(outside) as memory:
         call(x)
     return float(memory.peak)
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from peers import NoOperators
 from rich.console import Console
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import data  # the loader's benchmark beside this one: what names the machine
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.loss.cross_entropy import CrossEntropy
 from gald.loss.deep_supervision import DeepSupervision
 
@@ -40,8 +39,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 def ours(ga: str, dtype: torch.dtype | None) -> tuple[nn.Module, Step]:
     """ResNet-18 at stride 8 with a GA and no LD, 128 channels."""
     words = [f"model/ga={ga}", "model/ld=none"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [*words, "model.channels=128", "model.backbone.output_stride=8"])
+    cfg = compose("train", [*words, "model.channels=128", "model.backbone.output_stride=8"])
     model = instantiate(cfg.model, num_classes=CLASSES).train()
     loss = DeepSupervision(CrossEntropy(), CrossEntropy(), 0.4)
 

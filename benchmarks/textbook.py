@@ -58,7 +58,7 @@ def gald_block(ga: AtStride, ld: Mask, x: Tensor) -> Tensor:
     """The block as the authors wrote it: CGNL's loop at half resolution, the mask, two sums."""
     low = cgnl(cast(CGNL, ga.module), ga.down(x))
     context = F.interpolate(low, size=x.shape[-2:], mode="bilinear", align_corners=True)
-    distributed = context + context * ld.affinity(context, x)
+    distributed = context + context * ld.distribution_map(context, x)
     return context + distributed
 
 

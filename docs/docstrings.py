@@ -14,7 +14,7 @@ NAME = re.compile(r"`(gald\.[\w.]+)`")  # of a module or class, or of a file; th
 class Readable(griffe.Extension):
     """Fences lines that are commands, shows `<` as what it is, and links what is named."""
 
-    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:  # noqa: ANN401, D102
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:  # noqa: D102
         if obj.docstring:
             text = COMMANDS.sub(r"```bash\n\g<0>\n```\n", obj.docstring.value + "\n")
             text = ANGLE.sub(lambda m: m[1] or "&lt;", text).rstrip()

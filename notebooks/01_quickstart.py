@@ -32,14 +32,13 @@ import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from omegaconf import OmegaConf
 
 import gald
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.train import train
 
 os.chdir(tempfile.mkdtemp())
@@ -70,8 +69,7 @@ words = [
     "logger=csv",
     "output_dir=runs/quickstart",
 ]
-with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-    cfg = compose("train", words)
+cfg = compose("train", words)
 print(OmegaConf.to_yaml(cfg.model.ga), OmegaConf.to_yaml(cfg.model.ld), sep="\n")
 
 # %% [markdown]
@@ -92,20 +90,20 @@ results = train(cfg)
 # %%
 data = instantiate(cfg.data)
 scene = data.make_dataset("test")[3]
-parsed = gald.load("runs/quickstart").predict(scene["image"])
+prediction = gald.load("runs/quickstart").predict(scene["image"])
 
 figure, axes = plt.subplots(2, 2, figsize=(8, 6.6), layout="constrained", dpi=70)
 colours = np.full((256, 3), 0, np.uint8)
 colours[: len(data.palette)] = data.palette
 views = {
-    "image": parsed.image,
+    "image": prediction.image,
     "truth (void black)": colours[scene["mask"].numpy()],
-    "prediction": colours[parsed.labels],
+    "prediction": colours[prediction.labels],
 }
 for axis, (title, picture) in zip(axes.flat, views.items(), strict=False):
     axis.imshow(picture)
     axis.set_title(title)
-drawn = axes.flat[3].imshow(parsed.ld_map, cmap="viridis")
+drawn = axes.flat[3].imshow(prediction.ld_map, cmap="viridis")
 axes.flat[3].set_title("LD map, mean over channels")
 figure.colorbar(drawn, ax=axes.flat[3], shrink=0.8)
 for axis in axes.flat:
@@ -120,7 +118,7 @@ plt.show()
 
 # %%
 known = scene["mask"].numpy()[scene["mask"].numpy() != 255]
-for index, (name, share) in enumerate(parsed.shares().items()):
+for index, (name, share) in enumerate(prediction.shares().items()):
     print(f"{name:<11} predicted {100 * share:5.1f}%   true {100 * (known == index).mean():5.1f}%")
 
 # %% [markdown]

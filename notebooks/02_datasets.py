@@ -31,12 +31,11 @@ import tempfile
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.data.loading.class_counts import pixel_counts
 
 set_matplotlib_formats("jpeg")  # pictures that keep the notebook small
@@ -47,9 +46,8 @@ SCENES = 4
 
 # %%
 scratch = tempfile.mkdtemp()  # for what is counted once and kept
-with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-    words = [*DATA, f"data.cache_dir={scratch}", "data.num_workers=0", "output_dir=unused"]
-    cfg = compose("train", words)
+words = [*DATA, f"data.cache_dir={scratch}", "data.num_workers=0", "output_dir=unused"]
+cfg = compose("train", words)
 data = instantiate(cfg.data)
 splits = ["train", "val"] + (["test"] if data.has_test else [])
 scenes = {split: data.make_dataset(split) for split in splits}

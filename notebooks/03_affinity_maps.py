@@ -38,15 +38,14 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from IPython.display import Image, display
 
 import gald
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.train import train
 from gald.viz import figures
-from gald.viz.look import look
+from gald.viz.network_view import inspect_network
 
 os.chdir(tempfile.mkdtemp())
 
@@ -76,8 +75,7 @@ for ld in ARMS.values():
         "logger=csv",
         f"output_dir=runs/{ld}",
     ]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", words)
+    cfg = compose("train", words)
     results = train(cfg)
 
 networks = {name: gald.load(f"runs/{ld}") for name, ld in ARMS.items()}
@@ -97,7 +95,10 @@ with gald.record(networks["GA + LD"]) as maps, torch.no_grad():
 print(maps)
 
 # %%
-seen = {name: look(network, image, [(64, 80), (20, 40)]) for name, network in networks.items()}
+seen = {
+    name: inspect_network(network, image, [(64, 80), (20, 40)])
+    for name, network in networks.items()
+}
 
 
 def show(figure):
@@ -171,9 +172,9 @@ for index in range(len(scenes)):
     mask = item["mask"].numpy()
     known = mask != 255
     for name, network in networks.items():
-        parsed = network.predict(item["image"], confidence=False, ld_map=name == "GA + LD")
-        pixels[name].append((parsed.labels == mask)[known])
-    pixels["A"].append(parsed.ld_map[known])
+        prediction = network.predict(item["image"], confidence=False, ld_map=name == "GA + LD")
+        pixels[name].append((prediction.labels == mask)[known])
+    pixels["A"].append(prediction.ld_map[known])
     pixels["distance"].append(to_boundary(mask)[known])
     pixels["size"].append(object_sizes(mask)[known])
 pixels = {name: np.concatenate(parts) for name, parts in pixels.items()}

@@ -87,7 +87,7 @@ def simulated_run(folder, ga, ld, seed, cost):
     counts.save(folder / "images_val.npz")
     scores = ConfusionMatrix(4).scores(torch.from_numpy(total.ravel()), CLASSES)
     results = {f"val/{key}": value for key, value in scores.items()}
-    results |= {"seed": seed, "price/total/gmacs": cost}
+    results |= {"seed": seed, "cost/total/gmacs": cost}
     (folder / "results.json").write_text(json.dumps(results))
 
 
@@ -159,9 +159,9 @@ display(Image(class_chart(list(rows), names, found.classes, sweep.arms[base].lab
 points = []
 for arm in sweep.arms:
     runs = [run.results for run in arm.runs.values()]
-    if all("price/total/gmacs" in run for run in runs):
+    if all("cost/total/gmacs" in run for run in runs):
         mean, deviation, _ = mean_and_deviation(np.array(scores[arm.label]))
-        points.append(Point(arm.label, runs[0]["price/total/gmacs"], mean, deviation))
+        points.append(Point(arm.label, runs[0]["cost/total/gmacs"], mean, deviation))
 if points:
     display(Image(pareto_chart({"GMACs": points})))
 

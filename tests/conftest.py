@@ -103,17 +103,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(*overrides: str) -> Path:
         import torch
-        from hydra import compose, initialize_config_dir
         from hydra.utils import instantiate
         from omegaconf import OmegaConf
 
-        from gald.config import CONF_DIR
+        from gald.config import compose
         from gald.data.synthetic import SyntheticStreets
 
         folder = tmp_path_factory.mktemp("trained") / "run"
         tiny = ["model.channels=16", "model.backbone.name=test_resnet", f"output_dir={folder}"]
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", [*tiny, *overrides])
+        cfg = compose("train", [*tiny, *overrides])
         torch.manual_seed(0)
         model = instantiate(cfg.model, num_classes=len(SyntheticStreets.class_names))
         content = {

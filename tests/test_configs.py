@@ -7,10 +7,9 @@ from typing import Unpack, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 from gald.data.datamodule import Loading, SegmentationDataModule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
@@ -24,13 +23,13 @@ HANDED = {
         "ga",
         "ld",
         "head",
-        "aux",
+        "aux_head",
     },
     "gald.task.SegmentationTask": {
         *("model", "loss", "inference", "optimizer", "scheduler", "class_names", "provenance")
     },
 }
-PUBLIC_FOLDERS = ("modules/ga", "modules/ld", "losses")
+PUBLIC_FOLDERS = ("model/ga", "model/ld", "model/head", "loss")
 
 
 def targets(node, where):
@@ -113,7 +112,9 @@ def test_every_public_class_has_a_config():
         for node, _ in targets(yaml.safe_load(path.read_text()) or {}, "")
     }
     for folder in PUBLIC_FOLDERS:
-        for path in sorted((SOURCE / folder).glob("*.py")):
+        paths = sorted((SOURCE / folder).glob("[!_]*.py"))
+        assert paths, folder
+        for path in paths:
             for item in ast.parse(path.read_text()).body:
                 if isinstance(item, ast.ClassDef) and not item.name.startswith("_"):
                     assert item.name in mentioned, f"{path.name}: {item.name}"
@@ -130,12 +131,15 @@ def options(group):
         for group in ("data", "loss", "optimizer", "scheduler", "inference", "callbacks", "logger")
         for option in options(group)
     ]
-    + [f"model/{g}={o}" for g in ("neck", "head", "aux", "backbone") for o in options(f"model/{g}")]
+    + [
+        f"model/{g}={o}"
+        for g in ("neck", "head", "aux_head", "backbone")
+        for o in options(f"model/{g}")
+    ]
     + [f"experiment={option}" for option in options("experiment")],
 )
 def test_every_option_composes_and_its_interpolations_resolve(override, tmp_path):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [override, f"output_dir={tmp_path}"], return_hydra_config=False)
+    cfg = compose("train", [override, f"output_dir={tmp_path}"])
     from omegaconf import OmegaConf
 
     OmegaConf.resolve(cfg)
@@ -144,13 +148,55 @@ def test_every_option_composes_and_its_interpolations_resolve(override, tmp_path
 @pytest.mark.parametrize("group", ["loss", "inference"])
 def test_options_build(group):
     for option in options(group):
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", [f"{group}={option}"])
+        cfg = compose("train", [f"{group}={option}"])
         instantiate(cfg[group])
 
 
 def test_all_trainers_leave_sampling_to_the_data_module():
     # Lightning's own sampler would pad validation and judge some images twice.
     for option in options("trainer"):
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            assert compose("train", [f"trainer={option}"]).trainer.use_distributed_sampler is False
+        assert compose("train", [f"trainer={option}"]).trainer.use_distributed_sampler is False
+
+
+# Options whose class is a library's, or whose outermost class is a wrapper for several groups.
+ELSEWHERE = {
+    "callbacks/checkpoint": "pytorch_lightning.callbacks",
+    "callbacks/ema": "pytorch_lightning.callbacks",
+    "callbacks/epochs": "pytorch_lightning.callbacks",
+    "callbacks/learning_rate": "pytorch_lightning.callbacks",
+    "hydra/launcher/gald": "hydra_plugins.gald_launcher",
+    "model/ga/cgnl_stride2": "gald.model.layers",
+    "model/ga/none": "torch.nn",
+    "optimizer/adamw": "torch.optim",
+    "optimizer/sgd": "torch.optim",
+}
+
+
+def homes(node, outermost=True):
+    """Modules of the classes that a config builds: the outermost ones, or all."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"].rpartition(".")[0]
+        if "_target_" not in node or not outermost:
+            for value in node.values():
+                yield from homes(value, outermost)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_code_of_a_group_lies_at_the_path_of_its_config(path):
+    """`model/ga=psp` is conf/model/ga/psp.yaml and gald/model/ga/psp.py."""
+    option = path.relative_to(CONF_DIR).with_suffix("").as_posix()
+    group = path.parent.relative_to(CONF_DIR).as_posix()
+    if group in (".", "experiment", "hydra"):  # roots, and what only overrides other groups
+        return
+    content = yaml.safe_load(path.read_text()) or {}
+    place = f"gald.{group.replace('/', '.')}"
+    elsewhere = ELSEWHERE.get(option, place)
+    for home in homes(content):
+        assert home.startswith((place, elsewhere)), f"{option} builds a class of {home}"
+    if (SOURCE / f"{option}.py").is_file():
+        assert f"{place}.{path.stem}" in set(homes(content, outermost=False))
+
+
+def test_options_that_lie_elsewhere_exist():
+    assert all((CONF_DIR / f"{option}.yaml").is_file() for option in ELSEWHERE)

@@ -5,18 +5,16 @@ import sys
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from gald import cli
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.metrics.confusion import ConfusionMatrix
 from gald.train import build_task
 
 
 def test_untrained_demo_network_knows_nothing():
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", ["experiment=demo", "output_dir=unused", "data.num_workers=0"])
+    cfg = compose("train", ["experiment=demo", "output_dir=unused", "data.num_workers=0"])
     torch.manual_seed(0)
     data = instantiate(cfg.data)
     data.setup("validate")
@@ -47,7 +45,7 @@ def test_backbone_that_sees_little_does_worse_without_context(monkeypatch, tmp_p
     for ga in ("none", "psp"):
         arguments = [
             *("data=synthetic", "data.num_workers=0", f"model/ga={ga}", "model/ld=none"),
-            *("model/aux=none", "model.channels=48", "model.backbone.name=test_resnet"),
+            *("model/aux_head=none", "model.channels=48", "model.backbone.name=test_resnet"),
             *("model.backbone.output_stride=null", "model.backbone.levels=[0,1,2]"),
             *("optimizer=adamw", "optimizer.lr=3e-3", "scheduler=cosine", "logger=csv"),
             *("trainer.max_epochs=16", "trainer.check_val_every_n_epoch=8", "test=false"),

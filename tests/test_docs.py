@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
 from gald import cli
 from gald.cli import Arguments
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -77,7 +76,7 @@ def test_every_public_module_and_option_has_its_place(site):
 
 
 def test_formulas_of_docstrings_are_not_taken_for_tags(site):
-    assert "&lt;p_i, g_i&gt;" in (site / "api/gald/modules/ga/cgnl.html").read_text()
+    assert "&lt;p_i, g_i&gt;" in (site / "api/gald/model/ga/cgnl.html").read_text()
 
 
 def commands():
@@ -94,7 +93,7 @@ def test_every_verb_is_shown():
     assert {line.split()[1] for _, line in GALD} == set(cli.VERBS)
 
 
-class Parsed(Exception):
+class Accepted(Exception):
     """The parser took the command line."""
 
 
@@ -117,10 +116,9 @@ def check_composes(name, words, monkeypatch):
     for word in words:
         key, _, value = word.partition("=")
         values[key] = [value] if "[" in value else value.split(",")
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        for n in range(max(map(len, values.values()), default=1)):
-            cell = [f"{key}={several[n % len(several)]}" for key, several in values.items()]
-            compose(name, cell, return_hydra_config=True)
+    for n in range(max(map(len, values.values()), default=1)):
+        cell = [f"{key}={several[n % len(several)]}" for key, several in values.items()]
+        compose(name, cell, hydra=True)
 
 
 def check_parses(verb, words, monkeypatch, tmp_path):
@@ -131,11 +129,11 @@ def check_parses(verb, words, monkeypatch, tmp_path):
 
         def parse(self, arguments=None, namespace=None, own=own):
             own(self, arguments, namespace)
-            raise Parsed
+            raise Accepted
 
         monkeypatch.setattr(Arguments, method, parse)
     # Without options to parse, it gets as far as to find nothing where it looks.
-    reached: tuple[type[Exception], str | None] = (Parsed, None)
+    reached: tuple[type[Exception], str | None] = (Accepted, None)
     if verb == "eval":
         reached = (FileNotFoundError, "results.json")
     with pytest.raises(reached[0], match=reached[1]):

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 from gald.trainer import build_trainer
 
 TRAINERS = sorted(path.stem for path in (CONF_DIR / "trainer").glob("*.yaml"))
@@ -40,8 +39,7 @@ PLAIN = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 
 def composed(*words):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", [*words, "output_dir=out"])
+    return compose("train", [*words, "output_dir=out"])
 
 
 def program(*command, **variables):
@@ -83,8 +81,7 @@ def test_commands_of_the_page_on_scale_compose(line):
     for name in ("joblib", "submitit", "ray"):
         if f"hydra/launcher={name}" in line:
             pytest.importorskip(f"hydra_plugins.hydra_{name}_launcher")
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        compose("train", words, return_hydra_config=True)
+    compose("train", words, hydra=True)
 
 
 def test_slurm_says_how_many_machines_and_gpus(monkeypatch):

@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from gald.run.run_id import share_run_id
+from gald.run.run_id import agree_on_run_id
 
 T = TypeVar("T")
 
 VERBS = {
     "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
     "eval": (
-        "gald.evaluation.evaluate:main",
+        "gald.evaluation.command:main",
         "judge a trained network: gald eval ckpt_path=RUN split=test",
     ),
     "sweep": (
@@ -59,7 +59,7 @@ VERBS = {
         "gald.logger.command:main",
         "send offline runs, build a workspace: gald wandb sync runs",
     ),
-    "doctor": ("gald.doctor.doctor:doctor", "show versions, devices and data folders"),
+    "doctor": ("gald.doctor.command:main", "show versions, devices and data folders"),
 }
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
     f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()
@@ -96,13 +96,13 @@ def run(target: str, arguments: list[str]) -> None:
     """Call a verb, given as MODULE:FUNCTION, with the rest of the command line."""
     # Hydra would print its own many lines; asked for the whole error it raises it to us instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    share_run_id()
-    code = one_sentence(_call)(target, arguments)
+    agree_on_run_id()
+    code = report_errors(_call)(target, arguments)
     if isinstance(code, int) and not isinstance(code, bool):
         sys.exit(code)
 
 
-def _call(target: str, arguments: list[str]) -> Any:  # noqa: ANN401
+def _call(target: str, arguments: list[str]) -> Any:
     module, function = target.split(":")
     verb = importlib.import_module(module)
     # Hydra and Lightning take the arguments from here; the first one names the program.
@@ -110,14 +110,14 @@ def _call(target: str, arguments: list[str]) -> Any:  # noqa: ANN401
     return getattr(verb, function)()
 
 
-def one_sentence(function: Callable[..., T]) -> Callable[..., T]:
+def report_errors(function: Callable[..., T]) -> Callable[..., T]:
     """Make a function end the program with one sentence where it would raise.
 
     A Hydra job needs it too: what it raises, Hydra announces with a line of its own.
     """
 
     @functools.wraps(function)
-    def worded(*arguments: Any) -> T:  # noqa: ANN401
+    def worded(*arguments: Any) -> T:
         try:
             return function(*arguments)
         except KeyboardInterrupt:
@@ -125,9 +125,9 @@ def one_sentence(function: Callable[..., T]) -> Callable[..., T]:
         except Exception as error:
             if _wants_traceback():
                 raise
-            from gald.errors import explain
+            from gald.errors import to_sentence
 
-            fail(explain(error))
+            fail(to_sentence(error))
 
     return worded
 
@@ -151,7 +151,7 @@ class Arguments(argparse.ArgumentParser):
         raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
-def quiet() -> None:
+def silence_warnings() -> None:
     """Silence notes of our dependencies that ask nothing of the user."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)

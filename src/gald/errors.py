@@ -8,7 +8,7 @@ from hydra.errors import MissingConfigException as NoSuchOption
 from omegaconf.errors import OmegaConfBaseException
 
 
-def explain(error: BaseException) -> str:
+def to_sentence(error: BaseException) -> str:
     """Say what went wrong and what to do, in one sentence, for someone who runs the program."""
     if isinstance(error, NoSuchOption) and error.missing_cfg_file:
         return _no_such_option(error)

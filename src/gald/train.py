@@ -1,4 +1,4 @@
-"""Train a network and judge it.
+"""`gald train`: train a network, evaluate it, write its run folder.
 
 gald train experiment=demo
 gald train data=camvid model/ga=psp model/ld=none trainer.max_epochs=3
@@ -22,19 +22,22 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from gald.cli import one_sentence, quiet, run
+from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.data.datamodule import SegmentationDataModule
-from gald.evaluation.evaluator import describe, judge
-from gald.profiling.flops import price
-from gald.run.checkpoint import read_checkpoint, start_from
-from gald.run.results import SPLITS, Results, commit, score_table, versions, write_results
+from gald.evaluation.evaluate import build_metrics, describe, evaluate
+from gald.evaluation.score_table import score_table
+from gald.inference.ld_map import ld_map
+from gald.profiling.flops import part_costs
+from gald.run.checkpoint import load_weights, read_checkpoint
+from gald.run.provenance import commit, versions
+from gald.run.results import SPLITS, Results, write_results
 from gald.task import SegmentationTask
-from gald.viz.panel import ld_map, save_panel
+from gald.viz.panel import save_panel
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-@one_sentence
+@report_errors
 def main(cfg: DictConfig) -> float:
     """Train as the command line says; returns the best val/miou, which sweepers maximise."""
     job = HydraConfig.get()
@@ -48,7 +51,7 @@ def main(cfg: DictConfig) -> float:
 
 
 def train(cfg: DictConfig) -> Results:
-    """Build, fit, judge the best checkpoint, write the run folder.
+    """Build, fit, evaluate the best checkpoint, write the run folder.
 
     The folder holds `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
     `metrics.csv`, `results.json`, `images_<split>.npz` with what every image counted, and
@@ -59,7 +62,7 @@ def train(cfg: DictConfig) -> Results:
             not fit another.
     """
     start = time.monotonic()
-    quiet()
+    silence_warnings()
     folder = Path(cfg.output_dir)
     ckpt_path = _resume_point(cfg.ckpt_path, folder)
     if ckpt_path is None:
@@ -71,8 +74,8 @@ def train(cfg: DictConfig) -> Results:
     data.setup("fit")  # a missing folder is told at once, before a network is built
     task = build_task(cfg, data)
     if cfg.init_from is not None:
-        start_from(task.model, cfg.init_from)
-    costs = price(task.model, _image_size(data))
+        load_weights(task.model, read_checkpoint(cfg.init_from))
+    costs = part_costs(task.model, _image_size(data))
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
         callbacks=list(instantiate(cfg.callbacks).values()),
@@ -91,14 +94,19 @@ def train(cfg: DictConfig) -> Results:
     trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
-    loggers, trainer.loggers = trainer.loggers, []  # judging is no further row of the curves
-    results: Results = {}
+    loggers, trainer.loggers = trainer.loggers, []  # the curves end here
+    if best is not None:
+        load_weights(task.model, read_checkpoint(best))
+    metrics = build_metrics(cfg.metrics, data.num_classes)
     about = describe(task.provenance["config"], best)
+    results: Results = {}
     for split in SPLITS if cfg.test and data.has_test else ("val",):
-        results |= judge(trainer, task, data, split, folder, cfg.metrics, about, best)
+        results |= evaluate(
+            trainer, task.model, task.inference, data, split, metrics, folder, about
+        )
     results |= {
         **costs,
-        "params": costs["price/total/params"],
+        "params": costs["cost/total/params"],
         "seconds": round(time.monotonic() - start, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
@@ -113,7 +121,7 @@ def train(cfg: DictConfig) -> Results:
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
-    say(score_table(results, data.class_names))
+    say(score_table(results, data.class_names, metrics))
     say(f"picture: {folder / 'picture.png'}", soft_wrap=True)
     return results
 
@@ -138,7 +146,7 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
 
 
 def _image_size(data: SegmentationDataModule) -> Sequence[int]:
-    """Height and width that the network trains on; without crops, those of the first scene."""
+    """Height and width that the network trains on; without crops, those of the first image."""
     crop_size = getattr(data.train_transform, "crop_size", None)
     assert data.train_dataset is not None, "the data is set up"
     return crop_size or data.train_dataset[0]["image"].shape[-2:]
@@ -153,7 +161,7 @@ def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
             f"no checkpoint at {path}; give output_dir=FOLDER of the run to go on with, "
             "or ckpt_path=FILE"
         )
-    if "optimizer_states" not in read_checkpoint(path):
+    if not read_checkpoint(path).resumable:
         raise ValueError(
             f"{path} holds a network but no training to go on with; start a new run from it with "
             f"init_from={path}"
@@ -171,15 +179,16 @@ def _refuse_to_overwrite(folder: Path) -> None:
 
 
 def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModule) -> None:
-    """Show the first scene that was judged."""
+    """Show the first image that was evaluated."""
     dataset = data.test_dataset or data.val_dataset
-    assert dataset is not None, "judging has set the data up"
+    assert dataset is not None, "evaluation has set the data up"
     item = dataset[0]
+    image = item["image"].to(next(task.parameters()).device)
     task.eval()
     with torch.no_grad():
-        guess = task(item["image"][None].to(task.device)).argmax(1)[0]
-    affinity = ld_map(task.model, item["image"].to(task.device), task.inference)
-    save_panel(path, item["image"], item["mask"], guess, affinity, data.class_names, data.palette)
+        labels = task(image[None]).argmax(1)[0]
+    ld_values = ld_map(task.model, image, task.inference)
+    save_panel(path, item["image"], item["mask"], labels, ld_values, data.class_names, data.palette)
 
 
 def _summarise(loggers: list[Logger], results: Results) -> None:

@@ -12,7 +12,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # as output_dir names folders by itself
 
 
-def build_trainer(**options: Any) -> pl.Trainer:  # noqa: ANN401
+def build_trainer(**options: Any) -> pl.Trainer:
     """A trainer of these options, all of them Lightning's own.
 
     Raises:

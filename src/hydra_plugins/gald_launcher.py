@@ -54,7 +54,9 @@ class GaldLauncher(Launcher):
         # Hydra imports every plugin at every start: what is heavy comes here.
         from gald.sweep.launch.devices import Devices
         from gald.sweep.launch.launcher import launch
-        from gald.sweep.launch.runner import Patience
+        from gald.sweep.launch.runner import RetryPolicy
 
         devices = Devices(self.jobs, self.jobs_per_gpu)
-        return launch(self.context, self.config, job_overrides, devices, Patience(*self.patience))
+        return launch(
+            self.context, self.config, job_overrides, devices, RetryPolicy(*self.patience)
+        )

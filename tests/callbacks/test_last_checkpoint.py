@@ -69,7 +69,9 @@ def disturb(patch, step, action):
 
 
 def assert_same_run(folder, whole):
-    ours, theirs = (read_checkpoint(path / "checkpoints" / "last.ckpt") for path in (folder, whole))
+    ours, theirs = (
+        read_checkpoint(path / "checkpoints" / "last.ckpt").content for path in (folder, whole)
+    )
     for key, value in theirs["state_dict"].items():
         assert torch.equal(ours["state_dict"][key], value), key
     assert ours["lr_schedulers"] == theirs["lr_schedulers"]
@@ -86,7 +88,7 @@ def test_a_signal_saves_within_the_epoch_and_exits_as_pending(
             train(tmp_path / "run")
     assert end.value.code == 75
     assert f"stopped by {name} at step 6; ckpt_path=last" in capsys.readouterr().out
-    saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").content
     assert saved["global_step"] == 6 and saved["epoch"] == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     train(tmp_path / "run", "ckpt_path=last")
@@ -104,7 +106,7 @@ def test_a_run_that_dies_loses_no_more_than_the_minutes_between_two_saves(
         with pytest.raises(RuntimeError, match="power cut"):
             train(tmp_path / "run", "callbacks.last.minutes=0")
     folder = tmp_path / "run" / "checkpoints"
-    assert read_checkpoint(folder / "last.ckpt")["global_step"] == 6
+    assert read_checkpoint(folder / "last.ckpt").content["global_step"] == 6
     assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     train(tmp_path / "run", "ckpt_path=last")
     assert_same_run(tmp_path / "run", whole)

@@ -286,16 +286,16 @@ def test_converted_network_computes_what_the_authors_network_does(network, norma
 @pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
 def test_every_tensor_arrives_once_and_unchanged(network, converted):
     state, folder = converted(network)
-    ours = read_checkpoint(folder)["state_dict"]
+    ours = read_checkpoint(folder).weights
     assert len(ours) == len(state)
 
     def content(tensors):
         return sorted((t.numel(), *t.flatten()[:3].tolist(), t.double().sum()) for t in tensors)
 
     assert content(ours.values()) == content(state.values())
-    assert torch.equal(ours["model.reduce.conv.weight"], state["head.conva.0.weight"])
-    assert torch.equal(ours["model.backbone.net.layer3.5.bn2.bias"], state["layer3.5.bn2.bias"])
-    assert torch.equal(ours["model.head.classify.bias"], state["head.bottleneck.3.bias"])
+    assert torch.equal(ours["reduce.conv.weight"], state["head.conva.0.weight"])
+    assert torch.equal(ours["backbone.net.layer3.5.bn2.bias"], state["layer3.5.bn2.bias"])
+    assert torch.equal(ours["head.classify.bias"], state["head.bottleneck.3.bias"])
 
 
 def test_gald_eval_judges_a_converted_network(converted, tmp_path, monkeypatch):
@@ -330,7 +330,7 @@ def test_wrapped_and_prefixed_state_with_other_classes_converts(tmp_path, monkey
     source = save({"state_dict": state, "epoch": 3}, tmp_path)
     call(monkeypatch, source, "--to", tmp_path / "run", "--input", "rgb")
     assert "GALD_res50 with 3 classes, input rgb" in capsys.readouterr().out
-    about = read_checkpoint(tmp_path / "run")["gald"]
+    about = read_checkpoint(tmp_path / "run").content["gald"]
     assert about["class_names"] == ["class_0", "class_1", "class_2"]
     assert len({tuple(colour) for colour in about["palette"]}) == 3
     assert about["config"]["model"]["backbone"]["input"] == "rgb"
@@ -339,7 +339,7 @@ def test_wrapped_and_prefixed_state_with_other_classes_converts(tmp_path, monkey
 
 
 def test_nineteen_classes_are_those_of_cityscapes(converted):
-    about = read_checkpoint(converted("GALD_res50")[1])["gald"]
+    about = read_checkpoint(converted("GALD_res50")[1]).content["gald"]
     assert tuple(about["class_names"]) == Cityscapes.class_names
     assert tuple(map(tuple, about["palette"])) == Cityscapes.palette
     assert about["config"]["model"]["backbone"]["input"] == "bgr"

@@ -1,11 +1,10 @@
 """Trained networks as others would hand them over, though of random numbers."""
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.prediction.predictor import Predictor
 
 CLASSES = ("road", "sky", "tree")
@@ -15,9 +14,8 @@ TINY = ["model.channels=16", "model.backbone.name=test_resnet"]
 
 def make(folder, *overrides):
     """A network of random numbers, none of them so simple that a mistake would not show."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = OmegaConf.to_container(compose("model/gald", [*TINY, *overrides]), resolve=True)
-    config["inference"] = {"_target_": "gald.inference.Whole", "align_corners": False}
+    config = OmegaConf.to_container(compose("model/gald", [*TINY, *overrides]), resolve=True)
+    config["inference"] = {"_target_": "gald.inference.whole.FullImage", "align_corners": False}
     torch.manual_seed(0)
     predictor = Predictor(config, CLASSES, PALETTE)
     with torch.no_grad():

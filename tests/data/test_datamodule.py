@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from gald.data.camvid import CamVidDataModule
-from gald.data.dataset import AS_THEY_ARE, Pixels
+from gald.data.dataset import IDENTITY_LUT, RawSample
 from gald.data.reading.files import SampleError
 from gald.data.synthetic import SyntheticDataModule, SyntheticStreets
 from gald.data.transforms import TrainTransform
@@ -204,7 +204,7 @@ def test_an_unknown_label_in_a_crop_names_the_file(camvid):
 # sampling by class
 
 
-def rare(**options):
+def class_sampler(**options):
     """Of 40 training scenes only one, the last, has class 1; all have class 0."""
     module = build(train_count=40, train_transform=TrainTransform([16, 16]), **options)
     module.setup("fit")
@@ -216,11 +216,11 @@ def rare_pixels(self, index):
     image, mask = np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40), np.uint8)
     if index == 39:
         mask[5:8, 30:33] = 1
-    return Pixels(image, mask, AS_THEY_ARE)
+    return RawSample(image, mask, IDENTITY_LUT)
 
 
 def test_class_uniform_sampling_shows_a_rare_class_as_often_as_another(tmp_path):
-    module = rare(class_uniform=1.0, global_batch_size=40, cache_dir=str(tmp_path))
+    module = class_sampler(class_uniform=1.0, global_batch_size=40, cache_dir=str(tmp_path))
     masks = []
     for epoch in range(10):
         loader = module.train_dataloader()

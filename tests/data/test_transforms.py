@@ -312,7 +312,7 @@ def test_a_crop_with_a_focus_holds_the_class(pair):
     transform = TrainTransform([40, 40], scale=(1.0, 2.0))
     places = set()
     for i in range(60):
-        mask = transform(image, labels, (i,), table, focus=1)[1]
+        mask = transform(image, labels, (i,), table, target_class=1)[1]
         assert (mask == 1).any()
         places.add((mask == 1).nonzero()[0][0] // 8)
     assert len(places) > 3  # anywhere in the crop, not always in its centre

@@ -14,7 +14,7 @@ import torch
 
 from gald.data.ade20k import ADE20K
 from gald.data.cityscapes import Cityscapes
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix
 from gald.prediction.submission import Submission
 
@@ -79,7 +79,7 @@ def twin(tmp_path):
 def ours(truths, guesses, dataset, categories=None):
     confusion = ConfusionMatrix(len(dataset.class_names), categories)
     for truth, guess in zip(truths, guesses, strict=True):
-        confusion.update(Prediction(torch.from_numpy(guess)[None], None), truth[None])
+        confusion.update(LabelMap(torch.from_numpy(guess)[None], None), truth[None])
     return confusion.scores(confusion.compute(), dataset.class_names)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gald import cli
-from gald.evaluation.evaluator import Judge
-from gald.inference import Prediction
+from gald.evaluation.evaluator import Evaluator
+from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.trimap import Trimap
 from gald.run.results import write_results
@@ -30,7 +30,7 @@ def results(trained, tmp_path_factory):
     return folder / "results.json"
 
 
-def recheck(monkeypatch, *arguments):
+def reproduce(monkeypatch, *arguments):
     monkeypatch.setenv("GALD_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["gald", "eval", "--check", *map(str, arguments)])
     cli.main()
@@ -45,33 +45,33 @@ def forged(results, tmp_path, change):
 
 
 def test_an_honest_receipt_is_confirmed(results, monkeypatch, capsys):
-    recheck(monkeypatch, results, "trainer.accelerator=cpu")
+    reproduce(monkeypatch, results, "trainer.accelerator=cpu")
     assert "all labels as in" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_changed_number_is_found(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c.update({"val/miou": c["val/miou"] + 0.01}))
     with pytest.raises(ValueError, match=r"1 of \d+ numbers .* most at val/miou"):
-        recheck(monkeypatch, path)
+        reproduce(monkeypatch, path)
 
 
 def test_a_number_that_became_absent_is_found(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c.update({"val/miou": None}))
     with pytest.raises(ValueError, match="most at val/miou: None then"):
-        recheck(monkeypatch, path)
+        reproduce(monkeypatch, path)
 
 
-@pytest.mark.parametrize("signed", ["truth_sha256", "predictions_sha256"])
+@pytest.mark.parametrize("signed", ["ground_truth_sha256", "predictions_sha256"])
 def test_other_masks_or_labels_are_found(results, monkeypatch, tmp_path, signed):
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update({signed: "0"}))
     with pytest.raises(ValueError, match=f"signatures that differ: {signed}"):
-        recheck(monkeypatch, path)
+        reproduce(monkeypatch, path)
 
 
 def test_another_checkpoint_is_found(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update(checkpoint_sha256="0"))
     with pytest.raises(ValueError, match="is not the checkpoint that"):
-        recheck(monkeypatch, path)
+        reproduce(monkeypatch, path)
 
 
 def test_a_checkpoint_that_moved_can_be_named(results, monkeypatch, tmp_path):
@@ -79,16 +79,16 @@ def test_a_checkpoint_that_moved_can_be_named(results, monkeypatch, tmp_path):
     moved = shutil.copy(receipt["checkpoint"], tmp_path / "moved.ckpt")
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update(checkpoint="/gone.ckpt"))
     with pytest.raises(FileNotFoundError, match=r"/gone.ckpt of the receipt is gone"):
-        recheck(monkeypatch, path)
-    recheck(monkeypatch, path, f"ckpt_path={moved}")
+        reproduce(monkeypatch, path)
+    reproduce(monkeypatch, path, f"ckpt_path={moved}")
 
 
 def test_what_is_no_receipt_ends_in_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"name the results\.json of a run"):
-        recheck(monkeypatch, tmp_path / "results.json")
+        reproduce(monkeypatch, tmp_path / "results.json")
     (tmp_path / "results.json").write_text('{"val/miou": 0.5}')
     with pytest.raises(ValueError, match="holds no receipt"):
-        recheck(monkeypatch, tmp_path / "results.json")
+        reproduce(monkeypatch, tmp_path / "results.json")
     monkeypatch.setattr(sys, "argv", ["gald", "eval", "--check"])
     with pytest.raises(ValueError, match=r"needs the results\.json"):
         cli.main()
@@ -101,34 +101,36 @@ def test_kept_images_give_the_same_scores_as_running_totals():
     mask[:, 0] = 255
     found = []
     for keep in (False, True):
-        judge = Judge([ConfusionMatrix(4), Trimap(4)], keep_images=keep)
-        judge.add(Prediction(labels[:2], None), mask[:2], ["a", "b"])
-        judge.add(Prediction(labels[2:], None), mask[2:], ["c"])
-        found.append(judge.scores(["k", "l", "m", "n"]))
+        evaluator = Evaluator([ConfusionMatrix(4), Trimap(4)], per_image=keep)
+        evaluator.update(LabelMap(labels[:2], None), mask[:2], ["a", "b"])
+        evaluator.update(LabelMap(labels[2:], None), mask[2:], ["c"])
+        found.append(evaluator.compute(["k", "l", "m", "n"]))
     assert found[0] == pytest.approx(found[1], abs=0, rel=0, nan_ok=True)
-    assert judge.images.names == ["a", "b", "c"] and judge.fingerprints()["images"] == 3
+    assert evaluator.images.names == ["a", "b", "c"]
+    assert evaluator.fingerprints()["images"] == 3
 
 
 def test_signatures_depend_on_content_and_names_not_on_order():
     masks = torch.stack([torch.full((4, 4), i) for i in range(3)]).byte()
 
     def signed(order, names, masks=masks):
-        judge = Judge([ConfusionMatrix(4)], keep_images=True)
+        evaluator = Evaluator([ConfusionMatrix(4)], per_image=True)
         for i in order:
-            judge.add(Prediction(masks[i : i + 1], None), masks[i : i + 1], [names[i]])
-        return judge.fingerprints()
+            evaluator.update(LabelMap(masks[i : i + 1], None), masks[i : i + 1], [names[i]])
+        return evaluator.fingerprints()
 
     first = signed([0, 1, 2], "abc")
     assert signed([2, 0, 1], "abc") == first
     assert signed([0, 1, 2], "abd")["images_sha256"] != first["images_sha256"]
     wide = masks.reshape(3, 2, 8)
-    assert signed([0, 1, 2], "abc", wide)["truth_sha256"] != first["truth_sha256"]
+    assert signed([0, 1, 2], "abc", wide)["ground_truth_sha256"] != first["ground_truth_sha256"]
 
 
 def test_an_absent_class_is_null_on_disk_and_left_out_of_the_mean(tmp_path):
-    judge = Judge([ConfusionMatrix(3)])
-    judge.add(Prediction(torch.tensor([[[0, 1]]]).byte(), None), torch.tensor([[[0, 0]]]), ["a"])
-    scores = judge.scores(["there", "guessed", "absent"])
+    evaluator = Evaluator([ConfusionMatrix(3)])
+    labels, mask = torch.tensor([[[0, 1]]]).byte(), torch.tensor([[[0, 0]]])
+    evaluator.update(LabelMap(labels, None), mask, ["a"])
+    scores = evaluator.compute(["there", "guessed", "absent"])
     assert math.isnan(scores["iou/absent"]) and scores["miou"] == 0.25
     write_results(tmp_path / "r.json", scores)
     assert json.loads((tmp_path / "r.json").read_text())["iou/absent"] is None
@@ -138,7 +140,7 @@ def test_neither_a_receipt_nor_a_checkpoint_may_call_foreign_code(results, monke
     foreign = {"_target_": "os.system", "command": f"touch {tmp_path}/called"}
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update(inference=foreign))
     with pytest.raises(ValueError, match=r"would call os\.system"):
-        recheck(monkeypatch, path)
+        reproduce(monkeypatch, path)
     content = torch.load(json.loads(results.read_text())["checkpoint"], weights_only=True)
     content["gald"]["config"]["model"]["ga"] = foreign
     torch.save(content, tmp_path / "evil.ckpt")
@@ -149,7 +151,7 @@ def test_neither_a_receipt_nor_a_checkpoint_may_call_foreign_code(results, monke
     assert not (tmp_path / "called").exists()
 
 
-def test_judging_does_not_build_what_only_training_uses(trained, gald_cli, tmp_path):
+def test_evaluation_does_not_build_what_only_training_uses(trained, gald_cli, tmp_path):
     path = trained(*SMALL) / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
     for part in ("loss", "optimizer", "scheduler"):

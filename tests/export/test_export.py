@@ -14,9 +14,9 @@ from networks import CLASSES, PALETTE, make
 import gald
 from gald import cli
 from gald.config import CONF_DIR
-from gald.export.export import export, parity
+from gald.export import export, parity
 from gald.export.export import export as export_network
-from gald.export.graph import WholeImage, pool
+from gald.export.graph import FullImageNetwork, pool
 
 NET = ["model/ga=none", "model/ld=mask"]
 EVERY = [("ga", path.stem) for path in sorted((CONF_DIR / "model" / "ga").glob("*.yaml"))]
@@ -41,14 +41,14 @@ def export_cli(monkeypatch):
 @pytest.fixture
 def scores_drift(monkeypatch):
     """Every call scores a little higher than the one before, as no network should."""
-    forward, calls = WholeImage.forward, []
+    forward, calls = FullImageNetwork.forward, []
 
     def drift(self, image):
         calls.append(image)
         scores, labels = forward(self, image)
         return scores * (1 + 0.001 * len(calls)), labels
 
-    monkeypatch.setattr(WholeImage, "forward", drift)
+    monkeypatch.setattr(FullImageNetwork, "forward", drift)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_network_that_scores_otherwise_is_not_kept(network, tmp_path, scores_d
 
 
 def test_comparison_tells_labels_and_shapes_apart(network):
-    original = WholeImage(gald.load(network).model)
+    original = FullImageNetwork(gald.load(network).model)
     shapes = [(1, 40, 50)]
     assert parity.compare(original, original, shapes) == 0
     with pytest.raises(ValueError, match="batch 1 of 40x50 px: labels are not the classes"):

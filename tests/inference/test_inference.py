@@ -3,13 +3,12 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
-from gald.config import CONF_DIR
-from gald.inference import MultiScaleFlip, Slide, Whole, base
-from gald.profiling.memory import LiveMemory
+from gald.config import compose
+from gald.inference import FullImage, MultiScaleFlip, Slide, base
+from gald.profiling.memory import TensorMemoryTracker
 
 
 class Convolution(nn.Module):
@@ -35,12 +34,12 @@ def model():
 
 
 MODES = {
-    "whole": Whole(),
+    "whole": FullImage(),
     "slide": Slide((24, 40)),
     "gaussian": Slide((24, 40), blending="gaussian"),
-    "multi_scale": MultiScaleFlip(Whole(True), (0.5, 1.0, 1.3), align_corners=True),
+    "multi_scale": MultiScaleFlip(FullImage(True), (0.5, 1.0, 1.3), align_corners=True),
     "multi_scale_slide": MultiScaleFlip(Slide((24, 40), 0.5), (0.75, 1.0), flip=True),
-    "flip": MultiScaleFlip(Whole(), (1.0,)),
+    "flip": MultiScaleFlip(FullImage(), (1.0,)),
 }
 
 
@@ -53,10 +52,10 @@ def up(x, size, align_corners=False):
 def test_strips_and_labels_are_those_of_the_plain_way(model, size, align_corners):
     image = torch.rand(2, 3, *size)
     plain = up(model.logits(image), size, align_corners)
-    whole = Whole(align_corners)
+    whole = FullImage(align_corners)
     assert torch.equal(whole(model, image), plain)
-    strips = torch.cat([scores for _, scores in whole.strips(model, image)], 2)
-    torch.testing.assert_close(strips, plain, rtol=1e-6, atol=1e-6)
+    row_strips = torch.cat([scores for _, scores in whole.row_strips(model, image)], 2)
+    torch.testing.assert_close(row_strips, plain, rtol=1e-6, atol=1e-6)
     prediction = whole.predict(model, image, confidence=True)
     assert prediction.labels.dtype == torch.uint8
     assert torch.equal(prediction.labels.long(), plain.argmax(1))
@@ -68,10 +67,10 @@ def test_an_image_is_cut_into_many_strips_and_tiles(model, monkeypatch):
     monkeypatch.setattr(base, "TILE_BYTES_OF_THREAD", 1)
     image = torch.rand(1, 3, 150, 200)
     plain = up(model.logits(image), (150, 200))
-    rows, strips = zip(*Whole().strips(model, image), strict=True)
+    rows, row_strips = zip(*FullImage().row_strips(model, image), strict=True)
     assert [at.start for at in rows] == [0, 32, 64, 96, 128] and rows[-1].stop == 150
-    torch.testing.assert_close(torch.cat(strips, 2), plain, rtol=1e-6, atol=1e-6)
-    assert torch.equal(Whole().predict(model, image).labels.long(), plain.argmax(1))
+    torch.testing.assert_close(torch.cat(row_strips, 2), plain, rtol=1e-6, atol=1e-6)
+    assert torch.equal(FullImage().predict(model, image).labels.long(), plain.argmax(1))
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -101,11 +100,11 @@ def test_one_window_is_the_whole_image(model, window, blending):
     image = torch.rand(2, 3, 48, 64)
     slide = Slide(window, blending=blending)
     assert torch.equal(
-        slide(model, image), torch.cat([s for _, s in Whole().strips(model, image)], 2)
+        slide(model, image), torch.cat([s for _, s in FullImage().row_strips(model, image)], 2)
     )
-    assert torch.equal(slide.predict(model, image).labels, Whole().predict(model, image).labels)
+    assert torch.equal(slide.predict(model, image).labels, FullImage().predict(model, image).labels)
     scales = (0.5, 1.0)
-    both = (MultiScaleFlip(over, scales)(model, image) for over in (slide, Whole()))
+    both = (MultiScaleFlip(over, scales)(model, image) for over in (slide, FullImage()))
     torch.testing.assert_close(*both)
 
 
@@ -147,7 +146,7 @@ def test_windows_are_as_many_at_once_as_memory_allows(model):
     b = many(model, image)
     assert model.sizes == [(1, 3, 40, 40), (15, 3, 40, 40)]
     torch.testing.assert_close(a, b)
-    with LiveMemory([image, *model.parameters()]) as one:
+    with TensorMemoryTracker([image, *model.parameters()]) as one:
         model.logits(image[..., :40, :40])
     model.sizes.clear()
     Slide((40, 40), max_bytes=4 * one.peak)(model, image)
@@ -165,9 +164,10 @@ def test_the_authors_windows():
 def test_scores_of_several_scales_are_the_logarithm_of_the_mean_probability(
     model, over, align_corners
 ):
-    over = {"whole": Whole(align_corners), "slide": Slide((24, 32), align_corners=align_corners)}[
-        over
-    ]
+    over = {
+        "whole": FullImage(align_corners),
+        "slide": Slide((24, 32), align_corners=align_corners),
+    }[over]
     image = torch.rand(2, 3, 49, 67)
     mean = torch.zeros(2, 5, 49, 67)
     for size, flip in itertools.product([(25, 34), (49, 67), (74, 101)], [False, True]):
@@ -183,21 +183,23 @@ def test_scores_of_several_scales_are_the_logarithm_of_the_mean_probability(
 
 def test_a_network_is_looked_at_at_the_scale_nearest_to_one():
     image = torch.rand(1, 3, 37, 50)
-    assert all(MODES[name].as_seen(image) is image for name in ("whole", "slide", "multi_scale"))
-    half = MultiScaleFlip(Whole(), (0.25, 0.5), flip=False)
-    assert half.as_seen(image).shape[-2:] == (19, 25)
+    assert all(
+        MODES[name].at_network_size(image) is image for name in ("whole", "slide", "multi_scale")
+    )
+    half = MultiScaleFlip(FullImage(), (0.25, 0.5), flip=False)
+    assert half.at_network_size(image).shape[-2:] == (19, 25)
 
 
 def test_labels_keep_their_precision_under_autocast_and_fast_matmul(model):
     image = torch.rand(1, 3, 64, 64)
-    exact = Whole().predict(model, image, confidence=True)
+    exact = FullImage().predict(model, image, confidence=True)
     logits = model.logits(image)
     model.logits = lambda _: logits
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            found = Whole().predict(model, image, confidence=True)
+            found = FullImage().predict(model, image, confidence=True)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
@@ -207,16 +209,16 @@ def test_labels_keep_their_precision_under_autocast_and_fast_matmul(model):
 
 def test_of_equal_scores_the_first_class_wins_and_what_is_no_number_is_void(model):
     model.logits = lambda image: torch.zeros(1, 200, 4, 4)
-    assert Whole().predict(model, torch.rand(1, 3, 16, 16)).labels.max() == 0
+    assert FullImage().predict(model, torch.rand(1, 3, 16, 16)).labels.max() == 0
     model.logits = lambda image: torch.full((1, 200, 4, 4), torch.nan)
-    assert Whole().predict(model, torch.rand(1, 3, 16, 16)).labels.min() == 255
+    assert FullImage().predict(model, torch.rand(1, 3, 16, 16)).labels.min() == 255
 
 
 def test_the_last_of_many_classes_is_found(model):
     logits = torch.zeros(1, 255, 4, 4)
     logits[:, 254] = 1
     model.logits = lambda image: logits
-    assert Whole().predict(model, torch.rand(1, 3, 16, 16)).labels.min() == 254
+    assert FullImage().predict(model, torch.rand(1, 3, 16, 16)).labels.min() == 254
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -230,7 +232,7 @@ def test_memory_stays_below_that_of_scores_at_full_size(name):
         "multi_scale_slide": MultiScaleFlip(Slide((256, 256)), (0.75, 1.0)),
     }[name]
     image = torch.rand(1, 3, 512, 512)
-    with LiveMemory([image, *model.parameters()]) as memory:
+    with TensorMemoryTracker([image, *model.parameters()]) as memory:
         mode.predict(model, image, confidence=True)
     assert memory.peak < 64 * 512 * 512 * 4 / 3
 
@@ -243,8 +245,8 @@ def test_memory_stays_below_that_of_scores_at_full_size(name):
         (lambda: Slide((64,)), "height and a width"),
         (lambda: Slide((64, 64), overlap=1.0), "overlap is 1.0"),
         (lambda: Slide(blending="cosine"), "choose one of uniform, gaussian"),
-        (lambda: MultiScaleFlip(Whole(), ()), "positive factors"),
-        (lambda: MultiScaleFlip(Whole(), (1.0, 0.0)), "positive factors"),
+        (lambda: MultiScaleFlip(FullImage(), ()), "positive factors"),
+        (lambda: MultiScaleFlip(FullImage(), (1.0, 0.0)), "positive factors"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(make, sentence):
@@ -256,7 +258,7 @@ def test_what_cannot_be_is_said_in_one_sentence(make, sentence):
     ("words", "check"),
     [
         (["inference=slide", "inference.window=[512,256]"], lambda m: m.window == (512, 256)),
-        (["inference=multi_scale"], lambda m: isinstance(m.over, Whole) and len(m.scales) == 6),
+        (["inference=multi_scale"], lambda m: isinstance(m.over, FullImage) and len(m.scales) == 6),
         (["inference=multi_scale", "inference.scales=[1.0]"], lambda m: m.scales == (1.0,)),
         (
             ["inference=multi_scale_slide", "inference.over.window=[64,64]"],
@@ -269,5 +271,4 @@ def test_what_cannot_be_is_said_in_one_sentence(make, sentence):
     ],
 )
 def test_modes_are_chosen_by_words(words, check):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        assert check(instantiate(compose("train", words).inference))
+    assert check(instantiate(compose("train", words).inference))

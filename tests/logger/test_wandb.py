@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 import wandb
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from wandb.proto import wandb_internal_pb2
 from wandb.sdk.launch.sweeps import utils as agents
 
 from gald import cli
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.logger.reachable import reachable
 from gald.logger.wandb import wandb_logger
 from gald.sweep.manifest import Cell, Manifest
@@ -425,8 +424,7 @@ def test_command_of_the_wandb_sweep_composes_for_every_cell(monkeypatch):
             macro = word.startswith("${") and word.endswith("}")
             typed += variables[word[2:-1]] if macro else [word]
         assert typed[:2] == ["gald", "train"]
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", typed[2:])
+        cfg = compose("train", typed[2:])
         assert cfg.seed == 2 and cfg.logger.wandb.mode == "online"
         folders.add(cfg.output_dir)
     assert folders == {f"runs/wandb_ga_ld/r{index}" for index in range(3)}

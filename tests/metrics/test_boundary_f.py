@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from gald.inference import Prediction
-from gald.metrics.boundary_f import AuthorsBoundaryF, BoundaryF
+from gald.inference import LabelMap
+from gald.metrics.boundary_f import BoundaryF, BoundaryFDecoupleSegNets
 
 
 def scores_of(metric, pairs):
     for labels, mask in pairs:
-        prediction = Prediction(torch.from_numpy(labels)[None], None)
+        prediction = LabelMap(torch.from_numpy(labels)[None], None)
         metric.update(prediction, torch.from_numpy(mask)[None])
     return metric.scores(metric.compute(), [f"c{i}" for i in range(metric.num_classes)])
 
@@ -58,7 +58,7 @@ def shifted_rim(inside):
 @pytest.mark.parametrize("void", [False, True])
 def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
     pairs = [random_masks(seed, void, k=3) for seed in range(3)]
-    ours = scores_of(AuthorsBoundaryF(5, widths=(1, 0.03)), pairs)
+    ours = scores_of(BoundaryFDecoupleSegNets(5, widths=(1, 0.03)), pairs)
     for key, width in (("1", 1), ("0.03", math.ceil(0.03 * math.hypot(37, 45)))):
         scores = np.ones((3, 5))
         for image, (labels, mask) in enumerate(pairs):
@@ -77,7 +77,7 @@ def test_a_class_that_only_one_side_has_scores_zero_in_both_protocols():
     mask, labels = np.zeros((2, 8, 8), np.uint8)
     labels[2:5, 2:5] = 1
     assert scores_of(BoundaryF(2), [(labels, mask)])["boundary_f/1/c1"] == 0
-    authors = scores_of(AuthorsBoundaryF(2, widths=(1,)), [(labels, mask)])
+    authors = scores_of(BoundaryFDecoupleSegNets(2, widths=(1,)), [(labels, mask)])
     assert authors["boundary_f_authors/1/c1"] == 0
 
 

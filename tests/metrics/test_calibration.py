@@ -2,13 +2,13 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.calibration import CalibrationError
 
 
 def ece(labels, confidence, mask, **options):
     metric = CalibrationError(4, **options)
-    metric.update(Prediction(labels, confidence), mask)
+    metric.update(LabelMap(labels, confidence), mask)
     return metric.scores(metric.compute(), [])["ece"]
 
 

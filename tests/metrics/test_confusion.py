@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix, iou
 
 
@@ -18,7 +18,7 @@ def counted_by_hand(prediction, target, k):
 
 def matrix_of(prediction, target, k):
     metric = ConfusionMatrix(k)
-    metric.update(Prediction(prediction, None), target)
+    metric.update(LabelMap(prediction, None), target)
     return metric.compute().view(k, k)
 
 
@@ -57,8 +57,8 @@ def test_miou_is_over_the_set_and_not_a_mean_of_images():
     big[:, 5:] = 1
     tiny[0, 0, 0] = 1
     metric = ConfusionMatrix(2)
-    metric.update(Prediction(big, None), big)
-    metric.update(Prediction(torch.zeros_like(tiny), None), tiny)
+    metric.update(LabelMap(big, None), big)
+    metric.update(LabelMap(torch.zeros_like(tiny), None), tiny)
     assert float(iou(metric.compute().view(2, 2))[1]) == pytest.approx(50 / 51)
 
 

@@ -9,7 +9,7 @@ import yaml
 from hydra.utils import get_object, instantiate
 
 from gald.config import CONF_DIR
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.images import ImageCounts
 
 CLASSES = 5
@@ -27,11 +27,11 @@ def scene(seed):
     mask = mask.repeat_interleave(4 + seed % 3, 0).repeat_interleave(5, 1)
     labels = mask.roll((1, 2), (0, 1))
     mask[torch.rand(mask.shape, generator=generator) < 0.05] = 255
-    return Prediction(labels % 255, torch.rand(mask.shape, generator=generator)), mask
+    return LabelMap(labels % 255, torch.rand(mask.shape, generator=generator)), mask
 
 
 def batch(prediction, mask):
-    return Prediction(prediction.labels[None], prediction.confidence[None]), mask[None]
+    return LabelMap(prediction.labels[None], prediction.confidence[None]), mask[None]
 
 
 @pytest.mark.parametrize("key", CONFIG)
@@ -63,7 +63,7 @@ def test_void_counts_nowhere(key):
     sure = prediction.confidence.clone()
     sure[mask == 255] = 0.123
     assert (mask == 255).any()
-    assert torch.equal(metric.count(Prediction(other, sure), mask), metric.count(prediction, mask))
+    assert torch.equal(metric.count(LabelMap(other, sure), mask), metric.count(prediction, mask))
 
 
 @pytest.mark.parametrize("key", CONFIG)
@@ -79,7 +79,7 @@ def test_image_of_nothing_but_void_gives_no_score(key):
 
 def test_perfect_prediction_scores_one():
     _, mask = scene(0)
-    right = Prediction(torch.where(mask == 255, 0, mask), torch.ones(mask.shape))
+    right = LabelMap(torch.where(mask == 255, 0, mask), torch.ones(mask.shape))
     found = {}
     for metric in made().values():
         found |= metric.scores(metric.count(right, mask), NAMES)

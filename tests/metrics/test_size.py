@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.size import ObjectSize
 
 
 def table_of(metric, labels, mask):
-    counts = metric.count(Prediction(torch.from_numpy(labels), None), torch.from_numpy(mask))
+    counts = metric.count(LabelMap(torch.from_numpy(labels), None), torch.from_numpy(mask))
     return counts.view(4, metric.num_classes, -1)
 
 
@@ -42,7 +42,7 @@ def test_counts_equal_those_of_single_objects(seed, random_masks):
 def test_bins_add_up_to_the_confusion_matrix(random_masks):
     labels, mask = random_masks(0, void=True)
     hits, true, false, _ = table_of(ObjectSize(4), labels, mask).sum(2)
-    prediction = Prediction(torch.from_numpy(labels), None)
+    prediction = LabelMap(torch.from_numpy(labels), None)
     matrix = ConfusionMatrix(4).count(prediction, torch.from_numpy(mask)).view(4, 4)
     assert torch.equal(hits, matrix.diagonal())
     assert torch.equal(true, matrix.sum(1))

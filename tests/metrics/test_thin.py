@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gald.data.camvid import CamVid
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.thin import ThinClasses
 
 NAMES = ["ground", "pole", "none"]
@@ -19,7 +19,7 @@ def street():
 
 
 def scores_of(metric, labels, mask, names=NAMES):
-    counts = metric.count(Prediction(torch.from_numpy(labels), None), torch.from_numpy(mask))
+    counts = metric.count(LabelMap(torch.from_numpy(labels), None), torch.from_numpy(mask))
     return metric.scores(counts, names)
 
 
@@ -60,7 +60,7 @@ def test_poles_signs_and_pedestrians_of_camvid_are_thin(real_data):
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         mask[mask == 11] = 255
         truth = torch.from_numpy(mask)
-        metric.update(Prediction((truth % 255)[None], None), truth[None])
+        metric.update(LabelMap((truth % 255)[None], None), truth[None])
     result = metric.scores(metric.compute(), CamVid.class_names)
     thin = {n for n in CamVid.class_names if result[f"thin/width/{n}"] <= metric.max_width}
     assert thin == {"Pole", "SignSymbol", "Pedestrian"}

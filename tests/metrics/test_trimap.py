@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import ndimage
 
-from gald.inference import Prediction
+from gald.inference import LabelMap
 from gald.metrics.trimap import Trimap
 
 
 def scores_of(metric, labels, mask):
-    counts = metric.count(Prediction(torch.from_numpy(labels), None), torch.from_numpy(mask))
+    counts = metric.count(LabelMap(torch.from_numpy(labels), None), torch.from_numpy(mask))
     return metric.scores(counts, [])
 
 

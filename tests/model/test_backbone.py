@@ -52,11 +52,11 @@ def test_bgr_input_is_what_opencv_reads_minus_the_caffe_mean():
 
 
 @pytest.mark.parametrize(
-    ("first_block", "stage3", "stage4"),
-    [("timm", [1, 2, 2, 2], [2, 4, 4, 4]), ("authors", [2, 2, 2, 2], [4, 4, 4, 4])],
+    ("dilated", "stage3", "stage4"),
+    [(False, [1, 2, 2, 2], [2, 4, 4, 4]), (True, [2, 2, 2, 2], [4, 4, 4, 4])],
 )
-def test_first_block_rule_sets_the_dilation_of_dilated_stages(first_block, stage3, stage4):
-    backbone = TimmBackbone("resnet18", output_stride=8, first_block=first_block)
+def test_first_block_rule_sets_the_dilation_of_dilated_stages(dilated, stage3, stage4):
+    backbone = TimmBackbone("resnet18", output_stride=8, dilate_first_block=dilated)
     assert dilations(backbone.net["layer2"]) == [1, 1, 1, 1]
     assert dilations(backbone.net["layer3"]) == stage3
     assert dilations(backbone.net["layer4"]) == stage4
@@ -64,7 +64,7 @@ def test_first_block_rule_sets_the_dilation_of_dilated_stages(first_block, stage
 
 def test_authors_rule_with_multi_grid_dilates_as_their_network_does():
     backbone = TimmBackbone(
-        "resnet50s", output_stride=8, multi_grid=(1, 2, 4), first_block="authors", ceil_mode=True
+        "resnet50s", output_stride=8, multi_grid=(1, 2, 4), dilate_first_block=True, ceil_mode=True
     )
     assert dilations(backbone.net["layer3"]) == [2] * 6
     assert dilations(backbone.net["layer4"]) == [4, 8, 16]
@@ -75,7 +75,7 @@ def test_authors_rule_with_multi_grid_dilates_as_their_network_does():
 
 @pytest.mark.parametrize("name", ["convnext_atto", "tf_efficientnet_lite0"])
 def test_authors_rule_reaches_every_dilated_stage_of_other_families(name):
-    backbone = TimmBackbone(name, output_stride=16, first_block="authors", multi_grid=(1, 2))
+    backbone = TimmBackbone(name, output_stride=16, dilate_first_block=True, multi_grid=(1, 2))
     plain = TimmBackbone(name, output_stride=16)
     assert sorted(set(dilations(backbone))) == [1, 2, 4]
     image = torch.rand(1, 3, 64, 96)

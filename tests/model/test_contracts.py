@@ -82,7 +82,7 @@ def test_yaml_files_are_found():
 @pytest.mark.parametrize("slot", ["ga", "ld"])
 def test_every_public_module_class_has_a_yaml(slot):
     named = {target for case in CASES for target in targets(load(*case.values))}
-    for path in sorted((ROOT / "src" / "gald" / "modules" / slot).glob("[!_]*.py")):
+    for path in sorted((ROOT / "src" / "gald" / "model" / slot).glob("[!_]*.py")):
         name = f"gald.model.{slot}.{path.stem}"
         for attribute, value in vars(importlib.import_module(name)).items():
             is_ours = inspect.isclass(value) and value.__module__ == name
@@ -241,12 +241,12 @@ def test_state_dict_round_trips(slot, path):
 def test_distribution_has_a_map_between_zero_and_one(slot, path, training):
     x = image_feature()
     module = build(slot, path).train(training).module
-    affinity = module.affinity(context_of(x), x, *others_of(module, x))
-    batch, maps, *size = affinity.shape
+    ld_map = module.distribution_map(context_of(x), x, *others_of(module, x))
+    batch, maps, *size = ld_map.shape
     assert batch == len(x)
     # Either maps for groups of channels, or weights of K places that share out one whole.
-    sums_to_one = torch.allclose(affinity.sum(1), torch.ones_like(affinity[:, 0]))
+    sums_to_one = torch.allclose(ld_map.sum(1), torch.ones_like(ld_map[:, 0]))
     assert CHANNELS % maps == 0 or sums_to_one
     assert size == list(x.shape[-2:])
-    assert affinity.min() >= 0
-    assert affinity.max() <= 1
+    assert ld_map.min() >= 0
+    assert ld_map.max() <= 1

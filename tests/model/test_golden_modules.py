@@ -35,7 +35,7 @@ class Block(nn.Module):
 
     def forward(self, x):
         context = self.ga(x)
-        return self.ld(context, x) + context  # model.residual=code
+        return self.ld(context, x) + context  # model.add_context_twice=true
 
 
 def block_names(prefix, ours):

@@ -19,16 +19,16 @@ def test_no_distribution_returns_the_context_itself():
 def test_mask_output_is_context_times_one_plus_map():
     context, x = pair()
     module = Mask(16).eval()
-    expected = context + context * module.affinity(context, x)
+    expected = context + context * module.distribution_map(context, x)
     torch.testing.assert_close(module(context, x), expected)
 
 
 @pytest.mark.parametrize(("relu", "least"), [(True, 0.5), (False, 0.0)])
 def test_relu_before_the_sigmoid_keeps_the_mask_above_one_half(relu, least):
     context, x = pair()
-    affinity = Mask(16, pre_sigmoid_relu=relu).train().affinity(context, x)
-    assert affinity.min() >= least
-    assert bool(affinity.min() < 0.5) is not relu
+    ld_map = Mask(16, pre_sigmoid_relu=relu).train().distribution_map(context, x)
+    assert ld_map.min() >= least
+    assert bool(ld_map.min() < 0.5) is not relu
 
 
 def test_mask_ignores_the_local_feature():
@@ -70,8 +70,8 @@ def test_affinity_returns_x_exactly_when_there_is_no_aggregation(training):
 def test_affinity_starts_without_a_preference():
     torch.manual_seed(0)
     context, x = pair()
-    affinity = Affinity(16).train().affinity(context, x)
-    assert (affinity - 0.5).abs().max() < 0.1
+    ld_map = Affinity(16).train().distribution_map(context, x)
+    assert (ld_map - 0.5).abs().max() < 0.1
 
 
 @pytest.mark.parametrize(("bias", "takes"), [(50.0, "context"), (-50.0, "x")])
@@ -95,9 +95,9 @@ def test_affinity_uses_both_features():
     torch.manual_seed(0)
     context, x = pair()
     module = Affinity(16).eval()
-    affinity = module.affinity(context, x)
-    assert not torch.equal(affinity, module.affinity(-context, x))
-    assert not torch.equal(affinity, module.affinity(context, -x))
+    ld_map = module.distribution_map(context, x)
+    assert not torch.equal(ld_map, module.distribution_map(-context, x))
+    assert not torch.equal(ld_map, module.distribution_map(context, -x))
 
 
 def test_affinity_can_learn_to_keep_local_detail_at_edges():
@@ -115,9 +115,9 @@ def test_affinity_can_learn_to_keep_local_detail_at_edges():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    affinity = module.affinity(context, x)[0, 0]
-    assert affinity[:, 5:7].max() < 0.2
-    assert affinity[2:-2, 2:4].min() > 0.8
+    ld_map = module.distribution_map(context, x)[0, 0]
+    assert ld_map[:, 5:7].max() < 0.2
+    assert ld_map[2:-2, 2:4].min() > 0.8
 
 
 def test_affinity_names_both_numbers_when_groups_do_not_divide():

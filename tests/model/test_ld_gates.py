@@ -58,11 +58,11 @@ def test_squeeze_excitation_matches_timm_with_the_same_weights(size):
 def test_squeeze_excitation_map_has_no_positions_and_ignores_x():
     context, x = pair()
     module = SqueezeExcitation(16).double()
-    affinity = module.affinity(context, x)
-    assert affinity.shape == context.shape
-    assert torch.equal(affinity, affinity[:, :, :1, :1].expand_as(affinity))
-    assert not torch.equal(affinity[:, :1], affinity[:, 1:2])
-    assert torch.equal(affinity, module.affinity(context, -x))
+    ld_map = module.distribution_map(context, x)
+    assert ld_map.shape == context.shape
+    assert torch.equal(ld_map, ld_map[:, :, :1, :1].expand_as(ld_map))
+    assert not torch.equal(ld_map[:, :1], ld_map[:, 1:2])
+    assert torch.equal(ld_map, module.distribution_map(context, -x))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -34,10 +34,12 @@ def test_output_matches_the_formula_with_blocks_of_the_early_map_averaged(size, 
 
 def test_only_the_chosen_early_map_is_read():
     context, x, maps = features()
-    affinity = build().affinity(context, x, maps)
-    changed = build().affinity(context, x, (-maps[0], maps[1], -maps[2]))
-    assert torch.equal(affinity, changed)
-    assert not torch.allclose(affinity, build().affinity(context, x, (maps[0], -maps[1], maps[2])))
+    ld_map = build().distribution_map(context, x, maps)
+    changed = build().distribution_map(context, x, (-maps[0], maps[1], -maps[2]))
+    assert torch.equal(ld_map, changed)
+    assert not torch.allclose(
+        ld_map, build().distribution_map(context, x, (maps[0], -maps[1], maps[2]))
+    )
 
 
 def test_no_aggregation_gives_x_exactly():
@@ -48,7 +50,7 @@ def test_no_aggregation_gives_x_exactly():
 def test_it_starts_without_a_preference():
     torch.manual_seed(0)
     module = LowLevelAffinity((4, 6, 8), (2, 4, 8), 8).double()
-    assert (module.affinity(*features()) - 0.5).abs().max() < 0.1
+    assert (module.distribution_map(*features()) - 0.5).abs().max() < 0.1
 
 
 def test_a_missing_stride_and_groups_that_do_not_divide_are_named():

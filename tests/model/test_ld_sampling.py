@@ -65,7 +65,7 @@ def test_deform_starts_near_the_mean_of_the_window():
 
 
 def test_deform_affinity_sums_to_one():
-    weights = deform().affinity(*pair())
+    weights = deform().distribution_map(*pair())
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
 
 
@@ -114,7 +114,7 @@ def test_guided_filter_matches_a_ridge_regression_in_every_window(
     up = {"size": (6, 8), "mode": "bilinear", "align_corners": align_corners}
     a, b, explained = (F.interpolate(part, **up) for part in (a, b, explained))
     torch.testing.assert_close(module(context, x), a * guide + b)
-    torch.testing.assert_close(module.affinity(context, x), explained)
+    torch.testing.assert_close(module.distribution_map(context, x), explained)
 
 
 def identity_guide(**arguments):
@@ -128,7 +128,7 @@ def test_guided_filter_restores_detail_that_is_a_line_in_x():
     context = 3 * x + 2
     module = identity_guide(stride=4, eps=1e-13)
     torch.testing.assert_close(module(context, x), context)
-    assert module.affinity(context, x).min() > 0.99
+    assert module.distribution_map(context, x).min() > 0.99
 
 
 def test_guided_filter_gives_the_local_mean_where_x_is_flat():
@@ -137,7 +137,7 @@ def test_guided_filter_gives_the_local_mean_where_x_is_flat():
     module = identity_guide(stride=1)
     mean = F.avg_pool2d(context, 3, stride=1, padding=1, count_include_pad=False)
     torch.testing.assert_close(module(context, x), mean)
-    assert module.affinity(context, x).max() < 1e-9
+    assert module.distribution_map(context, x).max() < 1e-9
 
 
 def test_guided_filter_keeps_a_single_cell():

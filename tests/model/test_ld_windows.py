@@ -87,7 +87,7 @@ def test_window_attention_matches_a_loop_over_windows(size, kernel_size):
 @both
 def test_weights_sum_to_one_and_are_zero_beyond_the_map(kind):
     context, x = pair()
-    weights = build(kind, 5).affinity(context, x)
+    weights = build(kind, 5).distribution_map(context, x)
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
     for b, i, j in places((6, 7)):
         _, inside = window((6, 7), i, j, 5)
@@ -105,9 +105,9 @@ def test_constant_context_is_kept_up_to_the_border(kind):
 def test_both_features_decide(kind):
     context, x = pair()
     module = build(kind, 3)
-    affinity = module.affinity(context, x)
-    assert not torch.allclose(affinity, module.affinity(-context, x))
-    assert not torch.allclose(affinity, module.affinity(context, -x))
+    ld_map = module.distribution_map(context, x)
+    assert not torch.allclose(ld_map, module.distribution_map(-context, x))
+    assert not torch.allclose(ld_map, module.distribution_map(context, -x))
 
 
 def test_window_attention_survives_products_beyond_float16():

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 from gald.data.synthetic import SyntheticStreets
 from gald.loss.cross_entropy import CrossEntropy
 from gald.loss.deep_supervision import DeepSupervision
@@ -29,8 +28,7 @@ BACKBONES = {
 
 
 def build(*overrides: str, num_classes: int = 5) -> Segmentor:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", ["model.channels=16", *overrides])
+    cfg = compose("train", ["model.channels=16", *overrides])
     return instantiate(cfg.model, num_classes=num_classes)
 
 
@@ -100,7 +98,7 @@ def test_channels_last_gives_the_same_scores_in_the_other_layout():
     torch.testing.assert_close(last.logits(image), plain.logits(image), rtol=1e-4, atol=1e-5)
 
 
-# order and residual
+# order and the second context
 
 
 @pytest.fixture
@@ -116,17 +114,17 @@ def two_slots():
     return make
 
 
-@pytest.mark.parametrize("residual", ["figure", "code"])
+@pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
 @torch.no_grad()
-def test_order_and_residual_do_what_they_say(two_slots, order, residual):
-    model = two_slots(order=order, residual=residual)
+def test_order_and_second_context_do_what_they_say(two_slots, order, twice):
+    model = two_slots(order=order, add_context_twice=twice)
     image = torch.rand(2, 3, 96, 80)
     maps = model.neck(model.backbone(image))
     x = model.reduce(maps[-1])
 
     def distribute(context):
-        return model.ld(context, x) + (context if residual == "code" else 0)
+        return model.ld(context, x) + (context if twice else 0)
 
     y = {
         "ga_ld": lambda: distribute(model.ga(x)),
@@ -134,26 +132,25 @@ def test_order_and_residual_do_what_they_say(two_slots, order, residual):
         "parallel": lambda: model.ga(x) + distribute(x) - x,
     }[order]()
     torch.testing.assert_close(model.logits(image), model.head(maps, y))
-    expected = model.ld.affinity(model.ga(x) if order == "ga_ld" else x, x)
-    torch.testing.assert_close(model.affinity(model.aggregate(image)), expected)
+    expected = model.ld.distribution_map(model.ga(x) if order == "ga_ld" else x, x)
+    torch.testing.assert_close(model.distribution_map(model.aggregate(image)), expected)
 
 
 @torch.no_grad()
 def test_the_six_blocks_are_six_networks(two_slots):
     image = torch.rand(1, 3, 96, 80)
     logits = [
-        two_slots(order=order, residual=residual).logits(image)
+        two_slots(order=order, add_context_twice=twice).logits(image)
         for order in ("ga_ld", "ld_ga", "parallel")
-        for residual in ("figure", "code")
+        for twice in (False, True)
     ]
     for i, a in enumerate(logits):
         assert all(not torch.allclose(a, b) for b in logits[:i])
 
 
-@pytest.mark.parametrize("key", ["order", "residual"])
-def test_an_unknown_order_or_residual_lists_the_choices(two_slots, key):
-    with pytest.raises(Exception, match=rf"model\.{key} is 'nowhere'; choose one of "):
-        two_slots(**{key: "nowhere"})
+def test_an_unknown_order_lists_the_choices(two_slots):
+    with pytest.raises(Exception, match=r"model\.order is 'nowhere'; choose one of "):
+        two_slots(order="nowhere")
 
 
 def test_official_network_has_the_authors_parameter_count():
@@ -172,7 +169,7 @@ def test_official_network_has_the_tensor_shapes_of_the_golden_state_dict():
 
 
 def test_without_aux_head_the_output_type_stays_the_same():
-    model = build("model.backbone.name=test_resnet", "model/aux=none").eval()
+    model = build("model.backbone.name=test_resnet", "model/aux_head=none").eval()
     out = model(torch.rand(1, 3, 64, 64))
     assert out.aux is None and out.logits.shape[1] == 5
 

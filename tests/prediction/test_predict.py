@@ -14,8 +14,8 @@ from PIL import Image
 
 import gald
 from gald import cli
-from gald.prediction.inputs import find_sources
-from gald.prediction.output_log import Ledger
+from gald.prediction.inputs import find_inputs
+from gald.prediction.output_log import OutputLog
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +90,16 @@ def test_every_kind_of_output_holds_what_the_network_said(run, predict, tmp_path
         "overlay/a.png",
         "predictions.jsonl",
     ]
-    parsed = gald.load(run).predict(source)
+    prediction = gald.load(run).predict(source)
     with Image.open(out / "masks" / "a.png") as mask:
-        assert mask.mode == "L" and np.array_equal(np.asarray(mask), parsed.labels)
-    assert np.array_equal(read(out / "overlay" / "a.png"), np.asarray(parsed.overlay()))
+        assert mask.mode == "L" and np.array_equal(np.asarray(mask), prediction.labels)
+    assert np.array_equal(read(out / "overlay" / "a.png"), np.asarray(prediction.overlay()))
     with np.load(out / "confidence" / "a.npz", allow_pickle=False) as file:
-        assert np.array_equal(file["confidence"], parsed.confidence)
+        assert np.array_equal(file["confidence"], prediction.confidence)
     with np.load(out / "ld_map" / "a.npz", allow_pickle=False) as file:
-        assert np.array_equal(file["ld_map"], parsed.ld_map)
+        assert np.array_equal(file["ld_map"], prediction.ld_map)
     painted = read(out / "ld_map" / "a.png")
-    darkest = np.unravel_index(parsed.ld_map.argmin(), parsed.ld_map.shape)
+    darkest = np.unravel_index(prediction.ld_map.argmin(), prediction.ld_map.shape)
     assert tuple(painted[darkest]) == (68, 1, 84)  # viridis begins there
 
 
@@ -276,12 +276,12 @@ def test_video_gives_masks_of_every_frame_and_an_overlay_video(run, predict, tmp
     assert listing(out / "overlay") == ["clip.mp4"]
     capture = cv2.VideoCapture(str(source))
     first = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB)
-    parsed = gald.load(run).predict(first)
-    assert np.array_equal(read(out / "masks" / "clip" / "000000.png"), parsed.labels)
+    prediction = gald.load(run).predict(first)
+    assert np.array_equal(read(out / "masks" / "clip" / "000000.png"), prediction.labels)
     shown = cv2.VideoCapture(str(out / "overlay" / "clip.mp4"))
     assert shown.get(cv2.CAP_PROP_FPS) == 10 and shown.get(cv2.CAP_PROP_FRAME_COUNT) == 4
     frame = cv2.cvtColor(shown.read()[1], cv2.COLOR_BGR2RGB).astype(float)
-    assert np.abs(frame - np.asarray(parsed.overlay())).mean() < 20  # the codec loses some
+    assert np.abs(frame - np.asarray(prediction.overlay())).mean() < 20  # the codec loses some
 
 
 def test_finished_video_is_skipped(predict, tmp_path, capsys):
@@ -378,20 +378,20 @@ def test_ld_map_of_a_network_without_one_is_told(predict, trained, tmp_path):
 
 
 def test_note_cut_by_a_power_failure_costs_one_output(tmp_path):
-    ledger = Ledger(tmp_path)
+    log = OutputLog(tmp_path)
     for name in "ab":
-        ledger.write(f"{name}.png", b"content", name)
+        log.write(f"{name}.png", b"content", name)
     notes = (tmp_path / "predictions.jsonl").read_text()
     (tmp_path / "predictions.jsonl").write_text(notes[:-20])
     (tmp_path / "b.png").unlink()  # its note is written before it takes its name
-    again = Ledger(tmp_path)
+    again = OutputLog(tmp_path)
     assert again.has("a.png", "a") and not again.has("b.png", "b")
     again.write("b.png", b"content", "b")
-    assert Ledger(tmp_path).has("b.png", "b")
+    assert OutputLog(tmp_path).has("b.png", "b")
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["output"] == "b.png"
 
 
 def test_one_file_is_named_without_its_folders(tmp_path):
     path = picture(tmp_path / "deep" / "a.png")
-    assert [s.name for s in find_sources([str(path)], tmp_path / "out")] == ["a"]
+    assert [s.name for s in find_inputs([str(path)], tmp_path / "out")] == ["a"]

@@ -3,25 +3,25 @@
 import numpy as np
 import pytest
 
-from gald.prediction.prediction import Parsed
+from gald.prediction.prediction import Prediction
 
 
 @pytest.fixture
-def parsed():
+def prediction():
     labels = np.array([[0, 1, 1], [1, 255, 0]], np.uint8)
     image = np.full((2, 3, 3), 100, np.uint8)
-    return Parsed(
+    return Prediction(
         image, labels, None, None, ("road", "car", "sky"), ((9, 8, 7), (1, 2, 3), (5, 5, 5))
     )
 
 
-def test_void_is_black_and_no_class(parsed):
-    painted = np.asarray(parsed.palette_image().convert("RGB"))
+def test_void_is_black_and_no_class(prediction):
+    painted = np.asarray(prediction.palette_image().convert("RGB"))
     assert painted[1, 1].tolist() == [0, 0, 0] and painted[0, 0].tolist() == [9, 8, 7]
-    shares = parsed.shares()
+    shares = prediction.shares()
     assert shares == {"road": pytest.approx(2 / 6), "car": pytest.approx(3 / 6), "sky": 0}
 
 
-def test_overlay_mixes_by_default_six_parts_of_colour_with_four_of_picture(parsed):
-    mixed = np.asarray(parsed.overlay())[0, 0]
+def test_overlay_mixes_by_default_six_parts_of_colour_with_four_of_picture(prediction):
+    mixed = np.asarray(prediction.overlay())[0, 0]
     np.testing.assert_allclose(mixed, [0.6 * c + 40 for c in (9, 8, 7)], atol=1)

@@ -39,22 +39,22 @@ def saved(network, tmp_path):
 
 def test_a_picture_is_parsed_in_three_lines(run, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "street.png")
-    parsed = gald.load(run).predict(tmp_path / "street.png")
-    assert parsed.labels.shape == (45, 67) and parsed.labels.dtype == np.uint8
-    assert parsed.labels.max() < 10
-    assert parsed.confidence.dtype == np.float32 and parsed.confidence.shape == (45, 67)
-    assert 0.1 <= parsed.confidence.min() <= parsed.confidence.max() <= 1  # of 10 classes
-    assert parsed.ld_map.shape == (45, 67)
-    assert np.array_equal(parsed.image, picture)
+    prediction = gald.load(run).predict(tmp_path / "street.png")
+    assert prediction.labels.shape == (45, 67) and prediction.labels.dtype == np.uint8
+    assert prediction.labels.max() < 10
+    assert prediction.confidence.dtype == np.float32 and prediction.confidence.shape == (45, 67)
+    assert 0.1 <= prediction.confidence.min() <= prediction.confidence.max() <= 1  # of 10 classes
+    assert prediction.ld_map.shape == (45, 67)
+    assert np.array_equal(prediction.image, picture)
 
 
 def test_labels_and_confidence_are_those_of_the_scores(network, picture):
-    parsed = network.predict(picture)
+    prediction = network.predict(picture)
     with torch.no_grad():
         scores = network(torch.from_numpy(picture).permute(2, 0, 1)[None])
     probability, labels = scores.softmax(1).max(1)
-    assert np.array_equal(parsed.labels, labels[0])
-    np.testing.assert_allclose(parsed.confidence, probability[0], rtol=1e-4)
+    assert np.array_equal(prediction.labels, labels[0])
+    np.testing.assert_allclose(prediction.confidence, probability[0], rtol=1e-4)
 
 
 def test_a_network_in_channels_last_is_saved_and_read_like_any_other(trained, picture, tmp_path):
@@ -67,15 +67,15 @@ def test_a_network_in_channels_last_is_saved_and_read_like_any_other(trained, pi
 
 
 def test_ld_map_is_that_of_the_panels(network, picture):
-    from gald.viz.panel import ld_map
+    from gald.inference.ld_map import ld_map
 
     shown = ld_map(network.model, torch.from_numpy(picture).permute(2, 0, 1), network.inference)
     np.testing.assert_allclose(network.predict(picture).ld_map, shown, rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_not_asked_for_is_not_made(network, picture):
-    parsed = network.predict(picture, confidence=False, ld_map=False)
-    assert parsed.confidence is None and parsed.ld_map is None
+    prediction = network.predict(picture, confidence=False, ld_map=False)
+    assert prediction.confidence is None and prediction.ld_map is None
 
 
 def test_network_without_distribution_has_no_map(trained, picture):
@@ -83,23 +83,23 @@ def test_network_without_distribution_has_no_map(trained, picture):
 
 
 def test_pictures_of_the_labels(network, picture):
-    parsed = network.predict(picture)
-    painted = parsed.palette_image()
-    assert painted.mode == "P" and np.array_equal(np.asarray(painted), parsed.labels)
-    colours = np.array(network.palette, np.uint8)[parsed.labels]
+    prediction = network.predict(picture)
+    painted = prediction.palette_image()
+    assert painted.mode == "P" and np.array_equal(np.asarray(painted), prediction.labels)
+    colours = np.array(network.palette, np.uint8)[prediction.labels]
     assert np.array_equal(np.asarray(painted.convert("RGB")), colours)
-    assert np.array_equal(np.asarray(parsed.overlay(alpha=0.0)), picture)
-    assert np.array_equal(np.asarray(parsed.overlay(alpha=1.0)), colours)
+    assert np.array_equal(np.asarray(prediction.overlay(alpha=0.0)), picture)
+    assert np.array_equal(np.asarray(prediction.overlay(alpha=1.0)), colours)
     blend = 0.25 * colours + 0.75 * picture.astype(float)
-    assert np.abs(np.asarray(parsed.overlay(alpha=0.25)) - blend).max() <= 1
+    assert np.abs(np.asarray(prediction.overlay(alpha=0.25)) - blend).max() <= 1
 
 
 def test_shares_count_pixels_by_class_name(network, picture):
-    parsed = network.predict(picture)
-    shares = parsed.shares()
+    prediction = network.predict(picture)
+    shares = prediction.shares()
     assert tuple(shares) == network.class_names
     assert sum(shares.values()) == pytest.approx(1)
-    assert shares["water"] == pytest.approx((parsed.labels == 5).mean())
+    assert shares["water"] == pytest.approx((prediction.labels == 5).mean())
 
 
 def test_every_way_to_give_one_picture_gives_the_same_pixels(picture, tmp_path):
@@ -179,10 +179,10 @@ def test_saved_folder_gives_the_same_network(network, saved, picture):
 
 
 def test_saved_folder_starts_another_run(network, saved):
-    from gald.run.checkpoint import start_from
+    from gald.run.checkpoint import load_weights
 
     other = module.Predictor(network.config, network.class_names, network.palette).model
-    start_from(other, saved)
+    load_weights(other, read_checkpoint(saved))
     key = "reduce.conv.weight"
     assert torch.equal(other.state_dict()[key], network.model.state_dict()[key])
 
@@ -190,7 +190,7 @@ def test_saved_folder_starts_another_run(network, saved):
 def test_card_names_classes_and_parts_and_leaves_the_licence_open(saved):
     card = (saved / "README.md").read_text()
     assert "| 5 | water | (30, 95, 165) |" in card
-    assert "- ga: CGNL" in card and "- inference: Whole" in card
+    assert "- ga: CGNL" in card and "- inference: FullImage" in card
     assert "library_name: gald" in card and "\nlicense:" not in card
 
 
@@ -344,7 +344,7 @@ def test_code_of_ones_own_can_be_trusted(saved, monkeypatch, tmp_path, picture):
 
 def test_run_folder_prefers_its_best_checkpoint(run, tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    content = read_checkpoint(run)
+    content = read_checkpoint(run).content
     torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
     assert gald.load(tmp_path).class_names[0] == "sky"
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"")

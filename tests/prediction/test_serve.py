@@ -14,7 +14,7 @@ from PIL import Image
 
 from gald import cli
 from gald.prediction import serve
-from gald.prediction.prediction import Parsed
+from gald.prediction.prediction import Prediction
 
 # Chromium looks up Google's hosts by itself; the flags leave only what the page asks for.
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -128,16 +128,9 @@ def test_without_gradio_it_says_how_to_get_it(monkeypatch):
 def test_table_of_shares_is_sorted_and_safe():
     labels = np.array([[0, 1, 1], [1, 1, 1]], np.uint8)
     palette = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
-    parsed = Parsed(
+    prediction = Prediction(
         np.zeros((2, 3, 3), np.uint8), labels, None, None, ("<b>", "sky", "no"), palette
     )
-    table = serve.shares_table(parsed)
+    table = serve.shares_table(prediction)
     assert re.findall(r">([^<>]+)</td>", table) == ["sky", "83.3%", "&lt;b&gt;", "16.7%"]
     assert "rgb(4, 5, 6)" in table
-
-
-def test_ld_map_is_painted_over_its_whole_range():
-    painted = np.asarray(serve.paint(np.array([[2.0, 3.0], [4.0, 4.0]], np.float32)))
-    assert painted[0, 0].tolist() == [68, 1, 84]
-    assert painted[1, 0].tolist() == painted[1, 1].tolist() == [253, 231, 36]
-    assert serve.paint(np.full((2, 2), 7.0, np.float32)).getpixel((0, 0)) == (68, 1, 84)

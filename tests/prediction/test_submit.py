@@ -10,14 +10,13 @@ import fake
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
 import gald
 from gald import cli
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.data.ade20k import ADE20K
 from gald.data.cityscapes import Cityscapes
 from gald.data.coco_stuff import CocoStuff10k
@@ -50,8 +49,7 @@ def twin(name, root):
 def trained(name, folder, seed=0):
     """A run folder, as training leaves it, of a tiny network with random weights."""
     overrides = ["model.channels=16", "model.backbone.name=test_resnet", f"data={name}"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [*overrides, f"output_dir={folder}"])
+    cfg = compose("train", [*overrides, f"output_dir={folder}"])
     torch.manual_seed(seed)
     dataset = DATASETS[name]
     model = instantiate(cfg.model, num_classes=len(dataset.class_names)).eval()

@@ -10,8 +10,8 @@ from torch import nn
 
 from gald import cli
 from gald.profiling.flops import NAMES
-from gald.profiling.measure import Meter
-from gald.profiling.memory import LiveMemory
+from gald.profiling.measure import CostMeter
+from gald.profiling.memory import TensorMemoryTracker
 
 SMALL = [
     "model.backbone.name=test_resnet",
@@ -44,9 +44,9 @@ def test_profile_prints_a_table_and_writes_every_number(gald_profile, capsys):
         assert isinstance(profile[f"{name}/params"], int)
         for phase in ("eval", "train"):
             for key in ("gmacs", "ms", "mib"):
-                if (name, phase) != ("aux", "eval"):
+                if (name, phase) != ("aux_head", "eval"):
                     assert isinstance(profile[f"{name}/{phase}/{key}"], float)
-    assert "aux/eval/ms" not in profile
+    assert "aux_head/eval/ms" not in profile
     assert profile["size"] == [64, 64] and profile["num_classes"] == 19
     assert profile["precision"] == "32-true" and profile["device"].startswith("cpu")
     assert {"memory", "not_counted", "rounds", "commit", "version/torch"} <= profile.keys()
@@ -82,7 +82,11 @@ def test_parts_that_do_nothing_cost_nothing(gald_profile):
         ["trainer.precision=bf16-mixed"],
         ["batch_size=2", "model/neck=fpn", "model.backbone.output_stride=null"],
         ["experiment=gald_official", "size=[160,160]", "model.backbone.multi_grid=null"],
-        ["model/backbone=convnext_tiny", "model.backbone.name=test_convnext", "model/aux=none"],
+        [
+            "model/backbone=convnext_tiny",
+            "model.backbone.name=test_convnext",
+            "model/aux_head=none",
+        ],
     ],
     ids=" ".join,
 )
@@ -132,10 +136,10 @@ def test_live_memory_of_a_chain_by_hand():
         nn.Conv2d(4, 4, 1, bias=False), nn.Sigmoid(), nn.Conv2d(4, 4, 1, bias=False), nn.Sigmoid()
     )
     x = torch.zeros(1, 4, 256, 256)
-    with torch.no_grad(), LiveMemory([x, *net.parameters()]) as evaluation:
+    with torch.no_grad(), TensorMemoryTracker([x, *net.parameters()]) as evaluation:
         net(x)
     assert evaluation.peak == 2 * 2**20
-    with LiveMemory([x, *net.parameters()]) as training:
+    with TensorMemoryTracker([x, *net.parameters()]) as training:
         y = net(x)
         kept = sum(training.live.values())
         y.sum().backward()
@@ -145,7 +149,7 @@ def test_live_memory_of_a_chain_by_hand():
 
 def test_live_memory_does_not_count_what_was_there_or_views():
     x = torch.zeros(2**20)
-    with LiveMemory([x]) as memory:
+    with TensorMemoryTracker([x]) as memory:
         x.view(2, -1).t()
         x.add_(1)
     assert memory.peak == 0
@@ -154,7 +158,7 @@ def test_live_memory_does_not_count_what_was_there_or_views():
 def test_meter_leaves_no_gradients_and_gives_the_recorded_inputs_none():
     conv = nn.Conv2d(4, 4, 1)
     x = torch.zeros(1, 4, 8, 8)
-    cost = Meter(torch.device("cpu"), None, rounds=2).measure(conv, conv, (x,), "train")
+    cost = CostMeter(torch.device("cpu"), None, rounds=2).measure(conv, conv, (x,), "train")
     assert conv.weight.grad is None and x.grad is None and not x.requires_grad
     assert cost.gmacs == 3 * 64 * 16 / 1e9
 

@@ -4,20 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
-from gald.config import CONF_DIR
-from gald.profiling.flops import MacCounter, parts, price
+from gald.config import CONF_DIR, compose
+from gald.profiling.flops import MacCounter, part_costs, parts
 
 TINY = ("model.backbone.name=test_resnet", "model.backbone.weights=null", "model.channels=16")
 
 
 def build(*overrides, num_classes=19):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", list(overrides))
+    cfg = compose("train", list(overrides))
     return instantiate(cfg.model, num_classes=num_classes)
 
 
@@ -31,37 +29,37 @@ def options(slot):
 
 
 def test_official_network_costs_what_the_authors_code_costs(official):
-    costs = price(official, (769, 769))
-    without_aux = costs["price/total/params"] - costs["price/aux/params"]
+    costs = part_costs(official, (769, 769))
+    without_aux = costs["cost/total/params"] - costs["cost/aux_head/params"]
     assert without_aux == pytest.approx(47.67e6, abs=0.005e6)
-    assert costs["price/total/gmacs"] == pytest.approx(467.9, abs=0.05)
-    assert costs["price/reduce/gmacs"] == pytest.approx(88.8, abs=0.05)
-    assert costs["price/ga/gmacs"] == pytest.approx(0.94 + 0.011, abs=0.005)
-    assert costs["price/ld/gmacs"] == pytest.approx(0.0136, abs=0.0001)
-    assert costs["price/head/gmacs"] == pytest.approx(22.2 + 111.1, abs=0.1)
-    assert costs["price/aux/gmacs"] == 0
+    assert costs["cost/total/gmacs"] == pytest.approx(467.9, abs=0.05)
+    assert costs["cost/reduce/gmacs"] == pytest.approx(88.8, abs=0.05)
+    assert costs["cost/ga/gmacs"] == pytest.approx(0.94 + 0.011, abs=0.005)
+    assert costs["cost/ld/gmacs"] == pytest.approx(0.0136, abs=0.0001)
+    assert costs["cost/head/gmacs"] == pytest.approx(22.2 + 111.1, abs=0.1)
+    assert costs["cost/aux_head/gmacs"] == 0
 
 
 def test_parts_of_a_tiny_network_by_hand():
     model = build(*TINY, "model/ga=none", "model/ld=mask", "model.ld.steps=1", num_classes=10)
-    costs = price(model, (64, 64))
+    costs = part_costs(model, (64, 64))
     deepest = model.backbone.channels[-1]
     cells = 8 * 8
-    assert costs["price/reduce/gmacs"] * 1e9 == pytest.approx(cells * 9 * deepest * 16)
-    assert costs["price/reduce/params"] == 9 * deepest * 16 + 2 * 16
-    assert costs["price/ga/gmacs"] == costs["price/ga/params"] == 0
-    assert costs["price/ld/gmacs"] * 1e9 == pytest.approx(4 * 4 * 9 * 16)  # depth-wise, stride 2
+    assert costs["cost/reduce/gmacs"] * 1e9 == pytest.approx(cells * 9 * deepest * 16)
+    assert costs["cost/reduce/params"] == 9 * deepest * 16 + 2 * 16
+    assert costs["cost/ga/gmacs"] == costs["cost/ga/params"] == 0
+    assert costs["cost/ld/gmacs"] * 1e9 == pytest.approx(4 * 4 * 9 * 16)  # depth-wise, stride 2
     head = cells * (9 * 16 * 16 + 9 * (deepest + 16) * 16 + 16 * 10)
-    assert costs["price/head/gmacs"] * 1e9 == pytest.approx(head)
+    assert costs["cost/head/gmacs"] * 1e9 == pytest.approx(head)
 
 
 @pytest.mark.parametrize(
     ("slot", "option"), [(slot, option) for slot in ("ga", "ld") for option in options(slot)]
 )
 def test_every_module_can_be_priced_and_the_parts_add_up(slot, option):
-    costs = price(build(*TINY, f"model/{slot}={option}"), (128, 128))
+    costs = part_costs(build(*TINY, f"model/{slot}={option}"), (128, 128))
     for key in ("params", "gmacs"):
-        total = costs.pop(f"price/total/{key}")
+        total = costs.pop(f"cost/total/{key}")
         assert sum(v for k, v in costs.items() if k.endswith(key)) == pytest.approx(total, abs=1e-9)
 
 
@@ -71,7 +69,7 @@ def test_pricing_leaves_network_and_random_numbers_as_they_were():
     before = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    price(model, (64, 64))
+    part_costs(model, (64, 64))
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -80,13 +78,13 @@ def test_pricing_leaves_network_and_random_numbers_as_they_were():
 
 def test_bigger_image_costs_more_in_proportion_and_no_more_parameters():
     model = build(*TINY, "model/ga=none", "model/ld=none")
-    small, large = price(model, (64, 64)), price(model, (128, 128))
-    assert large["price/total/gmacs"] == pytest.approx(4 * small["price/total/gmacs"])
-    assert large["price/total/params"] == small["price/total/params"]
+    small, large = part_costs(model, (64, 64)), part_costs(model, (128, 128))
+    assert large["cost/total/gmacs"] == pytest.approx(4 * small["cost/total/gmacs"])
+    assert large["cost/total/params"] == small["cost/total/params"]
 
 
 def test_network_without_auxiliary_head_has_no_price_for_it():
-    assert "price/aux/params" not in price(build(*TINY, "model/aux=none"), (64, 64))
+    assert "cost/aux_head/params" not in part_costs(build(*TINY, "model/aux_head=none"), (64, 64))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])

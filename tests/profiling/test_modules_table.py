@@ -1,46 +1,45 @@
-"""docs/modules.md says what the code says."""
+"""docs/modules.md agrees with the code."""
 
-import difflib
 from pathlib import Path
 
 import pytest
 
 from gald.config import CONF_DIR
-from gald.profiling.modules_table import modules_table
+from gald.profiling import modules_table as module
+from gald.profiling.modules_table import measurements, modules_table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "modules.md"
 
 
-@pytest.fixture(scope="module")
-def rows():
-    """The cells of each option's row, as generated now."""
-    lines = [line for line in modules_table(measured=False).splitlines() if line.startswith("| [`")]
+def rows(page):
+    """The cells of each option's row."""
+    lines = [line for line in page.splitlines() if line.startswith("| [`")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return {row[0].partition("(../conf/model/")[2].removesuffix(".yaml)"): row[1:] for row in cells}
+    return {row[0].partition("(../conf/model/")[2].removesuffix(".yaml)"): row for row in cells}
 
 
-def without_measurements(line):
-    return " | ".join(line.split(" | ")[:-2]) + " |" if line.startswith("| ") else line
+@pytest.fixture(scope="module")
+def current():
+    return rows(modules_table())
 
 
-def test_document_is_current():
-    current = modules_table(measured=False).splitlines()
-    written = [without_measurements(line) for line in DOCUMENT.read_text().splitlines()]
-    changes = "\n".join(difflib.unified_diff(written, current, lineterm="", n=0))
-    assert not changes, f"run python -m gald.profiling.modules_table > docs/modules.md\n{changes}"
+def test_every_row_of_the_document_is_true(current):
+    """A new module needs no row yet; a row must not say what is not so."""
+    for option, written in rows(DOCUMENT.read_text()).items():
+        assert current[option] == written[:-2], f"{option} has changed; run make modules"
 
 
-def test_every_option_has_a_row(rows):
+def test_every_option_has_a_row(current):
     files = {
         f"{slot}/{path.stem}"
         for slot in ("ga", "ld")
         for path in (CONF_DIR / "model" / slot).glob("*")
     }
-    assert rows.keys() == files
+    assert current.keys() == files
 
 
-def test_rows_agree_with_counts_by_hand(rows):
-    what, formula, paper, reads, params, gmacs = rows["ga/nonlocal"]
+def test_rows_agree_with_counts_by_hand(current):
+    what, formula, paper, reads, params, gmacs = current["ga/nonlocal"][1:]
     assert formula == "`out = x + BN(W softmax(q k^T / sqrt(key_channels)) v)`"
     assert what == "Non-local block: every position attends to every position"
     assert paper == "[Non-local Neural Networks](https://arxiv.org/abs/1711.07971)"
@@ -49,6 +48,17 @@ def test_rows_agree_with_counts_by_hand(rows):
     by_hand = cells * 4 * 512 * 256 + 2 * cells * cells * 256  # four projections, two products
     assert float(gmacs) == pytest.approx(by_hand / 1e9, abs=0.001)
     assert int(params.replace(",", "")) == pytest.approx(4 * 512 * 256, rel=0.01)
-    assert rows["ld/none"][3:] == ["context, x", "0", "0.000"]
-    assert rows["ld/lowlevel"][3] == "context, x, maps"
-    assert rows["ga/cgnl_stride2"][2].count("https://") == 2
+    assert current["ld/none"][4:] == ["context, x", "0", "0.000"]
+    assert current["ld/lowlevel"][4] == "context, x, maps"
+    assert current["ga/cgnl_stride2"][3].count("https://") == 2
+
+
+def test_only_rows_that_changed_are_measured_again(monkeypatch):
+    page = DOCUMENT.read_text()
+    (old,) = [line for line in page.splitlines() if line.startswith("| [`psp`]")]
+    changed = page.replace(old, old.replace(" | ", " | ", 1).replace("`psp`", "`psp_old`"))
+    monkeypatch.setattr(module, "_measure", lambda *_: ["12", "34"])
+    renewed = rows(modules_table(measurements(changed)))
+    assert renewed["ga/psp"][-2:] == ["12", "34"]
+    known = rows(page)
+    assert all(row == known[key] for key, row in renewed.items() if key != "ga/psp")

@@ -2,12 +2,12 @@ import os
 
 import pytest
 
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text("all of it")
         assert not path.exists()
     assert path.read_text() == "all of it" and os.listdir(path.parent) == ["file.txt"]
@@ -16,7 +16,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), whole_file(path) as partial:
+    with pytest.raises(OSError, match="full"), atomic_file(path) as partial:
         partial.write_text("hal")
         raise OSError("full")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]

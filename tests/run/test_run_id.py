@@ -4,15 +4,15 @@ import sys
 
 import pytest
 
-from gald.run.run_id import share_run_id
+from gald.run.run_id import agree_on_run_id
 
 VARIABLES = ("GALD_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_NTASKS", "SLURM_STEP_ID")
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from gald.run.run_id import share_run_id
+from gald.run.run_id import agree_on_run_id
 time.sleep(1.1 * int(os.environ["RANK"]))
-share_run_id()
+agree_on_run_id()
 Path(sys.argv[1], os.environ["RANK"]).write_text(os.environ["GALD_RUN_ID"])
 """
 
@@ -40,14 +40,14 @@ def test_tasks_of_a_slurm_step_share_one_run_folder(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "8")
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     monkeypatch.setenv("SLURM_STEP_ID", "2")
-    share_run_id()
+    agree_on_run_id()
     assert os.environ["GALD_RUN_ID"] == "slurm_41_2"
 
 
 def test_one_process_keeps_its_own_time_and_a_given_name_stays(monkeypatch):
-    share_run_id()
+    agree_on_run_id()
     assert "GALD_RUN_ID" not in os.environ
     monkeypatch.setenv("GALD_RUN_ID", "mine")
     monkeypatch.setenv("SLURM_NTASKS", "8")
-    share_run_id()
+    agree_on_run_id()
     assert os.environ["GALD_RUN_ID"] == "mine"

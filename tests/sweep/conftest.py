@@ -18,7 +18,13 @@ METRICS = {
         "_target_": "gald.metrics.boundary_f.BoundaryF",
         "_partial_": True,
         "widths": [3],
-    }
+    },
+    "boundary_iou": {
+        "_target_": "gald.metrics.boundary_iou.BoundaryIoU",
+        "_partial_": True,
+        "widths": [0.02],
+    },
+    "size": {"_target_": "gald.metrics.size.ObjectSize", "_partial_": True},
 }
 CLASSES = ("road", "pole & sign", "sky")
 
@@ -53,7 +59,12 @@ def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="
     scores |= {"size/recall/to_0.01%": np.nan, "size/recall/to_0.1%": skill / 4}
     results = {f"{split}/{key}": None if v != v else v for key, v in scores.items()}
     results |= {"seed": seed, **(costs or {})}
-    receipt = {"images_sha256": "1f", "truth_sha256": "2e", "commit": "abc", "metrics": METRICS}
+    receipt = {
+        "images_sha256": "1f",
+        "ground_truth_sha256": "2e",
+        "commit": "abc",
+        "metrics": METRICS,
+    }
     results[f"{split}/receipt"] = receipt
     (folder / "results.json").write_text(json.dumps(results))
 
@@ -81,8 +92,8 @@ def toy_sweep(tmp_path):
                 cell.state, cell.reason = unfinished[g, d, seed]
             else:
                 costs = {
-                    "price/total/params": 1_000_000 * (1 + ga.index(g)) + ld.index(d),
-                    "price/total/gmacs": 1.5 + ga.index(g) + 0.5 * ld.index(d),
+                    "cost/total/params": 1_000_000 * (1 + ga.index(g)) + ld.index(d),
+                    "cost/total/gmacs": 1.5 + ga.index(g) + 0.5 * ld.index(d),
                 }
                 write_run(folder / cell.folder, skill(g, d, seed), seed, images, place, costs)
                 content = {

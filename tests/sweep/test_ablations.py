@@ -3,9 +3,8 @@
 import itertools
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 from gald.sweep.manifest import cell_hash
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("ablation_*.yaml"))
@@ -13,14 +12,12 @@ EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("ablat
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_cell_of_an_ablation_is_another_run(experiment):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        whole = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
-        assert whole.hydra.mode.name == "MULTIRUN" and whole.name == experiment
-        params = {key: values.split(",") for key, values in whole.hydra.sweeper.params.items()}
-        assert "seed" in params and len(params) > 1
-        levels = [[f"{key}={value}" for value in values] for key, values in params.items()]
-        cells = [
-            compose("train", [f"experiment={experiment}", *cell])
-            for cell in itertools.product(*levels)
-        ]
+    whole = compose("train", [f"experiment={experiment}"], hydra=True)
+    assert whole.hydra.mode.name == "MULTIRUN" and whole.name == experiment
+    params = {key: values.split(",") for key, values in whole.hydra.sweeper.params.items()}
+    assert "seed" in params and len(params) > 1
+    levels = [[f"{key}={value}" for value in values] for key, values in params.items()]
+    cells = [
+        compose("train", [f"experiment={experiment}", *cell]) for cell in itertools.product(*levels)
+    ]
     assert len({cell_hash(cell) for cell in cells}) == len(cells)

@@ -1,15 +1,13 @@
 import json
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.sweep.manifest import Cell, Manifest, cell_hash, edit
 
 
 def composed(*overrides):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", list(overrides))
+    return compose("train", list(overrides))
 
 
 @pytest.fixture

@@ -61,9 +61,9 @@ def test_one_run_leaves_figures_and_numbers_with_their_origin(trained, street, v
         network.model.logits(torch.from_numpy(np.array(Image.open(street))).permute(2, 0, 1)[None])
     for name, kept in recorded.items():
         np.testing.assert_allclose(maps[name], kept.values[0], rtol=1e-4, atol=1e-6)
-    parsed = network.predict(street)
-    assert np.array_equal(maps["labels"], parsed.labels)
-    np.testing.assert_allclose(maps["ld_map"], parsed.ld_map, rtol=1e-4)
+    prediction = network.predict(street)
+    assert np.array_equal(maps["labels"], prediction.labels)
+    np.testing.assert_allclose(maps["ld_map"], prediction.ld_map, rtol=1e-4)
     assert maps["queries"].tolist() == [[66, 44], [3, 5]]
     np.testing.assert_allclose(
         maps["attention"][0], recorded.attention(5, 8).values[0, 0], rtol=1e-3, atol=1e-6
@@ -72,8 +72,8 @@ def test_one_run_leaves_figures_and_numbers_with_their_origin(trained, street, v
     checkpoint = run / "checkpoints" / "best.ckpt"
     assert about["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert about["image_sha256"] == hashlib.sha256(street.read_bytes()).hexdigest()
-    assert about["maps"]["ld/affinity"]["meaning"].startswith("the mask M: how much")
-    assert about["maps"]["ld/affinity"]["stride"] == 8 and about["commit"] is not None
+    assert about["maps"]["ld/map"]["meaning"].startswith("the mask M: how much")
+    assert about["maps"]["ld/map"]["stride"] == 8 and about["commit"] is not None
     assert about["model"]["ld"]["_target_"].endswith("Mask")
     assert str(tmp_path) not in str(maps["about"])
 

@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import gald
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.model.ga.psp import PSP
 
 SIZE = (45, 67)
@@ -16,8 +15,7 @@ SIZE = (45, 67)
 
 def build(*overrides):
     tiny = ["model.channels=8", "model.backbone.name=test_resnet", "output_dir=unused"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [*tiny, *overrides])
+    cfg = compose("train", [*tiny, *overrides])
     torch.manual_seed(0)
     return instantiate(cfg.model, num_classes=5).eval()
 
@@ -42,14 +40,14 @@ def spy(module, name, monkeypatch):
 @pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
 def test_map_of_mask_is_the_one_that_the_forward_pass_used(order, training, monkeypatch):
     model = build("model/ld=mask", "model/ga=psp", f"model.order={order}").train(training)
-    used = spy(model.ld, "affinity", monkeypatch)
+    used = spy(model.ld, "distribution_map", monkeypatch)
     with gald.record(model, "ld") as maps:
         model(image(2))
     first = used[0]  # a second one may come from the recording itself
-    assert torch.equal(maps["ld/affinity"].values, first)
+    assert torch.equal(maps["ld/map"].values, first)
     given, made = maps["ld/context"].values, maps["ld/output"].values
     assert torch.equal(made, given * (1 + first))
-    assert set(maps) == {"ld/context", "ld/x", "ld/affinity", "ld/output"}
+    assert set(maps) == {"ld/context", "ld/x", "ld/map", "ld/output"}
 
 
 @pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
@@ -63,7 +61,7 @@ def test_slots_are_given_what_their_order_says(order):
     assert torch.equal(maps["ga/input"].values, before)
     assert torch.equal(maps["ld/context"].values, context)
     assert torch.equal(maps["ld/x"].values, parts.x)
-    assert torch.equal(maps["ld/affinity"].values, model.affinity(parts))
+    assert torch.equal(maps["ld/map"].values, model.distribution_map(parts))
     assert maps["ld/x"].shape == (1, 8, 6, 9) and maps["ld/x"].stride == 8
 
 
@@ -148,9 +146,9 @@ def test_meaning_is_what_the_distribution_says_of_its_map():
     model = build("model/ga=psp", "model/ld=window")
     with gald.record(model, "ld") as maps:
         model(image())
-    assert maps["ld/affinity"].meaning.startswith("the attention A: how much of each cell")
-    assert "sum to 1" in maps["ld/affinity"].meaning
-    assert "Args" not in maps["ld/affinity"].meaning
+    assert maps["ld/map"].meaning.startswith("the attention A: how much of each cell")
+    assert "sum to 1" in maps["ld/map"].meaning
+    assert "Args" not in maps["ld/map"].meaning
     with pytest.raises(ValueError, match="global aggregation was not recorded; give record the"):
         maps.attention(0, 0)
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 
 
 class Heartbeat(Callback):
@@ -67,5 +67,5 @@ class Heartbeat(Callback):
             "miou": self.best,
             "micro_batch_size": images // trainer.world_size // trainer.accumulate_grad_batches,
         }
-        with whole_file(self.path) as partial:
+        with atomic_file(self.path) as partial:
             partial.write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -1,6 +1,5 @@
 """The newest state of a run, so that whatever ends it costs minutes at most."""
 
-import os
 import signal
 import sys
 import threading
@@ -104,7 +103,7 @@ class LastCheckpoint(Checkpoint):
         partial = self.path.with_name(f"{self.path.name}.part")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
-            os.replace(partial, self.path)
+            partial.replace(self.path)
         self.saved_at = time.monotonic()
         self.flush = True
 

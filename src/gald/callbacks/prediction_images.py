@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 
-from gald.viz.panel import colourise
+from gald.painting import colourise
 
 
 class PredictionImages(Callback):
@@ -29,7 +29,7 @@ class PredictionImages(Callback):
         self.every_n_epochs = every_n_epochs
 
     @rank_zero_only
-    def on_validation_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:  # noqa: ANN401, D102
+    def on_validation_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:  # noqa: D102
         logger = next((x for x in trainer.loggers if isinstance(x, WandbLogger)), None)
         fitting = trainer.state.fn == TrainerFn.FITTING
         if logger is None or not fitting or trainer.current_epoch % self.every_n_epochs:
@@ -51,7 +51,10 @@ class PredictionImages(Callback):
                 for name, layer in layers.items()
             }
             masked.append(wandb.Image(picture, masks=masks, caption=item["name"]))
-            stack = [picture, *(colourise(layer, data.palette) for layer in layers.values())]
+            stack = [
+                picture,
+                *(colourise(layer.cpu().numpy(), data.palette) for layer in layers.values()),
+            ]
             caption = f"{item['name']}: image, truth, prediction"
             painted.append(wandb.Image(np.concatenate(stack, axis=1), caption=caption))
         # wandb plots against this key, not against its own count of calls.

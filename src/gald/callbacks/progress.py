@@ -26,11 +26,11 @@ class EpochLines(ProgressBar):
         """Nothing to switch off: further processes print nothing anyway."""
 
     @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401, D102
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: D102
         self.start = time.monotonic()
 
     @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401, D102
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: D102
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         seen = trainer.callback_metrics

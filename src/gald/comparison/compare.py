@@ -12,18 +12,14 @@ from rich.console import Console
 
 from gald.cli import Arguments, fail
 from gald.comparison.differences import Differences, differences, influence
-from gald.comparison.report import (
-    Section,
-    new_folder,
-    refuse_filled,
-    screen_table,
-    write_report,
-)
-from gald.comparison.runs import JudgedRun, read_pair
-from gald.comparison.sections import sections, verdict
-from gald.run.results import SPLITS, commit, versions
+from gald.comparison.report import Section, screen_table, write_report
+from gald.comparison.runs import EvaluatedRun, read_pair
+from gald.comparison.sections import conclusion, sections
+from gald.run.atomic import new_folder, refuse_filled
+from gald.run.provenance import commit, versions
+from gald.run.results import SPLITS
 
-ON_SCREEN = ("score", "A %", "B %", "B - A", "95% interval", "better")
+ON_SCREEN = ("Means", "Classes")  # sections that are printed too
 SHOWN = 3  # images of the contact sheet for each of A and B
 
 
@@ -75,15 +71,16 @@ def compare(
     """
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = (to or Path("runs/compare") / stamp).expanduser().absolute()
-    refuse_filled(folder)
+    refuse_filled(folder, "choose another folder with --to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
     split, (a, b) = read_pair(run_a, run_b, split)
 
     found = differences(a, b, samples, seed)
-    said = verdict(found["miou"], len(a.images.names))
+    said = conclusion(found["miou"], len(a.images.names))
     occurs = (a.class_counts[:, 1] > 0).sum(0)
-    parts = sections(found, dict(zip(a.class_names, occurs.tolist(), strict=True)), samples)
+    images_of_class = dict(zip(a.class_names, occurs.tolist(), strict=True))
+    parts = sections(found, a.metrics, images_of_class, samples)
     moved = influence(a.class_counts, b.class_counts)
     images, without_sheet = _images(a, b, split, moved)
     about = f"A is {a.folder}. B is {b.folder}. Both were judged on {len(moved)} images of {split}."
@@ -96,7 +93,7 @@ def compare(
         "call a module better.",
     )
     record = {
-        "verdict": said,
+        "conclusion": said,
         "a": str(a.folder),
         "b": str(b.folder),
         "split": split,
@@ -112,15 +109,17 @@ def compare(
 
     console = Console()
     console.print(said, style="bold", soft_wrap=True, highlight=False)
-    for part in parts[:2]:
-        console.print(screen_table(part, ON_SCREEN))
+    for part in parts:
+        if part.title in ON_SCREEN:
+            columns = [name for name in part.header if name not in ("p", "p (Holm)", "images")]
+            console.print(screen_table(part, columns))
     if without_sheet:
         console.print(without_sheet, soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     return record
 
 
-def _images(a: JudgedRun, b: JudgedRun, split: str, moved: np.ndarray) -> tuple[Section, str]:
+def _images(a: EvaluatedRun, b: EvaluatedRun, split: str, moved: np.ndarray) -> tuple[Section, str]:
     """The images that moved the mIoU difference most, and why they are not shown, if so."""
     order = np.argsort(moved, kind="stable")
     for_b = [int(i) for i in order[::-1][:SHOWN] if moved[i] > 0]

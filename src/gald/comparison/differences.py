@@ -8,15 +8,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gald.comparison.bootstrap import Difference, Score, class_iou, mean_iou, paired_bootstrap
-from gald.comparison.runs import JudgedRun
+from gald.comparison.runs import EvaluatedRun
 from gald.metrics.base import CountMetric
 
 Differences = dict[str, Difference]
-# Not scores but facts about the images.
-FACTS = ("thin/classes", "thin/width/", "size/objects/")
 
 
-def differences(a: JudgedRun, b: JudgedRun, samples: int, seed: int) -> Differences:
+def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Differences:
     """Bootstrap every score that both evaluations hold: key -> difference, B minus A.
 
     The same images are drawn for all of them.
@@ -25,7 +23,9 @@ def differences(a: JudgedRun, b: JudgedRun, samples: int, seed: int) -> Differen
     found: Differences = {}
     with Progress(console=Console(stderr=True)) as progress:
 
-        def judge(keys: Sequence[str], pair: Sequence[np.ndarray], score: Score, what: str) -> None:
+        def resample(
+            keys: Sequence[str], pair: Sequence[np.ndarray], score: Score, what: str
+        ) -> None:
             steps = progress.add_task(what, total=2 * samples + 2)
 
             def watched(sums: np.ndarray) -> np.ndarray:
@@ -35,14 +35,14 @@ def differences(a: JudgedRun, b: JudgedRun, samples: int, seed: int) -> Differen
             whole = paired_bootstrap(*pair, watched, samples, seed)
             found.update((key, Difference(*row)) for key, *row in zip(keys, *whole, strict=True))
 
-        judge(pixel_keys(a.class_names), counts, pixel_scores, "pixels")
+        resample(pixel_keys(a.class_names), counts, pixel_scores, "pixels")
         for metric in a.metrics:
             name = metric.name
             if name == "confusion" or name not in a.images.metrics or name not in b.images.metrics:
                 continue
-            keys = metric_keys(metric, a.class_names)
+            keys = metric.score_keys(a.class_names)
             score = one_by_one(metric, a.class_names, keys)
-            judge(keys, [run.images.dense(name) for run in (a, b)], score, name)
+            resample(keys, [run.images.dense(name) for run in (a, b)], score, name)
     return found
 
 
@@ -71,12 +71,6 @@ def pixel_scores(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack(means, -1), iou, right], -1)
 
 
-def metric_keys(metric: CountMetric, class_names: Sequence[str]) -> list[str]:
-    """Names of a metric's scores, without mere facts about the images."""
-    nothing = torch.zeros(metric.width, dtype=torch.int64)
-    return [key for key in metric.scores(nothing, class_names) if not key.startswith(FACTS)]
-
-
 def one_by_one(metric: CountMetric, class_names: Sequence[str], keys: Sequence[str]) -> Score:
     """A metric's own scores as a function of many summed vectors (S, width)."""
 
@@ -97,8 +91,3 @@ def influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     with_all = mean_iou(b.sum(0)) - mean_iou(a.sum(0))
     return with_all - (mean_iou(b.sum(0) - b) - mean_iou(a.sum(0) - a))
-
-
-def lower_is_better(key: str) -> bool:
-    """Whether a smaller number of this score is the better one."""
-    return key.startswith("trimap/") or key == "ece"

@@ -1,13 +1,11 @@
 """Differences as pictures that need no colour: filled markers are clear, hollow ones are noise."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from gald.comparison.bootstrap import Difference
+from gald.painting import new_figure, to_png
 
 
 def difference_chart(
@@ -15,6 +13,7 @@ def difference_chart(
     clear: Sequence[bool],
     title: str,
     along: str = "B - A (points)",
+    factor: float = 100,
 ) -> bytes:
     """Draw one difference a row with its interval, the largest gain on top; no absent ones.
 
@@ -23,6 +22,7 @@ def difference_chart(
         clear: which of them are to be filled, in the order of the rows.
         title: what is drawn.
         along: name of the differences.
+        factor: from a stored difference to the number that is drawn.
 
     Returns:
         A png.
@@ -32,7 +32,7 @@ def difference_chart(
     figure = new_figure(7, 1.2 + 0.24 * len(order))
     axis = figure.subplots()
     for place, (_, row, filled) in enumerate(order):
-        _draw(axis, place, row, filled, upright=False)
+        _draw(axis, place, row, filled, factor, upright=False)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(order)), [label for label, _, _ in order])
     axis.set_ylim(-0.7, len(order) - 0.3)
@@ -43,7 +43,12 @@ def difference_chart(
 
 
 def curve_chart(
-    rows: Mapping[str, Difference], clear: Sequence[bool], title: str, along: str
+    rows: Mapping[str, Difference],
+    clear: Sequence[bool],
+    title: str,
+    along: str,
+    factor: float = 100,
+    unit: str = "%",
 ) -> bytes:
     """Draw both scores along an ordered quantity, and their difference with intervals beside it.
 
@@ -52,6 +57,8 @@ def curve_chart(
         clear: which of them are to be filled.
         title: what is drawn.
         along: name of the quantity.
+        factor: from a stored score to the number that is drawn.
+        unit: of that number.
 
     Returns:
         A png.
@@ -60,16 +67,16 @@ def curve_chart(
     scores, change = figure.subplots(1, 2)
     places = range(len(rows))
     for part, style in (("a", "s"), ("b", "o")):
-        values = [100 * getattr(row, part) for row in rows.values()]
+        values = [factor * getattr(row, part) for row in rows.values()]
         fill = "white" if part == "a" else "black"
         # No line: neighbours may be measured in pixels and in shares of the image.
         scores.plot(places, values, style, color="black", mfc=fill, label=part.upper())
-    scores.set_ylabel("%")
+    scores.set_ylabel(unit)
     scores.legend()
     for place, row, filled in zip(places, rows.values(), clear, strict=True):
-        _draw(change, place, row, filled, upright=True)
+        _draw(change, place, row, filled, factor, upright=True)
     change.axhline(0, color="black", linewidth=0.8)
-    change.set_ylabel("B - A (points)")
+    change.set_ylabel("B - A (points)" if unit == "%" else f"B - A ({unit})")
     for axis in (scores, change):
         axis.set_xticks(places, list(rows), rotation=0 if len(rows) < 9 else 45)
         axis.set_xlabel(along)
@@ -79,8 +86,10 @@ def curve_chart(
     return to_png(figure)
 
 
-def _draw(axis: Axes, place: int, row: Difference, filled: bool, upright: bool) -> None:
-    value, low, high = (100 * float(part) for part in (row.difference, row.low, row.high))
+def _draw(
+    axis: Axes, place: int, row: Difference, filled: bool, factor: float, upright: bool
+) -> None:
+    value, low, high = (factor * float(part) for part in (row.difference, row.low, row.high))
     if value != value:  # the class occurs nowhere
         return
     # Of a handful of images the interval need not reach the difference itself.
@@ -88,17 +97,3 @@ def _draw(axis: Axes, place: int, row: Difference, filled: bool, upright: bool) 
     x, y, xerr, yerr = (place, value, None, reach) if upright else (value, place, reach, None)
     fill = "black" if filled else "white"
     axis.errorbar([x], [y], yerr, xerr, fmt="o", color="black", mfc=fill, capsize=3, linewidth=1)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty picture, its sides in inches, that needs no display."""
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure: Figure) -> bytes:
-    """A picture as the bytes of a file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()

@@ -1,10 +1,7 @@
 """A comparison in words, tables and pictures: Markdown, a self-contained web page, a screen."""
 
 import base64
-import os
-import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,28 +28,6 @@ class Section(NamedTuple):
     header: Sequence[str] = ()
     rows: Cells = ()
     picture: tuple[str, bytes] | None = None
-
-
-@contextmanager
-def new_folder(folder: Path) -> Generator[Path]:
-    """A place to write into that becomes `folder` at the end, whole or not at all.
-
-    Raises:
-        ValueError: the folder holds something.
-    """
-    refuse_filled(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        whole = Path(scratch) / folder.name
-        whole.mkdir()
-        yield whole
-        os.replace(whole, folder)
-
-
-def refuse_filled(folder: Path) -> None:
-    """See that a folder for a report is empty or not there; a ValueError otherwise."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} already holds something; choose another folder for --to")
 
 
 def write_report(

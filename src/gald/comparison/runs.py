@@ -1,23 +1,23 @@
 """What two evaluations left behind, and whether they may be compared at all."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hydra.utils import instantiate
 
 from gald.comparison.bootstrap import mean_iou
+from gald.evaluation.evaluate import build_metrics
 from gald.metrics.base import CountMetric
+from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.run.results import SPLITS
+from gald.run.results import SPLITS, read_results
 from gald.run.safe_targets import check_targets
 
 # What both receipts must agree on for a number of one to mean the same as that of the other.
-SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "truth_sha256")
+SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "ground_truth_sha256")
 
 
-class JudgedRun(NamedTuple):
+class EvaluatedRun(NamedTuple):
     """What one evaluation left.
 
     Attributes:
@@ -40,7 +40,7 @@ class JudgedRun(NamedTuple):
     metrics: list[CountMetric]
 
 
-def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, list[JudgedRun]]:
+def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, list[EvaluatedRun]]:
     """Read two evaluations of one split, the first that both have unless it is named.
 
     Raises:
@@ -62,7 +62,7 @@ def _counts_file(folder: Path, split: str) -> Path:
     return folder / f"images_{split}.npz"
 
 
-def read_run(folder: Path, split: str) -> JudgedRun:
+def read_run(folder: Path, split: str) -> EvaluatedRun:
     """Read one evaluation.
 
     Raises:
@@ -76,11 +76,10 @@ def read_run(folder: Path, split: str) -> JudgedRun:
                 f"there is no {file}; give the folder that gald eval ckpt_path=RUN split={split} "
                 "has written"
             )
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        said = results[f"{split}/miou"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); repeat the evaluation") from error
+    results = read_results(path)
+    if f"{split}/miou" not in results:
+        raise ValueError(f"{path} has no {split}/miou; repeat the evaluation")
+    stated = results[f"{split}/miou"]
     images = ImageCounts.load(counts_file)
     counts = images.class_counts()
     prefix = f"{split}/iou/"
@@ -91,19 +90,27 @@ def read_run(folder: Path, split: str) -> JudgedRun:
             "repeat the evaluation"
         )
     counted = float(mean_iou(counts.sum(0)))
-    if said is None or abs(said - counted) > 1e-9:
+    if stated is None or abs(stated - counted) > 1e-9:
         raise ValueError(
-            f"{path} says a mIoU of {said}, but {counts_file.name} adds up to {counted:.6f}; they "
-            "are of different evaluations, repeat one"
+            f"{path} states a mIoU of {stated}, but {counts_file.name} adds up to {counted:.6f}; "
+            "they are of different evaluations, repeat one"
         )
     receipt = results.get(f"{split}/receipt") or {}
+    return EvaluatedRun(
+        folder, results, receipt, images, counts, names, _metrics(receipt, len(names))
+    )
+
+
+def _metrics(receipt: dict[str, Any], num_classes: int) -> list[CountMetric]:
+    """What was counted, the confusion matrix first, which every evaluation has."""
     config = receipt.get("metrics") or {}
     check_targets(config)
-    metrics = [make(num_classes=len(names)) for make in instantiate(config).values()]
-    return JudgedRun(folder, results, receipt, images, counts, names, metrics)
+    metrics = build_metrics(config, num_classes)
+    others = [metric for metric in metrics if metric.name != ConfusionMatrix.name]
+    return [ConfusionMatrix(num_classes), *others]
 
 
-def check_pair(a: JudgedRun, b: JudgedRun, split: str) -> None:
+def check_pair(a: EvaluatedRun, b: EvaluatedRun, split: str) -> None:
     """See that two runs were judged on the same images, classes and labels in the same way.
 
     Raises:

@@ -1,90 +1,63 @@
-"""Which differences the report shows together, and what it says about them."""
+"""Arranges the differences of two evaluations as the sections of a report."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from gald.comparison.bootstrap import Difference, holm
-from gald.comparison.differences import Differences, lower_is_better
+from gald.comparison.differences import Differences
 from gald.comparison.figures import curve_chart, difference_chart
 from gald.comparison.report import Section
+from gald.metrics.base import CountMetric, Curve
 
 LEVEL = 0.05
-DISTANCES = ("1", "2", "3", "5", "8", "12", "20", "40", "beyond")  # of the trimap curve, in pixels
-HEADER = ("A %", "B %", "B - A", "95% interval", "p", "p (Holm)", "better")
+HEADER = ("B - A", "95% interval", "p", "p (Holm)", "better")  # after the two scores
+LOWER = " (lower is better)"
 
 
-class Curve(NamedTuple):
-    """Scores along a quantity: those whose keys are this prefix and one more word."""
-
-    prefix: str
-    title: str
-    along: str
-
-
-CURVES = (
-    Curve("size/recall/", "Recall by size of the object", "largest size, of the image's pixels"),
-    Curve("size/iou/", "IoU by size of the object", "largest size, of the image's pixels"),
-    Curve("boundary_iou/", "Boundary IoU", "width, px or share of the diagonal"),
-    Curve("boundary_f/", "Boundary F-score", "width, px or share of the diagonal"),
-    Curve("boundary_f_authors/", "Boundary F-score, the authors' protocol", "width, px"),
-    Curve("trimap/", "Error near boundaries", "distance to the nearest boundary, px"),
-)
-
-
-def verdict(miou: Difference, images: int) -> str:
+def conclusion(miou: Difference, images: int) -> str:
     """Say in one sentence whether B is better than A, and how sure that is."""
-    low, high, p = _signed(miou.low), _signed(miou.high), _probability(miou.p)
+    low, high = f"{100 * miou.low:+.2f}", f"{100 * miou.high:+.2f}"
     if miou.difference == miou.low == miou.high == 0:
         return f"No difference: A and B have the same mIoU, {100 * miou.a:.2f}%, in every draw."
     side = "above" if miou.difference > 0 else "below"
     change = f"mIoU of B is {100 * abs(miou.difference):.2f} points {side} A's"
-    known = f"95% interval {low} to {high}, p {p}, {images} images"
+    known = f"95% interval {low} to {high}, p {_probability(miou.p)}, {images} images"
     if not miou.clear:
         return f"Inside the noise: {change}, and the interval holds 0 ({known})."
     return f"{'B' if miou.difference > 0 else 'A'} is better: {change} ({known})."
 
 
-def sections(found: Differences, images_of_class: Mapping[str, int], samples: int) -> list[Section]:
-    """Arrange all differences: means, classes, sizes, boundaries, distances."""
-    means = {key: row for key, row in found.items() if _is_mean(key)}
-    parts = [_table("Means", means, samples)]
+def sections(
+    found: Differences,
+    metrics: Sequence[CountMetric],
+    images_of_class: Mapping[str, int],
+    samples: int,
+) -> list[Section]:
+    """Arrange all differences: single scores, classes, then the curves of each metric.
+
+    Args:
+        found: difference by key.
+        metrics: the metrics that own the keys; the first owns the mIoU.
+        images_of_class: number of images that have each class, by name.
+        samples: draws of the bootstrap.
+    """
+    class_names = list(images_of_class)
+    owners: dict[str, dict[str, CountMetric]] = {}  # unit -> key of a single score -> its metric
+    for metric in metrics:
+        for key in metric.score_keys(class_names):
+            if key in found and _is_single(key, metric, class_names):
+                owners.setdefault(metric.unit, {})[key] = metric
+    parts = []
+    for unit, of_unit in owners.items():
+        title = "Means" if unit == "%" else f"Means in {unit}"
+        parts.append(_table(title, {key: found[key] for key in of_unit}, of_unit, samples))
     classes = _below(found, "iou/")
     if classes:
-        part = _table("Classes", classes, samples, prefix="iou/")
-        chart = difference_chart(classes, clear(classes), "IoU of each class")
-        rows = [
-            [*row, str(images_of_class[name])] for row, name in zip(part.rows, classes, strict=True)
-        ]
-        words = "Of a class in few images, the interval is too narrow: see the last column."
-        parts.append(
-            part._replace(
-                words=f"{part.words} {words}",
-                header=[*part.header, "images"],
-                rows=rows,
-                picture=("classes.png", chart),
-            )
-        )
-    for curve in CURVES:
-        rows = {name: row for name, row in _below(found, curve.prefix).items() if "/" not in name}
-        if curve.prefix == "trimap/":
-            rows = {name: row for name, row in rows.items() if name in DISTANCES}
-        if not rows:
-            continue
-        lower = lower_is_better(curve.prefix)
-        title = f"{curve.title} (lower is better)" if lower else curve.title
-        chart = curve_chart(rows, clear(rows), title, curve.along)
-        name = curve.prefix.strip("/").replace("/", "_") + ".png"
-        part = _table(title, rows, samples, curve.prefix)
-        parts.append(part._replace(picture=(name, chart)))
-        width = "3" if "3" in rows else next(iter(rows))
-        by_class = _below(found, f"{curve.prefix}{width}/")
-        if by_class:
-            title = f"{curve.title} of each class at width {width}"
-            chart = difference_chart(by_class, clear(by_class), title)
-            part = _table(title, by_class, samples, curve.prefix)
-            parts.append(part._replace(picture=(name.replace(".png", "_classes.png"), chart)))
+        parts.append(_classes(classes, metrics[0], images_of_class, samples))
+    for metric in metrics:
+        for curve in metric.curves:
+            parts += _curve(curve, metric, found, samples)
     return parts
 
 
@@ -94,23 +67,67 @@ def clear(rows: Mapping[str, Difference]) -> list[bool]:
     return [bool(r.clear and p < LEVEL) for r, p in zip(rows.values(), adjusted, strict=True)]
 
 
-def _is_mean(key: str) -> bool:
-    return "/" not in key or key == "thin/miou"
+def _classes(
+    rows: Differences, metric: CountMetric, images_of_class: Mapping[str, int], samples: int
+) -> Section:
+    part = _table("Classes", rows, dict.fromkeys(rows, metric), samples)
+    cells = [[*row, str(images_of_class[name])] for row, name in zip(part.rows, rows, strict=True)]
+    words = "The interval of a class that few images have is too narrow: see the last column."
+    return part._replace(
+        words=f"{part.words} {words}",
+        header=[*part.header, "images"],
+        rows=cells,
+        picture=("classes.png", difference_chart(rows, clear(rows), "IoU of each class")),
+    )
+
+
+def _curve(curve: Curve, metric: CountMetric, found: Differences, samples: int) -> list[Section]:
+    """The curve, and the scores of single classes at one of its places."""
+    rows = {place: row for place, row in _below(found, curve.prefix).items() if "/" not in place}
+    if curve.shown:
+        rows = {place: row for place, row in rows.items() if place in curve.shown}
+    if not rows:
+        return []
+    title = curve.title if metric.higher_is_better else f"{curve.title}{LOWER}"
+    name = curve.prefix.strip("/").replace("/", "_")
+    chart = curve_chart(rows, clear(rows), title, curve.along, metric.factor, metric.unit)
+    part = _table(title, rows, dict.fromkeys(rows, metric), samples)
+    parts = [part._replace(picture=(f"{name}.png", chart))]
+    place = "3" if "3" in rows else next(iter(rows))
+    by_class = _below(found, f"{curve.prefix}{place}/")
+    if by_class:
+        title = f"{curve.title} of each class, {metric.place_label(place)}"
+        chart = difference_chart(by_class, clear(by_class), title, factor=metric.factor)
+        part = _table(title, by_class, dict.fromkeys(by_class, metric), samples)
+        parts.append(part._replace(picture=(f"{name}_classes.png", chart)))
+    return parts
+
+
+def _is_single(key: str, metric: CountMetric, class_names: Sequence[str]) -> bool:
+    of_class = any(key.endswith(f"/{name}") for name in class_names)
+    return not of_class and not any(key.startswith(curve.prefix) for curve in metric.curves)
 
 
 def _below(found: Differences, prefix: str) -> Differences:
     return {key.removeprefix(prefix): row for key, row in found.items() if key.startswith(prefix)}
 
 
-def _table(title: str, rows: Mapping[str, Difference], samples: int, prefix: str = "") -> Section:
+def _table(
+    title: str,
+    rows: Mapping[str, Difference],
+    owners: Mapping[str, CountMetric],
+    samples: int,
+) -> Section:
     adjusted = holm(np.array([row.p for row in rows.values()]))
     surely = clear(rows)
     cells = []
     for (name, row), p, sure in zip(rows.items(), adjusted, surely, strict=True):
-        lower = lower_is_better(prefix + name)
-        label = f"{name} (lower is better)" if lower and not prefix else name
-        cells.append([label, *_cells(row, p, sure, lower)])
-    return Section(title, _chances(rows, surely, samples), ("score", *HEADER), cells)
+        metric = owners[name]
+        lower = not metric.higher_is_better and "lower is better" not in title
+        cells.append([f"{name}{LOWER * lower}", *_cells(row, p, sure, metric)])
+    unit = next(iter(owners.values())).unit
+    header = ("score", f"A {unit}", f"B {unit}", *HEADER)
+    return Section(title, _chances(rows, surely, samples), header, cells)
 
 
 def _chances(rows: Mapping[str, Difference], surely: Sequence[bool], samples: int) -> str:
@@ -127,28 +144,25 @@ def _chances(rows: Mapping[str, Difference], surely: Sequence[bool], samples: in
     return words
 
 
-def _cells(row: Difference, adjusted: np.ndarray, sure: bool, lower: bool) -> list[str]:
+def _cells(row: Difference, adjusted: np.ndarray, sure: bool, metric: CountMetric) -> list[str]:
+    factor = metric.factor
     if np.isnan(row.difference) or np.isnan(row.p):
-        scores = ["absent" if np.isnan(value) else f"{100 * value:.2f}" for value in row[:2]]
-        return [*scores, *[""] * (len(HEADER) - 2)]
-    better = "B" if (row.difference < 0) == lower else "A"
+        scores = ["absent" if np.isnan(value) else f"{factor * value:.2f}" for value in row[:2]]
+        return [*scores, *[""] * len(HEADER)]
+    better = "B" if (row.difference > 0) == metric.higher_is_better else "A"
     if not row.clear:
         better = "noise"
     elif not sure:
         better += "?"
     return [
-        f"{100 * row.a:.2f}",
-        f"{100 * row.b:.2f}",
-        _signed(row.difference),
-        f"{_signed(row.low)} to {_signed(row.high)}",
+        f"{factor * row.a:.2f}",
+        f"{factor * row.b:.2f}",
+        f"{factor * row.difference:+.2f}",
+        f"{factor * row.low:+.2f} to {factor * row.high:+.2f}",
         _probability(row.p),
         _probability(adjusted),
         better,
     ]
-
-
-def _signed(value: np.ndarray) -> str:
-    return f"{100 * value:+.2f}"
 
 
 def _probability(p: np.ndarray) -> str:

@@ -1,28 +1,25 @@
 """The images that changed most, parsed again by both networks."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from gald.comparison.runs import JudgedRun
+from gald.comparison.runs import EvaluatedRun
 from gald.data.datamodule import SegmentationDataModule
-from gald.data.dataset import Scenes
+from gald.data.dataset import BaseDataset
 from gald.data.labels import VOID
 from gald.evaluation.evaluator import sha256
+from gald.painting import add_legend, colourise, new_figure, to_png
 from gald.prediction.predictor import Predictor, load
 from gald.run.checkpoint import find_checkpoint
 from gald.run.safe_targets import check_targets
-from gald.viz.panel import add_legend, colourise
 
 
 def contact_sheet(
-    a: JudgedRun, b: JudgedRun, split: str, changes: Sequence[tuple[str, str]]
+    a: EvaluatedRun, b: EvaluatedRun, split: str, changes: Sequence[tuple[str, str]]
 ) -> bytes:
     """Draw image, truth, both predictions and where they differ, one image a row.
 
@@ -43,8 +40,7 @@ def contact_sheet(
     scenes = _scenes(a, networks[0], split)
     where = {scenes.name(index): index for index in range(len(scenes))}
     titles = ("image", "truth (void black)", "A", "B", "black: only A right; white: only B")
-    figure = Figure(figsize=(15, 2.3 * len(changes) + 0.8), layout="constrained", dpi=90)
-    FigureCanvasAgg(figure)
+    figure = new_figure(15, 2.3 * len(changes) + 0.8, dpi=90)
     grid = figure.subplots(len(changes), len(titles), squeeze=False)
     palette, names = networks[0].palette, networks[0].class_names
     for row, (name, text) in zip(grid, changes, strict=True):
@@ -57,7 +53,7 @@ def contact_sheet(
             for network in networks
         ]
         views = [item["image"].permute(1, 2, 0).numpy()]
-        views += [colourise(mask, palette) for mask in (truth, *guesses)]
+        views += [colourise(mask.numpy(), palette) for mask in (truth, *guesses)]
         views.append(_verdicts(truth, *guesses))
         for axis, view in zip(row, views, strict=True):
             axis.imshow(view, interpolation="nearest")
@@ -67,9 +63,7 @@ def contact_sheet(
     for axis, title in zip(grid[0], titles, strict=True):
         axis.set_title(title)
     add_legend(figure, names, palette, columns=11)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return to_png(figure)
 
 
 def _verdicts(truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
@@ -83,7 +77,7 @@ def _verdicts(truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarr
     return view
 
 
-def _network(run: JudgedRun) -> Predictor:
+def _network(run: EvaluatedRun) -> Predictor:
     """The network as it was judged."""
     path = Path(run.receipt.get("checkpoint") or run.results.get("checkpoint") or run.folder)
     path = find_checkpoint(path if path.exists() else run.folder)
@@ -93,11 +87,11 @@ def _network(run: JudgedRun) -> Predictor:
     network = load(path)
     if "inference" in run.receipt:
         check_targets(run.receipt["inference"])
-        network.score_by(run.receipt["inference"])
+        network.set_inference(run.receipt["inference"])
     return network
 
 
-def _scenes(run: JudgedRun, network: Predictor, split: str) -> Scenes:
+def _scenes(run: EvaluatedRun, network: Predictor, split: str) -> BaseDataset:
     config = run.receipt.get("data") or network.config["data"]
     config = {**config, "train_transform": None}
     check_targets(config)

@@ -1,22 +1,20 @@
 """`gald convert FILE --to FOLDER`: a state dict of the authors as a run folder of ours."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from gald.cli import Arguments
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.convert.gald_dgcnet import Network, State, identify, rename
 from gald.data.cityscapes import Cityscapes
 from gald.data.folder_classes import distinct_colour
+from gald.run.atomic import new_folder, refuse_filled
 
 
 def main() -> None:
@@ -56,8 +54,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
             unknown, missing or of another shape.
     """
     source, folder = source.expanduser(), folder.expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} already holds something; choose another folder for --to")
+    refuse_filled(folder, "choose another folder with --to")
     state = _read(source)
     name, network, classes = identify(state, source)
     what = f"{name} with {classes} classes"
@@ -70,13 +67,10 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
         "state_dict": {f"model.{key}": value for key, value in renamed.items()},
         "gald": {"config": OmegaConf.to_container(cfg, resolve=True)} | _classes(classes),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        whole = Path(scratch) / folder.name
-        (whole / "checkpoints").mkdir(parents=True)
+    with new_folder(folder) as whole:
+        (whole / "checkpoints").mkdir()
         torch.save(content, whole / "checkpoints" / "best.ckpt")
         OmegaConf.save(cfg, whole / "config.yaml", resolve=True)
-        os.replace(whole, folder)
     return f"{folder}: {what}, input {cfg.model.backbone.input}"
 
 
@@ -113,8 +107,7 @@ def _configure(name: str, network: Network, input: str) -> DictConfig:
         f"model/backbone=resnet{name.rpartition('res')[2]}_official",
         f"model.backbone.input={input}",
     ]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", overrides)
+    return compose("train", overrides)
 
 
 def _classes(number: int) -> dict[str, list[object]]:

@@ -44,7 +44,7 @@ _SHARED = (
     | _unit("reduce", "head.conva")
     | _unit("head.refine", "head.convb")
     | _unit("head.fuse", "head.bottleneck")
-    | _unit("aux.hidden", "dsn")
+    | _unit("aux_head.hidden", "dsn")
 )
 _MASK = "head.a2block.local_attention.dconv"
 _DUAL = "head.dualgcn."
@@ -55,7 +55,7 @@ _NETWORKS = {
         input="bgr",
         experiment="gald_official",
         names=_SHARED
-        | {"ga.module.": "head.a2block.long_relation.", "aux.classify.": "dsn.4."}
+        | {"ga.module.": "head.a2block.long_relation.", "aux_head.classify.": "dsn.4."}
         | _unit("ga.down", "head.a2block.down")
         | _unit("ld.phi.0", f"{_MASK}1")
         | _unit("ld.phi.1", f"{_MASK}2")
@@ -66,7 +66,7 @@ _NETWORKS = {
         input="rgb",
         experiment="dualseg_official",
         names=_SHARED
-        | {"aux.classify.": "dsn.3."}
+        | {"aux_head.classify.": "dsn.3."}
         | {
             f"ga.positions.{part}.": f"{_SPATIAL}node_{part[0]}."
             for part in ("query", "key", "value")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from gald.data.datamodule import FileDataModule
+from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair
@@ -224,7 +224,7 @@ class ADE20K(SegmentationDataset):
         )
 
 
-class ADE20KDataModule(FileDataModule):
+class ADE20KDataModule(DatasetDataModule):
     """ADE20K as batches: trains on train, selects and reports on val.
 
     Args:

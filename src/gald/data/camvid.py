@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from gald.data.datamodule import FileDataModule
+from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
@@ -128,7 +128,7 @@ class _Folders:
         return None
 
 
-class CamVidDataModule(FileDataModule):
+class CamVidDataModule(DatasetDataModule):
     """CamVid as batches: trains on train, selects on val, reports test.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from gald.data.datamodule import FileDataModule
+from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair
@@ -104,7 +104,7 @@ class Cityscapes(SegmentationDataset):
         return by_name(place, ("_leftImg8bit.png",))
 
 
-class CityscapesDataModule(FileDataModule):
+class CityscapesDataModule(DatasetDataModule):
     """Cityscapes as batches: trains on train, selects and reports on val.
 
     Args:

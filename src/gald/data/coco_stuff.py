@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gald.data.datamodule import FileDataModule
+from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
@@ -361,7 +361,7 @@ class CocoStuff164k(CocoStuff):
         )
 
 
-class CocoStuff10kDataModule(FileDataModule):
+class CocoStuff10kDataModule(DatasetDataModule):
     """COCO-Stuff 10k as batches: trains on train, selects and reports on the test list.
 
     Args:
@@ -374,7 +374,7 @@ class CocoStuff10kDataModule(FileDataModule):
     has_test = False
 
 
-class CocoStuff164kDataModule(FileDataModule):
+class CocoStuff164kDataModule(DatasetDataModule):
     """COCO-Stuff 164k as batches: trains on train, selects and reports on val.
 
     Args:

@@ -7,12 +7,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from gald.data.dataset import Scenes, SegmentationDataset
+from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.loading.cache import cached
 from gald.data.loading.class_counts import class_counts
 from gald.data.loading.loader import (
     JointTransform,
-    KeyedScenes,
+    TrainingCrops,
     TrainLoader,
     one_thread,
     stack,
@@ -64,7 +64,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             class, an image that has it and a crop that holds one of its pixels, each uniformly.
     """
 
-    dataset_class: type[Scenes]
+    dataset_class: type[BaseDataset]
     has_test: bool = True
 
     def __init__(
@@ -100,9 +100,9 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.cache = cache
         self.cache_dir = cache_dir
         self.class_uniform = class_uniform
-        self.train_dataset: Scenes | None = None
-        self.val_dataset: Scenes | None = None
-        self.test_dataset: Scenes | None = None
+        self.train_dataset: BaseDataset | None = None
+        self.val_dataset: BaseDataset | None = None
+        self.test_dataset: BaseDataset | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         return len(self.class_names)
 
     @abstractmethod
-    def make_dataset(self, split: str) -> Scenes:
+    def make_dataset(self, split: str) -> BaseDataset:
         """Build the scenes of `train`, `val` or `test`; each dataset's module writes this."""
 
     def setup(self, stage: str | None = None) -> None:
@@ -169,15 +169,15 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
                 f"{self.batch_sentence(world_size)}; set it to plan_batches({world_size})"
             )
         assert self.train_dataset is not None, "setup('fit') comes first"
-        rare = None
+        class_sampler = None
         if self.class_uniform:
             counts = class_counts(self.train_dataset, self.cache_dir)
-            rare = ClassUniform(counts > 0, self.class_uniform)
+            class_sampler = ClassUniform(counts > 0, self.class_uniform)
         size = len(self.train_dataset)
         sampler = GlobalBatchSampler(
-            size, self.global_batch_size, micro, self.seed, rank, world_size, rare
+            size, self.global_batch_size, micro, self.seed, rank, world_size, class_sampler
         )
-        scenes = KeyedScenes(self.train_dataset, self.train_transform, self.seed)
+        scenes = TrainingCrops(self.train_dataset, self.train_transform, self.seed)
         return TrainLoader(
             scenes, sampler, self._position, collate_fn=stack, **self._loader_options()
         )
@@ -190,7 +190,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         """This process's share of the test scenes, whole, as lists of one batch a size."""
         return self._eval_loader(self.test_dataset)
 
-    def _eval_loader(self, dataset: Scenes | None) -> DataLoader:
+    def _eval_loader(self, dataset: BaseDataset | None) -> DataLoader:
         assert dataset is not None, "setup comes first"
         rank, world_size = self._place()
         return DataLoader(
@@ -225,7 +225,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         return self.trainer.current_epoch, batches.current.ready
 
 
-class FileDataModule(SegmentationDataModule):
+class DatasetDataModule(SegmentationDataModule):
     """Serves a dataset of files; its own module sets `dataset_class`, and `has_test` if need be.
 
     Args:

@@ -20,13 +20,13 @@ from gald.data.reading.files import (
     open_image,
     open_labels,
 )
-from gald.data.reading.png import Cuttable
+from gald.data.reading.png import LazyArray
 
 Item = dict[str, Any]
-AS_THEY_ARE = np.arange(256, dtype=np.uint8)  # the table of labels that are train ids
+IDENTITY_LUT = np.arange(256, dtype=np.uint8)  # the table of labels that are train ids
 
 
-class Pixels(NamedTuple):
+class RawSample(NamedTuple):
     """One scene as it is stored.
 
     Attributes:
@@ -40,15 +40,15 @@ class Pixels(NamedTuple):
     table: np.ndarray
 
 
-class Opened(NamedTuple):
+class LazySample(NamedTuple):
     """The same of a scene that is decoded when it is cut, where that saves work."""
 
-    image: Cuttable
-    labels: Cuttable
+    image: LazyArray
+    labels: LazyArray
     table: np.ndarray
 
 
-class Scenes(Dataset, ABC):
+class BaseDataset(Dataset, ABC):
     """Labelled scenes, by index.
 
     `open` gives what is stored, for a loader that crops before it maps labels, `pixels` the same
@@ -71,16 +71,16 @@ class Scenes(Dataset, ABC):
         """What a scene is called in pictures and predictions."""
 
     @abstractmethod
-    def pixels(self, index: int) -> Pixels:
+    def pixels(self, index: int) -> RawSample:
         """One scene as it is stored."""
 
     @abstractmethod
     def fingerprint(self) -> str:
         """What changes whenever a pixel or a train id may have: the key of what is derived."""
 
-    def open(self, index: int) -> Opened:
+    def open(self, index: int) -> LazySample:
         """One scene as it is stored, for one who needs a part of it."""
-        return Opened(*self.pixels(index))
+        return LazySample(*self.pixels(index))
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Stored labels and table of one scene, without the image where that saves work."""
@@ -120,7 +120,7 @@ class Sample(NamedTuple):
     mask: Path
 
 
-class SegmentationDataset(Scenes):
+class SegmentationDataset(BaseDataset):
     """Scenes that are files. A dataset states the facts below and writes `find`.
 
     Args:
@@ -232,7 +232,7 @@ class SegmentationDataset(Scenes):
         """Stem of the image file, unless the dataset says otherwise."""
         return self.samples[index].name
 
-    def open_labels(self, sample: Sample) -> Cuttable:
+    def open_labels(self, sample: Sample) -> LazyArray:
         """Open the stored labels (H, W) uint8 of one scene; a grey png unless overridden."""
         return open_labels(sample.mask)
 
@@ -240,17 +240,17 @@ class SegmentationDataset(Scenes):
         """Decode the stored labels (H, W) uint8 of one scene."""
         return np.asarray(self.open_labels(sample))
 
-    def open(self, index: int) -> Opened:
+    def open(self, index: int) -> LazySample:
         """Open image and labels, which must cover the same pixels."""
         sample = self.samples[index]
         image, labels = open_image(sample.image), self.open_labels(sample)
         check_sizes(image, labels, sample.image, sample.mask)
-        return Opened(image, labels, self.table)
+        return LazySample(image, labels, self.table)
 
-    def pixels(self, index: int) -> Pixels:
+    def pixels(self, index: int) -> RawSample:
         """Decode image and labels, which must cover the same pixels."""
         image, labels, table = self.open(index)
-        return Pixels(np.asarray(image), np.asarray(labels), table)
+        return RawSample(np.asarray(image), np.asarray(labels), table)
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Decode the labels alone."""

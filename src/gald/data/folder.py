@@ -41,13 +41,13 @@ from typing import Unpack
 import cv2
 import numpy as np
 
-from gald.data.datamodule import FileDataModule, Loading
+from gald.data.datamodule import DatasetDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.folder_classes import Classes, read_classes
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.pairs import reject
 from gald.data.reading.files import IMAGE_SUFFIXES, is_dir, list_files, open_labels, read_image
-from gald.data.reading.png import Cuttable
+from gald.data.reading.png import LazyArray
 
 # Where the images and the masks of a part may be.
 _LAYOUTS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
@@ -121,7 +121,7 @@ class Folder(SegmentationDataset):
             for place in sorted(images.keys() & masks.keys())
         ]
 
-    def open_labels(self, sample: Sample) -> Cuttable:
+    def open_labels(self, sample: Sample) -> LazyArray:
         """Open ids as they are stored, and colours as the train ids they stand for."""
         if self.colours is None:
             return open_labels(sample.mask)
@@ -147,7 +147,7 @@ class Folder(SegmentationDataset):
         )
 
 
-class FolderDataModule(FileDataModule):
+class FolderDataModule(DatasetDataModule):
     """A folder of your own as batches: trains on train, selects on val, reports test if it exists.
 
     Args:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco
 
-from gald.data.datamodule import FileDataModule, Loading
+from gald.data.datamodule import DatasetDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, reject
@@ -105,8 +105,19 @@ _LABELS = {
 }
 _ORDERS = ("alphabetical", "voc_first")
 _USED = frozenset(  # of all that trainval_merged.json holds
-    "images image_id file_name height width phase "
-    "annos_segmentation category_id segmentation size counts".split()
+    [
+        "images",
+        "image_id",
+        "file_name",
+        "height",
+        "width",
+        "phase",
+        "annos_segmentation",
+        "category_id",
+        "segmentation",
+        "size",
+        "counts",
+    ]
 )
 
 
@@ -275,7 +286,7 @@ class PascalContext60(PascalContext59):
 _SCORED = {59: PascalContext59, 60: PascalContext60}
 
 
-class PascalContextDataModule(FileDataModule):
+class PascalContextDataModule(DatasetDataModule):
     """Pascal Context as batches: trains on train, selects and reports on val.
 
     Args:
@@ -362,7 +373,7 @@ def _draw(runs: bytes, sample: Sample) -> np.ndarray:
     return np.ascontiguousarray(labels)
 
 
-def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:  # noqa: ANN401
+def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
     """A mask from run lengths, packed or as numbers, or from polygons."""
     if isinstance(segmentation, list):
         segmentation = coco.merge(coco.frPyObjects(segmentation, height, width))

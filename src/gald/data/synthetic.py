@@ -9,12 +9,12 @@ import numpy as np
 
 from gald.data import street_painter
 from gald.data.datamodule import Loading, SegmentationDataModule
-from gald.data.dataset import AS_THEY_ARE, Pixels, Scenes
+from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
 
 _SCENE = 3  # keeps this random stream apart from the others that start at the same seed
 
 
-class SyntheticStreets(Scenes):
+class SyntheticStreets(BaseDataset):
     """Streets in one-point perspective; a scene is a function of (seed, split, index, size).
 
     Large regions, poles two or three pixels wide, small signs and persons, vehicles, light that
@@ -88,13 +88,13 @@ class SyntheticStreets(Scenes):
         """The split and the number."""
         return f"{self.split}_{index:04d}"
 
-    def pixels(self, index: int) -> Pixels:
+    def pixels(self, index: int) -> RawSample:
         """Paint one scene; its labels are train ids."""
         if not 0 <= index < self.count:
             raise IndexError(f"index ({index}) is not below the number of scenes ({self.count})")
         key = (_SCENE, self.seed, self.splits.index(self.split), index)
         image, mask = street_painter.StreetPainter(self.size, np.random.default_rng(key)).paint()
-        return Pixels(image, mask, AS_THEY_ARE)
+        return RawSample(image, mask, IDENTITY_LUT)
 
     def fingerprint(self) -> str:
         """Hash of the painter's code and of all that a scene is a function of."""

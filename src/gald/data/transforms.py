@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from gald.data.labels import VOID
-from gald.data.reading.png import Cuttable
+from gald.data.reading.png import LazyArray
 
 _AUGMENTATION = 2  # keeps this random stream apart from the others that start at the same seed
 _CROP_TRIES = 10  # crops drawn to satisfy cat_max_ratio, as in mmsegmentation
@@ -89,11 +89,11 @@ class TrainTransform:
 
     def __call__(
         self,
-        image: Cuttable,
-        labels: Cuttable,
+        image: LazyArray,
+        labels: LazyArray,
         key: tuple[int, ...],
         table: np.ndarray | None = None,
-        focus: int | None = None,
+        target_class: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Transform one scene.
 
@@ -102,12 +102,12 @@ class TrainTransform:
             labels: stored labels.
             key: (seed, epoch, ...); whatever tells this draw from all others.
             table: stored label -> train id; None where the labels are train ids.
-            focus: train id of a class that the crop shall hold; None crops anywhere.
+            target_class: train id of a class that the crop must hold; None crops anywhere.
         """
         rng = np.random.default_rng((_AUGMENTATION, *key))
-        if focus is not None or self.cat_max_ratio is not None:
+        if target_class is not None or self.cat_max_ratio is not None:
             labels = np.asarray(labels)
-        spots = None if focus is None else _pixels_of(focus, labels, table)
+        spots = None if target_class is None else _pixels_of(target_class, labels, table)
         window = self.draw_window(labels.shape, rng, spots)
         mask = cut_labels(labels, window, self.crop_size, table)
         if self.cat_max_ratio is not None:
@@ -177,7 +177,7 @@ def mean_luma(image: np.ndarray) -> float:
     return float(np.dot(_LUMA, cv2.mean(image)[:3]))
 
 
-def cut_image(image: Cuttable, window: Window, size: tuple[int, int]) -> np.ndarray:
+def cut_image(image: LazyArray, window: Window, size: tuple[int, int]) -> np.ndarray:
     """Cut a window out of an image, black outside, and resize it to (height, width).
 
     Down to a half, interpolation reads every pixel; below, averaging does, so that thin things do
@@ -189,7 +189,7 @@ def cut_image(image: Cuttable, window: Window, size: tuple[int, int]) -> np.ndar
 
 
 def cut_labels(
-    labels: Cuttable, window: Window, size: tuple[int, int], table: np.ndarray | None = None
+    labels: LazyArray, window: Window, size: tuple[int, int], table: np.ndarray | None = None
 ) -> np.ndarray:
     """Cut a window out of a label map, void outside, resize it to (height, width) and map it.
 
@@ -207,7 +207,7 @@ def cut_labels(
     return crop if table is None else cv2.LUT(crop, table)
 
 
-def _inside(array: Cuttable, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def _inside(array: LazyArray, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """The part of the window in the array, and how far it reaches above, below, left and right."""
     top, left, height, width = window
     rows, columns = array.shape[:2]
@@ -231,7 +231,7 @@ def _draw_start(size: int, side: int, spot: int | None, rng: np.random.Generator
     return int(rng.integers(first, last + 1))
 
 
-def _pixels_of(train_id: int, labels: Cuttable, table: np.ndarray | None) -> np.ndarray:
+def _pixels_of(train_id: int, labels: LazyArray, table: np.ndarray | None) -> np.ndarray:
     wanted = [train_id] if table is None else np.flatnonzero(table == train_id)
     return np.argwhere(np.isin(labels, wanted))
 
@@ -262,7 +262,7 @@ class _Albumentations:
         return out["image"], out["mask"]
 
 
-def fill_void(transform: Any) -> None:  # noqa: ANN401
+def fill_void(transform: Any) -> None:
     """Make an albumentations transform, and all within it, fill masks with void."""
     if getattr(transform, "fill_mask", None) is not None:
         transform.fill_mask = VOID

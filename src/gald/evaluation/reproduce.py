@@ -1,23 +1,23 @@
-"""Repeat an evaluation from its receipt, and say whether every number comes out again."""
+"""Repeat an evaluation from its receipt, and compare every number."""
 
-import json
 import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from gald.config import CONF_DIR
-from gald.evaluation.evaluator import sha256
-from gald.run.results import Results
+from gald.config import compose
+from gald.evaluation.checkpoint import evaluate_checkpoint
+from gald.evaluation.evaluate import EVALUATED
+from gald.run.provenance import sha256
+from gald.run.results import Results, read_results
 
-SIGNED = ("images_sha256", "truth_sha256", "classes_sha256", "predictions_sha256")
+SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions_sha256")
 
 
-def recheck(path: Path, overrides: list[str]) -> None:
+def reproduce(path: Path, overrides: list[str]) -> None:
     """Evaluate again what a `results.json` says was evaluated, and compare.
 
     Args:
@@ -28,9 +28,7 @@ def recheck(path: Path, overrides: list[str]) -> None:
         FileNotFoundError: there is no such file.
         ValueError: it holds no receipt, the checkpoint has changed, or a number differs.
     """
-    from gald.evaluation.evaluate import evaluate  # which offers this as --check
-
-    before = _read(path)
+    before = read_results(path)
     receipts = {k.split("/")[0]: v for k, v in before.items() if k.endswith("/receipt")}
     if not receipts:
         raise ValueError(f"{path} holds no receipt; evaluate again to get one")
@@ -43,26 +41,16 @@ def recheck(path: Path, overrides: list[str]) -> None:
             )
         with tempfile.TemporaryDirectory() as folder:
             cfg.output_dir = folder
-            evaluate(cfg)
-            now = _read(Path(folder) / "results.json")
+            evaluate_checkpoint(cfg)
+            now = read_results(Path(folder) / "results.json")
         numbers = _compare(path, split, before, now)
         Console().print(f"{split}: {numbers} numbers and all labels as in {path}", soft_wrap=True)
 
 
-def _read(path: Path) -> Results:
-    if not path.is_file():
-        raise FileNotFoundError(f"no results at {path}; name the results.json of a run")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); copy it again") from error
-
-
 def _config(receipt: dict[str, Any], split: str, overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("eval")
+    cfg = compose("eval")
     with open_dict(cfg):
-        for part in ("data", "inference", "metrics"):
+        for part in EVALUATED:
             cfg[part] = receipt[part]
         cfg.ckpt_path, cfg.split = receipt.get("checkpoint"), split
         cfg.merge_with(OmegaConf.from_dotlist(overrides))

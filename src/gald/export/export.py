@@ -1,7 +1,6 @@
 """`gald export RUN --to FILE --format onnx`: a trained network, to be used elsewhere."""
 
 import json
-import os
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -13,12 +12,12 @@ import torch
 from rich.console import Console
 from torch.export import ExportedProgram
 
-from gald import __version__
 from gald.cli import Arguments
-from gald.export.graph import WholeImage, trace, without_adaptive_pooling
+from gald.export.graph import FullImageNetwork, trace, without_adaptive_pooling
 from gald.export.parity import Run, Shape, compare, first_line, random_image
-from gald.inference import Whole
+from gald.inference import FullImage
 from gald.prediction.predictor import Predictor, load
+from gald.run.provenance import versions
 
 Size = tuple[int, int]
 FORMATS = ("pretrained", "onnx", "torch")
@@ -94,7 +93,7 @@ def export(
     if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
     predictor = load(source)
-    network = WholeImage(predictor.model).eval()
+    network = FullImageNetwork(predictor.model).eval()
     say = Console(stderr=True).print
     example, checks = _shapes(network, size, format)
     network(random_image(*example))  # says itself where the size is wrong
@@ -104,7 +103,7 @@ def export(
             whole = Path(near) / target.name
             if format == "pretrained":
                 predictor.save_pretrained(whole)
-                run: Run = WholeImage(load(whole).model).eval()
+                run: Run = FullImageNetwork(load(whole).model).eval()
             else:
                 say(f"traces the network on images of {example[1]}x{example[2]}")
                 try:
@@ -121,14 +120,14 @@ def export(
                 worst = compare(run, network, checks)
             except ValueError as error:
                 raise _unfit(network, format, size, str(error)) from error
-            os.replace(whole, target)
+            whole.replace(target)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"cannot write {target} ({reason}); nothing was left there") from error
     return _summary(target, predictor, format, size, worst)
 
 
-def _shapes(network: WholeImage, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:
+def _shapes(network: FullImageNetwork, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:
     """The images to trace with, and those to compare on: batch, height and width.
 
     Odd sizes, whole strides, and at least the 15 cells a side that the authors' LD needs. Where
@@ -146,7 +145,7 @@ def _shapes(network: WholeImage, size: Size | None, format: str) -> tuple[Shape,
     return (2, 3 * u + 3, 4 * u + 1), shapes
 
 
-def _accepts(network: WholeImage, shape: Shape) -> bool:
+def _accepts(network: FullImageNetwork, shape: Shape) -> bool:
     try:
         network.model.logits(random_image(*shape))
     except ValueError:
@@ -196,7 +195,7 @@ def _about(predictor: Predictor, size: Size | None) -> dict[str, Any]:
     backbone = predictor.model.backbone
     order = "BGR" if backbone.flip else "RGB"
     return {
-        "gald": __version__,
+        "gald": versions()["version/gald"],
         "class_names": predictor.class_names,
         "palette": predictor.palette,
         "size": size or "any",
@@ -215,7 +214,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _unfit(network: WholeImage, format: str, size: Size | None, reason: str) -> ValueError:
+def _unfit(network: FullImageNetwork, format: str, size: Size | None, reason: str) -> ValueError:
     model = network.model
     parts = f"ga {type(model.ga).__name__}, ld {type(model.ld).__name__}"
     if size is None:
@@ -238,6 +237,6 @@ def _summary(
         f"{megabytes:.1f} MB; scores differ by at most {worst:.0e} of the largest"
     )
     mode = type(predictor.inference).__name__
-    if format != "pretrained" and mode != Whole.__name__:
+    if format != "pretrained" and mode != FullImage.__name__:
         text += f"\nit scores whole images in one pass; the network was judged with {mode}"
     return text

@@ -7,11 +7,11 @@ from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from gald.inference import Whole
+from gald.inference import FullImage
 from gald.model.segmentor import Segmentor
 
 
-class WholeImage(nn.Module):
+class FullImageNetwork(nn.Module):
     """Scores whole images in one pass and names the best class, the first of equals.
 
     Shape:
@@ -21,14 +21,14 @@ class WholeImage(nn.Module):
     def __init__(self, model: Segmentor) -> None:
         super().__init__()
         self.model = model
-        self.whole = Whole(model.align_corners)
+        self.whole = FullImage(model.align_corners)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         scores = self.whole(self.model, image)
         return scores, scores.argmax(1).to(torch.uint8)
 
 
-def trace(network: WholeImage, image: Tensor, fixed: bool) -> ExportedProgram:
+def trace(network: FullImageNetwork, image: Tensor, fixed: bool) -> ExportedProgram:
     """The graph of a network, for any batch, and any height and width unless `fixed`.
 
     Args:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gald.export.graph import WholeImage
+from gald.export.graph import FullImageNetwork
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 Shape = tuple[int, int, int]
 TOLERANCE = 1e-4  # of the largest score
 
 
-def compare(run: Run, network: WholeImage, shapes: Sequence[Shape]) -> float:
+def compare(run: Run, network: FullImageNetwork, shapes: Sequence[Shape]) -> float:
     """Largest difference of scores on random images, as a share of the largest score.
 
     Args:
@@ -40,7 +40,7 @@ def first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _compare(run: Run, network: WholeImage, shape: Shape) -> float:
+def _compare(run: Run, network: FullImageNetwork, shape: Shape) -> float:
     image = random_image(*shape)
     place = f"batch {shape[0]} of {shape[1]}x{shape[2]} px"
     expected = network(image)[0]

@@ -17,14 +17,14 @@ TILE_BYTES_OF_THREAD = 2**20
 TILE_BYTES_OF_DEVICE = 2**27
 
 
-class Prediction(NamedTuple):
+class LabelMap(NamedTuple):
     """Train ids (B, H, W), uint8, and the probability of each, float32 in [0, 1], or None."""
 
     labels: Tensor
     confidence: Tensor | None
 
 
-class View(NamedTuple):
+class ScoredView(NamedTuple):
     """Logits of one look at an image, and how they spread over it.
 
     Resizing, blending of windows on a grid and flipping are linear and separable, so the scores of
@@ -45,10 +45,10 @@ class Inference(ABC):
     """Does with a mode's views what its users ask for. A mode writes `views`."""
 
     @abstractmethod
-    def views(self, model: Segmentor, image: Tensor) -> list[View]:
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
         """Send an image (B, 3, H, W) through the network; of several views the mean counts."""
 
-    def as_seen(self, image: Tensor) -> Tensor:
+    def at_network_size(self, image: Tensor) -> Tensor:
         """An image (B, 3, H, W) at the size at which the network is looked at in one pass."""
         return image
 
@@ -57,18 +57,18 @@ class Inference(ABC):
 
         Their softmax is the probability in every mode.
         """
-        return torch.cat([scores for _, scores in self.strips(model, image)], 2)
+        return torch.cat([scores for _, scores in self.row_strips(model, image)], 2)
 
-    def strips(self, model: Segmentor, image: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def row_strips(self, model: Segmentor, image: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """The scores (B, K, rows, W) of some rows at a time, with their place, from the top."""
         views = self.views(model, image)
-        tiles = _Tiles(views)
+        tiles = TileGrid(views)
         for y, rows in enumerate(tiles.rows):
             strip = torch.cat([scores for _, scores in tiles.strip(views, y)], 3)
             yield rows, strip if len(views) == 1 else strip.log_()
 
     @torch.no_grad()
-    def predict(self, model: Segmentor, image: Tensor, confidence: bool = False) -> Prediction:
+    def predict(self, model: Segmentor, image: Tensor, confidence: bool = False) -> LabelMap:
         """The likeliest class of every pixel, and on demand how likely it is.
 
         Neither scores nor probabilities of the whole image are ever held. A pixel whose scores are
@@ -78,7 +78,7 @@ class Inference(ABC):
         labels = torch.empty(size, dtype=torch.uint8, device=image.device)
         sure = torch.empty(size, device=image.device) if confidence else None
         views = self.views(model, image)
-        tiles = _Tiles(views)
+        tiles = TileGrid(views)
         for i in range(len(image)):
             mine = [view._replace(logits=view.logits[i : i + 1]) for view in views]
             for y, rows in enumerate(tiles.rows):
@@ -89,7 +89,7 @@ class Inference(ABC):
                         if len(views) == 1:
                             best = (scores - best[:, None]).exp_().sum(1).reciprocal_()
                         sure[i, rows, columns] = best.clamp_(max=1)[0]
-        return Prediction(labels, sure)
+        return LabelMap(labels, sure)
 
 
 def resizing(old: int, new: int, align_corners: bool) -> Tensor:
@@ -100,17 +100,17 @@ def resizing(old: int, new: int, align_corners: bool) -> Tensor:
     return unit[0].T
 
 
-class _Band(NamedTuple):
+class SparseRows(NamedTuple):
     """Some rows of a matrix, and of its columns only those that are not zero there."""
 
     index: Tensor
     weights: Tensor
 
 
-class _Tiles:
-    """The cut of an image into strips of rows, and of those into tiles, for a list of views."""
+class TileGrid:
+    """The cut of an image into row_strips of rows, and of those into tiles, for a list of views."""
 
-    def __init__(self, views: list[View]) -> None:
+    def __init__(self, views: list[ScoredView]) -> None:
         logits, rows, columns = views[0]
         on_cpu = logits.device.type == "cpu"
         budget = TILE_BYTES_OF_THREAD * torch.get_num_threads() if on_cpu else TILE_BYTES_OF_DEVICE
@@ -122,17 +122,18 @@ class _Tiles:
         self.tall = [[_band(view.rows[at], device) for at in self.rows] for view in views]
         self.wide = [[_band(view.columns[at], device) for at in self.columns] for view in views]
 
-    def strip(self, views: list[View], y: int) -> Iterator[tuple[slice, Tensor]]:
+    def strip(self, views: list[ScoredView], y: int) -> Iterator[tuple[slice, Tensor]]:
         """Scores of one view, mean probabilities of several: the tiles of a strip (B, K, r, c)."""
         tall = [bands[y] for bands in self.tall]
         pairs = zip(views, tall, strict=True)
         low = [view.logits.index_select(2, band.index).float() for view, band in pairs]
         for x, columns in enumerate(self.columns):
             wide = [bands[x] for bands in self.wide]
-            yield columns, _mean(map(_spread, low, tall, wide), len(views))
+            yield columns, _mean(map(apply_resize, low, tall, wide), len(views))
 
 
-def _spread(logits: Tensor, rows: _Band, columns: _Band) -> Tensor:
+def apply_resize(logits: Tensor, rows: SparseRows, columns: SparseRows) -> Tensor:
+    """Resize logits (B, K, m, n) to the tile that the rows and columns stand for."""
     # In full precision, whatever training has set: rounded factors would change labels.
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -158,10 +159,10 @@ def _cut(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _band(matrix: Tensor, device: torch.device) -> _Band:
+def _band(matrix: Tensor, device: torch.device) -> SparseRows:
     # From last to first, because that is the order in which F.interpolate adds its products.
     index = matrix.any(0).nonzero()[:, 0].flip(0)
-    return _Band(index.to(device), matrix[:, index].to(device))
+    return SparseRows(index.to(device), matrix[:, index].to(device))
 
 
 def _first(scores: Tensor, best: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from gald.inference.base import Inference, View, resizing
+from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
 
 
@@ -16,7 +16,7 @@ class MultiScaleFlip(Inference):
     image of that size; they are resized to the image before the softmax.
 
     Args:
-        over: how an image of one size is scored, `Whole` or `Slide`.
+        over: how an image of one size is scored, `FullImage` or `Slide`.
         scales: factors of height and width; sides are rounded to whole pixels, halves up.
         flip: whether to average with the left-right mirrored image, too.
         align_corners: how scores are resized back; set to what the model uses.
@@ -42,7 +42,7 @@ class MultiScaleFlip(Inference):
         self.flip = flip
         self.align_corners = align_corners
 
-    def views(self, model: Segmentor, image: Tensor) -> list[View]:  # noqa: D102
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:  # noqa: D102
         views = []
         for scale in self.scales:
             scaled = _scale(image, scale)
@@ -53,14 +53,16 @@ class MultiScaleFlip(Inference):
                 views += self._back(mirrored, image)
         return views
 
-    def as_seen(self, image: Tensor) -> Tensor:
+    def at_network_size(self, image: Tensor) -> Tensor:
         """The image at the scale that is nearest to 1."""
-        return self.over.as_seen(_scale(image, min(self.scales, key=lambda scale: abs(scale - 1))))
+        return self.over.at_network_size(
+            _scale(image, min(self.scales, key=lambda scale: abs(scale - 1)))
+        )
 
-    def _back(self, views: list[View], image: Tensor) -> list[View]:
+    def _back(self, views: list[ScoredView], image: Tensor) -> list[ScoredView]:
         height, width = image.shape[-2:]
         return [
-            View(logits, self._resize(rows, height), self._resize(columns, width))
+            ScoredView(logits, self._resize(rows, height), self._resize(columns, width))
             for logits, rows, columns in views
         ]
 

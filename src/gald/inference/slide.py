@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gald.inference.base import Inference, View, resizing
+from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
-from gald.profiling.memory import LiveMemory
+from gald.profiling.memory import TensorMemoryTracker
 
 _BLENDINGS = ("uniform", "gaussian")
 
@@ -71,7 +71,7 @@ class Slide(Inference):
         self.max_bytes = max_bytes
         self.align_corners = align_corners
 
-    def views(self, model: Segmentor, image: Tensor) -> list[View]:  # noqa: D102
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:  # noqa: D102
         sizes = image.shape[-2:]
         height, width = (min(pair) for pair in zip(sizes, self.window, strict=True))
         tops, lefts = map(_starts, sizes, self.window, self.stride)
@@ -83,11 +83,11 @@ class Slide(Inference):
         grid = grid.permute(2, 3, 0, 4, 1, 5).flatten(4).flatten(2, 3)
         rows = self._blend(tops, sizes[0], resizing(h, height, self.align_corners))
         columns = self._blend(lefts, sizes[1], resizing(w, width, self.align_corners))
-        return [View(grid, rows, columns)]
+        return [ScoredView(grid, rows, columns)]
 
     def _passes(self, model: Segmentor, windows: list[Tensor]) -> Iterator[Tensor]:
         if len(windows) > 1:
-            with LiveMemory([windows[0], *model.parameters(), *model.buffers()]) as memory:
+            with TensorMemoryTracker([windows[0], *model.parameters(), *model.buffers()]) as memory:
                 yield model.logits(windows.pop(0))
             share = max(1, self.max_bytes // max(1, memory.peak))
         else:

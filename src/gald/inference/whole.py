@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from gald.inference.base import Inference, View, resizing
+from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.layers import resize
 from gald.model.segmentor import Segmentor
 
 
-class Whole(Inference):
+class FullImage(Inference):
     """Scores the whole image in one pass.
 
     Args:
@@ -23,8 +23,8 @@ class Whole(Inference):
     def __call__(self, model: Segmentor, image: Tensor) -> Tensor:  # noqa: D102
         return resize(model.logits(image), image.shape[-2:], self.align_corners)
 
-    def views(self, model: Segmentor, image: Tensor) -> list[View]:  # noqa: D102
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:  # noqa: D102
         logits = model.logits(image)
         pairs = zip(logits.shape[-2:], image.shape[-2:], strict=True)
         rows, columns = (resizing(old, new, self.align_corners) for old, new in pairs)
-        return [View(logits, rows, columns)]
+        return [ScoredView(logits, rows, columns)]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gald.cli import Arguments
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 
 SYNCED = ".synced"  # wandb leaves RUN.wandb.synced beside what it has sent
 
@@ -83,7 +83,7 @@ def _dashboard(folder: Path, entity: str, project: str, to: Path | None) -> int:
         return 0
     if to.exists():
         raise ValueError(f"{to} exists already; choose another file with --to")
-    with whole_file(to) as partial:
+    with atomic_file(to) as partial:
         partial.write_text(spec(workspace) + "\n", encoding="utf-8")
     print(f"{to}: the same command without --to sends it, once `wandb login` has stored a key")
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 
 
 class MetricsCSV(Logger):
@@ -39,7 +39,7 @@ class MetricsCSV(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:  # noqa: ANN401
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:
         """The run folder's config.yaml holds them."""
 
     @rank_zero_only
@@ -65,7 +65,7 @@ class MetricsCSV(Logger):
         if not self.rows:
             return
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with whole_file(self.path) as partial, partial.open("w", newline="") as file:
+        with atomic_file(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)

@@ -59,7 +59,7 @@ def mlflow_logger(
 class _OneRun(MLFlowLogger):
     """Leaves the config of a resumed run as it began: MLflow refuses any change of it."""
 
-    def __init__(self, *arguments: Any, run_id: str | None, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *arguments: Any, run_id: str | None, **options: Any) -> None:
         super().__init__(*arguments, run_id=run_id, **options)
         self.resumed = run_id is not None
 

@@ -45,7 +45,7 @@ def wandb_logger(
 
 
 @rank_zero_only
-def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:  # noqa: ANN401
+def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
     import wandb  # a second and a half, and only for those who log with it
 
     if mode == "online" and not has_key():

@@ -13,7 +13,7 @@ STEP = "trainer/global_step"
 FINE = ("boundary_f", "boundary_iou", "trimap", "size", "thin")  # what a mean over pixels hides
 
 
-def build_workspace(folder: Path, entity: str, project: str) -> Any:  # noqa: ANN401
+def build_workspace(folder: Path, entity: str, project: str) -> Any:
     """A `wandb_workspaces` workspace that shows the runs of one sweep, seeds averaged.
 
     Args:
@@ -96,7 +96,7 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:  # noqa: AN
     )
 
 
-def spec(workspace: Any) -> str:  # noqa: ANN401
+def spec(workspace: Any) -> str:
     """The workspace as the JSON that wandb's server takes."""
     view = workspace._to_model()  # what save() sends; there is no public name for it
     return json.dumps(

@@ -1,8 +1,8 @@
 """What all metrics have in common: one image becomes whole numbers, which add up to the score."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Container, Sequence
+from typing import ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,24 +12,61 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gald.data.labels import VOID
-from gald.inference import Prediction
+from gald.inference import LabelMap
 
 Bytes = NDArray[np.uint8]
+
+
+class Curve(NamedTuple):
+    """Scores along a quantity, under keys that begin alike.
+
+    Attributes:
+        prefix: how the keys begin, `boundary_f/`; the rest is the place on the curve, `3`. The key
+            of a single class has one more part, `boundary_f/3/road`.
+        title: what is measured.
+        along: the quantity and its unit.
+        shown: places to draw; empty for all.
+    """
+
+    prefix: str
+    title: str
+    along: str
+    shown: tuple[str, ...] = ()
 
 
 class CountMetric(Metric):
     """Adds up the count vectors of images.
 
-    A metric sets `name`, hands its `width` to this constructor, and writes `count_arrays` and
-    `scores`. Everything is counted on the CPU: labels are a byte a pixel, which travel fast.
+    A metric sets `name` and `label`, passes its `width` to this constructor, and implements
+    `count_arrays` and `scores`. The other class attributes say how its scores are reported;
+    comparisons, tables of sweeps and reports read them from here. Everything is counted on the CPU:
+    labels are one byte per pixel, which is quick to copy.
 
     Args:
         num_classes: classes that are scored, K.
         width: length of the vector that an image becomes.
+
+    Attributes:
+        name: how its keys in results.json begin; the whole key of a metric with one score.
+        label: name for people.
+        unit: of its scores. `%` means that a score is stored as a share of 1 and shown in percent;
+            scores of any other unit are shown as they are stored.
+        higher_is_better: whether the larger of two scores is the better one.
+        curves: scores along a quantity; all others are single scores.
+        headlines: keys of the one score that stands for the metric in short tables; the first that
+            an evaluation has. Empty: the first place of the first curve, or the key `name`.
+        facts: how keys begin that describe the images and score nothing.
+        needs_confidence: whether it reads the probability of the predicted class.
     """
 
     full_state_update = False
     name: ClassVar[str]
+    label: ClassVar[str]
+    unit: ClassVar[str] = "%"
+    higher_is_better = True
+    curves: ClassVar[tuple[Curve, ...]] = ()
+    headlines: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[tuple[str, ...]] = ()
     needs_confidence: ClassVar[bool] = False
     counts: Tensor
 
@@ -58,7 +95,36 @@ class CountMetric(Metric):
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         """Turn the counts of any set of images (width,) into the numbers people report."""
 
-    def count(self, prediction: Prediction, mask: Tensor) -> Tensor:
+    @property
+    def factor(self) -> float:
+        """Factor from a stored score to the number that is shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def score_keys(self, class_names: Sequence[str]) -> list[str]:
+        """Keys of the scores, without facts about the images."""
+        nothing = torch.zeros(self.width, dtype=torch.int64)
+        return [key for key in self.scores(nothing, class_names) if not key.startswith(self.facts)]
+
+    def headline(self, known: Container[str], class_names: Sequence[str]) -> tuple[str, str] | None:
+        """Key and label of the score that stands for the metric; None if no key of it is known."""
+        keys = [key for key in self.score_keys(class_names) if key in known]
+        places = {
+            key: key.removeprefix(curve.prefix)
+            for curve in self.curves
+            for key in keys
+            if key.startswith(curve.prefix) and "/" not in key.removeprefix(curve.prefix)
+        }
+        for key in (*self.headlines, *places, self.name):
+            if key in keys:
+                where = self.place_label(places[key]) if key in places else ""
+                return key, f"{self.label} ({where})" if where else self.label
+        return None
+
+    def place_label(self, place: str) -> str:
+        """Name a place on a curve for people."""
+        return place
+
+    def count(self, prediction: LabelMap, mask: Tensor) -> Tensor:
         """Count one image.
 
         Args:
@@ -92,11 +158,11 @@ class CountMetric(Metric):
         counted = self.count_arrays(labels, truth, sure)
         return torch.from_numpy(np.ascontiguousarray(counted, dtype=np.int64).reshape(self.width))
 
-    def update(self, prediction: Prediction, mask: Tensor) -> None:
+    def update(self, prediction: LabelMap, mask: Tensor) -> None:
         """Add a batch: labels, confidence or None, and mask are each (B, H, W)."""
         for i, truth in enumerate(mask):
             sure = None if prediction.confidence is None else prediction.confidence[i]
-            self.counts += self.count(Prediction(prediction.labels[i], sure), truth).to(self.device)
+            self.counts += self.count(LabelMap(prediction.labels[i], sure), truth).to(self.device)
 
     def compute(self) -> Tensor:
         """The sum over all images of all processes, (width,)."""

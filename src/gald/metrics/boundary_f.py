@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, named
-from gald.metrics.contour import check_widths, contour, diagonal
+from gald.metrics.base import Bytes, CountMetric, Curve, named
+from gald.metrics.contour import WIDTHS, check_widths, contour, diagonal, width_label
 
 _ONE = 2**32  # a score of 1 in fixed point: sums of whole numbers do not depend on their order
 
@@ -35,6 +35,10 @@ class BoundaryF(CountMetric):
     """
 
     name = "boundary_f"
+    label = "boundary F"
+    curves = (Curve("boundary_f/", "Boundary F-score", WIDTHS),)
+    headlines = ("boundary_f/3",)
+    place_label = staticmethod(width_label)
 
     def __init__(self, num_classes: int, widths: Sequence[float] = (1, 3, 5, 0.0075)) -> None:
         super().__init__(num_classes, num_classes * (2 + 2 * len(widths)))
@@ -62,7 +66,7 @@ class BoundaryF(CountMetric):
         return result
 
 
-class AuthorsBoundaryF(CountMetric):
+class BoundaryFDecoupleSegNets(CountMetric):
     """Boundary F-score as GALD's authors measure it: a mean over classes of means over images.
 
     Differs from `BoundaryF`: a class that neither side has scores 1, so rare classes score high;
@@ -80,6 +84,9 @@ class AuthorsBoundaryF(CountMetric):
     """
 
     name = "boundary_f_authors"
+    label = "boundary F of DecoupleSegNets"
+    curves = (Curve("boundary_f_authors/", "Boundary F-score of DecoupleSegNets", WIDTHS),)
+    place_label = staticmethod(width_label)
 
     def __init__(
         self, num_classes: int, widths: Sequence[float] = (0.0005, 0.001875, 0.00375, 0.005)

@@ -8,8 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, named, pair_counts
-from gald.metrics.contour import check_widths, contour, diagonal, distance_to
+from gald.metrics.base import Bytes, CountMetric, Curve, named, pair_counts
+from gald.metrics.contour import (
+    WIDTHS,
+    check_widths,
+    contour,
+    diagonal,
+    distance_to,
+    width_label,
+)
 
 
 class BoundaryIoU(CountMetric):
@@ -34,6 +41,10 @@ class BoundaryIoU(CountMetric):
     """
 
     name = "boundary_iou"
+    label = "boundary IoU"
+    curves = (Curve("boundary_iou/", "Boundary IoU", WIDTHS),)
+    headlines = ("boundary_iou/0.02", "boundary_iou/3")
+    place_label = staticmethod(width_label)
 
     def __init__(self, num_classes: int, widths: Sequence[float] = (1, 3, 5, 0.005, 0.02)) -> None:
         super().__init__(num_classes, len(widths) * 3 * num_classes)

@@ -29,6 +29,8 @@ class CalibrationError(CountMetric):
     """
 
     name = "ece"
+    label = "calibration error"
+    higher_is_better = False
     needs_confidence = True
 
     def __init__(self, num_classes: int, bins: int = 15) -> None:

@@ -26,6 +26,9 @@ class ConfusionMatrix(CountMetric):
     """
 
     name = "confusion"
+    label = "mIoU"
+    headlines = ("miou",)
+    facts = ("classes_present",)
 
     def __init__(
         self, num_classes: int, categories: Mapping[str, Sequence[str]] | None = None

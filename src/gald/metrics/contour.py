@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes
 
+WIDTHS = "width, px or share of the diagonal"  # along which scores at boundaries are drawn
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -65,3 +66,12 @@ def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
 def diagonal(shape: tuple[int, ...]) -> float:
     """The image's diagonal in pixels."""
     return math.hypot(*shape)
+
+
+def width_label(place: str) -> str:
+    """Name a width for people: `3` is `3 px`, `0.02` is `2% wide`, other words stay."""
+    try:
+        width = float(place)
+    except ValueError:
+        return place
+    return f"{place} px" if width >= 1 else f"{100 * width:g}% wide"

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, places of the nonzeros, their values
@@ -130,7 +130,7 @@ class ImageCounts:
             arrays[f"{metric_name}.ends"] = np.cumsum([len(places) for _, places, _ in rows])
             arrays[f"{metric_name}.places"] = np.concatenate([places for _, places, _ in rows])
             arrays[f"{metric_name}.values"] = np.concatenate([values for _, _, values in rows])
-        with whole_file(path) as partial, partial.open("wb") as file:
+        with atomic_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @classmethod

@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, pair_counts
+from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
+
+SIZES = "largest size, of the image's pixels"
 
 
 class ObjectSize(CountMetric):
@@ -30,6 +33,13 @@ class ObjectSize(CountMetric):
     """
 
     name = "size"
+    label = "small objects"
+    curves = (
+        Curve("size/recall/", "Recall by size of the object", SIZES),
+        Curve("size/iou/", "IoU by size of the object", SIZES),
+    )
+    headlines = ("size/recall/to_0.1%",)
+    facts = ("size/objects/",)
 
     def __init__(self, num_classes: int, edges: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> None:
         if any(not 0 < edge < 1 for edge in edges) or sorted(set(edges)) != list(edges):
@@ -37,6 +47,10 @@ class ObjectSize(CountMetric):
             raise ValueError(f"edges are {shown}; choose rising shares of the image from 0 to 1")
         super().__init__(num_classes, 4 * num_classes * (len(edges) + 1))
         self.edges = tuple(edges)
+
+    @override
+    def place_label(self, place: str) -> str:
+        return f"bin up to {place.removeprefix('to_')}"
 
     def count_arrays(  # noqa: D102
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None

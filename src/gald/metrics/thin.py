@@ -30,6 +30,9 @@ class ThinClasses(CountMetric):
     """
 
     name = "thin"
+    label = "thin classes"
+    headlines = ("thin/miou",)
+    facts = ("thin/classes", "thin/width/")
 
     def __init__(self, num_classes: int, max_width: float = 0.0175) -> None:
         super().__init__(num_classes, 4 * num_classes)

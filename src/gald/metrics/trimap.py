@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, pair_counts
-from gald.metrics.contour import contour, distance_to
+from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
+from gald.metrics.contour import contour, distance_to, width_label
 
 
 class Trimap(CountMetric):
@@ -29,6 +29,18 @@ class Trimap(CountMetric):
     """
 
     name = "trimap"
+    label = "error near boundaries"
+    higher_is_better = False
+    curves = (
+        Curve(
+            "trimap/",
+            "Error near boundaries",
+            "distance to the nearest boundary, px",
+            ("1", "2", "3", "5", "8", "12", "20", "40", "beyond"),
+        ),
+    )
+    headlines = ("trimap/3",)
+    place_label = staticmethod(width_label)
 
     def __init__(self, num_classes: int, farthest: int = 40) -> None:
         if not 1 <= farthest <= 254:

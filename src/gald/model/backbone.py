@@ -39,8 +39,8 @@ class TimmBackbone(nn.Module):
             instead of striding. Null keeps the model's own.
         multi_grid: factors on the dilation of the blocks of the last stage, as (1, 2, 4) in
             GALD-DGCNet@be7ebfe libs/models/GALDNet.py; repeated when the stage has more blocks.
-        first_block: dilation of the first block of a dilated stage: `timm` keeps that of the
-            stage before, `authors` uses the stage's own (GALD-DGCNet@be7ebfe).
+        dilate_first_block: whether the first block of a dilated stage has the stage's own dilation,
+            as in GALD-DGCNet@be7ebfe; false keeps that of the stage before, as timm does.
         ceil_mode: round map sizes up at the max-pool of a ResNet stem, as the authors do.
         levels: which of timm's feature levels to use, consecutive; null uses all. Leaving out
             the deep ones makes a backbone that sees little context.
@@ -62,7 +62,7 @@ class TimmBackbone(nn.Module):
         weights: str | None = None,
         output_stride: int | None = None,
         multi_grid: Sequence[int] | None = None,
-        first_block: Literal["timm", "authors"] = "timm",
+        dilate_first_block: bool = False,
         ceil_mode: bool = False,
         levels: Sequence[int] | None = None,
         input: Literal["rgb", "bgr"] = "rgb",
@@ -70,8 +70,6 @@ class TimmBackbone(nn.Module):
         super().__init__()
         if input not in ("rgb", "bgr"):
             raise ValueError(f"input is {input!r}; choose rgb or bgr")
-        if first_block not in ("timm", "authors"):
-            raise ValueError(f"first_block is {first_block!r}; choose timm or authors")
         if levels is not None and list(levels) != list(range(levels[0], levels[0] + len(levels))):
             raise ValueError(
                 f"levels ({list(levels)}) must be consecutive, as [0, 1, 2]; "
@@ -86,8 +84,8 @@ class TimmBackbone(nn.Module):
         self.strides: tuple[int, ...] = tuple(info.reduction())
         if output_stride is not None and self.strides[-1] != output_stride:
             raise ValueError(_cannot_dilate(name, output_stride, self.strides[-1]))
-        if first_block == "authors" or multi_grid is not None:
-            _set_dilation(self.net, name, first_block, tuple(multi_grid or (1,)))
+        if dilate_first_block or multi_grid is not None:
+            _set_dilation(self.net, name, dilate_first_block, tuple(multi_grid or (1,)))
         if ceil_mode:
             _set_ceil_mode(self.net, name)
 
@@ -116,7 +114,7 @@ class TimmBackbone(nn.Module):
 
 def _create(
     name: str, output_stride: int | None, levels: Sequence[int] | None, pretrained: bool
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Build the feature extractor for any image size; timm spells that option per family."""
     chosen: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     if levels is not None:
@@ -163,9 +161,9 @@ def _cannot_dilate(name: str, wanted: int, has: int | None = None) -> str:
 
 
 def _set_dilation(
-    net: Any,  # noqa: ANN401
+    net: Any,
     name: str,
-    first_block: str,
+    dilate_first_block: bool,
     multi_grid: tuple[int, ...],
 ) -> None:
     """Give the blocks of dilated stages the dilation that the authors' networks use."""
@@ -179,7 +177,7 @@ def _set_dilation(
             continue
         for number, block in enumerate(_stage_blocks(net, index)):
             factor = multi_grid[number % len(multi_grid)] if index == last else 1
-            keep_first = number == 0 and first_block == "timm"
+            keep_first = number == 0 and not dilate_first_block
             for conv in block.modules():
                 if isinstance(conv, nn.Conv2d) and conv.kernel_size[0] > 1:
                     base = conv.dilation[0] if keep_first else dilation
@@ -187,7 +185,7 @@ def _set_dilation(
                     changed = True
     if not changed:
         raise ValueError(
-            f"{name} has no dilated stage, so multi_grid and first_block do nothing; "
+            f"{name} has no dilated stage, so multi_grid and dilate_first_block do nothing; "
             "set model.backbone.output_stride to 8 or 16, or leave both out"
         )
 
@@ -199,7 +197,7 @@ def _dilate(conv: nn.Conv2d, dilation: int) -> None:
         conv.padding = (side, side)
 
 
-def _stage_blocks(net: Any, index: int) -> list[nn.Module]:  # noqa: ANN401
+def _stage_blocks(net: Any, index: int) -> list[nn.Module]:
     """The residual blocks between feature level `index - 1` and `index`."""
     names = net.feature_info.module_name()
     prefix, end = _split(names[index])

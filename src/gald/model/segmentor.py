@@ -10,7 +10,6 @@ from gald.model.backbone import TimmBackbone
 from gald.model.layers import ConvNormAct
 
 _ORDERS = ("ga_ld", "ld_ga", "parallel")
-_RESIDUALS = ("figure", "code")
 
 
 class SegOutput(NamedTuple):
@@ -54,14 +53,14 @@ class Segmentor(nn.Module):
         ld: local distribution, see `gald.model.ld`; a factory `(in_channels, in_strides)` where
             it reads the maps.
         head: factory `(in_channels, in_strides, num_classes)` of a module (maps, x) -> logits.
-        aux: the same for a module maps -> logits, or null for none.
+        aux_head: the same for a module maps -> logits, or null for none.
         channels: width of the context slots.
         align_corners: how every resize in the model maps corners; the parts read it from here.
         num_classes: classes to score.
         order: `ga_ld` is the paper's: out = ld(ga(x), x). `ld_ga` distributes first:
             out = ga(ld(x, x)). `parallel` adds what both change: out = ga(x) + ld(x, x) - x.
-        residual: `figure` takes what LD returns; `code` adds the context that LD was given once
-            more, as the authors' code does and their figure does not.
+        add_context_twice: whether to add the context to what LD returns once more, as the authors'
+            code does and their figure does not.
         channels_last: lay weights and maps out with the channel dimension innermost. The same
             sums in another order: which layout is faster depends on the device and the network.
 
@@ -69,37 +68,36 @@ class Segmentor(nn.Module):
         image: (B, 3, H, W), uint8 or float in [0, 1] -> SegOutput
 
     Raises:
-        ValueError: an unknown order or residual; an aggregation that reads the auxiliary head
+        ValueError: an unknown order; an aggregation that reads the auxiliary head
             where there is none; an image smaller than one stride, or too small to train batch norm
             on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the whole network in one place
         self,
         backbone: TimmBackbone,
         neck: Callable[..., Any],
         ga: nn.Module,
         ld: nn.Module | Callable[..., nn.Module],
         head: Callable[..., nn.Module],
-        aux: Callable[..., nn.Module] | None,
+        aux_head: Callable[..., nn.Module] | None,
         channels: int,
         align_corners: bool,
         num_classes: int,
         order: str = "ga_ld",
-        residual: str = "figure",
+        add_context_twice: bool = False,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        for key, value, choices in (("order", order, _ORDERS), ("residual", residual, _RESIDUALS)):
-            if value not in choices:
-                raise ValueError(f"model.{key} is {value!r}; choose one of {', '.join(choices)}")
-        if _reads(ga) == "aux" and aux is None:
+        if order not in _ORDERS:
+            raise ValueError(f"model.order is {order!r}; choose one of {', '.join(_ORDERS)}")
+        if _reads(ga) == "aux" and aux_head is None:
             raise ValueError(
-                f"{type(ga).__name__} reads the scores of the auxiliary head, which model/aux=none "
-                "leaves out; take model/aux=default"
+                f"{type(ga).__name__} reads the scores of the auxiliary head, which "
+                "model/aux_head=none leaves out; take model/aux_head=default"
             )
         self.order = order
-        self.residual = residual
+        self.add_context_twice = add_context_twice
         self.align_corners = align_corners
         self.backbone = backbone
         self.stride = max(backbone.strides)
@@ -110,26 +108,27 @@ class Segmentor(nn.Module):
         self.ga = ga
         self.ld = ld if isinstance(ld, nn.Module) else ld(**seen)
         self.head = head(**seen, num_classes=num_classes)
-        self.aux = None if aux is None else aux(**seen, num_classes=num_classes)
+        self.aux_head = None if aux_head is None else aux_head(**seen, num_classes=num_classes)
         if channels_last:  # the maps follow the weights of the first convolution
             self.to(memory_format=torch.channels_last)
 
     def aggregate(self, image: Tensor) -> Aggregated:
-        """Everything up to local distribution: what its affinity map is computed from."""
+        """Everything up to local distribution: what its map is computed from."""
         self._check_size(image)
         maps = self.neck(self.backbone(image))
         x = self.reduce(maps[-1])
-        aux = self.aux(maps) if self.aux is not None and _reads(self.ga) == "aux" else None
+        reads_aux = self.aux_head is not None and _reads(self.ga) == "aux"
+        aux = self.aux_head(maps) if reads_aux else None
         context = x if self.order == "ld_ga" else self._aggregate(x, aux)
         return Aggregated(maps, x, context, aux)
 
-    def affinity(self, parts: Aggregated) -> Tensor | None:
+    def distribution_map(self, parts: Aggregated) -> Tensor | None:
         """The map by which local distribution decides, or None where it has none."""
-        affinity = getattr(self.ld, "affinity", None)
-        if affinity is None:
+        ld_map = getattr(self.ld, "distribution_map", None)
+        if ld_map is None:
             return None
         context = parts.x if self.order == "parallel" else parts.context
-        return affinity(context, parts.x, *self._maps(parts))
+        return ld_map(context, parts.x, *self._maps(parts))
 
     def distribute(self, parts: Aggregated) -> Tensor:
         """The rest: local distribution and the head, to logits (B, K, h, w)."""
@@ -148,8 +147,8 @@ class Segmentor(nn.Module):
     def forward(self, image: Tensor) -> SegOutput:  # noqa: D102
         parts = self.aggregate(image)
         aux = parts.aux
-        if aux is None and self.aux is not None:
-            aux = self.aux(parts.maps)
+        if aux is None and self.aux_head is not None:
+            aux = self.aux_head(parts.maps)
         return SegOutput(self.distribute(parts), aux)
 
     def _aggregate(self, x: Tensor, aux: Tensor | None) -> Tensor:
@@ -163,7 +162,7 @@ class Segmentor(nn.Module):
 
     def _distribute(self, context: Tensor, parts: Aggregated) -> Tensor:
         y = self.ld(context, parts.x, *self._maps(parts))
-        return y + context if self.residual == "code" else y
+        return y + context if self.add_context_twice else y
 
     def _maps(self, parts: Aggregated) -> tuple[tuple[Tensor, ...], ...]:
         return (parts.maps,) if _reads(self.ld) == "maps" else ()

@@ -7,24 +7,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from hydra import compose, initialize_config_dir
 from rich.progress import MofNCompleteColumn, Progress
 
-import gald
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.device import pick_device
-from gald.prediction.inputs import Source
-from gald.prediction.output_log import Ledger
-from gald.prediction.outputs import Product
-from gald.prediction.prediction import Parsed
-from gald.prediction.predictor import Predictor
+from gald.prediction.inputs import InputFile
+from gald.prediction.output_log import OutputLog
+from gald.prediction.outputs import Output
+from gald.prediction.prediction import Prediction
+from gald.prediction.predictor import Predictor, load
 from gald.prediction.video import Video, VideoWriter
 from gald.progress import console, say
 
-OVERLAY = Product("overlay")
+OVERLAY = Output("overlay")
 
 
-class PredictionRun:
+class BatchPredictor:
     """Parses sources one after the other; what a former call finished is left as it is.
 
     Of a picture it writes `FOLDER/masks/NAME.png` and likewise for the other kinds; of a video the
@@ -40,22 +38,22 @@ class PredictionRun:
         ValueError: the network cannot do what is asked.
     """
 
-    def __init__(self, flags: argparse.Namespace, sources: Sequence[Source]) -> None:
+    def __init__(self, flags: argparse.Namespace, sources: Sequence[InputFile]) -> None:
         self.sources = sources
         self.skip_bad: bool = flags.skip_bad
         self.products = _products(flags)
         device = pick_device(flags.device)
-        self.predictor: Predictor = gald.load(flags.run)
+        self.predictor: Predictor = load(flags.run)
         if flags.inference is not None:
             _change_inference(self.predictor, flags.inference, flags.overrides)
-        if flags.ld_map and getattr(self.predictor.model.ld, "affinity", None) is None:
+        if flags.ld_map and getattr(self.predictor.model.ld, "distribution_map", None) is None:
             raise ValueError(
                 f"{flags.run} has no LD map, because its "
                 f"{type(self.predictor.model.ld).__name__} decides nothing; leave --ld-map out"
             )
         self.network = self.predictor.fingerprint()
         self.predictor.to(device)
-        self.ledger = Ledger(flags.to)
+        self.log = OutputLog(flags.to)
 
     def __call__(self) -> str:
         """Do it; returns how many were done.
@@ -88,21 +86,21 @@ class PredictionRun:
         done = len(waiting) - bad
         if bad and not done + there:
             raise ValueError(f"none of {bad} sources could be parsed; the lines above say why")
-        return f"{self.ledger.folder}: {done} predicted, {there} were there, {bad} skipped as bad"
+        return f"{self.log.folder}: {done} predicted, {there} were there, {bad} skipped as bad"
 
-    def _picture(self, source: Source) -> None:
-        parsed = self._parse(source.path)
+    def _picture(self, source: InputFile) -> None:
+        prediction = self._parse(source.path)
         for output, (product,) in self._outputs(source).items():
             made_of = self._made_of(source, [product])
-            if not self.ledger.has(output, *made_of):
-                self.ledger.write(output, product.encode(parsed), *made_of)
+            if not self.log.has(output, *made_of):
+                self.log.write(output, product.encode(prediction), *made_of)
 
-    def _video(self, source: Source) -> None:
+    def _video(self, source: InputFile) -> None:
         video, writer = Video(source.path), None
         outputs = self._outputs(source)
-        pieces: list[tuple[Product, Path]] = []
+        pieces: list[tuple[Output, Path]] = []
         for output, products in outputs.items():
-            place = self.ledger.partial(output)
+            place = self.log.partial(output)
             if products == [OVERLAY]:
                 writer = VideoWriter(place, video.rate)
                 continue
@@ -113,11 +111,11 @@ class PredictionRun:
         count = 0
         for index, frame in enumerate(video):
             count = index + 1
-            parsed = self._parse(frame)
+            prediction = self._parse(frame)
             for product, place in pieces:
-                (place / f"{index:06}{product.suffix}").write_bytes(product.encode(parsed))
+                (place / f"{index:06}{product.suffix}").write_bytes(product.encode(prediction))
             if writer is not None:
-                writer.write(np.asarray(parsed.overlay()))
+                writer.write(np.asarray(prediction.overlay()))
             self.bar.advance(frames)
         self.bar.remove_task(frames)
         if count < video.length:
@@ -128,26 +126,26 @@ class PredictionRun:
             writer.close()
         for output, products in outputs.items():
             made_of = self._made_of(source, products)
-            if not self.ledger.has(output, *made_of):
-                self.ledger.finish(output, *made_of)
+            if not self.log.has(output, *made_of):
+                self.log.finish(output, *made_of)
 
-    def _parse(self, image: object) -> Parsed:
+    def _parse(self, image: object) -> Prediction:
         kinds = {product.folder for product in self.products}
         return self.predictor.predict(image, "confidence" in kinds, "ld_map" in kinds)  # ty: ignore
 
     def _say(self, line: str) -> None:
         self.bar.console.print(line, markup=False, highlight=False)
 
-    def _is_done(self, source: Source) -> bool:
+    def _is_done(self, source: InputFile) -> bool:
         found = [  # a list: every one is looked at, in case it is somebody else's
-            self.ledger.has(output, *self._made_of(source, products))
+            self.log.has(output, *self._made_of(source, products))
             for output, products in self._outputs(source).items()
         ]
         return all(found)
 
-    def _outputs(self, source: Source) -> dict[str, list[Product]]:
+    def _outputs(self, source: InputFile) -> dict[str, list[Output]]:
         """The files, or the folders of a video's frames, and what kinds of file make them up."""
-        outputs: dict[str, list[Product]] = {}
+        outputs: dict[str, list[Output]] = {}
         for product in self.products:
             suffix = product.suffix
             if source.is_video:
@@ -155,27 +153,26 @@ class PredictionRun:
             outputs.setdefault(f"{product.folder}/{source.name}{suffix}", []).append(product)
         return outputs
 
-    def _made_of(self, source: Source, products: list[Product]) -> tuple[str, ...]:
+    def _made_of(self, source: InputFile, products: list[Output]) -> tuple[str, ...]:
         status = source.path.stat()
         file = f"{source.path.name} {status.st_size} {status.st_mtime_ns}"
         return (source.name, file, self.network, *(product.form for product in products))
 
 
-def _products(flags: argparse.Namespace) -> list[Product]:
-    products = [] if flags.masks == "none" else [Product("masks", flags.masks)]
+def _products(flags: argparse.Namespace) -> list[Output]:
+    products = [] if flags.masks == "none" else [Output("masks", flags.masks)]
     if flags.overlay:
         products.append(OVERLAY)
     if flags.confidence:
-        products.append(Product("confidence", flags.confidence))
+        products.append(Output("confidence", flags.confidence))
     if flags.ld_map:
-        products.append(Product("ld_map"))
+        products.append(Output("ld_map"))
     if flags.ld_map == "npz":
-        products.append(Product("ld_map", "npz"))
+        products.append(Output("ld_map", "npz"))
     return products
 
 
 def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> None:
     """Let a network score images in another way; the config may refer to how it resizes."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
-    predictor.score_by(cfg.inference)
+    cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
+    predictor.set_inference(cfg.inference)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from gald.data.reading.files import read_image
 
-Picture = str | Path | Image.Image | np.ndarray | Tensor
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 
 
-def to_tensor(image: Picture) -> Tensor:
+def to_tensor(image: ImageLike) -> Tensor:
     """Take a picture in, grey ones as three equal channels, transparency ignored.
 
     Orientation tags are ignored too, as in training.

@@ -14,7 +14,7 @@ IMAGES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
-class Source(NamedTuple):
+class InputFile(NamedTuple):
     """A picture or a video, and the path of its predictions below any folder, without a suffix."""
 
     path: Path
@@ -26,7 +26,7 @@ class Source(NamedTuple):
         return self.path.suffix.lower() in VIDEOS
 
 
-def find_sources(inputs: Sequence[str], target: Path) -> list[Source]:
+def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
     """List the files that inputs mean, each once, in the order given.
 
     Names keep the folders below the deepest one that holds all inputs, and the suffix where two
@@ -58,7 +58,7 @@ def find_sources(inputs: Sequence[str], target: Path) -> list[Source]:
     places = [path.relative_to(base) for path in found]
     often = Counter(place.with_suffix("") for place in places)
     return [
-        Source(
+        InputFile(
             path, (place if often[place.with_suffix("")] > 1 else place.with_suffix("")).as_posix()
         )
         for path, place in zip(found, places, strict=True)
@@ -80,5 +80,6 @@ def _expand(given: str) -> tuple[Path, list[Path]]:
         raise FileNotFoundError(f"there is no file or folder {given}; correct the path")
     plain = [part for part in path.parts]
     first = next(i for i, part in enumerate(plain) if glob.has_magic(part))
-    matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  patterns may be absolute
+    matches = (Path(match) for match in found)
     return Path(*plain[:first]), [match for match in matches if match.is_file()]

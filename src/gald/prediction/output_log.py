@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 FILE = "predictions.jsonl"
 
 
-class Ledger:
+class OutputLog:
     """Writes outputs into a folder, each whole or not at all, and notes what each was made of.
 
     The note, a line of `predictions.jsonl`, is written just before the output takes its name. So an
@@ -20,12 +19,12 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.stamps: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
         notes = folder / FILE
         for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
             try:
                 note = json.loads(line)
-                self.stamps[note["output"]] = note["stamp"]
+                self.keys[note["output"]] = note["stamp"]
             except (ValueError, KeyError, TypeError):
                 continue  # the line at which the power was cut; its output does not exist
 
@@ -37,7 +36,7 @@ class Ledger:
         """
         if not (self.folder / output).exists():
             return False
-        if self.stamps.get(output) != _stamp(made_of):
+        if self.keys.get(output) != _key(made_of):
             raise ValueError(
                 f"{self.folder / output} is there already, made from another file, by another "
                 "network or with other options; choose another folder for --to"
@@ -71,14 +70,14 @@ class Ledger:
 
     def finish(self, output: str, *made_of: str) -> None:
         """Give a partial output, file or folder, its name."""
-        self.stamps[output] = _stamp(made_of)
-        note = {"output": output, "made_of": made_of[0], "stamp": self.stamps[output]}
+        self.keys[output] = _key(made_of)
+        note = {"output": output, "made_of": made_of[0], "stamp": self.keys[output]}
         with (self.folder / FILE).open("a+b") as file:
             file.seek(max(0, file.tell() - 1))
             cut = file.read(1) not in (b"", b"\n")  # by a power cut
             file.write(b"\n" * cut + json.dumps(note).encode() + b"\n")
-        os.replace(self.partial(output), self.folder / output)
+        self.partial(output).replace(self.folder / output)
 
 
-def _stamp(made_of: tuple[str, ...]) -> str:
+def _key(made_of: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]

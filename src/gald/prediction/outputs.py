@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gald.prediction.prediction import Parsed
+from gald.painting import viridis
+from gald.prediction.prediction import Prediction
 
 
-class Product(NamedTuple):
+class Output(NamedTuple):
     """One kind of file, and the folder that such files are put in.
 
     Attributes:
@@ -28,27 +29,25 @@ class Product(NamedTuple):
         """Of such files."""
         return ".npz" if self.form == "npz" else ".png"
 
-    def encode(self, parsed: Parsed) -> bytes:
+    def encode(self, prediction: Prediction) -> bytes:
         """The file's content."""
         if self.folder == "masks" and self.form == "ids":
-            return _png(parsed.labels)
+            return _png(prediction.labels)
         if self.folder in ("masks", "overlay"):
             file = io.BytesIO()
             picture: Image.Image = (
-                parsed.palette_image() if self.folder == "masks" else parsed.overlay()
+                prediction.palette_image() if self.folder == "masks" else prediction.overlay()
             )
             picture.save(file, "png")
             return file.getvalue()
-        numbers: np.ndarray = getattr(parsed, self.folder)
+        numbers: np.ndarray = getattr(prediction, self.folder)
         if self.form == "npz":
             file = io.BytesIO()
             np.savez_compressed(file, allow_pickle=False, **{self.folder: numbers})
             return file.getvalue()
         if self.form == "png16":
             return _png((numbers * 65535).round().astype(np.uint16))
-        low, high = numbers.min(), numbers.max()
-        grey = ((numbers - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
-        return _png(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS))
+        return _png(viridis(numbers)[..., ::-1])
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -11,20 +11,20 @@ from pathlib import Path
 
 from gald.cli import Arguments, fail
 from gald.config import CONF_DIR
-from gald.prediction.inputs import find_sources
+from gald.prediction.inputs import find_inputs
 
 
 def main() -> None:
     """Predict what the command line names."""
     flags = parse(sys.argv[1:])
     try:
-        sources = find_sources(flags.inputs, flags.to)
+        sources = find_inputs(flags.inputs, flags.to)
         # Imported here, because torch takes seconds, and a misspelt path should be told at once.
-        from gald.cli import quiet
-        from gald.prediction.batch import PredictionRun
+        from gald.cli import silence_warnings
+        from gald.prediction.batch import BatchPredictor
 
-        quiet()
-        print(PredictionRun(flags, sources)())
+        silence_warnings()
+        print(BatchPredictor(flags, sources)())
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on, what is finished is kept")
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-Palette = tuple[tuple[int, int, int], ...]
+from gald.painting import Palette, colour_table
 
 
 @dataclass(frozen=True, eq=False)
-class Parsed:
+class Prediction:
     """One parsed picture.
 
     Attributes:
@@ -17,8 +17,8 @@ class Parsed:
         labels: (H, W) uint8, an index into `class_names` for every pixel; 255, void, where the
             network's scores are not numbers.
         confidence: (H, W) float32 in [0, 1], probability of that class; None unless asked for.
-        ld_map: (H, W) float32, what local distribution decides by, see `gald.viz.panel.ld_map`;
-            None unless asked for, and where the network distributes nothing.
+        ld_map: (H, W) float32, see `gald.inference.ld_map.ld_map`; None unless asked for, and where
+            the network has no local distribution.
         class_names: names of the K classes.
         palette: K colours.
     """
@@ -32,10 +32,8 @@ class Parsed:
 
     def palette_image(self) -> Image.Image:
         """The labels as a picture of mode P, whose indices they are, in the classes' colours."""
-        colours = np.zeros((256, 3), np.uint8)  # void black
-        colours[: len(self.palette)] = self.palette
         picture = Image.fromarray(self.labels)
-        picture.putpalette(colours.tobytes())
+        picture.putpalette(colour_table(self.palette).tobytes())
         return picture
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,19 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gald.errors import explain
+from gald.errors import to_sentence
+from gald.inference.ld_map import ld_map as ld_map_of
 from gald.model.segmentor import Segmentor
-from gald.prediction.image import Picture, to_tensor
-from gald.prediction.prediction import Palette, Parsed
+from gald.painting import Palette
+from gald.prediction.image import ImageLike, to_tensor
+from gald.prediction.prediction import Prediction
+from gald.run.atomic import new_folder
 from gald.run.checkpoint import (
     CONFIG,
     WEIGHTS,
-    config_of,
-    find_checkpoint,
     load_weights,
     read_checkpoint,
+    without_initial_weights,
 )
 from gald.run.safe_targets import check_targets
 
@@ -42,8 +42,8 @@ then local distribution).
 ```python
 import gald
 
-parsed = gald.load("OWNER/NAME").predict("street.jpg")
-parsed.overlay().save("overlay.png")
+prediction = gald.load("OWNER/NAME").predict("street.jpg")
+prediction.overlay().save("overlay.png")
 ```
 
 | id | class | colour |
@@ -103,7 +103,7 @@ class Predictor(
             )
         self.class_names = tuple(class_names)
         self.palette: Palette = tuple((red, green, blue) for red, green, blue in palette)
-        resolved = config_of({"gald": {"config": config}})
+        resolved = without_initial_weights(config)
         OmegaConf.resolve(resolved)
         self.config: dict[str, Any] = OmegaConf.to_container(resolved)  # ty: ignore
         check_targets([self.config["model"], self.config["inference"]])
@@ -112,8 +112,8 @@ class Predictor(
             self.inference = instantiate(resolved.inference)
         except InstantiationException as error:
             raise ValueError(
-                f"the network cannot be built from its config ({explain(error)}); use the version "
-                "of gald that it was trained with"
+                f"the network cannot be built from its config ({to_sentence(error)}); use the "
+                "version of gald that it was trained with"
             ) from error
         self.eval()
 
@@ -128,18 +128,16 @@ class Predictor(
             FileNotFoundError: there is none.
             ValueError: it is damaged, or weights and config are of different networks.
         """
-        path = find_checkpoint(path)
-        content = read_checkpoint(path)
-        about = content["gald"]
-        predictor = cls(about["config"], about["class_names"], about["palette"])
-        load_weights(predictor.model, content, path)
+        checkpoint = read_checkpoint(path)
+        predictor = cls(checkpoint.config, checkpoint.class_names, checkpoint.palette)
+        load_weights(predictor.model, checkpoint)
         return predictor
 
     def forward(self, image: Tensor) -> Tensor:
         """Class scores at the image's size, as the network was validated with."""
         return self.inference(self.model, image)
 
-    def score_by(self, inference: Any) -> None:  # noqa: ANN401
+    def set_inference(self, inference: Any) -> None:
         """Score as another config says from now on, which may refer to `model.align_corners`.
 
         Args:
@@ -159,7 +157,7 @@ class Predictor(
         digest.update(json.dumps(parts, sort_keys=True).encode())
         return digest.hexdigest()
 
-    def predict(self, image: Picture, confidence: bool = True, ld_map: bool = True) -> Parsed:
+    def predict(self, image: ImageLike, confidence: bool = True, ld_map: bool = True) -> Prediction:
         """Parse one picture.
 
         Args:
@@ -168,23 +166,21 @@ class Predictor(
             ld_map: also give the local distribution's map, which takes a further pass over the
                 whole picture, at the one of the inference's scales that is nearest to 1.
         """
-        from gald.viz.panel import ld_map as map_of  # brings matplotlib
-
         pixels = to_tensor(image)
         here = pixels.to(next(self.parameters()).device)
         with torch.inference_mode():
             labels, probability = self.inference.predict(self.model, here[None], confidence)
-            affinity = map_of(self.model, here, self.inference) if ld_map else None
-        return Parsed(
+            painted_map = ld_map_of(self.model, here, self.inference) if ld_map else None
+        return Prediction(
             image=pixels.permute(1, 2, 0).cpu().numpy(),
             labels=labels[0].cpu().numpy(),
             confidence=None if probability is None else probability[0].cpu().numpy(),
-            ld_map=None if affinity is None else affinity.cpu().numpy(),
+            ld_map=None if painted_map is None else painted_map.cpu().numpy(),
             class_names=self.class_names,
             palette=self.palette,
         )
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:  # noqa: ANN401
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write weights (safetensors), config and model card as a folder to keep or to publish.
 
         The folder appears whole or not at all. `push_to_hub("OWNER/NAME")` publishes the same.
@@ -198,18 +194,12 @@ class Predictor(
             OSError: the disk is full or cannot be written; nothing is left there.
         """
         folder = Path(save_directory).expanduser().absolute()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} already holds something; choose another folder")
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as near:
-                whole = Path(near) / folder.name
-                url = super().save_pretrained(whole, **options)
-                os.replace(whole, folder)
+            with new_folder(folder) as partial:
+                return super().save_pretrained(partial, **options)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
             raise OSError(f"cannot write {folder} ({reason}); nothing was left there") from error
-        return url
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = _without_places(self.config)
@@ -220,7 +210,7 @@ class Predictor(
         weights = {k: v.cpu().clone(memory_format=plain) for k, v in self.state_dict().items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
 
-    def generate_model_card(self, **options: Any) -> ModelCard:  # noqa: ANN401
+    def generate_model_card(self, **options: Any) -> ModelCard:
         """The README.md of a published network: its classes, and what it is made of."""
         return super().generate_model_card(
             title=self.config.get("name", "gald"),
@@ -235,7 +225,7 @@ def load(path: str | Path) -> Predictor:
     return Predictor.from_pretrained(path)
 
 
-def _without_places(config: Any) -> Any:  # noqa: ANN401
+def _without_places(config: Any) -> Any:
     """The same config, with paths of this machine left for others to fill in."""
     if isinstance(config, dict):
         return {key: _without_places(value) for key, value in config.items()}

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from gald.cli import Arguments
-from gald.prediction.prediction import Parsed
+from gald.painting import viridis
+from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
 
 if TYPE_CHECKING:
@@ -87,12 +87,12 @@ def page(predictor: Predictor, name: str) -> "gradio.Blocks":
         if image is None:
             return None, "", gradio.Image(None, visible=True)
         try:
-            parsed = predictor.predict(image, confidence=False)
+            prediction = predictor.predict(image, confidence=False)
         except ValueError as error:
             raise gradio.Error(str(error)) from error
-        affinity = None if parsed.ld_map is None else paint(parsed.ld_map)
-        shown = gradio.Image(affinity, visible=affinity is not None)
-        return parsed.overlay(), shares_table(parsed), shown
+        ld_view = None if prediction.ld_map is None else Image.fromarray(viridis(prediction.ld_map))
+        shown = gradio.Image(ld_view, visible=ld_view is not None)
+        return prediction.overlay(), shares_table(prediction), shown
 
     buttons = ["fullscreen", "download"]  # without sharing on the web
     delete = (600, 3600)  # seconds: how often, and what is older
@@ -111,21 +111,21 @@ def page(predictor: Predictor, name: str) -> "gradio.Blocks":
             )
         with gradio.Row():
             shares = gradio.HTML(label="Share of each class", elem_id="shares")
-            affinity = gradio.Image(
+            ld_view = gradio.Image(
                 label="LD map: low is dark, high is bright",
                 format="png",
                 buttons=buttons,
                 elem_id="ld_map",
             )
-        dropped.change(parse, dropped, [overlay, shares, affinity], api_visibility="private")
+        dropped.change(parse, dropped, [overlay, shares, ld_view], api_visibility="private")
     return app
 
 
-def shares_table(parsed: Parsed) -> str:
+def shares_table(prediction: Prediction) -> str:
     """What share of the picture each class has, largest first, as HTML with its colours."""
-    colours = dict(zip(parsed.class_names, parsed.palette, strict=True))
+    colours = dict(zip(prediction.class_names, prediction.palette, strict=True))
     rows = []
-    for name, share in sorted(parsed.shares().items(), key=lambda item: -item[1]):
+    for name, share in sorted(prediction.shares().items(), key=lambda item: -item[1]):
         if share == 0:
             continue
         colour = "rgb({}, {}, {})".format(*colours[name])
@@ -136,15 +136,6 @@ def shares_table(parsed: Parsed) -> str:
             f'<td style="{_CELL};width:70%"><div style="{bar}"></div></td></tr>'
         )
     return f'<table style="width:100%;border:0">{"".join(rows)}</table>'
-
-
-def paint(ld_map: np.ndarray) -> Image.Image:
-    """An LD map (H, W) in colours, from its lowest value to its highest."""
-    from matplotlib import colormaps
-
-    low, high = float(ld_map.min()), float(ld_map.max())
-    scaled = (ld_map - low) / (high - low) if high > low else np.zeros_like(ld_map)
-    return Image.fromarray(colormaps["viridis"](scaled, bytes=True)[..., :3])
 
 
 def _check_free(host: str, port: int) -> None:
@@ -160,7 +151,7 @@ def _check_free(host: str, port: int) -> None:
             ) from error
 
 
-def _gradio() -> Any:  # noqa: ANN401
+def _gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio

@@ -1,7 +1,6 @@
 """What a test server is sent: one label map for each image, checked before it is packed."""
 
 import io
-import os
 import zipfile
 from pathlib import Path
 
@@ -128,7 +127,7 @@ class Submission:
                 damaged = packed.testzip()
             if damaged:
                 raise OSError(f"{damaged} in it cannot be read again")
-            os.replace(partial, archive)
+            partial.replace(archive)
         except OSError as error:
             raise OSError(
                 f"cannot write {archive} ({error.strerror or error}); free some space and repeat "

@@ -6,17 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig
 from rich import progress
 
-import gald
 from gald.cli import Arguments, fail
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.data.reading.files import fingerprint, read_image
 from gald.device import pick_device
-from gald.prediction.output_log import Ledger
+from gald.prediction.output_log import OutputLog
+from gald.prediction.predictor import load
 from gald.prediction.submission import Submission
 from gald.progress import console
 
@@ -29,8 +28,7 @@ def main() -> None:
     chosen = [f"data={flags.name}"]
     if flags.inference:
         chosen += [f"inference={flags.inference}", *flags.overrides]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", chosen)
+    cfg = compose("train", chosen)
     dataset: Any = get_class(cfg.data._target_).dataset_class  # ty: ignore[missing-attribute]
     split = flags.split or dataset.submitted[0]
     root = flags.data_root or cfg.data.root
@@ -109,7 +107,7 @@ def submit(
         raise ValueError(f"{to} does not end in .zip; choose another --to")
     if to.exists():
         raise ValueError(f"{to} is there already; choose another --to, or move it away")
-    predictor = gald.load(run)
+    predictor = load(run)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:
         raise ValueError(
@@ -117,24 +115,24 @@ def submit(
             f"has {len(wanted)} ({', '.join(wanted)}); choose a network of these classes"
         )
     if inference is not None:
-        predictor.score_by(inference)
+        predictor.set_inference(inference)
     made_by = predictor.fingerprint()
     predictor.to(pick_device(device))
-    ledger = Ledger(maps_folder(to))
+    log = OutputLog(maps_folder(to))
     sources = {
         name: (str(path), fingerprint(path), made_by) for name, path in submission.images.items()
     }
-    left = [name for name, made_of in sources.items() if not ledger.has(f"maps/{name}", *made_of)]
+    left = [name for name, made_of in sources.items() if not log.has(f"maps/{name}", *made_of)]
     with progress.Progress(console=console()) as bar:
         task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(left))
         for name in left:
             image = read_image(submission.images[name])
             labels = predictor.predict(image, confidence=False, ld_map=False).labels
-            ledger.write(f"maps/{name}", submission.encode(labels), *sources[name])
+            log.write(f"maps/{name}", submission.encode(labels), *sources[name])
             bar.advance(task)
-    submission.check(ledger.folder / "maps")
-    submission.pack(ledger.folder / "maps", to)
-    shutil.rmtree(ledger.folder)
+    submission.check(log.folder / "maps")
+    submission.pack(log.folder / "maps", to)
+    shutil.rmtree(log.folder)
 
 
 def maps_folder(to: Path) -> Path:

@@ -18,20 +18,21 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from gald.cli import one_sentence, quiet, run
+from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.device import pick_device
 from gald.model.segmentor import Segmentor
 from gald.profiling.flops import NAMES, NOT_COUNTED, count_params, parts
-from gald.profiling.measure import Meter
-from gald.run.results import Results, commit, versions, write_results
+from gald.profiling.measure import CostMeter
+from gald.run.provenance import commit, versions
+from gald.run.results import Results, write_results
 
 PHASES = ("eval", "train")
 DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="profile")
-@one_sentence
+@report_errors
 def main(cfg: DictConfig) -> None:
     """Profile as the command line says."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
@@ -44,7 +45,7 @@ def profile(cfg: DictConfig) -> Results:
     Raises:
         ValueError: an option is unknown, or the folder holds a profile that this would replace.
     """
-    quiet()
+    silence_warnings()
     receipt = Path(cfg.output_dir) / "profile.json"
     if receipt.exists():
         raise ValueError(f"{receipt} already holds a profile; choose another output_dir")
@@ -58,7 +59,7 @@ def profile(cfg: DictConfig) -> Results:
     model: Segmentor = instantiate(cfg.model, num_classes=num_classes).to(device)
     image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
 
-    meter = Meter(device, DTYPES[cfg.precision], cfg.rounds)
+    meter = CostMeter(device, DTYPES[cfg.precision], cfg.rounds)
     results: Results = {f"{name}/params": count_params(m) for name, m in parts(model).items()}
     results["total/params"] = count_params(model)
     for phase in PHASES:

@@ -10,12 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from gald.model.segmentor import Segmentor
 
-NAMES = ("backbone", "neck", "reduce", "ga", "ld", "head", "aux")
+NAMES = ("backbone", "neck", "reduce", "ga", "ld", "head", "aux_head")
 NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise products"
 
 
 def parts(model: Segmentor) -> dict[str, nn.Module]:
-    """The parts a network is priced by, in the order of the data's way through them."""
+    """The parts of a network that are counted, in the order of the forward pass."""
     found = {name: getattr(model, name) for name in NAMES}
     return {name: module for name, module in found.items() if module is not None}
 
@@ -47,15 +47,15 @@ def _conv_backward(
     grad_shape: list[int],
     x_shape: list[int],
     weight_shape: list[int],
-    *options: Any,  # noqa: ANN401
-    **_: Any,  # noqa: ANN401
+    *options: Any,
+    **_: Any,
 ) -> int:
     transposed, wanted = options[4], options[-1]
     once = conv_flop_count(x_shape, weight_shape, grad_shape, transposed)
     return once * (wanted[0] + wanted[1])
 
 
-def price(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
+def part_costs(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
     """Parameters and GMACs of each part and of the whole, for one image in evaluation.
 
     Only shapes are followed: nothing is computed, no random number is drawn, and the network is
@@ -67,21 +67,21 @@ def price(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
         image_size: height and width of the image.
 
     Returns:
-        `price/PART/params` and `price/PART/gmacs`, PART one of `NAMES` or `total`.
+        `cost/PART/params` and `cost/PART/gmacs`, PART one of `NAMES` or `total`.
     """
-    priced = parts(model)
-    gmacs = dict.fromkeys(priced, 0.0)
+    counted_parts = parts(model)
+    gmacs = dict.fromkeys(counted_parts, 0.0)
     started: dict[str, int] = {}
     counter = MacCounter()
 
-    def before(name: str) -> Any:  # noqa: ANN401
+    def before(name: str) -> Any:
         return lambda *_: started.update({name: counter.macs})
 
-    def after(name: str) -> Any:  # noqa: ANN401
+    def after(name: str) -> Any:
         return lambda *_: gmacs.update({name: (counter.macs - started[name]) / 1e9})
 
-    hooks = [m.register_forward_pre_hook(before(name)) for name, m in priced.items()]
-    hooks += [m.register_forward_hook(after(name)) for name, m in priced.items()]
+    hooks = [m.register_forward_pre_hook(before(name)) for name, m in counted_parts.items()]
+    hooks += [m.register_forward_hook(after(name)) for name, m in counted_parts.items()]
     was_training = [module for module in model.modules() if module.training]
     device = next(model.parameters()).device
     model.eval()
@@ -93,11 +93,11 @@ def price(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
         for module in was_training:
             module.training = True
     costs: dict[str, float] = {}
-    for name, module in priced.items():
-        costs[f"price/{name}/params"] = count_params(module)
-        costs[f"price/{name}/gmacs"] = gmacs[name]
-    costs["price/total/params"] = count_params(model)
-    costs["price/total/gmacs"] = counter.macs / 1e9
+    for name, module in counted_parts.items():
+        costs[f"cost/{name}/params"] = count_params(module)
+        costs[f"cost/{name}/gmacs"] = gmacs[name]
+    costs["cost/total/params"] = count_params(model)
+    costs["cost/total/gmacs"] = counter.macs / 1e9
     return costs
 
 

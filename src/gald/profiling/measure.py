@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gald.model.segmentor import Segmentor
 from gald.profiling.flops import MacCounter, parts
-from gald.profiling.memory import LiveMemory
+from gald.profiling.memory import TensorMemoryTracker
 
 
-class Cost(NamedTuple):
+class PassCost(NamedTuple):
     """What one pass costs: multiply-adds, milliseconds (median), mebibytes above the start."""
 
     gmacs: float
@@ -22,7 +22,7 @@ class Cost(NamedTuple):
     mib: float
 
 
-class Meter:
+class CostMeter:
     """Measures passes on one device at one precision.
 
     Args:
@@ -59,7 +59,7 @@ class Meter:
 
     def measure(
         self, module: nn.Module, call: Callable[..., Any], inputs: tuple[Any, ...], phase: str
-    ) -> Cost:
+    ) -> PassCost:
         """The cost of one call; in training of the call and its backward pass."""
         training = phase == "train"
         fresh = _fresh(inputs, training)
@@ -89,11 +89,11 @@ class Meter:
             once()
             self._synchronise()
             times.append(1000 * (time.perf_counter() - start))
-        return Cost(counter.macs / 1e9, statistics.median(times), peak / 2**20)
+        return PassCost(counter.macs / 1e9, statistics.median(times), peak / 2**20)
 
     def _peak(self, once: Callable[[], None], outside: list[Tensor]) -> int:
         if self.device.type != "cuda":
-            with LiveMemory(outside) as memory:
+            with TensorMemoryTracker(outside) as memory:
                 once()
             return memory.peak
         self._synchronise()
@@ -111,13 +111,13 @@ class Meter:
             torch.accelerator.synchronize(self.device)
 
 
-def _tensors(value: Any) -> list[Tensor]:  # noqa: ANN401
+def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     return [t for v in value for t in _tensors(v)] if isinstance(value, tuple | list) else []
 
 
-def _fresh(value: Any, grad: bool) -> Any:  # noqa: ANN401
+def _fresh(value: Any, grad: bool) -> Any:
     """The same inputs without history; in training, gradients flow into whatever can have one."""
     if isinstance(value, Tensor):
         if not (grad and value.is_floating_point()):

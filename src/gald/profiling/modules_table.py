@@ -2,8 +2,9 @@
 
 import re
 import statistics
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from gald.cli import Arguments
 from gald.config import CONF_DIR
 from gald.profiling.flops import NOT_COUNTED, MacCounter, count_params
-from gald.profiling.memory import LiveMemory
+from gald.profiling.memory import TensorMemoryTracker
+from gald.run.atomic import atomic_file
 
 CHANNELS = 512
 SIDE = 97  # an image of 769 pixels at stride 8
@@ -30,8 +33,7 @@ MAPS = ((256, 4, 193), (512, 8, SIDE), (1024, 8, SIDE), (2048, 8, SIDE))  # widt
 TITLES = {"ga": "Global aggregation: `model/ga`", "ld": "Local distribution: `model/ld`"}
 INTRODUCTION = f"""# Modules
 
-Written by `python -m gald.profiling.modules_table > docs/modules.md`; change the modules, not
-this file.
+Written by `make modules`; change the modules, not this file.
 
 Parameters and GMACs of one module with its default arguments, in evaluation, for one image, as a
 CPU computes it (`danet` and `danet_position` multiply padded keys there, but not on a GPU): a
@@ -40,35 +42,66 @@ that read more get the maps of a dilated ResNet-50, or scores of {CLASSES} class
 convolutions, matrix products and attention, and leave out
 {NOT_COUNTED}.
 So a small number does not mean a fast module. Time and memory are those of a forward pass without
-gradients, measured when the table was written, on one thread of an AMD EPYC, median of {ROUNDS};
-memory is the peak of live tensors above weights and inputs. They are there to compare rows with one
-another; `gald profile` measures your own network on your own machine.
+gradients, measured when the row was added or changed, on one thread of an AMD EPYC, median of
+{ROUNDS}; memory is the peak of live tensors above weights and inputs. They serve to compare rows
+with one another; `gald profile` measures your own network on your own machine.
 """
 
 
-def modules_table(measured: bool = True) -> str:
-    """Every option of conf/model/ga and conf/model/ld as a table in Markdown.
+def main() -> None:
+    """Write the page, or print it: `python -m gald.profiling.modules_table [--to FILE]`."""
+    parser = Arguments("gald.profiling.modules_table", description=__doc__)
+    parser.add_argument("--to", type=Path, metavar="FILE", help="rows that stay keep their times")
+    to: Path | None = parser.parse_args(sys.argv[1:]).to
+    torch.set_num_threads(1)
+    known = to.read_text(encoding="utf-8") if to is not None and to.is_file() else ""
+    page = modules_table(measurements(known))
+    if to is None:
+        print(page, end="")
+        return
+    with atomic_file(to) as partial:
+        partial.write_text(page, encoding="utf-8")
+    print(f"{to}: {page.count('| [`')} modules")
+
+
+def modules_table(known: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Make a table in Markdown of every option of conf/model/ga and conf/model/ld.
 
     Args:
-        measured: whether to measure time and memory; without, the two columns are left out.
+        known: time and memory of rows that need not be measured again, see `measurements`; None
+            measures nothing and leaves the two columns out.
     """
     head = ["option", "what it is", "formula", "paper", "reads", "params", "GMACs"]
-    head += ["ms", "MiB"] if measured else []
+    head += [] if known is None else ["ms", "MiB"]
     text = [INTRODUCTION]
     for slot, title in TITLES.items():
         rule = [*["---"] * 5, *["---:"] * (len(head) - 5)]
         text += [f"## {title}\n", _line(head), _line(rule)]
         files = sorted((CONF_DIR / "model" / slot).glob("*.yaml"))
-        text += [_line(_cells(slot, path, measured)) for path in files]
+        text += [_line(_cells(slot, path, known)) for path in files]
         text += [""]
     return "\n".join(text)
+
+
+def measurements(page: str) -> dict[str, list[str]]:
+    """Read time and memory from a page, by option, parameters and GMACs of their rows."""
+    found = {}
+    for line in page.splitlines():
+        cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        if line.startswith("| [`") and len(cells) == 9:
+            found[_identity(cells)] = cells[-2:]
+    return found
+
+
+def _identity(cells: Sequence[str]) -> str:
+    return " ".join((cells[0], *cells[5:7]))
 
 
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(slot: str, path: Path, measured: bool) -> list[str]:
+def _cells(slot: str, path: Path, known: Mapping[str, Sequence[str]] | None) -> list[str]:
     whole = {"model": {"channels": CHANNELS, "align_corners": False, slot: OmegaConf.load(path)}}
     config = OmegaConf.create(whole).model[slot]
     widths, strides, _ = zip(*MAPS, strict=True)
@@ -86,14 +119,16 @@ def _cells(slot: str, path: Path, measured: bool) -> list[str]:
         f"{count_params(module):,}",
         "< 0.001" if 0 < counter.macs < 1e6 else f"{counter.macs / 1e9:.3f}",
     ]
-    return cells + _measure(module, list(_made(inputs))) if measured else cells
+    if known is None:
+        return cells
+    return cells + list(known.get(_identity(cells)) or _measure(module, list(_made(inputs))))
 
 
 @torch.no_grad()
 def _measure(module: nn.Module, inputs: list[Any]) -> list[str]:
     """Milliseconds and mebibytes of a forward pass."""
     flat = [t for given in inputs for t in (given if isinstance(given, tuple) else (given,))]
-    with LiveMemory([*flat, *module.parameters(), *module.buffers()]) as memory:
+    with TensorMemoryTracker([*flat, *module.parameters(), *module.buffers()]) as memory:
         module(*inputs)
     times = []
     for _ in range(ROUNDS):
@@ -145,5 +180,4 @@ def _papers(config: DictConfig) -> list[str]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(modules_table(), end="")
+    main()

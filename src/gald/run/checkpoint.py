@@ -1,19 +1,45 @@
-"""From a network on disk or on the hub back to tensors and plain data, with nothing unpickled."""
+"""Reads a network from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from gald.model.segmentor import Segmentor
+from gald.run.old_names import renew_config, renew_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # what Predictor.save_pretrained writes
 ABOUT = ("config", "class_names", "palette")  # what makes a checkpoint self-sufficient
+PREFIX = "model."  # of the network's weights in a training checkpoint
+
+
+class Checkpoint(NamedTuple):
+    """A network as it was saved.
+
+    Attributes:
+        path: the file of weights.
+        weights: the network's state dict.
+        config: resolved configuration of its training, plain data under today's names.
+        class_names: names of the K classes.
+        palette: K colours.
+        content: all that the file holds; of a training run also the state to resume from.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    class_names: list[str]
+    palette: list[list[int]]
+    content: dict[str, Any]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a training can go on from it."""
+        return "optimizer_states" in self.content
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -22,9 +48,12 @@ def find_checkpoint(path: str | Path) -> Path:
     Args:
         path: a checkpoint; a run folder, which means its best checkpoint; a folder written by
             `Predictor.save_pretrained`; or OWNER/NAME on the hub, which is fetched once.
+
+    Raises:
+        FileNotFoundError: there is none.
     """
     given, path = str(path), Path(path).expanduser()
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not path.suffix == ".ckpt":
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given) and path.suffix != ".ckpt":
         path = _fetch(given)
     if path.is_dir():
         best = path / "checkpoints" / "best.ckpt"
@@ -38,12 +67,11 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content; only tensors and plain data are accepted.
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; only tensors and plain data are accepted.
 
-    Returns:
-        `state_dict`, whose keys begin with `model.`, and `gald`: config, class names and palette;
-        of a run also what its training goes on from.
+    Args:
+        path: as in `find_checkpoint`.
 
     Raises:
         FileNotFoundError: there is none.
@@ -52,7 +80,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = find_checkpoint(path)
     try:
         if path.suffix == ".safetensors":
-            content = {"state_dict": load_file(path)}
+            content: dict[str, Any] = {"state_dict": load_file(path)}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -62,55 +90,51 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     if path.suffix == ".safetensors":
         content["gald"] = _read_config(path.with_name(CONFIG))
-    if "gald" not in content or "state_dict" not in content:
-        raise ValueError(f"{path} was not written by gald train; give one that was")
-    return content
+    about = content.get("gald")
+    if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
+        raise ValueError(f"{path} was not written by gald train; name a checkpoint that was")
+    state = renew_weights(content["state_dict"])
+    return Checkpoint(
+        path,
+        {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)},
+        renew_config(about["config"]),
+        list(about["class_names"]),
+        [list(colour) for colour in about["palette"]],
+        content,
+    )
 
 
-def config_of(content: dict[str, Any]) -> DictConfig:
-    """The configuration a checkpoint was trained with."""
-    config = OmegaConf.create(content["gald"]["config"])
-    # The weights are in the checkpoint; where the backbone's first ones came from matters no more.
-    config.model.backbone.weights = None
-    return config
+def without_initial_weights(config: dict[str, Any]) -> DictConfig:
+    """A checkpoint's configuration, without where the backbone's first weights came from.
 
-
-def start_from(model: Segmentor, path: str | Path) -> None:
-    """Give a network the weights of another run or of a converted checkpoint.
-
-    Raises:
-        ValueError: the checkpoint is of another network; the first difference is named.
+    They are in the checkpoint, and their source may need a network.
     """
-    load_weights(model, read_checkpoint(path), find_checkpoint(path))
+    copied = OmegaConf.create(config)
+    copied.model.backbone.weights = None
+    return copied
 
 
-def load_weights(model: Segmentor, content: dict[str, Any], path: Path) -> None:
-    """Give a network the weights of a checkpoint's content, which was read from `path`.
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Give a network the weights of a checkpoint.
 
     Raises:
         ValueError: they are of another network; the first difference is named.
     """
-    weights, own = _weights(content), model.state_dict()
+    weights, own = checkpoint.weights, model.state_dict()
     for key in sorted(weights.keys() | own.keys()):
         theirs, ours = (tuple(d[key].shape) if key in d else "nothing" for d in (weights, own))
         if theirs != ours:
             raise ValueError(
-                f"{path} has {theirs} where this network has {ours} for {key}; "
+                f"{checkpoint.path} has {theirs} where this network has {ours} for {key}; "
                 "choose the model options and the data that it was trained with"
             )
     model.load_state_dict(weights)
 
 
-def _weights(content: dict[str, Any]) -> dict[str, Tensor]:
-    prefix = "model."
-    state = content["state_dict"].items()
-    return {key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)}
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no {path}, which says what the weights beside it are; copy the whole folder"
+            f"there is no {path}, which describes the weights beside it; copy the whole folder"
         )
     try:
         about = json.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import os
 VARIABLE = "GALD_RUN_ID"  # conf/train.yaml names the run's folder by it
 
 
-def share_run_id() -> None:
+def agree_on_run_id() -> None:
     """Set GALD_RUN_ID alike in all processes that torchrun or srun started, unless it is set.
 
     Each would otherwise name the run's folder by its own clock.

@@ -8,7 +8,7 @@ from hydra.utils import get_object
 from torch import nn
 
 
-def check_targets(config: Any) -> None:  # noqa: ANN401
+def check_targets(config: Any) -> None:
     """Let a config build nothing but classes of gald, torch.nn and the packages of GALD_TRUST.
 
     Args:
@@ -32,7 +32,7 @@ def check_targets(config: Any) -> None:  # noqa: ANN401
             )
 
 
-def _targets(config: Any) -> Iterator[str]:  # noqa: ANN401
+def _targets(config: Any) -> Iterator[str]:
     if isinstance(config, dict):
         if "_target_" in config:
             yield str(config["_target_"])

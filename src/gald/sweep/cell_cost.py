@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from gald.data.datamodule import SegmentationDataModule
 from gald.device import pick_device
 from gald.model.segmentor import Segmentor
+from gald.optimizer import build_optimizer
 from gald.profiling.command import DTYPES
 from gald.profiling.flops import count_params
-from gald.profiling.measure import Meter
+from gald.profiling.measure import CostMeter
 from gald.run.safe_targets import check_targets
-from gald.scheduler import parameter_groups
 from gald.sweep.launch.devices import count_devices, visible_gpus
 
 ROUNDS = 5  # timed passes, of which the median counts
@@ -24,7 +24,7 @@ PARTS = ("model", "loss", "optimizer", "task")  # besides sizes, what time and m
 
 
 @dataclass(frozen=True)
-class Load:
+class Workload:
     """What a cell does, besides its network; None where only the dataset would tell.
 
     Args:
@@ -41,11 +41,11 @@ class Load:
     micro_batch_size: int
     accumulate: int
     steps: int | None
-    judged: int | None
+    evaluated: int | None
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """What an architecture takes on this machine.
 
     Args:
@@ -59,18 +59,18 @@ class Cost:
     params: int
     gmacs: float
     step_ms: float
-    judge_ms: float
+    evaluation_ms: float
     mib: float
 
-    def seconds(self, load: Load) -> float | None:
+    def seconds(self, workload: Workload) -> float | None:
         """Time of a whole training with its validations; None where the dataset is not there."""
-        if load.steps is None or load.judged is None:
+        if workload.steps is None or workload.evaluated is None:
             return None
-        steps = load.steps * load.accumulate * self.step_ms
-        return (steps + load.judged * self.judge_ms) / 1000
+        steps = workload.steps * workload.accumulate * self.step_ms
+        return (steps + workload.evaluated * self.evaluation_ms) / 1000
 
 
-def load_of(config: DictConfig) -> Load:
+def workload_of(config: DictConfig) -> Workload:
     """How much a cell has to do.
 
     Raises:
@@ -98,51 +98,52 @@ def load_of(config: DictConfig) -> Load:
     per_epoch = None if train is None else train // data.global_batch_size
     most = config.trainer.get("max_steps", -1)
     steps = most if most > 0 else per_epoch and per_epoch * (config.trainer.max_epochs or 0)
-    judged = None
+    evaluated = None
     if val is not None and per_epoch and steps is not None:
         every = config.trainer.get("check_val_every_n_epoch") or 1
-        judged = val * (steps // per_epoch // every + 1)
+        evaluated = val * (steps // per_epoch // every + 1)
     micro = data.global_batch_size // processes // accumulate
     height, width = size
-    return Load((height, width), data.num_classes, micro, accumulate, steps, judged)
+    return Workload((height, width), data.num_classes, micro, accumulate, steps, evaluated)
 
 
-def architecture(config: DictConfig, load: Load) -> str:
+def architecture(config: DictConfig, workload: Workload) -> str:
     """Cells of which this is the same cost the same."""
     parts = {part: config[part] for part in PARTS}
     parts["task"] = OmegaConf.masked_copy(config.task, [k for k in config.task if k != "seed"])
     said = {name: OmegaConf.to_container(part, resolve=True) for name, part in parts.items()}
-    sizes = [load.size, load.num_classes, load.micro_batch_size, config.trainer.precision]
+    sizes = [
+        workload.size,
+        workload.num_classes,
+        workload.micro_batch_size,
+        config.trainer.precision,
+    ]
     return json.dumps([said, sizes], sort_keys=True)
 
 
-def probe(config: DictConfig, load: Load) -> Cost:
+def probe(config: DictConfig, workload: Workload) -> TrainingCost:
     """Build a cell's network without its first weights, and measure it where it would train."""
-    model, meter = _build(config, load)
+    model, meter = _build(config, workload)
     loss = instantiate(config.loss)
-    make_optimizer = instantiate(config.optimizer)
-    keywords: dict[str, Any] = make_optimizer.keywords
-    groups = parameter_groups(
+    optimizer = build_optimizer(
         model,
-        keywords["lr"],
-        keywords.get("weight_decay", 0.0),
+        instantiate(config.optimizer),
         config.task.head_lr_factor,
         config.task.decay_norm_and_bias,
     )
-    optimizer = make_optimizer(groups)
-    image = _pixels(load.micro_batch_size, load, meter)
-    mask = torch.randint(load.num_classes, (len(image), *load.size), device=meter.device)
+    image = _pixels(workload.micro_batch_size, workload, meter)
+    mask = torch.randint(workload.num_classes, (len(image), *workload.size), device=meter.device)
     step = meter.measure(model.train(), partial(_loss, model, loss, mask), (image,), "train")
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     state = [t for of in optimizer.state.values() for t in of.values() if torch.is_tensor(t)]
-    judged = meter.measure(model.eval(), model.logits, (image[:1],), "eval")
+    evaluated = meter.measure(model.eval(), model.logits, (image[:1],), "eval")
     memory = step.mib + _weights_mib(model) + sum(map(_bytes, state)) / 2**20
-    return Cost(count_params(model), judged.gmacs, step.ms, judged.ms, memory)
+    return TrainingCost(count_params(model), evaluated.gmacs, step.ms, evaluated.ms, memory)
 
 
-def judging_costs(config: DictConfig) -> dict[str, float]:
+def evaluation_costs(config: DictConfig) -> dict[str, float]:
     """Milliseconds and peak memory (weights included, MiB) of one image in evaluation.
 
     Of a network of a cell's making with random weights, on random pixels of its training size.
@@ -152,24 +153,24 @@ def judging_costs(config: DictConfig) -> dict[str, float]:
     """
     for part in (config.data, config.model):
         check_targets(OmegaConf.to_container(part, resolve=True))
-    load = load_of(config)
-    model, meter = _build(config, load)
-    cost = meter.measure(model.eval(), model.logits, (_pixels(1, load, meter),), "eval")
-    return {"price/total/ms": cost.ms, "price/total/mib": cost.mib + _weights_mib(model)}
+    workload = workload_of(config)
+    model, meter = _build(config, workload)
+    cost = meter.measure(model.eval(), model.logits, (_pixels(1, workload, meter),), "eval")
+    return {"cost/total/ms": cost.ms, "cost/total/mib": cost.mib + _weights_mib(model)}
 
 
-def _build(config: DictConfig, load: Load) -> tuple[Segmentor, Meter]:
+def _build(config: DictConfig, workload: Workload) -> tuple[Segmentor, CostMeter]:
     torch.manual_seed(0)
     device = pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     parts = OmegaConf.create({"model": OmegaConf.to_container(config.model, resolve=True)})
     if "weights" in parts.model.backbone:
         parts.model.backbone.weights = None  # they change no cost, and may need a download
-    model: Segmentor = instantiate(parts.model, num_classes=load.num_classes).to(device)
-    return model, Meter(device, DTYPES.get(config.trainer.precision), ROUNDS)
+    model: Segmentor = instantiate(parts.model, num_classes=workload.num_classes).to(device)
+    return model, CostMeter(device, DTYPES.get(config.trainer.precision), ROUNDS)
 
 
-def _pixels(images: int, load: Load, meter: Meter) -> torch.Tensor:
-    shape = (images, 3, *load.size)
+def _pixels(images: int, workload: Workload, meter: CostMeter) -> torch.Tensor:
+    shape = (images, 3, *workload.size)
     return torch.randint(256, shape, dtype=torch.uint8, device=meter.device)
 
 
@@ -181,5 +182,5 @@ def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _loss(model: Segmentor, loss: Any, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+def _loss(model: Segmentor, loss: Any, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     return loss(model(image), mask)

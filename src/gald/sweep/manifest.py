@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 
 NAME = "manifest.json"
 STATES = ("pending", "running", "done", "failed")
@@ -104,7 +104,7 @@ class Manifest:
         content: dict[str, Any] = {"version": VERSION, "name": self.name, "command": self.command}
         content["factors"] = self.factors
         content["cells"] = {key: asdict(cell) for key, cell in self.cells.items()}
-        with whole_file(self.path / NAME) as partial:
+        with atomic_file(self.path / NAME) as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def count(self) -> dict[str, int]:

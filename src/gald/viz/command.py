@@ -5,18 +5,17 @@ gald viz runs/ga_only runs/ga_ld --image street.jpg --to out
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gald.cli import Arguments
+from gald.run.atomic import new_folder, refuse_filled
 
 if TYPE_CHECKING:
     from torch import Tensor, device
 
-    from gald.viz.look import Look, Query
+    from gald.viz.network_view import NetworkView, Query
 
 MOST_CHECKPOINTS = 6
 
@@ -25,12 +24,12 @@ def main() -> None:
     """Draw what the command line names."""
     flags = parse(sys.argv[1:])
     # Imported here, because torch takes seconds, and a misspelt path should be told at once.
-    from gald.cli import quiet
+    from gald.cli import silence_warnings
     from gald.device import pick_device
     from gald.prediction.image import to_tensor
-    from gald.viz.look import check_queries
+    from gald.viz.network_view import check_queries
 
-    quiet()
+    silence_warnings()
     image = to_tensor(flags.image)
     check_queries(flags.query, image)
     show(flags.runs, flags.image, image, flags.query, flags.to, pick_device(flags.device))
@@ -69,8 +68,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if not flags.image.is_file():
         raise FileNotFoundError(f"there is no image {flags.image}; correct the path")
     flags.to = flags.to or Path("runs/viz").absolute() / flags.image.stem
-    if flags.to.exists() and (not flags.to.is_dir() or any(flags.to.iterdir())):
-        parser.error(f"{flags.to} already holds something; choose another folder with --to")
+    refuse_filled(flags.to, "choose another folder with --to")
     return flags
 
 
@@ -84,45 +82,44 @@ def show(
     from gald.prediction.predictor import Predictor
     from gald.run.checkpoint import find_checkpoint
     from gald.viz.figures import side_by_side
-    from gald.viz.look import look
-    from gald.viz.saved import provenance, save_look
+    from gald.viz.network_view import inspect_network
+    from gald.viz.saved import provenance, save_view
 
-    files = [find_checkpoint(run) for run in runs]  # a wrong path is told before the work
-    to.parent.mkdir(parents=True, exist_ok=True)
+    files = [find_checkpoint(run) for run in runs]  # report a wrong path before the work
     console = Console(stderr=True)
-    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as near:
-        whole = Path(near) / to.name
-        whole.mkdir()
-        looks: list[Look] = []
-        names = _names(runs)
-        rows = list(zip(runs, names, files, strict=True))
-        for run, name, checkpoint in track(rows, "looking", console=console):
+    views: list[NetworkView] = []
+    names = _names(runs)
+    rows = list(zip(runs, names, files, strict=True))
+    with new_folder(to) as whole:
+        for run, name, checkpoint in track(rows, "drawing", console=console):
             network = Predictor.from_pretrained(checkpoint).to(on)
-            if looks and network.class_names != looks[0].class_names:
+            if views and network.class_names != views[0].class_names:
                 raise ValueError(
-                    f"{run} has other classes than {runs[0]}; look at runs of the same data"
+                    f"{run} has other classes than {runs[0]}; name runs of the same data"
                 )
-            # All at the same pixels, which the first network chose where nobody did.
-            looks.append(look(network, image, queries or (looks[0].queries if looks else None)))
-            folder = whole / name if len(runs) > 1 else whole / "run"
-            save_look(folder, looks[-1], provenance(network, checkpoint, path))
+            # All at the same pixels, which the first network chooses where the user does not.
+            pixels = queries or (views[0].queries if views else None)
+            views.append(inspect_network(network, image, pixels))
+            folder = whole / name if len(runs) > 1 else whole
+            save_view(folder, views[-1], provenance(network, checkpoint, path))
             steps, left_out = checkpoints(Path(run).expanduser())
             if len(steps) > 1:
                 several = [
-                    look(Predictor.from_pretrained(file).to(on), image, looks[-1].queries)
+                    inspect_network(
+                        Predictor.from_pretrained(file).to(on), image, views[-1].queries
+                    )
                     for file in steps.values()
                 ]
                 side_by_side(several, list(steps), True).savefig(folder / "checkpoints.png")
             if left_out:
                 console.print(f"{name}: {left_out} checkpoints in between are not drawn")
         if len(runs) > 1:
-            side_by_side(looks, names, False).savefig(whole / "runs.png")
-            os.replace(whole, to)
-        else:
-            os.replace(whole / "run", to)
-    for name, seen in zip(names, looks, strict=True):
-        change = "" if seen.without is None else f", {100 * seen.changed:.1f}% of pixels change"
-        print(f"{name}: {seen.slots[0]}, {seen.slots[1]}{change and change + ' without it'}")
+            side_by_side(views, names, False).savefig(whole / "runs.png")
+    for name, seen in zip(names, views, strict=True):
+        line = f"{name}: {seen.slots[0]}, {seen.slots[1]}"
+        if seen.labels_without_ld is not None:
+            line += f", {100 * seen.changed:.1f}% of pixels change without it"
+        print(line)
     print(f"figures and maps: {to}")
 
 
@@ -135,7 +132,7 @@ def checkpoints(run: Path) -> tuple[dict[str, Path], int]:
 
     found: dict[int, Path] = {}
     for path in sorted((run / "checkpoints").glob("*.ckpt")):
-        step = read_checkpoint(path).get("global_step")
+        step = read_checkpoint(path).content.get("global_step")
         if step is not None:
             found.setdefault(int(step), path)
     steps = sorted(found)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gald.viz.look import Look
+from gald.viz.network_view import NetworkView
 
 
-def distinct_features(look: Look) -> tuple[list[str], list[torch.Tensor]]:
+def distinct_features(view: NetworkView) -> tuple[list[str], list[torch.Tensor]]:
     """The maps at the slots' ends, in the order of the pass; equal ones once, with all names."""
     slots = ["ga/input", "ga/output", "ld/context", "ld/x", "ld/output"]
     names: list[str] = []
     found: list[torch.Tensor] = []
     for slot in slots:
-        values = look.maps[slot].values
+        values = view.maps[slot].values
         same = next((i for i, f in enumerate(found) if torch.equal(f, values)), None)
         if same is None:
             names.append(slot)

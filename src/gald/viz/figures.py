@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gald.comparison.figures import new_figure
+from gald.inference.ld_map import sums_to_one
+from gald.painting import add_legend, colourise, new_figure
 from gald.viz.features import common_colours, distinct_features
-from gald.viz.look import Look, Query
-from gald.viz.panel import add_legend, colourise, sums_to_one
+from gald.viz.network_view import NetworkView, Query
 
 GROUPS = 8  # most groups that channels are averaged in
 CLASSES = 12  # most classes that get a picture
@@ -18,104 +17,104 @@ COLUMNS = 4
 WIDE = 3.6  # inches of one picture
 
 
-def ld_figure(look: Look) -> Figure:
+def ld_figure(view: NetworkView) -> Figure:
     """The LD map beside the image, and laid over it with the predicted boundaries."""
-    assert look.ld is not None, "there is an LD"
-    figure, axes = _grid(look, 3, columns=3)
-    axes[0].imshow(look.image)
+    assert view.ld is not None, "there is an LD"
+    figure, axes = _grid(view, 3, columns=3)
+    axes[0].imshow(view.image)
     axes[0].set_title("image")
-    drawn = axes[1].imshow(look.ld, cmap="viridis")
+    drawn = axes[1].imshow(view.ld, cmap="viridis")
     axes[1].set_title("LD map")
-    grey = look.image.mean(2)
+    grey = view.image.mean(2)
     axes[2].imshow(grey, cmap="gray")
-    axes[2].imshow(look.ld, cmap="viridis", alpha=0.6)
-    axes[2].imshow(_edges(look.labels), cmap="gray", vmin=0, vmax=1)
+    axes[2].imshow(view.ld, cmap="viridis", alpha=0.6)
+    axes[2].imshow(_edges(view.labels), cmap="gray", vmin=0, vmax=1)
     axes[2].set_title("over the image; white: predicted boundaries")
     figure.colorbar(drawn, ax=axes, shrink=0.8)
-    figure.suptitle(f"{look.slots[1]}: {_in_one_channel(look)}")
+    figure.suptitle(f"{view.slots[1]}: {_in_one_channel(view)}")
     return figure
 
 
-def groups_figure(look: Look) -> Figure:
+def groups_figure(view: NetworkView) -> Figure:
     """The LD map by groups of channels, or the weight of each place, on one scale."""
-    affinity = look.maps["ld/affinity"].values
-    channels = affinity.shape[1]
-    if sums_to_one(affinity):
-        parts, side = list(affinity[0].numpy()), int(channels**0.5)
+    ld_values = view.maps["ld/map"].values
+    channels = ld_values.shape[1]
+    if sums_to_one(ld_values):
+        parts, side = list(ld_values[0].numpy()), int(channels**0.5)
         names = [_place(i, side) for i in range(channels)]
         title, columns = "weight of each place around a cell (rows down, columns right)", side
     else:
-        chunks = affinity[0].tensor_split(min(channels, GROUPS))
+        chunks = ld_values[0].tensor_split(min(channels, GROUPS))
         parts = [chunk.mean(0).numpy() for chunk in chunks]
         ends = np.cumsum([len(chunk) for chunk in chunks])
         spans = [(end - len(chunk), end - 1) for end, chunk in zip(ends, chunks, strict=True)]
         names = [f"channel {a}" if a == b else f"channels {a} to {b}, mean" for a, b in spans]
         title, columns = f"LD map of {channels} channels", COLUMNS
-    figure, axes = _grid(look, len(parts), columns=columns)
+    figure, axes = _grid(view, len(parts), columns=columns)
     low, high = min(p.min() for p in parts), max(p.max() for p in parts)
     for axis, part, name in zip(axes, parts, names, strict=True):
         drawn = axis.imshow(part, cmap="viridis", vmin=low, vmax=high)
         axis.set_title(name)
     figure.colorbar(drawn, ax=axes, shrink=0.8)
-    figure.suptitle(f"{look.slots[1]}: {title}")
+    figure.suptitle(f"{view.slots[1]}: {title}")
     return figure
 
 
-def classes_figure(look: Look) -> Figure:
+def classes_figure(view: NetworkView) -> Figure:
     """The LD map inside each predicted class, the commonest first, with its mean there."""
-    assert look.ld is not None, "there is an LD"
-    pixels = np.bincount(look.labels.ravel(), minlength=256)[: len(look.class_names)]
+    assert view.ld is not None, "there is an LD"
+    pixels = np.bincount(view.labels.ravel(), minlength=256)[: len(view.class_names)]
     present = np.count_nonzero(pixels)
     order = np.argsort(-pixels, kind="stable")[: min(CLASSES, present)]
-    figure, axes = _grid(look, len(order), columns=COLUMNS)
+    figure, axes = _grid(view, len(order), columns=COLUMNS)
     for axis, k in zip(axes, order, strict=True):
-        inside = np.where(look.labels == k, look.ld, np.nan)
+        inside = np.where(view.labels == k, view.ld, np.nan)
         axis.set_facecolor("white")
-        drawn = axis.imshow(inside, cmap="viridis", vmin=look.ld.min(), vmax=look.ld.max())
-        share = 100 * pixels[k] / look.labels.size
+        drawn = axis.imshow(inside, cmap="viridis", vmin=view.ld.min(), vmax=view.ld.max())
+        share = 100 * pixels[k] / view.labels.size
         axis.set_title(
-            f"{look.class_names[k]}, {share:.1f}% of pixels: mean {np.nanmean(inside):.3f}"
+            f"{view.class_names[k]}, {share:.1f}% of pixels: mean {np.nanmean(inside):.3f}"
         )
         axis.set_axis_on()
         axis.set_xticks([])
         axis.set_yticks([])
     figure.colorbar(drawn, ax=axes, shrink=0.8)
     some = f"; the {len(order)} commonest of {present}" if present > len(order) else ""
-    figure.suptitle(f"{look.slots[1]}: LD map inside each predicted class{some}")
+    figure.suptitle(f"{view.slots[1]}: LD map inside each predicted class{some}")
     return figure
 
 
-def attention_figure(look: Look) -> Figure:
+def attention_figure(view: NetworkView) -> Figure:
     """Each query in the image, and how much every cell influences GA there."""
-    count = len(look.queries)
-    figure, axes = _grid(look, 2 * count, columns=count)
-    for i, (query, found) in enumerate(zip(look.queries, look.attention, strict=True)):
-        axes[i].imshow(look.image)
+    count = len(view.queries)
+    figure, axes = _grid(view, 2 * count, columns=count)
+    for i, (query, found) in enumerate(zip(view.queries, view.attention, strict=True)):
+        axes[i].imshow(view.image)
         axes[i].set_title(f"query {query[0]} {query[1]}")
-        draw_attention(axes[count + i], look, found.values[0, 0].numpy())
+        draw_attention(axes[count + i], view, found.values[0, 0].numpy())
         _mark(axes[i], query)
         _mark(axes[count + i], query)
     figure.suptitle(
-        f"{look.slots[0]}: influence of every cell on the query's output, |d out / d in| summed\n"
+        f"{view.slots[0]}: influence of every cell on the query's output, |d out / d in| summed\n"
         "dark 0, bright the 99th percentile of the other cells; the query's own cell is off scale"
     )
     return figure
 
 
-def draw_attention(axis: Axes, look: Look, found: np.ndarray) -> None:
+def draw_attention(axis: Axes, view: NetworkView, found: np.ndarray) -> None:
     """Draw one query's attention over the image's area, without letting its own cell set scale."""
     others = np.delete(found.ravel(), found.argmax())
     top = max(float(np.quantile(others, 0.99)), 1e-12) if others.size else 1.0
-    height, width = look.labels.shape
+    height, width = view.labels.shape
     area = (-0.5, width - 0.5, height - 0.5, -0.5)
     axis.imshow(found, cmap="viridis", vmin=0, vmax=top, extent=area)
 
 
-def features_figure(look: Look) -> Figure:
+def features_figure(view: NetworkView) -> Figure:
     """The features between the slots in the colours of one common basis, and its first axis."""
-    names, features = distinct_features(look)
+    names, features = distinct_features(view)
     colours, first = common_colours([f[0].numpy() for f in features])
-    figure, axes = _grid(look, 2 * len(names), columns=len(names))
+    figure, axes = _grid(view, 2 * len(names), columns=len(names))
     low, high = min(f.min() for f in first), max(f.max() for f in first)
     for i, name in enumerate(names):
         axes[i].imshow(colours[i])
@@ -127,65 +126,65 @@ def features_figure(look: Look) -> Figure:
     return figure
 
 
-def prediction_figure(look: Look) -> Figure:
+def prediction_figure(view: NetworkView) -> Figure:
     """The prediction with LD and with LD taken out, and where the two differ."""
-    views = [("image", look.image), ("prediction", _painted(look, look.labels))]
-    if look.without is not None:
-        differ = np.where(look.labels != look.without, 255, 0).astype(np.uint8)
+    views = [("image", view.image), ("prediction", _painted(view, view.labels))]
+    if view.labels_without_ld is not None:
+        differ = np.where(view.labels != view.labels_without_ld, 255, 0).astype(np.uint8)
         views += [
-            ("LD taken out", _painted(look, look.without)),
-            (f"white: another class, {100 * look.changed:.1f}%", np.dstack([differ] * 3)),
+            ("LD taken out", _painted(view, view.labels_without_ld)),
+            (f"white: another class, {100 * view.changed:.1f}%", np.dstack([differ] * 3)),
         ]
-    figure, axes = _grid(look, len(views), columns=len(views))
+    figure, axes = _grid(view, len(views), columns=len(views))
     for axis, (title, picture) in zip(axes, views, strict=True):
         axis.imshow(picture, interpolation="nearest")
         axis.set_title(title)
-    if look.without is not None:
+    if view.labels_without_ld is not None:
         figure.suptitle(
             "LD taken out of a network that was trained with it: what its head relies on,\n"
             "not what a network trained without LD would do"
         )
-    _legend(figure, look)
+    _legend(figure, view)
     return figure
 
 
-def side_by_side(looks: Sequence[Look], names: Sequence[str], common_scale: bool) -> Figure:
-    """A row for each look: prediction, what LD changes, LD map, attention of the first query.
+def side_by_side(views: Sequence[NetworkView], names: Sequence[str], common_scale: bool) -> Figure:
+    """A row for each view: prediction, what LD changes, LD map, attention of the first query.
 
     Args:
-        looks: of networks with the same classes, at the same image and queries.
+        views: of networks with the same classes, at the same image and queries.
         names: of the rows.
         common_scale: whether all LD maps share one scale, as those of one network's epochs should.
     """
-    figure, axes = _grid(looks[0], 4 * len(looks), columns=4)
-    known = [look.ld for look in looks if look.ld is not None]
+    figure, axes = _grid(views[0], 4 * len(views), columns=4)
+    known = [view.ld for view in views if view.ld is not None]
     span = (min(m.min() for m in known), max(m.max() for m in known)) if known else (0, 1)
-    for i, (look, name) in enumerate(zip(looks, names, strict=True)):
+    for i, (view, name) in enumerate(zip(views, names, strict=True)):
         row = axes[4 * i : 4 * i + 4]
-        row[0].imshow(_painted(look, look.labels), interpolation="nearest")
+        row[0].imshow(_painted(view, view.labels), interpolation="nearest")
         row[0].set_title(f"{name}\nprediction")
-        row[1].imshow(look.image)
-        row[1].set_title(f"{look.slots[0]}, {look.slots[1]}\nimage")
-        if look.without is not None:
-            row[1].imshow(look.labels != look.without, cmap="gray", vmin=0, vmax=1)
-            row[1].set_title(f"white: another class\nwith LD taken out, {100 * look.changed:.1f}%")
-        row[2].set_title("LD map" if look.ld is not None else "no LD map")
-        if look.ld is not None:
-            low, high = span if common_scale else (look.ld.min(), look.ld.max())
-            drawn = row[2].imshow(look.ld, cmap="viridis", vmin=low, vmax=high)
+        row[1].imshow(view.image)
+        row[1].set_title(f"{view.slots[0]}, {view.slots[1]}\nimage")
+        if view.labels_without_ld is not None:
+            row[1].imshow(view.labels != view.labels_without_ld, cmap="gray", vmin=0, vmax=1)
+            row[1].set_title(f"white: another class\nwith LD taken out, {100 * view.changed:.1f}%")
+        row[2].set_title("LD map" if view.ld is not None else "no LD map")
+        if view.ld is not None:
+            low, high = span if common_scale else (view.ld.min(), view.ld.max())
+            drawn = row[2].imshow(view.ld, cmap="viridis", vmin=low, vmax=high)
             figure.colorbar(drawn, ax=row[2], shrink=0.8)
-        draw_attention(row[3], look, look.attention[0].values[0, 0].numpy())
-        _mark(row[3], look.queries[0])
+        draw_attention(row[3], view, view.attention[0].values[0, 0].numpy())
+        _mark(row[3], view.queries[0])
         row[3].set_title(
-            f"{look.slots[0]}: influence on\nquery {look.queries[0][0]} {look.queries[0][1]}"
+            f"{view.slots[0]}: influence on\nquery {view.queries[0][0]} {view.queries[0][1]}"
         )
-    _legend(figure, *looks)
+    _legend(figure, *views)
     return figure
 
 
-def _grid(look: Look, count: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _grid(view: NetworkView, count: int, columns: int) -> tuple[Figure, np.ndarray]:
     """A figure of so many pictures of the image's form, and their axes in a row."""
-    height, width = look.labels.shape
+    height, width = view.labels.shape
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = new_figure(WIDE * columns + 0.9, (WIDE * height / width + 0.35) * rows + 0.9)
@@ -196,17 +195,17 @@ def _grid(look: Look, count: int, columns: int) -> tuple[Figure, np.ndarray]:
     return figure, axes[:count]
 
 
-def _painted(look: Look, labels: np.ndarray) -> np.ndarray:
-    return colourise(torch.from_numpy(labels), look.palette)
+def _painted(view: NetworkView, labels: np.ndarray) -> np.ndarray:
+    return colourise(labels, view.palette)
 
 
-def _legend(figure: Figure, *looks: Look) -> None:
+def _legend(figure: Figure, *views: NetworkView) -> None:
     """Name the colours of classes that are predicted, since 171 names would fill a page."""
-    looks_of = [part for look in looks for part in (look.labels, look.without)]
-    painted = [part for part in looks_of if part is not None]
-    classes = range(len(looks[0].class_names))
+    parts = [part for view in views for part in (view.labels, view.labels_without_ld)]
+    painted = [part for part in parts if part is not None]
+    classes = range(len(views[0].class_names))
     shown = [k for k in np.unique(np.stack(painted)).tolist() if k in classes]
-    names, palette = ([of[k] for k in shown] for of in (looks[0].class_names, looks[0].palette))
+    names, palette = ([of[k] for k in shown] for of in (views[0].class_names, views[0].palette))
     add_legend(figure, names, palette, columns=8)
 
 
@@ -223,11 +222,11 @@ def _edges(labels: np.ndarray) -> np.ma.MaskedArray:
     return np.ma.masked_where(~edge, edge.astype(float))
 
 
-def _in_one_channel(look: Look) -> str:
-    affinity = look.maps["ld/affinity"].values
-    if sums_to_one(affinity):
-        return f"the largest of {affinity.shape[1]} weights"
-    return "its map" if affinity.shape[1] == 1 else f"mean of {affinity.shape[1]} channels"
+def _in_one_channel(view: NetworkView) -> str:
+    ld_values = view.maps["ld/map"].values
+    if sums_to_one(ld_values):
+        return f"the largest of {ld_values.shape[1]} weights"
+    return "its map" if ld_values.shape[1] == 1 else f"mean of {ld_values.shape[1]} channels"
 
 
 def _place(index: int, side: int) -> str:

@@ -21,7 +21,7 @@ COPIED_PAIRS = 2**25  # of cells, most in all copies together
 
 
 @dataclass(frozen=True, eq=False)
-class Map:
+class FeatureMap:
     """One map of a pass.
 
     Attributes:
@@ -40,12 +40,12 @@ class Map:
         return tuple(self.values.shape)
 
 
-class Recording(dict[str, Map]):
+class Recording(dict[str, FeatureMap]):
     """The maps of the latest pass by name, and what else they can tell.
 
     `ga/input` and `ga/output` are what global aggregation was given and what it made of it;
     `ld/context` and `ld/x` what local distribution was given, `ld/output` what it made of them, and
-    `ld/affinity` the map by which it decided, where it has one.
+    `ld/map` the map by which it decided, where it has one.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Recording(dict[str, Map]):
         rows = (f"{n}  {m.shape}  stride {m.stride}  {m.meaning}" for n, m in self.items())
         return "\n".join(rows) or "nothing yet: no image has passed through the network"
 
-    def attention(self, row: int, column: int, image: int = 0) -> Map:
+    def attention(self, row: int, column: int, image: int = 0) -> FeatureMap:
         """How strongly global aggregation at one cell depends on every cell of its input.
 
         The sum of |d out_c(q) / d in_c'(p)| over all pairs of channels c, c', for the query cell q
@@ -111,7 +111,7 @@ class Recording(dict[str, Map]):
             f"influence of every cell on {type(module).__name__} at cell ({row}, {column}): "
             "sum of |d out / d in| over all pairs of channels"
         )
-        return Map(total[None, None], self["ga/input"].stride, meaning)
+        return FeatureMap(total[None, None], self["ga/input"].stride, meaning)
 
 
 @contextmanager
@@ -159,14 +159,14 @@ def _watch(maps: Recording, slot: str, module: nn.Module, stride: int) -> list[R
     def leave(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         frozen, given = before.pop()
         for part, value in zip(INPUTS[slot], given, strict=False):
-            maps[f"{slot}/{part}"] = Map(value, stride, f"what {name} was given as {part}")
-        maps[f"{slot}/output"] = Map(_kept(output), stride, f"what {name} returned")
+            maps[f"{slot}/{part}"] = FeatureMap(value, stride, f"what {name} was given as {part}")
+        maps[f"{slot}/output"] = FeatureMap(_kept(output), stride, f"what {name} returned")
         if slot == "ga":
             maps._ga = frozen, given
-        elif hasattr(frozen, "affinity"):
+        elif hasattr(frozen, "distribution_map"):
             with torch.no_grad():
-                affinity = _kept(frozen.affinity(*given))
-            maps["ld/affinity"] = Map(affinity, stride, _meaning(frozen))
+                ld_values = _kept(frozen.distribution_map(*given))
+            maps["ld/map"] = FeatureMap(ld_values, stride, _meaning(frozen))
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
@@ -180,7 +180,7 @@ def _copied(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _kept(value: Any) -> Any:  # noqa: ANN401
+def _kept(value: Any) -> Any:
     """A copy of tensors, in tuples too, that nothing changes in place and no graph hangs on."""
     if isinstance(value, tuple):
         return tuple(_kept(part) for part in value)
@@ -188,7 +188,7 @@ def _kept(value: Any) -> Any:  # noqa: ANN401
         return value.detach().clone()
 
 
-def _meaning(ld: Any) -> str:  # noqa: ANN401
+def _meaning(ld: Any) -> str:
     """What a distribution's docstring says of its map."""
-    text = inspect.getdoc(type(ld).affinity) or f"Return the map of {type(ld).__name__}."
+    text = inspect.getdoc(type(ld).distribution_map) or f"Return the map of {type(ld).__name__}."
     return " ".join(text.partition("Args:")[0].split()).removeprefix("Return ")

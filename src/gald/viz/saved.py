@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gald.evaluation.evaluator import sha256
 from gald.prediction.predictor import Predictor
-from gald.run.results import commit, versions
+from gald.run.provenance import commit, sha256, versions
 from gald.viz import figures
-from gald.viz.look import Look
+from gald.viz.network_view import NetworkView
 
 MAPS = "maps.npz"
 
@@ -29,30 +28,30 @@ def provenance(network: Predictor, checkpoint: Path, image: Path) -> dict[str, A
     }
 
 
-def save_look(folder: Path, look: Look, about: dict[str, Any]) -> None:
+def save_view(folder: Path, view: NetworkView, about: dict[str, Any]) -> None:
     """Write `maps.npz` and the figures of a look into a new folder.
 
     The npz holds every recorded map under its name, (C, h, w) float32; `labels` and, with an LD,
     `labels_without_ld` and `ld_map`, (H, W); `queries` (Q, 2) as X, Y; `attention` (Q, h, w); and
     `about`, a JSON text: `about` as given, and what each map means.
     """
-    folder.mkdir()
-    arrays: dict[str, Any] = {name: kept.values[0].numpy() for name, kept in look.maps.items()}
+    folder.mkdir(exist_ok=True)
+    arrays: dict[str, Any] = {name: kept.values[0].numpy() for name, kept in view.maps.items()}
     arrays |= {
-        "labels": look.labels,
-        "queries": np.array(look.queries),
-        "attention": np.stack([found.values[0, 0].numpy() for found in look.attention]),
+        "labels": view.labels,
+        "queries": np.array(view.queries),
+        "attention": np.stack([found.values[0, 0].numpy() for found in view.attention]),
     }
     meanings: dict[str, Any] = {
         name: {"shape": kept.shape[1:], "stride": kept.stride, "meaning": kept.meaning}
-        for name, kept in look.maps.items()
+        for name, kept in view.maps.items()
     }
     meanings["attention"] = {
-        "queries": look.queries,
-        "stride": look.attention[0].stride,
-        "meaning": [found.meaning for found in look.attention],
+        "queries": view.queries,
+        "stride": view.attention[0].stride,
+        "meaning": [found.meaning for found in view.attention],
     }
-    optional = {"labels_without_ld": look.without, "ld_map": look.ld}
+    optional = {"labels_without_ld": view.labels_without_ld, "ld_map": view.ld}
     arrays |= {name: part for name, part in optional.items() if part is not None}
     text = json.dumps(about | {"maps": meanings}, ensure_ascii=False)
     np.savez_compressed(folder / MAPS, about=np.array(text), allow_pickle=False, **arrays)
@@ -61,11 +60,11 @@ def save_look(folder: Path, look: Look, about: dict[str, Any]) -> None:
         "attention": figures.attention_figure,
         "features": figures.features_figure,
     }
-    if look.ld is not None:
+    if view.ld is not None:
         drawn |= {
             "ld_map": figures.ld_figure,
             "ld_groups": figures.groups_figure,
             "ld_classes": figures.classes_figure,
         }
     for name, draw in drawn.items():
-        draw(look).savefig(folder / f"{name}.png")
+        draw(view).savefig(folder / f"{name}.png")

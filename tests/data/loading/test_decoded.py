@@ -13,7 +13,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from gald.data.dataset import Pixels, Scenes
+from gald.data.dataset import BaseDataset, RawSample
 from gald.data.labels import label_table
 from gald.data.loading import decoded as module
 from gald.data.loading.decoded import build, decode, estimate, open_decoded
@@ -24,7 +24,7 @@ TABLE = label_table({0: 1, 1: 0, 2: 255})
 fork = multiprocessing.get_context("fork")
 
 
-class Painted(Scenes):
+class Painted(BaseDataset):
     """Scenes of different sizes; `bad` ones raise, and each takes some `seconds`."""
 
     class_names = ("a", "b")
@@ -53,7 +53,7 @@ class Painted(Scenes):
         rng = np.random.default_rng(index)
         shape = (20 + index, 30 - index)
         image = rng.integers(0, 256, (*shape, 3), np.uint8)
-        return Pixels(image, rng.integers(0, 3, shape, np.uint8), TABLE)
+        return RawSample(image, rng.integers(0, 3, shape, np.uint8), TABLE)
 
     def labels(self, index):
         return self.draw(index)[1:]
@@ -132,7 +132,7 @@ def test_an_unknown_label_is_the_scenes_own_sentence(folder):
     class Alien(Painted):
         def draw(self, index):
             image, labels, table = super().draw(index)
-            return Pixels(image, labels + 40, table)
+            return RawSample(image, labels + 40, table)
 
     with pytest.raises(SampleError, match=r"^scene 0 has label 4[012], which has no train id"):
         build(Alien(), folder)

@@ -399,10 +399,8 @@ def test_link_is_refused(tmp_path, kind, target):
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.5, 0.9])
 def test_truncated_archive_is_told(tmp_path, kind, part):
     archive = write_archive(tmp_path / kind)
-    if kind == "x.tar":  # what pads the end says nothing
-        content = archive.read_bytes().rstrip(b"\0")
-    else:
-        content = archive.read_bytes()
+    content = archive.read_bytes()
+    content = content.rstrip(b"\0") if kind == "x.tar" else content  # which is padded
     archive.write_bytes(content[: int(part * len(content))])
     sentence = complain(extract, archive, tmp_path / "out")
     assert f"{archive} is damaged" in sentence and "repeat the command" in sentence

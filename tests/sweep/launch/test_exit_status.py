@@ -2,17 +2,17 @@ import signal
 
 import pytest
 
-from gald.sweep.launch.exit_status import Verdict, judge
+from gald.sweep.launch.exit_status import ExitStatus, classify_exit
 
 
 def test_results_make_it_done():
-    assert judge(0, "", True, False) == Verdict("done")
-    assert judge(0, "", False, False).kind == "failed"
+    assert classify_exit(0, "", True, False) == ExitStatus("done")
+    assert classify_exit(0, "", False, False).kind == "failed"
 
 
 @pytest.mark.parametrize("code", [75, -signal.SIGTERM, -signal.SIGUSR1])
 def test_a_stop_in_order_is_no_failure(code):
-    assert judge(code, "gald: whatever", False, False).kind == "preempted"
+    assert classify_exit(code, "gald: whatever", False, False).kind == "preempted"
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,24 @@ def test_a_stop_in_order_is_no_failure(code):
     ],
 )
 def test_want_of_memory_is_told_by_what_was_said(line):
-    verdict = judge(1, f"epoch 1\n{line}\n", False, False)
-    assert verdict.kind == "memory" and line[:40] in verdict.reason
+    status = classify_exit(1, f"epoch 1\n{line}\n", False, False)
+    assert status.kind == "memory" and line[:40] in status.reason
 
 
 def test_a_kill_is_the_kernels_if_the_kernel_counted_one():
-    assert judge(-9, "", False, True).kind == "memory"
-    assert judge(-9, "", False, False) == Verdict("killed", "ended by SIGKILL from outside")
+    assert classify_exit(-9, "", False, True).kind == "memory"
+    assert classify_exit(-9, "", False, False) == ExitStatus(
+        "killed", "ended by SIGKILL from outside"
+    )
 
 
 def test_a_failed_process_speaks_for_the_one_that_lightning_killed():
     log = "run folder: x\ngald: RuntimeError: rank 1 fell over\n(GALD_TRACEBACK=1 shows where)\n"
-    assert judge(-9, log, False, False) == Verdict("failed", "RuntimeError: rank 1 fell over")
+    assert classify_exit(-9, log, False, False) == ExitStatus(
+        "failed", "RuntimeError: rank 1 fell over"
+    )
 
 
 def test_other_failures_show_the_last_line():
-    assert judge(3, "a\nb\n\n", False, False).reason == "exit code 3: b"
-    assert judge(3, "", False, False).reason == "exit code 3: no output"
+    assert classify_exit(3, "a\nb\n\n", False, False).reason == "exit code 3: b"
+    assert classify_exit(3, "", False, False).reason == "exit code 3: no output"

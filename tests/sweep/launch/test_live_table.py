@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from gald.sweep.launch.live_table import Board, duration
+from gald.sweep.launch.live_table import LiveTable, duration
 from gald.sweep.manifest import Cell, Manifest
 
 
@@ -30,7 +30,7 @@ def test_terminal_shows_progress_score_and_time_left(tmp_path):
     manifest(tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
-    with Board(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as board:
+    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as board:
         board.update({"b": Running()})
     text = out.getvalue()
     assert "0.5000" in text and "out of memory" in text
@@ -41,7 +41,7 @@ def test_log_gets_a_line_for_every_change(tmp_path):
     begun = manifest(tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=False, width=60)
-    with Board(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as board:
+    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as board:
         board.update({})
         begun.cells["b"].state, begun.cells["b"].reason = "failed", "no progress"
         begun.save()

@@ -22,7 +22,7 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def other_scores(tmp_path, monkeypatch):
     """Relative sweep folders lie in a folder of their own."""
     monkeypatch.chdir(tmp_path)
 

@@ -65,50 +65,58 @@ def test_planted_effect_is_found_and_its_interval_holds_it():
 def interval(arms, seeds, scores, weights=(-1, 1), drawn=None):
     column = np.array(scores, float)[:, None]
     drawn = np.repeat(column[None], 4000, 0) if drawn is None else drawn
-    found, freedom = contrast(arms, seeds, np.array(weights, float), column, drawn)
-    return [float(part[0]) for part in found[2:5]], int(freedom[0])
+    found, degrees_of_freedom = contrast(arms, seeds, np.array(weights, float), column, drawn)
+    return [float(part[0]) for part in found[2:5]], int(degrees_of_freedom[0])
 
 
 def test_images_without_noise_leave_students_interval_of_paired_seeds():
-    (difference, low, high), freedom = interval(
+    (difference, low, high), degrees_of_freedom = interval(
         [0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2], [0.5, 0.6, 0.4, 0.61, 0.72, 0.5]
     )
     change = np.array([0.11, 0.12, 0.10])
     reach = 4.303 * change.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
-    assert freedom == 2 and difference == pytest.approx(change.mean())
+    assert degrees_of_freedom == 2 and difference == pytest.approx(change.mean())
     assert (high - low) / 2 == pytest.approx(reach, rel=0.15)
 
 
 def test_unequal_seeds_are_compared_where_both_have_them():
     # Seed 9 is a lucky one; only the second arm has it, and so it must not count as a gain.
     arms, seeds = [0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 0, 1, 2, 9]
-    (difference, *_), freedom = interval(arms, seeds, [0.5, 0.6, 0.4, 0.51, 0.61, 0.41, 0.9])
-    assert difference == pytest.approx(0.01) and freedom == 2
+    (difference, *_), degrees_of_freedom = interval(
+        arms, seeds, [0.5, 0.6, 0.4, 0.51, 0.61, 0.41, 0.9]
+    )
+    assert difference == pytest.approx(0.01) and degrees_of_freedom == 2
 
 
 def test_seeds_in_common_to_none_are_compared_as_if_apart():
-    (difference, *_), freedom = interval([0, 0, 1, 1], [0, 1, 2, 3], [0.5, 0.6, 0.7, 0.8])
-    assert difference == pytest.approx(0.2) and freedom == 2
+    (difference, *_), degrees_of_freedom = interval(
+        [0, 0, 1, 1], [0, 1, 2, 3], [0.5, 0.6, 0.7, 0.8]
+    )
+    assert difference == pytest.approx(0.2) and degrees_of_freedom == 2
 
 
 def test_one_seed_leaves_the_interval_of_images_and_no_freedom():
     column = np.array([[0.5], [0.6]])
     drawn = column + np.random.default_rng(0).normal(0, 0.01, (4000, 2, 1))
-    (_, low, high), freedom = interval([0, 1], [0, 0], [0.5, 0.6], drawn=drawn)
-    assert freedom == 0 and high - low == pytest.approx(2 * 1.96 * 0.01 * np.sqrt(2), rel=0.1)
+    (_, low, high), degrees_of_freedom = interval([0, 1], [0, 0], [0.5, 0.6], drawn=drawn)
+    assert degrees_of_freedom == 0 and high - low == pytest.approx(
+        2 * 1.96 * 0.01 * np.sqrt(2), rel=0.1
+    )
 
 
 def test_score_that_an_arm_lacks_is_nan_and_others_stay():
     scores = np.array([[0.5, np.nan], [0.6, 0.3], [0.7, np.nan], [0.8, np.nan]])
     drawn = np.repeat(scores[None], 50, 0)
-    found, freedom = contrast([0, 0, 1, 1], [0, 1, 0, 1], np.array([-1.0, 1]), scores, drawn)
+    found, degrees_of_freedom = contrast(
+        [0, 0, 1, 1], [0, 1, 0, 1], np.array([-1.0, 1]), scores, drawn
+    )
     assert np.isfinite(found.difference[0]) and np.isnan([part[1] for part in found]).all()
-    assert freedom.tolist() == [1, 0]
+    assert degrees_of_freedom.tolist() == [1, 0]
 
 
 def test_interaction_of_a_square_is_the_difference_of_differences():
     found = fit(np.repeat(np.arange(4), 2), np.tile([0, 1], 4), np.array([1.0, -1, -1, 1]))
-    assert found is not None and found.freedom == 3
+    assert found is not None and found.degrees_of_freedom == 3
     np.testing.assert_allclose(found.weights, [0.5, 0.5, -0.5, -0.5, -0.5, -0.5, 0.5, 0.5])
 
 

@@ -8,13 +8,13 @@ import sys
 from itertools import combinations
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gald import cli
-from gald.config import CONF_DIR
+from gald.config import compose
 from gald.sweep.manifest import Manifest
-from gald.sweep.table.table import figures, print_table
+from gald.sweep.table import figures
+from gald.sweep.table.table import print_table
 
 
 def planted(ga, ld, seed):
@@ -47,12 +47,13 @@ def test_boundaries_have_differences_and_intervals_of_their_own(toy_sweep, capsy
     found = print_table(toy_sweep(planted), samples=300, form="csv")
     table = rows(capsys.readouterr().out)
     title = "boundary F (3 px)"
-    assert list(found.elsewhere) == [title]  # of the others there are scores, but no image counts
+    (column,) = found.other_scores  # the other metrics have scores, but no counts of images
+    assert column.title == title and column.higher_is_better
     row = table["ga=none ld=mask"]
     assert float(row[f"{title} difference"]) == pytest.approx(3)
     assert float(row[f"{title} low"]) < 3 < float(row[f"{title} high"])
     assert table["ga=none ld=none"][f"{title} difference"] == ""
-    said = {answer.question.name: answer.verdict for answer in found.elsewhere[title]}
+    said = {answer.question.name: answer.verdict for answer in found.other_scores[column]}
     assert said == {
         "ga=none ld=mask": "better",
         "ga=psp ld=none": "noise",
@@ -118,7 +119,7 @@ def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
         *(("ga=none ld=none", seed) for seed in "012"),
         ("ga=none ld=mask", "0"),
     ]
-    assert len(of_runs) == 12 and {row["truth_sha256"] for row in of_runs} == {"2e"}
+    assert len(of_runs) == 12 and {row["ground_truth_sha256"] for row in of_runs} == {"2e"}
     run = json.loads((tmp_path / "toy" / "cell_3" / "results.json").read_text())
     assert float(of_runs[3]["mIoU"]) == pytest.approx(100 * run["val/miou"])
     latex = (to / "table.tex").read_text()
@@ -173,11 +174,11 @@ def test_runs_judged_otherwise_are_left_out_and_said(toy_sweep, capsys):
     folder = toy_sweep()
     path = folder / "cell_11" / "results.json"
     results = json.loads(path.read_text())
-    results["val/receipt"]["truth_sha256"] = "3d"
+    results["val/receipt"]["ground_truth_sha256"] = "3d"
     path.write_text(json.dumps(results))
     print_table(folder, samples=200, form="md")
     text = capsys.readouterr().out
-    assert "| ga=psp ld=mask | 2 | unreadable |" in text and "truth_sha256 = 2e" in text
+    assert "| ga=psp ld=mask | 2 | unreadable |" in text and "ground_truth_sha256 = 2e" in text
 
 
 def test_baseline_is_named_by_keys_or_their_last_words(toy_sweep, capsys):
@@ -216,10 +217,9 @@ def test_smaller_batches_are_told(toy_sweep, capsys):
 
 def test_measured_latency_and_memory_become_columns(toy_sweep, capsys):
     def config(content, ga, ld, seed):
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            words = ["model.channels=8", "model.backbone.name=test_resnet", f"model/ga={ga}"]
-            size = ["data.size=[32,48]", "data.train_transform.crop_size=[32,48]"]
-            cfg = compose("train", [*words, *size, "output_dir=x", "trainer.accelerator=cpu"])
+        words = ["model.channels=8", "model.backbone.name=test_resnet", f"model/ga={ga}"]
+        size = ["data.size=[32,48]", "data.train_transform.crop_size=[32,48]"]
+        cfg = compose("train", [*words, *size, "output_dir=x", "trainer.accelerator=cpu"])
         content.update(OmegaConf.to_container(cfg, resolve=True))
 
     folder = toy_sweep(planted, ld=("none",), seeds=(0, 1), config=config)

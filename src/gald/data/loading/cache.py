@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from rich.filesize import decimal
 
-from gald.data.dataset import AS_THEY_ARE, Pixels, Scenes
+from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
 from gald.data.loading.decoded import MappedBlocks, build, decode, estimate, open_decoded
 from gald.progress import in_order, say
 
 _MODES = ("none", "ram", "decoded")
 
 
-def cached(scenes: Scenes, mode: str, cache_dir: str) -> Scenes:
+def cached(scenes: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
     """Give back the scenes, decoded once where the mode says so.
 
     Args:
@@ -36,11 +36,11 @@ def cached(scenes: Scenes, mode: str, cache_dir: str) -> Scenes:
         folder = Path(cache_dir).expanduser() / "decoded" / scenes.cache_name()
         if not folder.exists():
             build(scenes, folder)
-        return CachedScenes(scenes, *open_decoded(folder))
+        return CachedDataset(scenes, *open_decoded(folder))
     return scenes
 
 
-class CachedScenes(Scenes):
+class CachedDataset(BaseDataset):
     """Scenes whose pixels are there already, with train ids for labels.
 
     Args:
@@ -50,7 +50,7 @@ class CachedScenes(Scenes):
     """
 
     def __init__(
-        self, source: Scenes, shapes: np.ndarray, blocks: list[np.ndarray] | MappedBlocks
+        self, source: BaseDataset, shapes: np.ndarray, blocks: list[np.ndarray] | MappedBlocks
     ) -> None:
         self.source = source
         self.class_names = source.class_names  # ty: ignore[invalid-attribute-access]
@@ -65,12 +65,12 @@ class CachedScenes(Scenes):
         """As the source says."""
         return self.source.name(index)
 
-    def pixels(self, index: int) -> Pixels:
+    def pixels(self, index: int) -> RawSample:
         """Views of what is kept, which cannot be written."""
         height, width = self.shapes[index]
         block = self.blocks[index]
         image, mask = block[: 3 * height * width], block[3 * height * width :]
-        return Pixels(image.reshape(height, width, 3), mask.reshape(height, width), AS_THEY_ARE)
+        return RawSample(image.reshape(height, width, 3), mask.reshape(height, width), IDENTITY_LUT)
 
     def fingerprint(self) -> str:
         """That of the source."""
@@ -81,7 +81,7 @@ class CachedScenes(Scenes):
         return self.source.cache_name()
 
 
-def _in_memory(scenes: Scenes) -> CachedScenes:
+def _in_memory(scenes: BaseDataset) -> CachedDataset:
     needed, available = estimate(scenes, range(len(scenes))), _available_memory()
     free = "" if available is None else f" (available {decimal(available)})"
     about = f"{len(scenes)} scenes into memory, about {decimal(needed)}"
@@ -95,7 +95,7 @@ def _in_memory(scenes: Scenes) -> CachedScenes:
     for block in decoded:
         block.pixels.flags.writeable = False  # as a mapped file is: no transform changes the cache
     shapes = np.array([block.shape for block in decoded])
-    return CachedScenes(scenes, shapes, [block.pixels for block in decoded])
+    return CachedDataset(scenes, shapes, [block.pixels for block in decoded])
 
 
 def _available_memory() -> int | None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gald.data.dataset import Scenes
+from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.reading.files import SampleError
 from gald.progress import in_order, say
 
 
-def class_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
+def class_counts(scenes: BaseDataset, cache_dir: str) -> np.ndarray:
     """Count the pixels of each class in each scene, void left out; see `pixel_counts`.
 
     Shape:
@@ -21,7 +21,7 @@ def class_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
     return pixel_counts(scenes, cache_dir)[:, :-1]
 
 
-def pixel_counts(scenes: Scenes, cache_dir: str) -> np.ndarray:
+def pixel_counts(scenes: BaseDataset, cache_dir: str) -> np.ndarray:
     """Count the pixels of each class, and last those of void, in each scene.
 
     They are kept in `cache_dir/counts`, where a later call finds them as long as no file changes.
@@ -91,11 +91,11 @@ def _keep(path: Path, counts: np.ndarray) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(part, "wb") as file:
+            with part.open("wb") as file:
                 np.save(file, counts, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:

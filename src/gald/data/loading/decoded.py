@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from rich import progress
 from rich.filesize import decimal
 
-from gald.data.dataset import Scenes
+from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN
 from gald.data.reading.files import SampleError
 from gald.progress import console, in_order, say
@@ -61,7 +61,7 @@ class Block(NamedTuple):
     pixels: np.ndarray
 
 
-def decode(scenes: Scenes, index: int) -> Block:
+def decode(scenes: BaseDataset, index: int) -> Block:
     """Decode one scene and map its labels, which must all be known."""
     image, labels, table = scenes.pixels(index)
     mask = cv2.LUT(labels, table)
@@ -71,7 +71,7 @@ def decode(scenes: Scenes, index: int) -> Block:
     return Block((height, width), np.concatenate([image.ravel(), mask.ravel()]))
 
 
-def estimate(scenes: Scenes, indices: range) -> int:
+def estimate(scenes: BaseDataset, indices: range) -> int:
     """Bytes that scenes will take once decoded, about: as many as some of them do."""
 
     def size(index: int) -> int | None:
@@ -86,7 +86,7 @@ def estimate(scenes: Scenes, indices: range) -> int:
     return round(len(indices) * sum(sizes) / max(1, len(sizes)))
 
 
-def build(scenes: Scenes, folder: Path) -> None:
+def build(scenes: BaseDataset, folder: Path) -> None:
     """Decode all scenes into a folder that appears when it is whole, or go on with it.
 
     Of several processes that want the same folder one makes it, and the others wait for it.
@@ -96,7 +96,7 @@ def build(scenes: Scenes, folder: Path) -> None:
         SampleError: a scene that cannot be decoded; those before it are kept.
     """
     lock = FileLock(f"{folder}.lock")
-    with _one_sentence(folder):
+    with _report_disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(blocking=False)
@@ -110,8 +110,8 @@ def build(scenes: Scenes, folder: Path) -> None:
         lock.release()
 
 
-def _build(scenes: Scenes, folder: Path) -> None:
-    begun = _Begun(folder)
+def _build(scenes: BaseDataset, folder: Path) -> None:
+    begun = _PartialCache(folder)
     rest = range(len(begun.entries), len(scenes))
     if rest:
         _announce(scenes, folder, rest)
@@ -120,7 +120,7 @@ def _build(scenes: Scenes, folder: Path) -> None:
     begun.finish()
 
 
-def _announce(scenes: Scenes, folder: Path, rest: range) -> None:
+def _announce(scenes: BaseDataset, folder: Path, rest: range) -> None:
     """Say what will be decoded, or that it will not fit."""
     needed = estimate(scenes, rest)
     free = shutil.disk_usage(folder.parent).free
@@ -153,7 +153,7 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-class _Begun:
+class _PartialCache:
     """A folder under way: what an earlier run left and was right, and what this one adds."""
 
     def __init__(self, folder: Path) -> None:
@@ -163,7 +163,7 @@ class _Begun:
         self.journal = self.partial / "journal.jsonl"
         self.entries: list[Entry] = []
         self.end = 0
-        with _one_sentence(folder):
+        with _report_disk_errors(folder):
             self.partial.mkdir(exist_ok=True)
             self.pixels.touch()
             self.journal.touch()
@@ -173,7 +173,7 @@ class _Begun:
         """Keep what is listed and on the disk with the right checksum, cut off the rest."""
         lines = self.journal.read_bytes().splitlines(keepends=True)
         kept = 0
-        with open(self.pixels, "rb") as pixels:
+        with self.pixels.open("rb") as pixels:
             for line in _shown(lines, "check what is there"):
                 entry = _parse(line)
                 if entry is None or entry.offset != self.end or not _is_right(pixels, entry):
@@ -187,7 +187,7 @@ class _Begun:
     def append(self, block: Block, name: str) -> None:
         """Add a scene: its bytes, and then, that they are there."""
         entry = Entry(self.end, *block.shape, zlib.crc32(block.pixels.data), name)
-        with _one_sentence(self.folder):
+        with _report_disk_errors(self.folder):
             _append(self.pixels, block.pixels.data)
             _append(self.journal, json.dumps(entry._asdict()).encode() + b"\n")
         self.entries.append(entry)
@@ -195,8 +195,8 @@ class _Begun:
 
     def finish(self) -> None:
         """Read all of it back, write the index and give the folder its name."""
-        with _one_sentence(self.folder):
-            with open(self.pixels, "r+b") as pixels:
+        with _report_disk_errors(self.folder):
+            with self.pixels.open("r+b") as pixels:
                 os.fsync(pixels.fileno())
                 if hasattr(os, "posix_fadvise"):  # or memory would answer in place of the disk
                     os.posix_fadvise(pixels.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -208,12 +208,12 @@ class _Begun:
                             + _REMEDY
                         )
             index = {"format": FORMAT, "scenes": [entry._asdict() for entry in self.entries]}
-            with open(self.partial / "index.json", "w") as file:
+            with (self.partial / "index.json").open("w") as file:
                 json.dump(index, file)
                 file.flush()
                 os.fsync(file.fileno())
             _sync_folder(self.partial)
-            os.rename(self.partial, self.folder)
+            self.partial.rename(self.folder)
             _sync_folder(self.folder.parent)
             (self.folder / self.journal.name).unlink()
 
@@ -234,7 +234,7 @@ def _is_right(pixels: IO[bytes], entry: Entry) -> bool:
 def _append(path: Path, data: bytes | memoryview) -> None:
     # Unbuffered: after a kill the file holds all that was written, and a failed write leaves
     # nothing that closing would try again.
-    with open(path, "ab", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
@@ -256,7 +256,7 @@ def _shown(items: list[T], title: str) -> Iterator[T]:
 
 
 @contextmanager
-def _one_sentence(folder: Path) -> Generator[None]:
+def _report_disk_errors(folder: Path) -> Generator[None]:
     """Say what the disk refused, and what becomes of what is decoded already."""
     try:
         yield

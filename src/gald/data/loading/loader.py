@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gald.data.dataset import Item, Scenes
-from gald.data.loading.sampler import Draw, GlobalBatchSampler
+from gald.data.dataset import BaseDataset, Item
+from gald.data.loading.sampler import CropRequest, GlobalBatchSampler
 from gald.data.reading.files import SampleError
 
 JointTransform = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -34,7 +34,7 @@ class TrainLoader(DataLoader):
         dataset: Dataset,
         batch_sampler: GlobalBatchSampler,
         position: Callable[[], tuple[int, int]],
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         super().__init__(dataset, batch_sampler=batch_sampler, **options)
         self.keys = batch_sampler
@@ -52,7 +52,7 @@ class TrainLoader(DataLoader):
             "training images": keys.size,
             "global_batch_size": keys.global_batch_size,
             "accumulated batches": keys.accumulate,
-            "class_uniform": keys.rare.share if keys.rare else 0.0,
+            "class_uniform": keys.class_sampler.share if keys.class_sampler else 0.0,
         }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -69,10 +69,10 @@ class TrainLoader(DataLoader):
                 )
 
 
-class KeyedScenes(Dataset):
-    """Training scenes by `Draw`, transformed."""
+class TrainingCrops(Dataset):
+    """Training scenes by `CropRequest`, transformed."""
 
-    def __init__(self, scenes: Scenes, transform: JointTransform | None, seed: int) -> None:
+    def __init__(self, scenes: BaseDataset, transform: JointTransform | None, seed: int) -> None:
         self.scenes = scenes
         self.transform = transform
         self.seed = seed
@@ -80,12 +80,12 @@ class KeyedScenes(Dataset):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitem__(self, index: Draw) -> Item:
+    def __getitem__(self, index: CropRequest) -> Item:
         if self.transform is None:
             return self.scenes[index.scene]
         image, labels, table = self.scenes.open(index.scene)
         key = (self.seed, index.epoch, index.scene, index.position)
-        image, mask = self.transform(image, labels, key, table, index.focus)
+        image, mask = self.transform(image, labels, key, table, index.target_class)
         return self.scenes.item(index.scene, image, mask)
 
 

@@ -10,7 +10,7 @@ _PERMUTATION = 1  # keeps this random stream apart from the others that start at
 _RARE = 4  # likewise
 
 
-class Draw(NamedTuple):
+class CropRequest(NamedTuple):
     """One training crop to make: all that its augmentation depends on, besides the seed.
 
     Attributes:
@@ -23,7 +23,7 @@ class Draw(NamedTuple):
 
     epoch: int
     scene: int
-    focus: int | None = None
+    target_class: int | None = None
     position: int = 0
 
 
@@ -44,7 +44,7 @@ class ClassUniform:
         self.classes = np.flatnonzero(present.any(axis=0))
         self.images = {int(c): np.flatnonzero(present[:, c]) for c in self.classes}
 
-    def replace(self, draws: list[Draw], seed: int) -> list[Draw]:
+    def replace(self, draws: list[CropRequest], seed: int) -> list[CropRequest]:
         """Draw anew what falls into the share; a function of the seed and the epoch."""
         rng = np.random.default_rng((_RARE, seed, draws[0].epoch))
         return [
@@ -52,12 +52,14 @@ class ClassUniform:
             for place, draw in enumerate(draws)
         ]
 
-    def _draw(self, epoch: int, place: int, rng: np.random.Generator) -> Draw:
-        focus = int(rng.choice(self.classes))
-        return Draw(epoch, int(rng.choice(self.images[focus])), focus, place + 1)
+    def _draw(self, epoch: int, place: int, rng: np.random.Generator) -> CropRequest:
+        target_class = int(rng.choice(self.classes))
+        return CropRequest(
+            epoch, int(rng.choice(self.images[target_class])), target_class, place + 1
+        )
 
 
-class GlobalBatchSampler(Sampler[list[Draw]]):
+class GlobalBatchSampler(Sampler[list[CropRequest]]):
     """Cuts one shuffled order of the images into the micro-batches of one process.
 
     Optimiser step s of an epoch uses images `order[s * G : (s + 1) * G]` of a permutation drawn
@@ -83,7 +85,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        rare: ClassUniform | None = None,
+        class_sampler: ClassUniform | None = None,
     ) -> None:
         if size < global_batch_size:
             raise ValueError(
@@ -95,7 +97,7 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         self.micro_batch_size = micro_batch_size
         self.seed = seed
         self.rank = rank
-        self.rare = rare
+        self.class_sampler = class_sampler
         self.share = global_batch_size // world_size
         self.accumulate = self.share // micro_batch_size
         self.epoch = 0
@@ -105,12 +107,12 @@ class GlobalBatchSampler(Sampler[list[Draw]]):
         """Micro-batches of a whole epoch, wherever this one starts."""
         return self.size // self.global_batch_size * self.accumulate
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[CropRequest]]:
         epoch = self.epoch  # fixed now: a later epoch may be set while this iterator is alive
         order = np.random.default_rng((_PERMUTATION, self.seed, epoch)).permutation(self.size)
-        draws = [Draw(epoch, int(scene)) for scene in order]
-        if self.rare is not None:
-            draws = self.rare.replace(draws, self.seed)
+        draws = [CropRequest(epoch, int(scene)) for scene in order]
+        if self.class_sampler is not None:
+            draws = self.class_sampler.replace(draws, self.seed)
         for batch in range(self.start, len(self)):
             step, micro = divmod(batch, self.accumulate)
             first = step * self.global_batch_size + self.rank * self.share

@@ -10,13 +10,14 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from gald.data.reading.png import Cuttable, PngRows
+from gald.data.reading.png import LazyArray, PngRows
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -51,7 +52,7 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(open_image(path))
 
 
-def open_image(path: Path) -> Cuttable:
+def open_image(path: Path) -> LazyArray:
     """Open a png or jpg as RGB; a png is decoded when it is cut, if that saves work.
 
     Shape:
@@ -75,7 +76,7 @@ def read_labels(path: Path) -> np.ndarray:
     return np.asarray(open_labels(path))
 
 
-def open_labels(path: Path) -> Cuttable:
+def open_labels(path: Path) -> LazyArray:
     """Open the labels that `read_labels` reads; they are decoded when cut, if that saves work.
 
     Shape:
@@ -99,10 +100,8 @@ def open_labels(path: Path) -> Cuttable:
     if kind == _PNG_GREY:
         labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     else:  # OpenCV would give a palette's colours
-        try:
+        with suppress(OSError, SyntaxError):
             labels = np.array(Image.open(io.BytesIO(data)))
-        except (OSError, SyntaxError):
-            pass
     if labels is None:
         raise SampleError(_undecodable("mask", path))
     return labels
@@ -115,7 +114,7 @@ def _by_rows(data: bytes) -> bool:
     return alone and PngRows.suits(data)
 
 
-def check_sizes(image: Cuttable, mask: Cuttable, image_path: Path, mask_path: Path) -> None:
+def check_sizes(image: LazyArray, mask: LazyArray, image_path: Path, mask_path: Path) -> None:
     """Refuse an image and a mask that do not cover the same pixels."""
     if image.shape[:2] != mask.shape:
         h, w, mask_h, mask_w = *image.shape[:2], *mask.shape

@@ -46,7 +46,7 @@ class PngRows:
         image = self._decode(b"".join((self.data[:12], header, checksum, rest)), height)
         return image[rows, columns]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self._decode(self.data, self.shape[0]), dtype)
 
     def _decode(self, data: bytes, height: int) -> np.ndarray:
@@ -58,4 +58,4 @@ class PngRows:
         return image.reshape(height, *self.shape[1:])
 
 
-Cuttable = np.ndarray | PngRows
+LazyArray = np.ndarray | PngRows

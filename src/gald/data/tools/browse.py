@@ -8,16 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from gald.data.datamodule import SegmentationDataModule
-from gald.data.dataset import Scenes
+from gald.data.dataset import BaseDataset
 from gald.data.labels import VOID
 from gald.data.loading.class_counts import class_counts
-from gald.run.atomic import whole_file
-from gald.viz.panel import add_legend, colourise
+from gald.painting import add_legend, colourise, new_figure
+from gald.run.atomic import atomic_file
 
 _COLUMNS = 6
 _TILE = 320  # pixels
@@ -91,7 +88,7 @@ def _train_id(wanted: str, class_names: Sequence[str]) -> int:
     )
 
 
-def save_sheet(path: Path, scenes: Scenes, chosen: Sequence[int]) -> None:
+def save_sheet(path: Path, scenes: BaseDataset, chosen: Sequence[int]) -> None:
     """Write scenes side by side, their labels laid over them, with a legend of what occurs.
 
     Args:
@@ -112,8 +109,7 @@ def save_sheet(path: Path, scenes: Scenes, chosen: Sequence[int]) -> None:
     inches = 2.4 * sum(max(heights[r * columns : (r + 1) * columns]) + 0.12 for r in range(rows))
     names = max(columns, 3)
     inches += 0.5 + 0.22 * math.ceil(len(shown) / names)
-    figure = Figure(figsize=(2.4 * names, inches), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.4 * names, inches)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -124,17 +120,17 @@ def save_sheet(path: Path, scenes: Scenes, chosen: Sequence[int]) -> None:
     add_legend(
         figure, [scenes.class_names[k] for k in shown], [scenes.palette[k] for k in shown], names
     )
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="png")
 
 
-def _tile(image: np.ndarray, mask: np.ndarray, scenes: Scenes) -> np.ndarray:
+def _tile(image: np.ndarray, mask: np.ndarray, scenes: BaseDataset) -> np.ndarray:
     """Shrink image and mask and mix the image with the colours, where it is labelled."""
     height, width = mask.shape
     scale = min(1.0, _TILE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    colours = colourise(torch.from_numpy(mask), scenes.palette)
+    colours = colourise(mask, scenes.palette)
     mixed = cv2.addWeighted(image, 0.4, colours, 0.6, 0)
     return np.where((mask == VOID)[..., None], image, mixed)

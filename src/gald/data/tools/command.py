@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from gald.cli import Arguments, fail
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 
 ACTIONS = {
     "prepare": "fetch the dataset, or say how to get it",
@@ -71,12 +71,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _act(flags: argparse.Namespace) -> int:
-    # Imported here, because torch takes seconds, and a misspelt word should be told at once.
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [f"data={flags.name}", *flags.overrides])
+    cfg = compose("train", [f"data={flags.name}", *flags.overrides])
     if flags.action == "prepare":
         if "root" not in cfg.data:
             print(f"{flags.name} is drawn on the fly; there is nothing to prepare")

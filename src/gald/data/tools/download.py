@@ -71,7 +71,7 @@ def download(url: str, path: Path, digest: str) -> None:
                 f"what {url} sent has {found}, expected {digest}, and was deleted; repeat the "
                 f"command, or save the right file as {path}"
             )
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise _disk_error(error, part) from None
 
@@ -93,7 +93,7 @@ def _fetch(url: str, path: Path, part: Path) -> None:
             start = 0  # the server knows no ranges and sends everything
         total = None if response.length is None else start + response.length
         _check_space(part, response.length or 0)
-        with open(part, "ab" if start else "wb") as file, _download_bar() as bar:
+        with part.open("ab" if start else "wb") as file, _download_bar() as bar:
             task = bar.add_task(f"fetch {path.name}", total=total, completed=start)
             while block := _read(response, url, path):
                 file.write(block)
@@ -166,7 +166,7 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
             raise DownloadError(f"{archive} holds no folder {top}; replace it by the right archive")
         if hasattr(os, "sync"):
             os.sync()  # one by one, tens of thousands of small files would take minutes
-        os.rename(partial / top, folder)
+        (partial / top).rename(folder)
     except _DAMAGED as error:
         raise DownloadError(
             f"{archive} is damaged ({error}); delete it and repeat the command to fetch it again"
@@ -188,7 +188,7 @@ class _Member(NamedTuple):
 def _unpack(archive: Path, folder: Path) -> None:
     members = _zip_members if archive.suffix == ".zip" else _tar_members
     total = archive.stat().st_size
-    with open(archive, "rb") as file, progress.Progress(console=_console()) as bar:
+    with archive.open("rb") as file, progress.Progress(console=_console()) as bar:
         task = bar.add_task(f"extract {archive.name}", total=total)
         for name, is_folder, content in members(file):
             windows = PureWindowsPath(name)  # knows both separators, and drives
@@ -201,7 +201,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 raise _refusal(archive, name, "is a link or a device")
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with content, open(path, "wb") as target:
+                with content, path.open("wb") as target:
                     shutil.copyfileobj(content, target)
             bar.update(task, completed=file.tell())
         bar.update(task, completed=total)

@@ -29,7 +29,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSource:
     """Where a dataset comes from.
 
     Attributes:
@@ -59,7 +59,7 @@ _UNCHECKED = "no checksum is published, so that gald could not tell a damaged or
 _KEEP_ZIP = "put the zip files into {root}, as they are or extracted"
 
 SOURCES = {
-    "cityscapes": Source(
+    "cityscapes": DatasetSource(
         "Cityscapes",
         "non-commercial use after registration; neither the data nor changed versions of it may "
         "be passed on",
@@ -87,7 +87,7 @@ SOURCES = {
             "for the coarse labels leftImg8bit/train_extra/ and gtCoarse/, or the two zip files",
         ),
     ),
-    "ade20k": Source(
+    "ade20k": DatasetSource(
         "ADE20K",
         "images for non-commercial research and education only",
         (
@@ -100,7 +100,7 @@ SOURCES = {
         ),
         (("ADEChallengeData2016", "ADEChallengeData2016.zip"),),
     ),
-    "pascal_context": Source(
+    "pascal_context": DatasetSource(
         "Pascal Context",
         "images of VOC 2010, under Flickr's terms of use",
         (
@@ -129,7 +129,7 @@ SOURCES = {
             ),
         ),
     ),
-    "camvid": Source(
+    "camvid": DatasetSource(
         "CamVid",
         "CC BY-NC 4.0, personal and research use",
         (
@@ -152,7 +152,7 @@ SOURCES = {
             "train.txt val.txt test.txt, the lists",
         ),
     ),
-    "coco_stuff": Source(
+    "coco_stuff": DatasetSource(
         "COCO-Stuff 10k",
         _STUFF_LICENCE,
         (File("cocostuff-10k-v1.1.zip", f"{_STUFF}/cocostuff-10k-v1.1.zip", "2.0 GB"),),
@@ -165,7 +165,7 @@ SOURCES = {
             "imageLists/{train,test,all}.txt",
         ),
     ),
-    "coco_stuff_164k": Source(
+    "coco_stuff_164k": DatasetSource(
         "COCO-Stuff 164k",
         _STUFF_LICENCE,
         (
@@ -229,7 +229,7 @@ def prepare(name: str, root: Path) -> None:
     print("next: gald data verify", name, shlex.quote(f"data.root={root}"))
 
 
-def _prepare(source: Source, root: Path) -> None:
+def _prepare(source: DatasetSource, root: Path) -> None:
     if all(any((root / path).exists() for path in choice) for choice in source.needs):
         print(f"{source.title} is already at {root}")
     elif source.by_hand:
@@ -238,7 +238,7 @@ def _prepare(source: Source, root: Path) -> None:
         _fetch(source, root)
 
 
-def _fetch(source: Source, root: Path) -> None:
+def _fetch(source: DatasetSource, root: Path) -> None:
     print(f"{source.title}, licence: {source.licence}", flush=True)
     for file in source.files:
         path, folder = root / file.name, root / file.becomes
@@ -253,7 +253,7 @@ def _fetch(source: Source, root: Path) -> None:
     print(f"{source.title} is at {root}")
 
 
-def _instruct(source: Source, root: Path) -> None:
+def _instruct(source: DatasetSource, root: Path) -> None:
     print(f"{source.title} is not fetched by gald: {source.by_hand}")
     print(f"licence: {source.licence}")
     print("files:")

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from gald.data.datamodule import SegmentationDataModule
-from gald.data.dataset import Scenes, SegmentationDataset
+from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.pairs import note_rejects
 from gald.data.reading.files import SampleError
 from gald.data.tools.class_report import SHARE_OF, percent
-from gald.errors import explain
+from gald.errors import to_sentence
 from gald.progress import in_order
 from gald.run.results import Results, write_results
 
@@ -145,7 +145,7 @@ def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report
             if part not in needed:
                 continue
             absent.append(error)
-            report = Report(part, [explain(error)])
+            report = Report(part, [to_sentence(error)])
         reports[report.split] = report
     if len(absent) == len(reports):
         raise absent[0]
@@ -163,7 +163,7 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
         try:
             scenes = data.make_dataset(split)
         except SampleError as error:  # nothing to go on with, as a broken archive
-            return Report(split, [*rejects, explain(error)])
+            return Report(split, [*rejects, to_sentence(error)])
     report = Report(getattr(scenes, "split", split), [*rejects], len(scenes))
     report.problems += _wrong_names(scenes)
     if isinstance(scenes, SegmentationDataset):
@@ -194,7 +194,7 @@ class _Look(NamedTuple):
     digest: str
 
 
-def _look(scenes: Scenes, index: int) -> _Look | str:
+def _look(scenes: BaseDataset, index: int) -> _Look | str:
     """Read one scene, or say in a sentence why that failed."""
     try:
         image, labels, table = scenes.pixels(index)
@@ -206,7 +206,7 @@ def _look(scenes: Scenes, index: int) -> _Look | str:
     except SampleError as error:
         return str(error)
     except Exception as error:  # one scene must not hide the others
-        return f"{scenes.name(index)} cannot be read ({explain(error)}); replace its files"
+        return f"{scenes.name(index)} cannot be read ({to_sentence(error)}); replace its files"
     height, width = labels.shape
     some = image[::8, ::8]  # enough to tell
     digest = hashlib.sha256(f"{width}x{height} ".encode() + labels.tobytes()).hexdigest()
@@ -224,7 +224,7 @@ def _wrong_count(report: Report) -> list[str]:
     ]
 
 
-def _wrong_names(scenes: Scenes) -> list[str]:
+def _wrong_names(scenes: BaseDataset) -> list[str]:
     """Names that several scenes share; predictions are written under them."""
     names = Counter(scenes.name(index) for index in range(len(scenes)))
     return [

@@ -49,7 +49,7 @@ class Affinity(nn.Module):
         for parameter in self.decide.parameters():
             nn.init.normal_(parameter, std=0.01)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return the map A: the share of the context at each position and channel group.
 
         Args:
@@ -66,6 +66,6 @@ class Affinity(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Move from x towards the context by the share that the map says."""
-        share = self.affinity(context, x).unsqueeze(2)  # (B, G, 1, h, w)
+        share = self.distribution_map(context, x).unsqueeze(2)  # (B, G, 1, h, w)
         step = (context - x).unflatten(1, (self.groups, -1))  # (B, G, C/G, h, w)
         return x + (share * step).flatten(1, 2).to(x.dtype)

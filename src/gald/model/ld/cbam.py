@@ -40,7 +40,7 @@ class CBAM(nn.Module):
         self.excite = nn.Conv2d(width, channels, 1, bias=False)
         self.score = ConvNormAct(2, 1, kernel_size, act=False)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return Mc * Ms: 1 keeps a channel at a position, 0 removes it; nothing sums to 1.
 
         Args:
@@ -64,4 +64,4 @@ class CBAM(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Scale the channels and the positions of the context."""
-        return (context * self.affinity(context, x)).to(context.dtype)
+        return (context * self.distribution_map(context, x)).to(context.dtype)

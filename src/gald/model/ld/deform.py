@@ -48,7 +48,7 @@ class DeformableSampling(nn.Module):
         for parameter in (*self.weigh.parameters(), *self.move.parameters()):
             nn.init.normal_(parameter, std=0.01)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return the weights A: how much of each sampled place a position takes.
 
         The K = k * k weights of a position, in the order of the grid's rows, sum to 1; 1 takes the

@@ -42,7 +42,7 @@ class DynamicKernel(nn.Module):
         for parameter in self.encode.parameters():
             nn.init.normal_(parameter, std=0.01)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return the kernels A: how much of each cell of the window a position takes.
 
         The K = k * k weights of a position, row by row, sum to 1; 1 takes the context of that cell
@@ -60,5 +60,5 @@ class DynamicKernel(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Reassemble the context."""
-        kernels = self.affinity(context, x)
+        kernels = self.distribution_map(context, x)
         return weighted_sum(context, kernels, self.kernel_size).to(context.dtype)

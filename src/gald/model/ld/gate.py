@@ -26,7 +26,7 @@ class Gate(nn.Module):
         super().__init__()
         self.decide = nn.Conv2d(2 * channels, channels, 1)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return the gate A: 1 takes the context, 0 keeps x; channels decide independently.
 
         Args:
@@ -40,4 +40,4 @@ class Gate(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Move from x towards the context by the share that the gate says."""
-        return x + (self.affinity(context, x) * (context - x)).to(x.dtype)
+        return x + (self.distribution_map(context, x) * (context - x)).to(x.dtype)

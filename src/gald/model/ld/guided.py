@@ -53,7 +53,7 @@ class GuidedFilter(nn.Module):
         # No norm and no bias: a constant added to the guide cancels out.
         self.guide = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return r^2: the share of the context's local variance that the guide explains.
 
         r^2 = cov(i, o)^2 / ((var(i) + eps) * (var(o) + eps)), resized to x. 1 means that the

@@ -69,7 +69,7 @@ class LowLevelAffinity(nn.Module):
         for parameter in self.decide.parameters():
             nn.init.normal_(parameter, std=0.01)
 
-    def affinity(self, context: Tensor, x: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
         """Return the map A: 1 takes the context, 0 keeps x; groups decide independently.
 
         Args:
@@ -88,6 +88,6 @@ class LowLevelAffinity(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
         """Move from x towards the context by the share that the map says."""
-        share = self.affinity(context, x, maps).unsqueeze(2)  # (B, G, 1, h, w)
+        share = self.distribution_map(context, x, maps).unsqueeze(2)  # (B, G, 1, h, w)
         step = (context - x).unflatten(1, (self.groups, -1))  # (B, G, C/G, h, w)
         return x + (share * step).flatten(1, 2).to(x.dtype)

@@ -63,7 +63,7 @@ class Mask(nn.Module):
             )
         )
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return the mask M: how much of the context each position and channel keeps.
 
         Args:
@@ -84,4 +84,4 @@ class Mask(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Scale the context by its mask."""
-        return (context * (1 + self.affinity(context, x))).to(context.dtype)
+        return (context * (1 + self.distribution_map(context, x))).to(context.dtype)

@@ -27,7 +27,7 @@ class SqueezeExcitation(nn.Module):
         self.squeeze = nn.Conv2d(channels, width, 1)
         self.excite = nn.Conv2d(width, channels, 1)
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return s at every position: 1 keeps a channel, 0 removes it; channels are independent.
 
         Args:
@@ -44,4 +44,4 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Scale the channels of the context."""
-        return (context * self.affinity(context, x)).to(context.dtype)
+        return (context * self.distribution_map(context, x)).to(context.dtype)

@@ -42,7 +42,7 @@ class WindowAttention(nn.Module):
         self.key = nn.Conv2d(channels, width, 1, bias=False)
         self.position = nn.Parameter(torch.zeros(kernel_size**2))
 
-    def affinity(self, context: Tensor, x: Tensor) -> Tensor:
+    def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
         """Return the attention A: how much of each cell of the window a position takes.
 
         The K = k * k weights of a position, row by row, sum to 1; 1 takes the context of that cell
@@ -65,5 +65,5 @@ class WindowAttention(nn.Module):
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Attend to the context around every position."""
-        attention = self.affinity(context, x)
+        attention = self.distribution_map(context, x)
         return weighted_sum(context, attention, self.kernel_size).to(context.dtype)

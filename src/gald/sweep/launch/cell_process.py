@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gald.run.atomic import whole_file
+from gald.run.atomic import atomic_file
 from gald.sweep.launch.cell import CONFIG, LAUNCHER
-from gald.sweep.launch.exit_status import Verdict, judge, kernel_kills
+from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kills
 
 ENTRY = ["-m", "gald.sweep.launch.cell"]
 LOG, HEARTBEAT = "log.txt", "heartbeat.json"
@@ -23,7 +23,7 @@ LOG, HEARTBEAT = "log.txt", "heartbeat.json"
 FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")
 
 
-class Attempt:
+class CellProcess:
     """Starts a cell in a process group of its own and watches it.
 
     The processes get one resolved config, `cell.yaml` in the cell's folder, and print to `log.txt`
@@ -82,7 +82,7 @@ class Attempt:
         """Time since the start."""
         return time.monotonic() - self.started
 
-    def poll(self) -> Verdict | None:
+    def poll(self) -> ExitStatus | None:
         """How it ended, or None while it runs; what has hung is killed."""
         if self.process.poll() is None:
             if not self._lives():
@@ -93,10 +93,10 @@ class Attempt:
         self.kill()  # what is left of its group
         if self.hung:
             minutes = f"{self.patience / 60:g} minutes"
-            return Verdict("failed", f"no progress for {minutes}; killed (see its log)")
+            return ExitStatus("failed", f"no progress for {minutes}; killed (see its log)")
         kernel_killed = kernel_kills() > self.kills
         finished = (self.folder / "results.json").is_file()
-        return judge(self.process.returncode, self.log(), finished, kernel_killed)
+        return classify_exit(self.process.returncode, self.log(), finished, kernel_killed)
 
     def log(self) -> str:
         """What this attempt has printed."""
@@ -163,5 +163,5 @@ def _write_config(config: DictConfig, folder: Path) -> None:
         "job_logging": {"root": None},  # all goes to one log
         "output_subdir": None,
     }
-    with whole_file(folder / f"{CONFIG}.yaml") as partial:
+    with atomic_file(folder / f"{CONFIG}.yaml") as partial:
         OmegaConf.save(OmegaConf.create(content), partial)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceSlot:
     """Where a cell runs: on these GPUs, or on the CPU if there are none."""
 
     gpus: tuple[str, ...]
@@ -39,35 +39,35 @@ class Devices:
     ) -> None:
         self.jobs, self.jobs_per_gpu = jobs, jobs_per_gpu
         self.gpus = list(visible_gpus() if gpus is None else gpus)
-        self.taken: list[Place] = []
+        self.taken: list[DeviceSlot] = []
         mine = hasattr(os, "sched_getaffinity")  # Linux: the cores that this process may use
         self.cores = len(os.sched_getaffinity(0)) if mine else os.cpu_count() or 1
 
-    def take(self, config: DictConfig) -> Place | None:
+    def take(self, config: DictConfig) -> DeviceSlot | None:
         """A place for a cell, or None while there is none; a cell alone always gets one."""
         processes = count_devices(config.trainer.devices, len(self.gpus))
         if self.gpus and config.trainer.accelerator in ("auto", "gpu", "cuda"):
             place = self._on_gpus(min(processes, len(self.gpus)))
         else:
             jobs = self.jobs or max(1, self.cores // 4)
-            place = Place((), max(1, self.cores // jobs // processes))
+            place = DeviceSlot((), max(1, self.cores // jobs // processes))
             place = place if len(self.taken) < jobs else None
         if place is not None:
             self.taken.append(place)
         return place
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: DeviceSlot) -> None:
         """Let the next cell have this place."""
         self.taken.remove(place)
 
-    def _on_gpus(self, count: int) -> Place | None:
+    def _on_gpus(self, count: int) -> DeviceSlot | None:
         at_once = max(1, len(self.gpus) * self.jobs_per_gpu // count)
         jobs = min(self.jobs or at_once, at_once)
         load = {gpu: sum(gpu in place.gpus for place in self.taken) for gpu in self.gpus}
         free = [gpu for gpu in sorted(load, key=lambda g: load[g]) if load[gpu] < self.jobs_per_gpu]
         if len(free) < count or (self.jobs and len(self.taken) >= self.jobs):
             return None
-        return Place(tuple(free[:count]), max(1, self.cores // jobs // count))
+        return DeviceSlot(tuple(free[:count]), max(1, self.cores // jobs // count))
 
 
 def visible_gpus() -> list[str]:

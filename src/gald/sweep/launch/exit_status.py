@@ -16,7 +16,7 @@ SENTENCE = "gald: "  # begins the sentence in which gald.cli ends a program
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExitStatus:
     """How a cell ended.
 
     Args:
@@ -29,7 +29,7 @@ class Verdict:
     reason: str | None = None
 
 
-def judge(code: int, log: str, finished: bool, kernel_killed: bool) -> Verdict:
+def classify_exit(code: int, log: str, finished: bool, kernel_killed: bool) -> ExitStatus:
     """Say how a process ended.
 
     Args:
@@ -40,20 +40,20 @@ def judge(code: int, log: str, finished: bool, kernel_killed: bool) -> Verdict:
     """
     if code == 0:
         reason = None if finished else "it ended before its results were written; see its log"
-        return Verdict("done" if finished else "failed", reason)
+        return ExitStatus("done" if finished else "failed", reason)
     if code == PREEMPTED or -code in SIGNALS:
-        return Verdict("preempted", "stopped by a signal; goes on from its last checkpoint")
+        return ExitStatus("preempted", "stopped by a signal; goes on from its last checkpoint")
     # A further process that fails says so in the log, and Lightning kills the first without a word.
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
     memory = next((line for line in lines if MEMORY.search(line)), None)
     if memory or (kernel_killed and code == -signal.SIGKILL):
-        return Verdict("memory", f"out of memory ({_short(memory or 'killed by the kernel')})")
+        return ExitStatus("memory", f"out of memory ({_short(memory or 'killed by the kernel')})")
     if said:
-        return Verdict("failed", _short(said[0]))
+        return ExitStatus("failed", _short(said[0]))
     if code < 0:
-        return Verdict("killed", f"ended by {signal.Signals(-code).name} from outside")
-    return Verdict("failed", f"exit code {code}: {_short(lines[-1]) if lines else 'no output'}")
+        return ExitStatus("killed", f"ended by {signal.Signals(-code).name} from outside")
+    return ExitStatus("failed", f"exit code {code}: {_short(lines[-1]) if lines else 'no output'}")
 
 
 def kernel_kills() -> int:

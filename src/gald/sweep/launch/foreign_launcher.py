@@ -8,7 +8,7 @@ from omegaconf import DictConfig, open_dict
 
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.jobs import make_job, open_sweep, register, score
-from gald.sweep.launch.runner import Patience, Stopped, run_jobs
+from gald.sweep.launch.runner import RetryPolicy, Stopped, run_jobs
 from gald.sweep.manifest import Manifest, edit
 
 
@@ -34,7 +34,7 @@ def run_single(cfg: DictConfig) -> float:
         if cell.state == "running":  # as an attempt of this job that was killed has left it
             cell.state, cell.reason = "pending", "its launcher ended"
     try:
-        run_jobs(folder, [job], Devices(), Patience())
+        run_jobs(folder, [job], Devices(), RetryPolicy())
     except Stopped:
         sys.exit(143)
     return score(folder, Manifest.load(folder).cells[job.key])

@@ -1,7 +1,6 @@
 """From Hydra's composed configs to the cells of a sweep."""
 
 import math
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -51,8 +50,10 @@ def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         config.pop("hydra", None)
-    parsed = OverridesParser.create().parse_overrides([text for text in typed if "=" in text])
-    constant = {one.key_or_group for one in parsed if not one.is_sweep_override()}
+    typed_overrides = OverridesParser.create().parse_overrides(
+        [text for text in typed if "=" in text]
+    )
+    constant = {one.key_or_group for one in typed_overrides if not one.is_sweep_override()}
     swept = {k: v for k, v in split_overrides(overrides).items() if k not in constant}
     label = "_".join(f"{re.split('[./]', key)[-1]}-{value}" for key, value in swept.items())
     return Job(cell_hash(config), config, overrides, label or "cell")
@@ -105,7 +106,7 @@ def recover(folder: Path) -> None:
 def placed(job: Job, folder: Path, cell: Cell) -> DictConfig:
     """The config of a job that runs in its cell's folder."""
     config = job.config.copy()
-    config.output_dir = os.path.abspath(folder / cell.folder)
+    config.output_dir = str((folder / cell.folder).absolute())
     config.ckpt_path = None
     OmegaConf.resolve(config)
     return config

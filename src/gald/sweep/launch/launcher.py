@@ -1,6 +1,5 @@
 """Hydra's multirun as a sweep: every cell a process group of its own, every ending written down."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.jobs import Job, make_job, open_sweep, placed, recover, register, score
-from gald.sweep.launch.runner import Patience, Stopped, run_jobs
+from gald.sweep.launch.runner import RetryPolicy, Stopped, run_jobs
 from gald.sweep.manifest import Manifest
 
 
@@ -34,7 +33,7 @@ def launch(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     devices: Devices,
-    patience: Patience,
+    patience: RetryPolicy,
 ) -> list[JobReturn]:
     """Run the cells that a sweeper asks for, those left out that are done; their answers in order.
 
@@ -63,7 +62,7 @@ def _launch(
     job_overrides: Sequence[Sequence[str]],
     folder: Path,
     devices: Devices,
-    patience: Patience,
+    patience: RetryPolicy,
 ) -> list[JobReturn]:
     typed = [str(override) for override in config.hydra.overrides.task]
     composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
@@ -100,6 +99,6 @@ def _answer(job: Job, composed: DictConfig, manifest: Manifest, folder: Path) ->
     answer.overrides = job.overrides
     answer.cfg = placed(job, folder, cell)
     answer.hydra_cfg = OmegaConf.create({"hydra": composed.hydra})
-    answer.working_dir = os.getcwd()
+    answer.working_dir = str(Path.cwd())
     answer.task_name = "train"
     return answer

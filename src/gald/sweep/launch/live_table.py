@@ -34,7 +34,7 @@ class Watched(Protocol):
         ...
 
 
-class Board:
+class LiveTable:
     """Shows the cells of a sweep while it is in its `with` block.
 
     Args:
@@ -54,7 +54,7 @@ class Board:
         }
         self.drawn_at = self.told_at = -math.inf
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "LiveTable":
         if self.console.is_terminal:
             self.live.start()
         self.told_at = time.monotonic()

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from gald.sweep.launch.cell_process import Attempt, clear
-from gald.sweep.launch.devices import Devices, Place, count_devices
-from gald.sweep.launch.exit_status import Verdict
+from gald.sweep.launch.cell_process import CellProcess, clear
+from gald.sweep.launch.devices import Devices, DeviceSlot, count_devices
+from gald.sweep.launch.exit_status import ExitStatus
 from gald.sweep.launch.jobs import Job, placed, smaller_batch
-from gald.sweep.launch.live_table import Board
+from gald.sweep.launch.live_table import LiveTable
 from gald.sweep.manifest import Manifest, edit
 
 POLL = 0.2  # seconds between two looks at the processes
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a sweep bears with its cells.
 
     Args:
@@ -37,7 +37,7 @@ class Stopped(BaseException):
     """SIGTERM or SIGHUP reached the launcher."""
 
 
-def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, patience: Patience) -> None:
+def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, patience: RetryPolicy) -> None:
     """Run the pending cells among `jobs`; what becomes of each stands in the manifest.
 
     Raises:
@@ -51,16 +51,16 @@ def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, patience: Pati
 
 
 class _Runner:
-    def __init__(self, folder: Path, devices: Devices, patience: Patience) -> None:
+    def __init__(self, folder: Path, devices: Devices, patience: RetryPolicy) -> None:
         self.folder, self.devices, self.patience = folder, devices, patience
         self.waiting: list[Job] = []
-        self.running: dict[str, tuple[Job, Attempt, Place]] = {}
+        self.running: dict[str, tuple[Job, CellProcess, DeviceSlot]] = {}
         self.kills: dict[str, int] = {}
 
     def run(self) -> None:
         old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
-            with Board(self.folder, {job.key: job.label for job in self.waiting}) as board:
+            with LiveTable(self.folder, {job.key: job.label for job in self.waiting}) as board:
                 while self.waiting or self.running:
                     self._start_what_fits()
                     board.update({key: attempt for key, (_, attempt, _) in self.running.items()})
@@ -85,39 +85,41 @@ class _Runner:
             if place.gpus and not isinstance(config.trainer.devices, int):
                 config.trainer.devices = len(place.gpus)  # a list would count from the first again
             seconds = 60 * self.patience.minutes
-            attempt = Attempt(config, place.environment(), cell.micro_batch_size, seconds)
+            attempt = CellProcess(config, place.environment(), cell.micro_batch_size, seconds)
             self.running[job.key] = (job, attempt, place)
 
     def _collect(self) -> None:
         for key, (job, attempt, place) in list(self.running.items()):
-            verdict = attempt.poll()
-            if verdict is not None:
+            status = attempt.poll()
+            if status is not None:
                 del self.running[key]
                 self.devices.give_back(place)
-                self._enter(job, attempt, verdict)
+                self._enter(job, attempt, status)
 
-    def _enter(self, job: Job, attempt: Attempt, verdict: Verdict, stopping: bool = False) -> None:
+    def _enter(
+        self, job: Job, attempt: CellProcess, status: ExitStatus, stopping: bool = False
+    ) -> None:
         """Write down how an attempt ended, and queue the cell again where that may help."""
         with edit(self.folder) as manifest:
             cell = manifest.cells[job.key]
             cell.seconds = round((cell.seconds or 0.0) + attempt.seconds, 1)
-            cell.reason = verdict.reason
-            cell.state = {"done": "done", "failed": "failed"}.get(verdict.kind, "pending")
-            if verdict.kind == "memory":
+            cell.reason = status.reason
+            cell.state = {"done": "done", "failed": "failed"}.get(status.kind, "pending")
+            if status.kind == "memory":
                 count = count_devices(job.config.trainer.devices, len(self.devices.gpus))
                 last = cell.micro_batch_size or attempt.heartbeat().get("micro_batch_size")
                 cell.micro_batch_size = smaller_batch(job.config, last, count)
                 if cell.micro_batch_size is None:
-                    cell.state, cell.reason = "failed", f"{verdict.reason} with one image at once"
+                    cell.state, cell.reason = "failed", f"{status.reason} with one image at once"
                 else:
                     size = cell.micro_batch_size
-                    cell.reason = f"{verdict.reason}; repeated with {size} images at once"
+                    cell.reason = f"{status.reason}; repeated with {size} images at once"
                     clear(attempt.folder)  # one training has one size throughout
-            if verdict.kind == "killed" and not stopping:
+            if status.kind == "killed" and not stopping:
                 self.kills[job.key] = self.kills.get(job.key, 0) + 1
                 if self.kills[job.key] > self.patience.retries:
                     cell.state, cell.reason = "failed", f"{cell.reason}, {cell.attempts} times"
-        if cell.state == "pending" and verdict.kind in ("memory", "killed"):
+        if cell.state == "pending" and status.kind in ("memory", "killed"):
             self.waiting.insert(0, job)
 
     def _stop_all(self) -> None:
@@ -129,14 +131,14 @@ class _Runner:
             while self.running and time.monotonic() < deadline:
                 time.sleep(POLL)
                 for key, (job, attempt, _) in list(self.running.items()):
-                    verdict = attempt.poll()
-                    if verdict is not None:
+                    status = attempt.poll()
+                    if status is not None:
                         del self.running[key]
-                        self._enter(job, attempt, verdict, stopping=True)
+                        self._enter(job, attempt, status, stopping=True)
         finally:
             for job, attempt, _ in self.running.values():
                 attempt.kill()
-                late = Verdict("preempted", "killed when its launcher ended")
+                late = ExitStatus("preempted", "killed when its launcher ended")
                 self._enter(job, attempt, late, stopping=True)
             self.running = {}
 

@@ -62,8 +62,10 @@ def compose_cells(words: Sequence[str]) -> tuple[DictConfig, list[Job]]:
         params = master.hydra.sweeper.get("params") or {}
         typed = [str(override) for override in master.hydra.overrides.task]
         swept = [f"{key}={value}" for key, value in params.items()]
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*swept, *typed])
-        cells = BasicSweeper.split_arguments(parsed, None)[0]
+        typed_overrides = OverridesParser.create(config_loader=loader).parse_overrides(
+            [*swept, *typed]
+        )
+        cells = BasicSweeper.split_arguments(typed_overrides, None)[0]
         return master, [make_job(loader.load_sweep_config(master, cell), typed) for cell in cells]
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gald.cli import Arguments, quiet
-from gald.errors import explain
-from gald.sweep.cell_cost import Cost, Load, architecture, load_of, probe
+from gald.cli import Arguments, silence_warnings
+from gald.errors import to_sentence
+from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.live_table import duration
 from gald.sweep.plan.grid import Entry, compose_cells, plan_entries
@@ -61,7 +61,7 @@ def plan(
     Raises:
         ValueError: a word is wrong, the cells cannot be told beforehand, or a number is.
     """
-    quiet()
+    silence_warnings()
     between = _deviation(deviation)
     if difference <= 0 or between <= 0:
         raise ValueError(
@@ -82,11 +82,13 @@ def plan(
     if not say.is_terminal:
         say.width = 400
     say.print(f"sweep {folder}: {_count(len(jobs), len(entries), entries)}", style="bold")
-    loads = {name: load_of(own[0].job.config) for name, own in arms.items()} if probing else {}
-    costs = _probe_all(arms, loads)
-    say.print(_table(arms, base, loads, costs))
+    workloads = (
+        {name: workload_of(own[0].job.config) for name, own in arms.items()} if probing else {}
+    )
+    costs = _probe_all(arms, workloads)
+    say.print(_table(arms, base, workloads, costs))
     if probing:
-        for line in _estimate(master, arms, loads, costs):
+        for line in _estimate(master, arms, workloads, costs):
             say.print(line)
     for warning in _warnings(entries):
         say.print(f"warning: {warning}")
@@ -109,20 +111,20 @@ def _count(declared: int, unique: int, entries: Sequence[Entry]) -> str:
 
 
 def _probe_all(
-    arms: Mapping[str, Sequence[Entry]], loads: Mapping[str, Load]
-) -> dict[str, Cost | str]:
+    arms: Mapping[str, Sequence[Entry]], workloads: Mapping[str, Workload]
+) -> dict[str, TrainingCost | str]:
     """The cost of each arm, or why it cannot be built; equal architectures are built once."""
-    found: dict[str, Cost | str] = {}
-    costs: dict[str, Cost | str] = {}
+    found: dict[str, TrainingCost | str] = {}
+    costs: dict[str, TrainingCost | str] = {}
     console = Console(stderr=True)
-    for name in track(loads, "probing networks", console=console, transient=True):
+    for name in track(workloads, "probing networks", console=console, transient=True):
         config = arms[name][0].job.config
-        kind = architecture(config, loads[name])
+        kind = architecture(config, workloads[name])
         if kind not in found:
             try:
-                found[kind] = probe(config, loads[name])
+                found[kind] = probe(config, workloads[name])
             except Exception as error:  # a network that cannot be built is what a plan is to find
-                found[kind] = explain(error)
+                found[kind] = to_sentence(error)
         costs[name] = found[kind]
     return costs
 
@@ -130,11 +132,11 @@ def _probe_all(
 def _table(
     arms: Mapping[str, Sequence[Entry]],
     base: Arm,
-    loads: Mapping[str, Load],
-    costs: Mapping[str, Cost | str],
+    workloads: Mapping[str, Workload],
+    costs: Mapping[str, TrainingCost | str],
 ) -> Table:
     table = Table("arm", "seeds", "differs from the baseline in")
-    if loads:
+    if workloads:
         for title in ("params (M)", "GMACs", "ms a step", "training MiB", "time of a cell"):
             table.add_column(title, justify="right")
     for name, own in arms.items():
@@ -142,10 +144,10 @@ def _table(
         seeds = " ".join(dict.fromkeys(entry.values.get(SEED, "one") for entry in own))
         row = [name, seeds, " ".join(changed) or "baseline"]
         cost = costs.get(name)
-        if isinstance(cost, Cost):
-            seconds = cost.seconds(loads[name])
+        if isinstance(cost, TrainingCost):
+            seconds = cost.seconds(workloads[name])
             row += [f"{cost.params / 1e6:.3g}", f"{cost.gmacs:.3g}"]
-            row += [f"{cost.step_ms * loads[name].accumulate:.3g}", f"{cost.mib:.0f}"]
+            row += [f"{cost.step_ms * workloads[name].accumulate:.3g}", f"{cost.mib:.0f}"]
             row.append("no dataset" if seconds is None else duration(seconds))
         elif cost is not None:
             row[2] += " (cannot train, see below)"
@@ -156,16 +158,16 @@ def _table(
 def _estimate(
     master: DictConfig,
     arms: Mapping[str, Sequence[Entry]],
-    loads: Mapping[str, Load],
-    costs: Mapping[str, Cost | str],
+    workloads: Mapping[str, Workload],
+    costs: Mapping[str, TrainingCost | str],
 ) -> list[str]:
     lines = [
         f"warning: {name} cannot train: {c}" for name, c in costs.items() if isinstance(c, str)
     ]
-    known = {name: cost for name, cost in costs.items() if isinstance(cost, Cost)}
+    known = {name: cost for name, cost in costs.items() if isinstance(cost, TrainingCost)}
     times = []
     for name, cost in known.items():
-        seconds = cost.seconds(loads[name])
+        seconds = cost.seconds(workloads[name])
         if seconds is None:
             lines.append(
                 f"time: unknown, since the dataset of {name} is not on this machine and "
@@ -215,7 +217,7 @@ def _deviation(given: str) -> float:
     except ValueError:
         sweep = read_sweep(Path(given).expanduser())
     arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
-    miou = Column("mIoU", f"{sweep.split}/miou", 100, True)
+    miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     scores = [score for arm in sweep.arms for score in values(arm, miou)]
     found = seed_deviation(arms, scores)
     if not found:

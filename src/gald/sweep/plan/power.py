@@ -19,10 +19,12 @@ def detectable(arms: int, seeds: int, deviation: float) -> float:
         deviation: of one arm's score between seeds.
     """
     compared = arms - 1
-    freedom = compared * (seeds - 1)
-    if freedom < 1:
+    degrees_of_freedom = compared * (seeds - 1)
+    if degrees_of_freedom < 1:
         return float("inf")
-    quantiles = t.ppf(1 - LEVEL / 2 / compared, freedom) + t.ppf(POWER, freedom)
+    quantiles = t.ppf(1 - LEVEL / 2 / compared, degrees_of_freedom) + t.ppf(
+        POWER, degrees_of_freedom
+    )
     return float(quantiles * deviation * (2 / seeds) ** 0.5)
 
 

@@ -8,48 +8,51 @@ from rich.console import Console
 from rich.progress import track
 
 from gald.comparison.bootstrap import Difference, class_iou, holm, mean_iou, resampled
-from gald.comparison.differences import metric_keys, one_by_one
-from gald.comparison.runs import JudgedRun
+from gald.comparison.differences import one_by_one
+from gald.comparison.runs import EvaluatedRun
 from gald.sweep.table import effects
 from gald.sweep.table.arms import SweepRuns
 from gald.sweep.table.columns import Column, columns
 from gald.sweep.table.contrasts import contrast, seed_deviation
-from gald.sweep.table.effects import Question
+from gald.sweep.table.effects import Contrast
 
 LEVEL = 0.05
 FEW_SAMPLES = 2000  # intervals need fewer draws than the small p values of many arms
 
 
 @dataclass(frozen=True)
-class Answer:
+class ContrastResult:
     """What the runs say to one question.
 
     Args:
         question: the weighted sum of arms.
         found: its difference, as shares.
         p: p value after Holm's correction over all questions of its kind.
-        freedom: degrees of freedom of the seeds' noise; 0: no seed was repeated.
+        degrees_of_freedom: of the seeds' noise; 0: no seed was repeated.
+        higher_is_better: whether the larger of two scores is the better one.
     """
 
-    question: Question
+    question: Contrast
     found: Difference
     p: float
-    freedom: int
+    degrees_of_freedom: int
+    higher_is_better: bool = True
 
     @property
     def clear(self) -> bool:
         """Whether it is more than noise: interval off 0, after Holm too, seeds repeated."""
-        return bool(self.freedom > 0 and self.found.clear and self.p < LEVEL)
+        return bool(self.degrees_of_freedom > 0 and self.found.clear and self.p < LEVEL)
 
     @property
     def verdict(self) -> str:
         """Better, worse, or why that cannot be said."""
         if np.isnan(self.found.p):
             return "absent"
-        if self.freedom == 0:
+        if self.degrees_of_freedom == 0:
             return "seeds unknown"
         if self.clear:
-            return "better" if self.found.difference > 0 else "worse"
+            gained = (self.found.difference > 0) == self.higher_is_better
+            return "better" if gained else "worse"
         return "noise after Holm" if self.found.clear else "noise"
 
 
@@ -71,10 +74,10 @@ class Analysis:
     """
 
     baseline: int
-    differences: list[Answer]
-    main_effects: list[Answer]
-    interactions: list[Answer]
-    elsewhere: dict[str, list[Answer]]
+    differences: list[ContrastResult]
+    main_effects: list[ContrastResult]
+    interactions: list[ContrastResult]
+    other_scores: dict[Column, list[ContrastResult]]
     classes: list[Difference]
     deviation: float | None
     images: int
@@ -103,31 +106,45 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
         of_classes.append(resampled(counts, class_iou, min(samples, FEW_SAMPLES), seed))
     scores = np.stack(whole)
 
-    def ask(questions: Sequence[Question], values: np.ndarray, samples: np.ndarray) -> list[Answer]:
+    def ask(
+        questions: Sequence[Contrast],
+        values: np.ndarray,
+        samples: np.ndarray,
+        higher_is_better: bool = True,
+    ) -> list[ContrastResult]:
         found = [contrast(arms, seeds, q.weights, values, samples, seed) for q in questions]
         adjusted = holm(np.array([row.p[0] for row, _ in found]))
         return [
-            Answer(q, Difference(*(part[0] for part in row)), float(p), int(freedom[0]))
-            for q, (row, freedom), p in zip(questions, found, adjusted, strict=True)
+            ContrastResult(
+                q,
+                Difference(*(part[0] for part in row)),
+                float(p),
+                int(degrees_of_freedom[0]),
+                higher_is_better,
+            )
+            for q, (row, degrees_of_freedom), p in zip(questions, found, adjusted, strict=True)
         ]
 
     base = sweep.arms[baseline].values
     asked = effects.differences(sweep.arms, baseline)
     main = effects.main_effects(sweep.arms, sweep.factors, base)
-    beside = main if len(sweep.factors) > 1 else []  # of one factor they are the differences
+    averaged = main if len(sweep.factors) > 1 else []  # of one factor they are the differences
     miou = scores[:, :1], np.stack(drawn, 1)
-    elsewhere = {
-        column.title: ask(asked, *found) + ask(beside, *found)
-        for column in columns(sweep.arms, sweep.split)
-        if (found := _beside(runs, column, sweep.split, min(samples, FEW_SAMPLES), seed))
-    }
+    other_scores = {}
+    for column in columns(sweep.arms, sweep.split):
+        few = min(samples, FEW_SAMPLES)
+        numbers = _other_score(runs, column, sweep.split, few, seed)
+        if numbers is not None:
+            better = column.higher_is_better
+            tested = ask(asked, *numbers, better) + ask(averaged, *numbers, better)
+            other_scores[column] = tested
     classes = np.stack(of_classes, 1)
     return Analysis(
         baseline,
         ask(asked, *miou),
         ask(main, *miou),
         ask(effects.interactions(sweep.arms, sweep.factors, base), *miou),
-        elsewhere,
+        other_scores,
         [contrast(arms, seeds, q.weights, scores[:, 1:], classes, seed)[0] for q in asked],
         seed_deviation(arms, scores[:, 0]),
         len(runs[0].class_counts),
@@ -135,15 +152,15 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
     )
 
 
-def _beside(
-    runs: Sequence[JudgedRun], column: Column, split: str, samples: int, seed: int
+def _other_score(
+    runs: Sequence[EvaluatedRun], column: Column, split: str, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """A score other than the mIoU of all runs (runs, 1), and on drawn images (S, runs, 1).
 
     None where it is no score, or a run lacks the counts that it is made of.
     """
     key, names = column.key.removeprefix(f"{split}/"), runs[0].class_names
-    metric = next((m for m in runs[0].metrics if key in metric_keys(m, names)), None)
+    metric = next((m for m in runs[0].metrics if key in m.score_keys(names)), None)
     if metric is None or metric.name == "confusion":
         return None
     if not all(metric.name in run.images.metrics for run in runs):

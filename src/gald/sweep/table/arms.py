@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gald.comparison.runs import JudgedRun, check_pair, read_run
+from gald.comparison.runs import EvaluatedRun, check_pair, read_run
 from gald.sweep.manifest import Manifest, split_overrides
 
 SEED = "seed"
@@ -23,10 +23,10 @@ class Arm:
 
     values: dict[str, str]
     label: str
-    runs: dict[int, JudgedRun] = field(default_factory=dict)
+    runs: dict[int, EvaluatedRun] = field(default_factory=dict)
 
 
-class Lack(NamedTuple):
+class MissingCell(NamedTuple):
     """A cell that the table misses: its arm, its seed, its state, and why."""
 
     arm: str
@@ -52,7 +52,7 @@ class SweepRuns:
     split: str
     factors: dict[str, list[str]]
     arms: list[Arm]
-    lacks: list[Lack]
+    missing_cells: list[MissingCell]
     notes: list[str]
 
 
@@ -66,16 +66,16 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
     manifest = Manifest.load(folder)
     factors = {key: values for key, values in manifest.factors.items() if key != SEED}
     arms: dict[tuple[str, ...], Arm] = {}
-    lacks: list[Lack] = []
+    missing_cells: list[MissingCell] = []
     notes: list[str] = []
-    first: JudgedRun | None = None
+    first: EvaluatedRun | None = None
     for cell in manifest.cells.values():
         said = split_overrides(cell.overrides)
         values = {key: said.get(key, "default") for key in factors}
         arm = arms.setdefault(tuple(values.values()), Arm(values, label(values)))
         seed = said.get(SEED, "")
         if cell.state != "done":
-            lacks.append(Lack(arm.label, seed, cell.state, cell.reason or ""))
+            missing_cells.append(MissingCell(arm.label, seed, cell.state, cell.reason or ""))
             continue
         try:
             run = read_run(folder / cell.folder, split)
@@ -87,7 +87,7 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
                     f"seed {trained} was already trained by {arm.runs[trained].folder}"
                 )
         except (OSError, ValueError) as error:
-            lacks.append(Lack(arm.label, seed, "unreadable", str(error)))
+            missing_cells.append(MissingCell(arm.label, seed, "unreadable", str(error)))
             continue
         first = first or run
         arm.runs[trained] = run
@@ -98,11 +98,15 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
             )
     kept = [arm for arm in arms.values() if arm.runs]
     if not kept:
-        why = f"; of the first: {lacks[0].state} {lacks[0].reason}".rstrip() if lacks else ""
+        why = (
+            f"; of the first: {missing_cells[0].state} {missing_cells[0].reason}".rstrip()
+            if missing_cells
+            else ""
+        )
         raise ValueError(
             f"none of the {len(manifest.cells)} cells of {folder} has results of {split}{why}"
         )
-    return SweepRuns(manifest.name, split, factors, kept, lacks, notes)
+    return SweepRuns(manifest.name, split, factors, kept, missing_cells, notes)
 
 
 def label(values: dict[str, str]) -> str:

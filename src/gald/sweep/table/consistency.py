@@ -34,7 +34,7 @@ TOPICS = {
 }
 RECEIPT = {
     "images_sha256": "judged images",
-    "truth_sha256": "true masks",
+    "ground_truth_sha256": "true masks",
     "classes_sha256": "classes",
     "inference": "inference of the judges",
     "metrics": "metrics of the judges",
@@ -148,7 +148,7 @@ def _placeless(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what changes no result: where files lie, who logs."""
     folder = str(config.get("output_dir"))
 
-    def strip(value: Any) -> Any:  # noqa: ANN401
+    def strip(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {str(key): strip(part) for key, part in value.items()}
         return value.replace(folder, "RUN") if isinstance(value, str) else value

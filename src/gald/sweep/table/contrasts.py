@@ -25,8 +25,8 @@ class Fit(NamedTuple):
     """
 
     weights: np.ndarray
-    leftover: np.ndarray
-    freedom: int
+    residual_projection: np.ndarray
+    degrees_of_freedom: int
 
 
 def contrast(
@@ -58,7 +58,7 @@ def contrast(
     known = ~np.isnan(scores)
     columns = scores.shape[1]
     value, base = np.full((2, columns), np.nan)
-    freedom = np.zeros(columns, int)
+    degrees_of_freedom = np.zeros(columns, int)
     samples = np.full((len(drawn), columns), np.nan)
     noise = np.random.default_rng(seed)
     for pattern in np.unique(known, axis=1).T:
@@ -70,13 +70,13 @@ def contrast(
         y = scores[np.ix_(used, here)]
         value[here] = found.weights @ y
         base[here] = y[weights[np.asarray(arms)[pattern]] < 0].mean(0)
-        freedom[here] = found.freedom
+        degrees_of_freedom[here] = found.degrees_of_freedom
         samples[:, here] = np.einsum("r,srm->sm", found.weights, drawn[:, used][:, :, here])
-        if found.freedom:
-            variance = ((found.leftover @ y) ** 2).sum(0) / found.freedom
+        if found.degrees_of_freedom:
+            variance = ((found.residual_projection @ y) ** 2).sum(0) / found.degrees_of_freedom
             spread = np.sqrt(variance * (found.weights**2).sum())
-            samples[:, here] += noise.standard_t(found.freedom, (len(drawn), 1)) * spread
-    return summarise(base, base + value, samples), freedom
+            samples[:, here] += noise.standard_t(found.degrees_of_freedom, (len(drawn), 1)) * spread
+    return summarise(base, base + value, samples), degrees_of_freedom
 
 
 def fit(arms: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> Fit | None:
@@ -92,11 +92,13 @@ def fit(arms: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> Fit | None:
         wanted = np.zeros(design.shape[1])
         wanted[: len(weights)] = weights
         answered = np.allclose(wanted @ inverse @ design, wanted, atol=1e-8)
-        freedom = len(arms) - int(np.linalg.matrix_rank(design))
-        if answered and (freedom or design is of_arms):
-            leftover = np.eye(len(arms)) - design @ inverse
+        degrees_of_freedom = len(arms) - int(np.linalg.matrix_rank(design))
+        if answered and (degrees_of_freedom or design is of_arms):
+            residual_projection = np.eye(len(arms)) - design @ inverse
             runs = wanted @ inverse
-            return Fit(np.where(abs(runs) < 1e-12, 0, runs), leftover, freedom)
+            return Fit(
+                np.where(abs(runs) < 1e-12, 0, runs), residual_projection, degrees_of_freedom
+            )
     return None
 
 
@@ -109,6 +111,6 @@ def seed_deviation(arms: Sequence[int], scores: Sequence[float] | np.ndarray) ->
     """
     count = int(max(arms)) + 1
     own = (np.asarray(arms)[:, None] == np.arange(count)).astype(float)
-    freedom = len(arms) - int(np.linalg.matrix_rank(own))
+    degrees_of_freedom = len(arms) - int(np.linalg.matrix_rank(own))
     rest = np.asarray(scores) - own @ np.linalg.pinv(own) @ np.asarray(scores)
-    return float(np.sqrt((rest**2).sum() / freedom)) if freedom else None
+    return float(np.sqrt((rest**2).sum() / degrees_of_freedom)) if degrees_of_freedom else None

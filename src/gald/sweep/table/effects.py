@@ -16,7 +16,7 @@ HOW_TO_READ = (
 )
 
 
-class Question(NamedTuple):
+class Contrast(NamedTuple):
     """A weighted sum of arms.
 
     Attributes:
@@ -30,20 +30,20 @@ class Question(NamedTuple):
     settings: int
 
 
-def differences(arms: Sequence[Arm], baseline: int) -> list[Question]:
+def differences(arms: Sequence[Arm], baseline: int) -> list[Contrast]:
     """Every arm against the baseline, in the order of the arms."""
     found = []
     for place, arm in enumerate(arms):
         if place != baseline:
             weights = np.zeros(len(arms))
             weights[[baseline, place]] = -1, 1
-            found.append(Question(arm.label, weights, 1))
+            found.append(Contrast(arm.label, weights, 1))
     return found
 
 
 def main_effects(
     arms: Sequence[Arm], factors: dict[str, list[str]], base: dict[str, str]
-) -> list[Question]:
+) -> list[Contrast]:
     """Every level of every factor against the factor's level in `base`, over all other settings.
 
     Settings count where both arms have runs; a level without any is left out.
@@ -59,7 +59,7 @@ def main_effects(
 
 def interactions(
     arms: Sequence[Arm], factors: dict[str, list[str]], base: dict[str, str]
-) -> list[Question]:
+) -> list[Contrast]:
     """Every pair of levels of two factors: together, less each alone, plus neither."""
     found = []
     for one, other in combinations(factors, 2):
@@ -77,7 +77,7 @@ def interactions(
 
 def _averaged(
     arms: Sequence[Arm], levels: dict[str, str], base: dict[str, str], name: str
-) -> Question | None:
+) -> Contrast | None:
     """Differences of differences over the given levels, averaged over the other factors."""
     place = {tuple(sorted(arm.values.items())): i for i, arm in enumerate(arms)}
     total, settings = np.zeros(len(arms)), 0
@@ -93,7 +93,7 @@ def _averaged(
             settings += 1
             for corner, lowered in corners:
                 total[corner] += (-1) ** lowered
-    return Question(name, total / settings, settings) if settings else None
+    return Contrast(name, total / settings, settings) if settings else None
 
 
 def _name(key: str, level: str) -> str:

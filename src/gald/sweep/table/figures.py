@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from gald.comparison.bootstrap import Difference
-from gald.comparison.figures import new_figure, to_png
+from gald.painting import new_figure, to_png
 
 
 class Point(NamedTuple):

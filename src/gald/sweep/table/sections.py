@@ -6,7 +6,7 @@ import numpy as np
 
 from gald.comparison.figures import difference_chart
 from gald.comparison.report import Section
-from gald.sweep.table.analysis import LEVEL, Analysis, Answer
+from gald.sweep.table.analysis import LEVEL, Analysis, ContrastResult
 from gald.sweep.table.arms import Arm, SweepRuns
 from gald.sweep.table.columns import Column, columns, mean_and_deviation, values
 from gald.sweep.table.effects import HOW_TO_READ
@@ -15,18 +15,18 @@ from gald.sweep.table.figures import Point, class_chart, pareto_chart
 JUDGED = ("difference", "95% interval", "p (Holm)", "verdict")
 
 
-def verdict(sweep: SweepRuns, found: Analysis) -> str:
+def conclusion(sweep: SweepRuns, found: Analysis) -> str:
     """Say in one sentence or two which arms differ from the baseline."""
     base, answers = sweep.arms[found.baseline].label, found.differences
-    count = len(sweep.lacks)
+    count = len(sweep.missing_cells)
     missing = "1 cell is missing" if count == 1 else f"{count} cells are missing"
-    lacks = f" {missing}, see below." if count else ""
+    missing_cells = f" {missing}, see below." if count else ""
     if not answers:
-        return f"One arm only, {base}: nothing to compare it with.{lacks}"
+        return f"One arm only, {base}: nothing to compare it with.{missing_cells}"
     if found.deviation is None:
         return (
             f"No arm was trained with two seeds, so nothing can be told from chance: train each of "
-            f"the {len(sweep.arms)} arms with 3 seeds or more.{lacks}"
+            f"the {len(sweep.arms)} arms with 3 seeds or more.{missing_cells}"
         )
     clear = [answer for answer in answers if answer.clear]
     top = max(clear or answers, key=lambda answer: abs(np.nan_to_num(answer.found.difference)))
@@ -34,16 +34,16 @@ def verdict(sweep: SweepRuns, found: Analysis) -> str:
     size = f"{_signed(top.found.difference)} points (95% interval {low} to {high})"
     if len(answers) == 1:
         sure = "differs by more than noise" if clear else "is inside the noise"
-        return f"The mIoU of {name} {sure} against {base}: {size}.{lacks}"
+        return f"The mIoU of {name} {sure} against {base}: {size}.{missing_cells}"
     many = f"{len(answers)} arms"
     if not clear:
         return (
             f"Inside the noise: none of {many} differs surely from {base}; the largest mIoU "
-            f"difference is that of {name}, {size}.{lacks}"
+            f"difference is that of {name}, {size}.{missing_cells}"
         )
     return (
         f"{len(clear)} of {many} differ{'s' if len(clear) == 1 else ''} from {base} by more than "
-        f"noise; the largest mIoU difference is that of {name}, {size}.{lacks}"
+        f"noise; the largest mIoU difference is that of {name}, {size}.{missing_cells}"
     )
 
 
@@ -56,18 +56,18 @@ def sections(sweep: SweepRuns, found: Analysis, warnings: Sequence[str]) -> list
         parts.append(Section("Audit", words, ("warning",), [[text] for text in warnings]))
     parts.append(_arms(sweep, found))
     parts.append(_columns(sweep, shown))
-    if found.elsewhere:
-        parts.append(_elsewhere(sweep, found))
+    if found.other_scores:
+        parts.append(_other_scores(sweep, found))
     if len(sweep.factors) > 1 and found.main_effects:
         parts.append(_effects("Main effects", found.main_effects, HOW_TO_READ, found))
         words = "Of each pair of levels, in points of mIoU. " + _holm(found.interactions, found)
         parts.append(_effects("Interactions", found.interactions, words, found))
     if found.classes:
         parts.append(_classes(sweep, found))
-    if sweep.lacks:
+    if sweep.missing_cells:
         words = "These cells have no run that could be compared; nothing above counts them."
         parts.append(
-            Section("Missing cells", words, ("arm", "seed", "state", "reason"), sweep.lacks)
+            Section("Missing cells", words, ("arm", "seed", "state", "reason"), sweep.missing_cells)
         )
     if sweep.notes:
         rows = [[note] for note in sweep.notes]
@@ -78,14 +78,14 @@ def sections(sweep: SweepRuns, found: Analysis, warnings: Sequence[str]) -> list
 def _arms(sweep: SweepRuns, found: Analysis) -> Section:
     base = sweep.arms[found.baseline]
     answers = {answer.question.name: answer for answer in found.differences}
-    miou = Column("mIoU", f"{sweep.split}/miou", 100, True)
+    miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     rows = []
     for arm in sweep.arms:
         mean, deviation, _ = mean_and_deviation(values(arm, miou))
-        judged = _judged(answers[arm.label]) if arm is not base else ["", "", "", "baseline"]
-        rows.append([arm.label, str(len(arm.runs)), _spread(mean, deviation), *judged])
+        evaluated = _judged(answers[arm.label]) if arm is not base else ["", "", "", "baseline"]
+        rows.append([arm.label, str(len(arm.runs)), _spread(mean, deviation), *evaluated])
     known = {arm.label for arm in sweep.arms}
-    for name in dict.fromkeys(lack.arm for lack in sweep.lacks if lack.arm not in known):
+    for name in dict.fromkeys(lack.arm for lack in sweep.missing_cells if lack.arm not in known):
         rows.append([name, "0", "", "", "", "", "no result"])
     words = f"Differences are from {base.label}. " + _holm(found.differences, found)
     chart = None
@@ -99,12 +99,12 @@ def _arms(sweep: SweepRuns, found: Analysis) -> Section:
 
 def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
     rows = [[arm.label, *(shown_value(arm, column) for column in shown)] for arm in sweep.arms]
-    header = ["arm", *(f"{c.title}{' %' if c.score else ''}" for c in shown)]
+    header = ["arm", *(f"{c.title} {c.unit}".rstrip() for c in shown)]
     words = (
         "Scores: mean ± standard deviation over seeds. Costs: one image in evaluation; latency "
         "and memory as --measure finds them on this machine."
     )
-    names = {"price/total/gmacs": "GMACs", "price/total/ms": "latency (ms)"}
+    names = {"cost/total/gmacs": "GMACs", "cost/total/ms": "latency (ms)"}
     panels = {}
     for column in shown:
         if column.key in names:
@@ -116,11 +116,14 @@ def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
     return Section("Where, and at what cost", words, header, rows, picture)
 
 
-def _elsewhere(sweep: SweepRuns, found: Analysis) -> Section:
-    columns = list(found.elsewhere.values())
+def _other_scores(sweep: SweepRuns, found: Analysis) -> Section:
+    shown = list(found.other_scores)
     rows = [
-        [answers[0].question.name, *(_brief(answer) for answer in answers)]
-        for answers in zip(*columns, strict=True)
+        [
+            answers[0].question.name,
+            *(_brief(answer, column) for answer, column in zip(answers, shown, strict=True)),
+        ]
+        for answers in zip(*found.other_scores.values(), strict=True)
     ]
     more = ", then main effects," if len(sweep.factors) > 1 else ""
     words = (
@@ -128,7 +131,8 @@ def _elsewhere(sweep: SweepRuns, found: Analysis) -> Section:
         "A star: more than noise, corrected within each score for the number of arms, and for that "
         "of main effects."
     )
-    return Section("Boundaries and small things", words, ("effect", *found.elsewhere), rows)
+    header = ("effect", *(column.title for column in shown))
+    return Section("Boundaries and small things", words, header, rows)
 
 
 def shown_value(arm: Arm, column: Column) -> str:
@@ -144,7 +148,7 @@ def _point(arm: Arm, score: Column, cost: Column) -> Point:
     return Point(arm.label, mean_and_deviation(values(arm, cost))[0], mean, deviation)
 
 
-def _effects(title: str, answers: Sequence[Answer], words: str, found: Analysis) -> Section:
+def _effects(title: str, answers: Sequence[ContrastResult], words: str, found: Analysis) -> Section:
     if not answers:
         return Section(title, "No four arms with runs form a square of two factors.")
     rows = [[a.question.name, str(a.question.settings), *_judged(a)] for a in answers]
@@ -183,7 +187,7 @@ def _reading(found: Analysis) -> Section:
     )
 
 
-def _holm(answers: Sequence[Answer], found: Analysis) -> str:
+def _holm(answers: Sequence[ContrastResult], found: Analysis) -> str:
     asked = sum(not np.isnan(answer.p) for answer in answers)
     questions = "1 question" if asked == 1 else f"{asked} questions"
     words = f"p values are corrected for asking {questions} (Holm)."
@@ -192,7 +196,7 @@ def _holm(answers: Sequence[Answer], found: Analysis) -> str:
     return words
 
 
-def _judged(answer: Answer) -> list[str]:
+def _judged(answer: ContrastResult) -> list[str]:
     if np.isnan(answer.found.p):
         return ["", "", "", answer.verdict]
     low, high = _signed(answer.found.low), _signed(answer.found.high)
@@ -200,19 +204,20 @@ def _judged(answer: Answer) -> list[str]:
     return [_signed(answer.found.difference), f"{low} to {high}", p, answer.verdict]
 
 
-def _brief(answer: Answer) -> str:
+def _brief(answer: ContrastResult, column: Column) -> str:
     if np.isnan(answer.found.p):
         return "absent"
-    low, high = _signed(answer.found.low), _signed(answer.found.high)
-    return f"{_signed(answer.found.difference)} ({low} to {high}){'*' if answer.clear else ''}"
+    ends = (answer.found.difference, answer.found.low, answer.found.high)
+    value, low, high = (_signed(end, column.factor) for end in ends)
+    return f"{value} ({low} to {high}){'*' if answer.clear else ''}"
 
 
 def _starred(value: float, clear: bool) -> str:
     return "absent" if np.isnan(value) else f"{100 * value:+.2f}{'*' if clear else ''}"
 
 
-def _signed(value: np.ndarray) -> str:
-    return f"{100 * float(value):+.2f}"
+def _signed(value: np.ndarray, factor: float = 100) -> str:
+    return f"{factor * float(value):+.2f}"
 
 
 def _spread(mean: float, deviation: float) -> str:

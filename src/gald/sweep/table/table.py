@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import track
 
 from gald.cli import Arguments
-from gald.comparison.report import Section, new_folder, refuse_filled, screen_table, write_report
+from gald.comparison.report import Section, screen_table, write_report
+from gald.run.atomic import new_folder, refuse_filled
 from gald.run.results import SPLITS
 from gald.sweep.table.analysis import Analysis, analyse
 from gald.sweep.table.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.table.consistency import audit
 from gald.sweep.table.latex import latex_table
-from gald.sweep.table.sections import sections, verdict
+from gald.sweep.table.sections import conclusion, sections
 from gald.sweep.table.spreadsheet import arms_csv, runs_csv
 
 FORMATS = ("md", "latex", "csv", "html")
@@ -80,7 +81,7 @@ def print_table(
     """
     if to is not None:
         to = to.expanduser().absolute()
-        refuse_filled(to)
+        refuse_filled(to, "choose another folder with --to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
     folder = folder.expanduser()
@@ -89,7 +90,7 @@ def print_table(
         _measure(sweep)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
     found = analyse(sweep, base, samples, seed)
-    said, parts = verdict(sweep, found), sections(sweep, found, audit(folder))
+    said, parts = conclusion(sweep, found), sections(sweep, found, audit(folder))
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
         f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, judged on {found.images} images "
@@ -117,7 +118,7 @@ def print_table(
 def _measure(sweep: SweepRuns) -> None:
     """Add latency and memory to the results of all runs, measured once for each arm."""
     from gald.sweep.cell_cost import (
-        judging_costs,  # builds networks, which the table alone does not
+        evaluation_costs,  # builds networks, which the table alone does not
     )
 
     console = Console(stderr=True)
@@ -125,7 +126,7 @@ def _measure(sweep: SweepRuns) -> None:
         runs = list(arm.runs.values())
         config = OmegaConf.load(runs[0].folder / "config.yaml")
         assert isinstance(config, DictConfig)
-        costs = judging_costs(config)
+        costs = evaluation_costs(config)
         for run in runs:
             run.results.update(costs)
 

@@ -9,27 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gald.inference.ld_map import in_one_channel
 from gald.model.layers import resize
 from gald.model.ld.none import NoDistribution
 from gald.model.segmentor import Segmentor
-from gald.prediction.prediction import Palette
+from gald.painting import Palette
 from gald.prediction.predictor import Predictor
-from gald.viz.panel import in_one_channel
-from gald.viz.record import Map, record
+from gald.viz.record import FeatureMap, record
 
 Query = tuple[int, int]
 DEFAULT_QUERIES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class NetworkView:
     """What a network makes of an image of H x W pixels, at maps of h x w cells.
 
     Attributes:
         image: (H, W, 3) uint8.
         labels: (H, W) uint8 train ids, by the inference that the network was validated with.
         without: the same where LD returns the context it was given; None where it does anyway.
-        ld: (H, W), the LD map in one channel, see `gald.viz.panel.in_one_channel`; None without LD.
+        ld: (H, W), the LD map in one channel, see
+            `gald.inference.ld_map.in_one_channel`; None without LD.
         maps: what was recorded of one pass over the whole image, at the one of the inference's
             scales that is nearest to 1, each (1, C, h, w) on the CPU.
         queries: pixels (X, Y).
@@ -41,11 +42,11 @@ class Look:
 
     image: np.ndarray
     labels: np.ndarray
-    without: np.ndarray | None
+    labels_without_ld: np.ndarray | None
     ld: np.ndarray | None
-    maps: dict[str, Map]
+    maps: dict[str, FeatureMap]
     queries: list[Query]
-    attention: list[Map]
+    attention: list[FeatureMap]
     class_names: tuple[str, ...]
     palette: Palette
     slots: tuple[str, str]
@@ -53,10 +54,16 @@ class Look:
     @property
     def changed(self) -> float:
         """Share of the pixels that get another class without LD."""
-        return 0.0 if self.without is None else float(np.mean(self.labels != self.without))
+        return (
+            0.0
+            if self.labels_without_ld is None
+            else float(np.mean(self.labels != self.labels_without_ld))
+        )
 
 
-def look(network: Predictor, image: Tensor, queries: Sequence[Query] | None = None) -> Look:
+def inspect_network(
+    network: Predictor, image: Tensor, queries: Sequence[Query] | None = None
+) -> NetworkView:
     """Pass an image through a network, with LD and without, and keep what can be seen.
 
     Args:
@@ -74,21 +81,21 @@ def look(network: Predictor, image: Tensor, queries: Sequence[Query] | None = No
     with torch.no_grad():
         labels = _labels(network, here)
         with record(model) as maps:
-            model.logits(network.inference.as_seen(here))
-        without = None
+            model.logits(network.inference.at_network_size(here))
+        labels_without_ld = None
         if not isinstance(model.ld, NoDistribution):
             with no_distribution(model):
-                without = _labels(network, here)
+                labels_without_ld = _labels(network, here)
     chosen = inner_pixels(labels, DEFAULT_QUERIES) if queries is None else list(queries)
-    affinity, size = maps.get("ld/affinity"), image.shape[-2:]
+    found_map, size = maps.get("ld/map"), image.shape[-2:]
     ld = None
-    if affinity is not None:
-        ld = resize(in_one_channel(affinity.values), size, model.align_corners)[0, 0].cpu().numpy()
+    if found_map is not None:
+        ld = resize(in_one_channel(found_map.values), size, model.align_corners)[0, 0].cpu().numpy()
     cells = [cell_of(q, size, maps["ga/input"].shape[-2:], model.align_corners) for q in chosen]
-    return Look(
+    return NetworkView(
         image=image.permute(1, 2, 0).cpu().numpy(),
         labels=labels,
-        without=without,
+        labels_without_ld=labels_without_ld,
         ld=ld,
         maps={name: _on_cpu(kept) for name, kept in maps.items()},
         queries=chosen,
@@ -152,5 +159,5 @@ def _labels(network: Predictor, image: Tensor) -> np.ndarray:
     return network.inference.predict(network.model, image).labels[0].cpu().numpy()
 
 
-def _on_cpu(kept: Map) -> Map:
-    return Map(kept.values.float().cpu(), kept.stride, kept.meaning)
+def _on_cpu(kept: FeatureMap) -> FeatureMap:
+    return FeatureMap(kept.values.float().cpu(), kept.stride, kept.meaning)

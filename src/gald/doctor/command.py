@@ -46,7 +46,7 @@ class _Report:
         self.rows.append((section, name, value))
 
 
-def doctor() -> int:
+def main() -> int:
     """Print versions, devices and paths, then every problem in one sentence with its remedy.
 
     Returns:

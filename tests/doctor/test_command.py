@@ -5,8 +5,8 @@ import types
 import pytest
 
 from gald.config import CONF_DIR
-from gald.doctor.doctor import doctor
-from gald.doctor.doctor import doctor as module
+from gald.doctor import command as module
+from gald.doctor.command import main as doctor
 
 
 @pytest.fixture

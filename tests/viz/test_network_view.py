@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 from gald.prediction.predictor import Predictor
 from gald.viz.features import common_colours, distinct_features
-from gald.viz.look import cell_of, check_queries, inner_pixels, look, no_distribution
+from gald.viz.network_view import (
+    cell_of,
+    check_queries,
+    inner_pixels,
+    inspect_network,
+    no_distribution,
+)
 
 GAS = sorted(path.stem for path in (CONF_DIR / "model" / "ga").glob("*.yaml"))
 LDS = sorted(path.stem for path in (CONF_DIR / "model" / "ld").glob("*.yaml"))
@@ -22,8 +27,7 @@ PALETTE = [(0, 0, 255), (90, 90, 90), (255, 0, 0)]
 def network(*overrides):
     tiny = ["model.channels=16", "model.backbone.name=test_resnet", "output_dir=unused"]
     shallow = ["model.backbone.levels=[0,1]", "model.backbone.output_stride=null"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [*tiny, *shallow, "data=synthetic", *overrides])
+    cfg = compose("train", [*tiny, *shallow, "data=synthetic", *overrides])
     torch.manual_seed(0)
     return Predictor(OmegaConf.to_container(cfg, resolve=True), CLASSES, PALETTE)
 
@@ -52,26 +56,26 @@ def test_every_pair_can_be_looked_at_on_an_odd_sized_image(base, ld):
     base.model.ld = made.eval()
     for ga in GAS:
         base.model.ga = slot("ga", ga).eval()
-        seen = look(base, picture(), [(66, 60)])
+        seen = inspect_network(base, picture(), [(66, 60)])
         assert seen.labels.shape == (61, 67)
         found = seen.attention[0].values[0, 0]
         assert found.shape == (16, 17) and found.isfinite().all() and found[15, 16] > 0
-        assert (seen.ld is None) == (seen.without is None) == (ld == "none")
+        assert (seen.ld is None) == (seen.labels_without_ld is None) == (ld == "none")
         if ld != "none":
             assert seen.ld.shape == (61, 67) and np.isfinite(seen.ld).all()
             assert 0 <= seen.ld.min() <= seen.ld.max() <= 1
-            assert seen.maps["ld/affinity"].shape[-2:] == (16, 17)
+            assert seen.maps["ld/map"].shape[-2:] == (16, 17)
 
 
 def test_map_of_mask_is_the_forward_pass_s(monkeypatch):
     net = network("model/ga=psp", "model/ld=mask")
-    seen = look(net, picture(), [(0, 0)])
+    seen = inspect_network(net, picture(), [(0, 0)])
     used = []
     monkeypatch.setattr(torch, "sigmoid", lambda x, f=torch.sigmoid: used.append(f(x)) or used[-1])
     with torch.no_grad():
         net.model(picture()[None])
     assert len(used) == 1  # the mask is the only sigmoid of this network
-    assert torch.equal(seen.maps["ld/affinity"].values, used[0])
+    assert torch.equal(seen.maps["ld/map"].values, used[0])
     expected = torch.nn.functional.interpolate(
         used[0].mean(1, keepdim=True), (61, 67), mode="bilinear"
     )
@@ -81,12 +85,12 @@ def test_map_of_mask_is_the_forward_pass_s(monkeypatch):
 def test_maps_are_those_of_the_size_that_the_network_is_judged_at(monkeypatch):
     half = ("inference=multi_scale", "inference.scales=[0.5]", "inference.flip=false")
     net = network("model/ga=psp", "model/ld=mask", *half)
-    seen = look(net, picture(), [(66, 60)])
+    seen = inspect_network(net, picture(), [(66, 60)])
     used = []
     monkeypatch.setattr(torch, "sigmoid", lambda x, f=torch.sigmoid: used.append(f(x)) or used[-1])
     net.inference.predict(net.model, picture()[None])
     assert used[0].shape[-2:] == (8, 9)  # of 31 x 34 pixels
-    assert torch.equal(seen.maps["ld/affinity"].values, used[0])
+    assert torch.equal(seen.maps["ld/map"].values, used[0])
     assert seen.ld.shape == seen.labels.shape == (61, 67)
     assert seen.attention[0].values[0, 0, 7, 8] > 0
 
@@ -99,11 +103,11 @@ def test_prediction_without_distribution_is_that_of_the_context():
         logits = net.model.head(parts.maps, parts.context)
         net.model.head.classify.bias -= logits.mean((0, 2, 3))  # or one class has it all
         logits -= logits.mean((0, 2, 3), keepdim=True)
-    seen = look(net, picture())
+    seen = inspect_network(net, picture())
     assert net.model.ld is ld
     scores = torch.nn.functional.interpolate(logits, (61, 67), mode="bilinear")
-    assert np.mean(seen.without == scores.argmax(1)[0].numpy()) > 0.999
-    assert seen.changed == np.mean(seen.labels != seen.without) > 0
+    assert np.mean(seen.labels_without_ld == scores.argmax(1)[0].numpy()) > 0.999
+    assert seen.changed == np.mean(seen.labels != seen.labels_without_ld) > 0
 
 
 def test_distribution_comes_back_when_the_pass_fails():
@@ -149,10 +153,12 @@ def test_query_outside_of_the_image_is_refused(query):
 
 
 def test_equal_features_are_drawn_once():
-    names, _ = distinct_features(look(network("model/ga=psp", "model/ld=mask"), picture()))
+    names, _ = distinct_features(
+        inspect_network(network("model/ga=psp", "model/ld=mask"), picture())
+    )
     assert names == ["ga/input = ld/x", "ga/output = ld/context", "ld/output"]
     ld_first = network("model/ga=psp", "model/ld=mask", "model.order=ld_ga")
-    names, _ = distinct_features(look(ld_first, picture()))
+    names, _ = distinct_features(inspect_network(ld_first, picture()))
     assert names == ["ga/input = ld/output", "ga/output", "ld/context = ld/x"]
 
 

@@ -1,0 +1,66 @@
+"""What Lightning runs to evaluate a network: one step, and the scores in the log."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+from typing_extensions import override
+
+from gald.evaluation.evaluator import Evaluator
+from gald.inference import Inference
+from gald.model.segmentor import Segmentor
+
+Batch = dict[str, Any]
+
+
+class EvaluationTask(pl.LightningModule):
+    """Evaluates a network.
+
+    Args:
+        model: the network.
+        inference: how images are scored and labelled.
+        evaluator: what is counted.
+        class_names: names of the K classes.
+    """
+
+    def __init__(
+        self,
+        model: Segmentor,
+        inference: Inference,
+        evaluator: Evaluator,
+        class_names: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.inference = inference
+        self.evaluator = evaluator
+        self.class_names = tuple(class_names)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores (B, K, H, W) at the image's size."""
+        return self.inference(self.model, image)
+
+    @override
+    def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
+        for part in batch:  # one of each image size
+            confidence = self.evaluator.needs_confidence
+            prediction = self.inference.predict(self.model, part["image"], confidence)
+            self.evaluator.update(prediction, part["mask"], part["name"])
+
+    @override
+    def test_step(self, batch: list[Batch], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        # The counts of all processes are added; every process then logs the same numbers.
+        for name, value in self.evaluator.compute(self.class_names).items():
+            self.log(f"{split}/{name}", float(value), prog_bar=name == "miou")

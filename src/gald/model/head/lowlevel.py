@@ -1,0 +1,61 @@
+"""A head that joins the context with a fine map of the backbone."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gald.model.layers import ConvNormAct, resize
+
+
+class LowLevelHead(nn.Module):
+    """Joins the context with a fine map of the backbone, so that thin things keep their outline.
+
+    After the decoder of "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
+    Segmentation", https://arxiv.org/abs/1802.02611, section 3.2. Ours: the fine map is chosen by
+    its stride, and the two fusing convolutions are plain 3x3.
+
+    Args:
+        in_channels: widths of the maps, finest first.
+        in_strides: their strides.
+        channels: width of x and of the fused map.
+        num_classes: classes to score.
+        low_stride: stride of the fine map.
+        low_channels: width to which the fine map is projected.
+        dropout: probability that a channel is dropped before the classifier.
+        align_corners: how x is resized to the fine map.
+
+    Shape:
+        maps, x (B, C, h, w) -> (B, K, H / low_stride, W / low_stride)
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
+        channels: int,
+        num_classes: int,
+        low_stride: int = 4,
+        low_channels: int = 48,
+        dropout: float = 0.1,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        if low_stride not in in_strides:
+            raise ValueError(
+                f"low_stride ({low_stride}) is not among the backbone's strides "
+                f"{tuple(in_strides)}; set model.head.low_stride to one of them"
+            )
+        self.level = list(in_strides).index(low_stride)
+        self.align_corners = align_corners
+        self.low = ConvNormAct(in_channels[self.level], low_channels)
+        self.fuse = nn.Sequential(
+            ConvNormAct(channels + low_channels, channels, 3),
+            ConvNormAct(channels, channels, 3),
+        )
+        self.classify = nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(channels, num_classes, 1))
+
+    def forward(self, maps: tuple[Tensor, ...], x: Tensor) -> Tensor:  # noqa: D102
+        low = self.low(maps[self.level])
+        x = resize(x, low.shape[-2:], self.align_corners)
+        return self.classify(self.fuse(torch.cat([x, low], dim=1)))

@@ -1,0 +1,103 @@
+"""Builds the optimizer: parameter groups for backbone and head, and what decays."""
+
+from typing import Any, Protocol
+
+from rich.table import Table
+from torch import nn
+from torch.optim import Optimizer
+
+
+class OptimizerFactory(Protocol):
+    """A partial of an optimizer class, as Hydra makes it from conf/optimizer.
+
+    Attributes:
+        keywords: the optimizer's options; `lr` is among them.
+    """
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The options."""
+        ...
+
+    def __call__(self, params: list[dict[str, Any]]) -> Optimizer:
+        """Make the optimizer of these parameter groups."""
+        ...
+
+
+def build_optimizer(
+    model: nn.Module,
+    factory: OptimizerFactory,
+    head_lr_factor: float = 1.0,
+    decay_norm_and_bias: bool = True,
+) -> Optimizer:
+    """Make the optimizer of a network.
+
+    Args:
+        model: what is trained; its `backbone` counts as backbone, everything else as head.
+        factory: makes the optimizer; its `lr` is that of the backbone, its `weight_decay` that of
+            the weights that decay.
+        head_lr_factor: the head's learning rate in units of `lr`.
+        decay_norm_and_bias: whether vectors (norm scales and all biases) decay too, as in the
+            authors' recipe.
+    """
+    groups = parameter_groups(
+        model,
+        factory.keywords["lr"],
+        factory.keywords.get("weight_decay", 0.0),
+        head_lr_factor,
+        decay_norm_and_bias,
+    )
+    return factory(groups)
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    head_lr_factor: float = 1.0,
+    decay_norm_and_bias: bool = True,
+) -> list[dict[str, Any]]:
+    """Split the parameters so that new layers learn faster and norms keep their scale.
+
+    Args:
+        model: what is trained; all but its backbone counts as head.
+        lr: learning rate of the backbone.
+        weight_decay: for the weights that decay.
+        head_lr_factor: the head's learning rate in units of `lr`.
+        decay_norm_and_bias: whether vectors (norm scales and all biases) decay too, as in the
+            authors' recipe.
+
+    Returns:
+        Groups with `name`, `params`, `lr` and `weight_decay`, none of them empty.
+    """
+    groups: dict[tuple[bool, bool], list[Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = decay_norm_and_bias or parameter.ndim > 1
+            groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+    return [
+        {
+            "name": ("backbone" if in_backbone else "head") + ("" if decays else ", no decay"),
+            "params": params,
+            "lr": lr if in_backbone else lr * head_lr_factor,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), params in groups.items()
+    ]
+
+
+def group_table(groups: list[dict[str, Any]]) -> Table:
+    """The parameter groups as a table to print before training."""
+    table = Table("group", title="parameter groups")
+    for column in ("tensors", "parameters", "lr", "weight decay"):
+        table.add_column(column, justify="right")
+    for group in groups:
+        count = sum(p.numel() for p in group["params"])
+        table.add_row(
+            group["name"],
+            f"{len(group['params'])}",
+            f"{count:,}",
+            f"{group['lr']:g}",
+            f"{group['weight_decay']:g}",
+        )
+    return table

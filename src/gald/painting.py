@@ -1,0 +1,63 @@
+"""How numbers become pictures: label colours, value colours, legends, figures without a display."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Palette = Sequence[tuple[int, int, int]]
+VOID_COLOUR = (0, 0, 0)
+
+
+def colour_table(palette: Palette) -> np.ndarray:
+    """Colours by label (256, 3) uint8: the palette's, then void's for all other labels."""
+    table = np.tile(np.array(VOID_COLOUR, np.uint8), (256, 1))
+    table[: len(palette)] = palette
+    return table
+
+
+def colourise(labels: np.ndarray, palette: Palette) -> np.ndarray:
+    """Paint labels (H, W) uint8 in the palette's colours, void black: (H, W, 3) uint8."""
+    return colour_table(palette)[np.asarray(labels)]
+
+
+def viridis(values: np.ndarray) -> np.ndarray:
+    """Paint values (H, W) from the lowest, dark, to the highest, bright: RGB (H, W, 3) uint8."""
+    low, high = values.min(), values.max()
+    grey = ((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+    return cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+
+
+def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
+    """Create an empty figure, its sides in inches, that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_png(figure: "Figure") -> bytes:
+    """Draw a figure as the bytes of a png file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def add_legend(
+    figure: "Figure", class_names: Sequence[str], palette: Palette, columns: int
+) -> None:
+    """Name the colours below a figure, in at most so many columns."""
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(color=(red / 255, green / 255, blue / 255), label=name)
+        for name, (red, green, blue) in zip(class_names, palette, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns))

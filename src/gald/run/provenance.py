@@ -1,0 +1,39 @@
+"""What a number can depend on: versions, commit, and the SHA-256 of files and data."""
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a number can depend on, under flat keys."""
+    packages = ("gald", "torch", "pytorch-lightning", "timm", "albumentations")
+    return {f"version/{name}": importlib.metadata.version(name) for name in packages}
+
+
+def commit() -> str | None:
+    """The git commit of the code, marked `+` where files were changed; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        where = Path(__file__).parent
+        done = subprocess.run(
+            ["git", *arguments], cwd=where, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def sha256(value: Any) -> str:
+    """SHA-256 of a file, or of plain data as JSON."""
+    if isinstance(value, Path):
+        with value.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
