@@ -39,7 +39,7 @@ from rich.table import Table
 
 from gald.data.camvid import CamVid
 from gald.data.dataset import BaseDataset, Sample, SegmentationDataset
-from gald.data.labels import VOID, label_table
+from gald.data.labels import VOID, label_lut
 from gald.data.loading.cache import cached
 from gald.data.synthetic import SyntheticStreets
 from gald.data.transforms import TrainTransform
@@ -80,9 +80,9 @@ class Pairs(SegmentationDataset):
     class_names = tuple(map(str, CLASSES))
     palette = tuple((i, i, i) for i in range(len(CLASSES)))
     label_map = LABEL_MAP
-    parts = ("train",)
+    splits = ("train",)
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """List the pairs of files."""
         images = sorted(self.root.glob("*_image.png"))
         return [Sample(p.stem, p, Path(str(p).replace("_image", "_labelIds"))) for p in images]
@@ -96,8 +96,8 @@ def draw(workload: Workload, camvid: Path | None, count: int, folder: Path) -> s
         if workload.mosaic:  # 2x3 frames of 480x360 or 2x4 of 512x512 have the shape of 2048x1024
             grid = [[next(scenes) for _ in range(3 if camvid else 4)] for _ in range(2)]
             image, labels = (
-                cv2.vconcat([cv2.hconcat([cell[part] for cell in row]) for row in grid])
-                for part in (0, 1)
+                cv2.vconcat([cv2.hconcat([cell[split] for cell in row]) for row in grid])
+                for split in (0, 1)
             )
             image = cv2.resize(image, workload.size[::-1], interpolation=cv2.INTER_CUBIC)
             labels = cv2.resize(labels, workload.size[::-1], interpolation=cv2.INTER_NEAREST)
@@ -107,7 +107,7 @@ def draw(workload: Workload, camvid: Path | None, count: int, folder: Path) -> s
             image = np.clip(image + noise.normal(0, 1.2, image.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{i}_image.png"), image[..., ::-1])
         cv2.imwrite(str(folder / f"{i}_labelIds.png"), labels)
-        train_ids = cv2.LUT(labels, label_table(LABEL_MAP))
+        train_ids = cv2.LUT(labels, label_lut(LABEL_MAP))
         cv2.imwrite(str(folder / f"{i}_labelTrainIds.png"), train_ids)
     sizes = [p.stat().st_size / 2**20 for p in sorted(folder.glob("*_image.png"))]
     kind = "mosaics of " if workload.mosaic else ""
@@ -179,7 +179,7 @@ def check(name: str, row: Row, crop: tuple[int, int], count: int) -> None:
         made = row(i)
         if made is None:
             return
-        image, mask = (np.asarray(part) for part in made)
+        image, mask = (np.asarray(split) for split in made)
         if image.shape != (3, *crop) or mask.shape != crop or image.std() == 0:
             raise RuntimeError(f"{name} gives {image.shape} and {mask.shape}; wanted {crop}")
         seen |= set(np.unique(mask).tolist())

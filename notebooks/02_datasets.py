@@ -52,7 +52,7 @@ data = instantiate(cfg.data)
 splits = ["train", "val"] + (["test"] if data.has_test else [])
 scenes = {split: data.make_dataset(split) for split in splits}
 for split, found in scenes.items():
-    print(f"{split:<6}{len(found):>7} scenes, the first: {found.name(0)}")
+    print(f"{split:<6}{len(found):>7} scenes, the first: {found.image_name(0)}")
 
 # %% [markdown]
 # ## Samples
@@ -149,7 +149,7 @@ opened = scenes["train"].open(int(places[0]))
 figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained", dpi=60)
 for epoch in range(6):
     image, mask = data.train_transform(
-        opened.image, opened.labels, (cfg.seed, epoch, 0, 0), opened.table
+        opened.image, opened.labels, (cfg.seed, epoch, 0, 0), opened.lut
     )
     axes[0, epoch].imshow(image)
     axes[0, epoch].set_title(f"epoch {epoch}")

@@ -1,12 +1,15 @@
 """A tiny CamVid on disk, a tiny network as training leaves it, and where the real data lies."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,100 @@ import fake
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+PATIENCE = 10  # seconds for what a test has told to end
+# Services that a library keeps for the whole process, by words of a thread's name or a command.
+SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep caches out of the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GALD_CACHE", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread or a process, and restore environment and folder."""
+    environment, folder = dict(os.environ), Path.cwd()
+    before = threads(), children()
+    yield
+    os.chdir(folder)
+    restore(environment)
+    left = threads() - before[0] | children() - before[1]
+    if left:
+        gc.collect()  # workers of a loader end with it
+    deadline = time.monotonic() + PATIENCE
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = threads() - before[0] | children() - before[1]
+    assert not left, f"the test left {sorted(left)} behind"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_orphan_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a module one of whose tests left a process that has lost its parent."""
+    environment = dict(os.environ)
+    yield
+    restore(environment)
+    base = str(tmp_path_factory.getbasetemp())
+    deadline = time.monotonic() + PATIENCE
+    while (left := orphans(base)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, f"a test left {left} behind"
+
+
+def restore(environment: dict[str, str]) -> None:
+    """Set the variables of this process as they were; wandb finds its service by one of its own."""
+    for name in os.environ.keys() | environment.keys():
+        if "WANDB" in name:
+            continue
+        if name not in environment:
+            del os.environ[name]
+        elif os.environ.get(name) != environment[name]:
+            os.environ[name] = environment[name]
+
+
+def threads() -> set[str]:
+    """Names of the threads of this process that belong to a test."""
+    names = {f"thread {thread.name} {thread.ident}" for thread in threading.enumerate()}
+    return {name for name in names if not any(word in name for word in SERVICES)}
+
+
+def children() -> set[str]:
+    """Commands of the living children of this process that belong to a test."""
+    found = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in path.read_text().split():
+            command = command_of(Path("/proc") / pid)
+            if command and not any(word in command for word in SERVICES):
+                found.add(f"process {pid} {command[:200]}")
+    return found
+
+
+def orphans(place: str) -> list[str]:
+    """Commands of the processes without a parent that name a place, or run in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        command = command_of(process)
+        try:
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            here = place in command or str((process / "cwd").readlink()).startswith(place)
+        except OSError:  # it has just ended
+            continue
+        if here and parent == "1":
+            found.append(command[:200])
+    return found
+
+
+def command_of(process: Path) -> str:
+    """The command line of a process; empty once it has ended."""
+    try:
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 @pytest.fixture

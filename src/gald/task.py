@@ -75,6 +75,13 @@ class SegmentationTask(EvaluationTask):
         return loss
 
     @override
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        # The counts of all processes were added; every process logs the same numbers.
+        for name, value in self.evaluator.scores.items():
+            self.log(f"val/{name}", float(value), prog_bar=name == "miou")
+
+    @override
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(
             self.model, self.make_optimizer, self.head_lr_factor, self.decay_norm_and_bias

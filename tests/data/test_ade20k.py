@@ -42,7 +42,7 @@ def test_facts_are_those_that_were_compared():
     assert len(ADE20K.class_names) == len(ADE20K.palette) == 150
     assert ADE20K.label_map[0] == 255 and ADE20K.label_map[1] == 0 and ADE20K.label_map[150] == 149
     assert (ADE20K.class_names[0], ADE20K.class_names[149]) == ("wall", "flag")
-    assert ADE20K.expected == {"train": (20210,), "val": (2000,)}
+    assert ADE20K.published_counts == {"train": (20210,), "val": (2000,)}
 
 
 def test_labels_survive_training_ids_and_export():
@@ -99,7 +99,7 @@ def test_every_place_gives_the_same_scenes(tmp_path, place):
     ours, theirs = ADE20K(roots["above"], "train+val"), ADE20K(roots[place], "train+val")
     assert len(ours) == len(theirs) == 9
     for i in range(9):
-        assert ours.name(i) == theirs.name(i)
+        assert ours.image_name(i) == theirs.image_name(i)
         assert ours[i]["image"].equal(theirs[i]["image"])
         assert ours[i]["mask"].equal(theirs[i]["mask"])
 

@@ -48,7 +48,7 @@ def test_expected_numbers_are_those_of_the_official_lists(real_data):
         listing = real_data / "splits" / f"cityscapes_{part}.txt"
         if not listing.is_file():
             pytest.skip(f"no list {listing}")
-        assert (len(listing.read_text().split()),) == Cityscapes.expected[part]
+        assert (len(listing.read_text().split()),) == Cityscapes.published_counts[part]
 
 
 def test_labels_survive_training_ids_and_export():
@@ -62,8 +62,8 @@ def test_labels_survive_training_ids_and_export():
 
 def test_labels_are_mapped_from_the_ids_that_are_shipped(root):
     dataset = Cityscapes(root, "val")
-    assert dataset.name(0) == "valburg0_000000_000019"
-    assert [dataset.name(i) for i in range(3)] == [s.name for s in sorted(dataset.samples)]
+    assert dataset.image_name(0) == "valburg0_000000_000019"
+    assert [dataset.image_name(i) for i in range(3)] == [s.name for s in sorted(dataset.samples)]
     stored = cv2.imread(str(dataset.samples[1].mask), cv2.IMREAD_UNCHANGED)
     mask = dataset[1]["mask"].numpy()
     assert dataset.samples[1].mask.name == "valburg0_000002_000019_gtFine_labelIds.png"
@@ -95,7 +95,7 @@ def test_zips_and_folders_hold_the_same(root, tmp_path, extracted):
         ours, theirs = Cityscapes(root, split), Cityscapes(zipped, split)
         assert len(ours) == len(theirs)
         for i in range(len(ours)):
-            assert ours.name(i) == theirs.name(i)
+            assert ours.image_name(i) == theirs.image_name(i)
             assert ours[i]["image"].equal(theirs[i]["image"])
             assert ours[i]["mask"].equal(theirs[i]["mask"])
 

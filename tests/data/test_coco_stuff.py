@@ -77,8 +77,8 @@ def test_expected_numbers_are_those_of_the_official_lists(real_data):
         listing = real_data / "splits" / f"cocostuff10k_{name}.txt"
         if not listing.is_file():
             pytest.skip(f"no list {listing}")
-        assert (len(listing.read_text().split()),) == CocoStuff10k.expected[part]
-    assert CocoStuff164k.expected == {"train": (118287,), "val": (5000,)}
+        assert (len(listing.read_text().split()),) == CocoStuff10k.published_counts[part]
+    assert CocoStuff164k.published_counts == {"train": (118287,), "val": (5000,)}
 
 
 # files
@@ -113,7 +113,7 @@ def test_zips_and_folders_hold_the_same(dataset_class, tmp_path):
     theirs = dataset_class(write(tmp_path / "zips", zipped=True), "val")
     assert any(".zip" in str(sample.mask) for sample in theirs.samples)
     for i in range(3):
-        assert ours.name(i) == theirs.name(i)
+        assert ours.image_name(i) == theirs.image_name(i)
         assert ours[i]["image"].equal(theirs[i]["image"])
         assert ours[i]["mask"].equal(theirs[i]["mask"])
 
@@ -131,7 +131,7 @@ def test_val_of_10k_is_the_test_list_in_its_order(small):
     names = listing.read_text().split()[::-1]
     listing.write_text("\n".join(names) + "\n\n")
     dataset = CocoStuff10k(small, "val")
-    assert [dataset.name(i) for i in range(3)] == names
+    assert [dataset.image_name(i) for i in range(3)] == names
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,8 @@ def one_then_two_processes(folder):
 
 def test_two_real_processes_train_and_validate_on_what_one_would(tmp_path):
     # By a new process: torch forbids a backward pass after a fork from one that did parallel ones.
-    subprocess.run([sys.executable, __file__, tmp_path], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
     def names(process, stage):
         seen = json.loads((tmp_path / f"{process}.json").read_text())

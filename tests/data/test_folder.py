@@ -95,7 +95,7 @@ def test_suffixes_and_folders_within_are_matched(tmp_path):
     (root / "masks" / "train" / "street0" / "0_instanceIds.png").write_bytes(b"")
     (root / "masks" / "train" / "street0" / "._0_labelIds.png").write_bytes(b"")
     dataset = Folder(root, image_suffix="_photo", mask_suffix="_labelIds")
-    names = [dataset.name(i) for i in range(len(dataset))]
+    names = [dataset.image_name(i) for i in range(len(dataset))]
     assert names == ["street0_0", "street0_2", "street0_4", "street1_1", "street1_3", "street1_5"]
     assert dataset[0]["image"].shape == (3, 24, 32)
     with pytest.raises(SampleError, match=r"has no mask .*set data\.mask_suffix"):

@@ -62,7 +62,7 @@ def test_facts():
     assert pascal_context._FROM_459[[2, 23, 284, 397, 1, 459]].tolist() == [1, 6, 37, 50, 0, 0]
     assert pascal_context._FROM_VOC_FIRST[[0, 1, 2, 11, 15]].tolist() == [0, 1, 6, 50, 37]
     assert sorted(pascal_context._FROM_VOC_FIRST) == list(range(256))
-    assert PascalContext59.expected == {"train": (4998, 4996), "val": (5105, 5104)}
+    assert PascalContext59.published_counts == {"train": (4998, 4996), "val": (5105, 5104)}
     assert PascalContext59.title == "Pascal Context, 59 classes"
     assert PascalContext60.title == "Pascal Context, 60 classes"
 

@@ -54,7 +54,7 @@ def test_seed_epoch_and_index_each_change_the_crop(pair, key):
 # cropping first is scaling first
 
 
-def scale_then_crop(image, labels, window, size, table):
+def scale_then_crop(image, labels, window, size, lut):
     """What the window means: map and scale the whole image, pad it with void, crop it there."""
     factor = [side / part for side, part in zip(size, window[2:], strict=True)]
     height, width = (round(f * n) for f, n in zip(factor, labels.shape, strict=True))
@@ -65,7 +65,7 @@ def scale_then_crop(image, labels, window, size, table):
         np.floor((np.arange(n) + 0.5) / f).astype(int)
         for n, f in zip((height, width), factor, strict=True)
     ]
-    mask = table[labels[np.ix_(*nearest)]]
+    mask = lut[labels[np.ix_(*nearest)]]
     image = np.pad(image, ((size[0],) * 2, (size[1],) * 2, (0, 0)))
     mask = np.pad(mask, ((size[0],) * 2, (size[1],) * 2), constant_values=255)
     rows = slice(size[0] + top, 2 * size[0] + top)
@@ -88,9 +88,9 @@ WINDOWS = [
 @pytest.mark.parametrize(("size", "window"), WINDOWS, ids=str)
 def test_the_crop_is_that_of_scaling_the_whole_image_first(pair, size, window):
     image, labels = np.tile(pair[0], (2, 2, 1)), np.tile(pair[1], (2, 2))
-    table = np.array([255, 3, 1, 4, 0, *[254] * 251], np.uint8)
-    expected_image, expected_mask = scale_then_crop(image, labels, window, size, table)
-    assert np.array_equal(cut_labels(labels, window, size, table), expected_mask)
+    lut = np.array([255, 3, 1, 4, 0, *[254] * 251], np.uint8)
+    expected_image, expected_mask = scale_then_crop(image, labels, window, size, lut)
+    assert np.array_equal(cut_labels(labels, window, size, lut), expected_mask)
     got = cut_image(image, window, size)
     differs = (got != expected_image).any(axis=2)
     if window.height >= size[0]:
@@ -160,11 +160,11 @@ def test_what_a_config_pads_is_void(path: Path):
     node = yaml.safe_load(path.read_text())["train_transform"]
     transform = instantiate(node)
     size = 7  # far smaller than any crop, in which it stays whole
-    table = np.full(256, 254, np.uint8)
-    table[:2] = 0, 1
+    lut = np.full(256, 254, np.uint8)
+    lut[:2] = 0, 1
     for i in range(20):
         labels = np.full((size, size), i % 2, np.uint8)
-        image, mask = transform(np.full((size, size, 3), 90, np.uint8), labels, (i,), table)
+        image, mask = transform(np.full((size, size, 3), 90, np.uint8), labels, (i,), lut)
         assert set(np.unique(mask)) == {i % 2, 255}
         assert image.shape[:2] == mask.shape == tuple(node["crop_size"])
 
@@ -306,13 +306,13 @@ def test_cat_max_ratio_does_not_count_void_and_gives_up_in_the_end():
 def test_a_crop_with_a_focus_holds_the_class(pair):
     labels = np.full((200, 300), 7, np.uint8)
     labels[150, 20] = labels[10:13, 250:254] = 9
-    table = np.full(256, 254, np.uint8)
-    table[[7, 9]] = 0, 1
+    lut = np.full(256, 254, np.uint8)
+    lut[[7, 9]] = 0, 1
     image = np.zeros((200, 300, 3), np.uint8)
     transform = TrainTransform([40, 40], scale=(1.0, 2.0))
     places = set()
     for i in range(60):
-        mask = transform(image, labels, (i,), table, target_class=1)[1]
+        mask = transform(image, labels, (i,), lut, target_class=1)[1]
         assert (mask == 1).any()
         places.add((mask == 1).nonzero()[0][0] // 8)
     assert len(places) > 3  # anywhere in the crop, not always in its centre

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def test_files_of_a_sweep_hold_config_metrics_summary_and_masks(sweep):
         assert len(shown) == 2
         (run_folder,) = folder.glob("wandb/offline-run-*")
         for one in shown[0]:
-            for layer in ("truth", "prediction"):
+            for layer in ("ground_truth", "prediction"):
                 assert (run_folder / "files" / one[layer]["path"]).is_file()
     assert len(ids) == 2
 
@@ -225,16 +226,17 @@ def test_a_resumed_run_keeps_its_id_and_an_agent_may_name_it(tmp_path, monkeypat
 def test_offline_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
     """Neither by this process nor by wandb's own, which a proxy would see."""
     server = socket.create_server(("127.0.0.1", 0))
-    callers = []
+    server.settimeout(0.2)
+    over, callers = threading.Event(), []
 
     def listen():
-        while True:
-            try:
+        while not over.is_set():
+            with suppress(TimeoutError):
                 callers.append(server.accept()[1])
-            except OSError:
-                return
+        server.close()
 
-    threading.Thread(target=listen, daemon=True).start()
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     address = f"http://127.0.0.1:{server.getsockname()[1]}"
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "WANDB_BASE_URL"):
         monkeypatch.setenv(name, address)
@@ -253,12 +255,26 @@ def test_offline_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
     logger.experiment.finish()
     assert time.monotonic() - start < 10  # no retries against a server
     wandb.teardown()
-    server.close()
+    over.set()
+    listener.join()
     assert callers == []
 
 
-def test_a_name_that_nobody_resolves_costs_a_second(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(30))
+@pytest.fixture
+def silent_resolver(monkeypatch):
+    """A resolver that answers no question before the test ends."""
+    over = threading.Event()
+
+    def wait(*_, **__):
+        over.wait(60)
+        raise OSError("the test is over")
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    yield
+    over.set()
+
+
+def test_a_name_that_nobody_resolves_costs_a_second(monkeypatch, silent_resolver):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     start = time.monotonic()

@@ -59,8 +59,8 @@ def test_poles_signs_and_pedestrians_of_camvid_are_thin(real_data):
     for path in sorted((real_data / "camvid" / "valannot").glob("*.png"))[::2]:
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         mask[mask == 11] = 255
-        truth = torch.from_numpy(mask)
-        metric.update(LabelMap((truth % 255)[None], None), truth[None])
+        ground_truth = torch.from_numpy(mask)
+        metric.update(LabelMap((ground_truth % 255)[None], None), ground_truth[None])
     result = metric.scores(metric.compute(), CamVid.class_names)
     thin = {n for n in CamVid.class_names if result[f"thin/width/{n}"] <= metric.max_width}
     assert thin == {"Pole", "SignSymbol", "Pedestrian"}

@@ -246,7 +246,7 @@ def test_bad_files_are_skipped_on_request(predict, tmp_path, capsys):
 
 def test_all_bad_is_a_failure(predict, tmp_path):
     (tmp_path / "b.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"none of 1 sources could be parsed"):
+    with pytest.raises(ValueError, match=r"none of 1 files could be predicted"):
         predict(tmp_path / "b.png", "--skip-bad")
 
 

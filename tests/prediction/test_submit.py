@@ -132,7 +132,7 @@ def test_submits_a_label_map_for_each_image_without_having_labels(name, tmp_path
     maps = content(to)
     assert list(maps) == NAMES[name]
     predictor, dataset = gald.load(run), DATASETS[name]
-    images = dataset.submission_images(root, dataset.submitted[0])
+    images = dataset.submission_images(root, dataset.submission_splits[0])
     for file, data in maps.items():
         picture = Image.open(io.BytesIO(data))
         height, width, _ = read_image(images[file]).shape
@@ -161,7 +161,7 @@ def test_predicts_with_another_inference_where_one_is_named(root, run, tmp_path,
 @pytest.mark.parametrize("name", NAMES)
 def test_writes_the_labels_of_the_published_table(name, tmp_path, published):
     submission = Submission(
-        DATASETS[name], twin(name, tmp_path), DATASETS[name].submitted[0], subset=True
+        DATASETS[name], twin(name, tmp_path), DATASETS[name].submission_splits[0], subset=True
     )
     kept = [row for row in published(name) if row["train_id"] != 255]
     expected = [row["id"] for row in sorted(kept, key=lambda row: row["train_id"])]

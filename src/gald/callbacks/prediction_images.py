@@ -14,7 +14,7 @@ from gald.painting import colourise
 
 
 class PredictionImages(Callback):
-    """Logs fixed validation scenes with truth and prediction to wandb, if a run logs there.
+    """Logs fixed validation scenes with ground truth and prediction to wandb, if a run logs there.
 
     wandb colours classes as it likes, so each scene is logged twice: with masks that one can
     switch on and off by class name, and painted in the dataset's own palette.
@@ -44,7 +44,7 @@ class PredictionImages(Callback):
             # Straight to the model, without any collective: only this process is here.
             with torch.no_grad():
                 guess = task(item["image"][None].to(task.device)).argmax(1)[0]
-            layers = {"truth": item["mask"], "prediction": guess.to(torch.uint8)}
+            layers = {"ground_truth": item["mask"], "prediction": guess.to(torch.uint8)}
             picture = item["image"].permute(1, 2, 0).numpy()
             masks = {
                 name: {"mask_data": layer.cpu().numpy(), "class_labels": labels}
@@ -55,7 +55,7 @@ class PredictionImages(Callback):
                 picture,
                 *(colourise(layer.cpu().numpy(), data.palette) for layer in layers.values()),
             ]
-            caption = f"{item['name']}: image, truth, prediction"
+            caption = f"{item['name']}: image, ground truth, prediction"
             painted.append(wandb.Image(np.concatenate(stack, axis=1), caption=caption))
         # wandb plots against this key, not against its own count of calls.
         logger.experiment.log(

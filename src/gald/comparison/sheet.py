@@ -21,7 +21,7 @@ from gald.run.safe_targets import check_targets
 def contact_sheet(
     a: EvaluatedRun, b: EvaluatedRun, split: str, changes: Sequence[tuple[str, str]]
 ) -> bytes:
-    """Draw image, truth, both predictions and where they differ, one image a row.
+    """Draw image, ground truth, both predictions and where they differ, one image a row.
 
     Args:
         a: the first run; its checkpoint and its data must be at hand.
@@ -37,24 +37,24 @@ def contact_sheet(
         ValueError: the checkpoint cannot be used, or the data lacks an image.
     """
     networks = [_network(run) for run in (a, b)]
-    scenes = _scenes(a, networks[0], split)
-    where = {scenes.name(index): index for index in range(len(scenes))}
-    titles = ("image", "truth (void black)", "A", "B", "black: only A right; white: only B")
+    dataset = _scenes(a, networks[0], split)
+    where = {dataset.image_name(index): index for index in range(len(dataset))}
+    titles = ("image", "ground truth (void black)", "A", "B", "black: only A right; white: only B")
     figure = new_figure(15, 2.3 * len(changes) + 0.8, dpi=90)
     grid = figure.subplots(len(changes), len(titles), squeeze=False)
     palette, names = networks[0].palette, networks[0].class_names
     for row, (name, text) in zip(grid, changes, strict=True):
         if name not in where:
             raise ValueError(f"the data at hand has no image {name} in {split}")
-        item = scenes[where[name]]
-        truth = item["mask"]
+        item = dataset[where[name]]
+        ground_truth = item["mask"]
         guesses = [
             torch.from_numpy(network.predict(item["image"], confidence=False, ld_map=False).labels)
             for network in networks
         ]
         views = [item["image"].permute(1, 2, 0).numpy()]
-        views += [colourise(mask.numpy(), palette) for mask in (truth, *guesses)]
-        views.append(_verdicts(truth, *guesses))
+        views += [colourise(mask.numpy(), palette) for mask in (ground_truth, *guesses)]
+        views.append(_verdicts(ground_truth, *guesses))
         for axis, view in zip(row, views, strict=True):
             axis.imshow(view, interpolation="nearest")
             axis.set_xticks([], [])
@@ -66,14 +66,14 @@ def contact_sheet(
     return to_png(figure)
 
 
-def _verdicts(truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+def _verdicts(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
     """Black where A alone is right, white where B alone is, greys where neither gained."""
-    right_a, right_b = a == truth, b == truth
-    view = np.full((*truth.shape, 3), 200, np.uint8)
+    right_a, right_b = a == ground_truth, b == ground_truth
+    view = np.full((*ground_truth.shape, 3), 200, np.uint8)
     view[((a != b) & ~right_a & ~right_b).numpy()] = 140
     view[(right_a & ~right_b).numpy()] = 0
     view[(right_b & ~right_a).numpy()] = 255
-    view[(truth == VOID).numpy()] = 200
+    view[(ground_truth == VOID).numpy()] = 200
     return view
 
 

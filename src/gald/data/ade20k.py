@@ -194,17 +194,17 @@ class ADE20K(SegmentationDataset):
     """
 
     title = "ADE20K"
-    option = "ade20k"
+    name = "ade20k"
     url = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
     class_names = tuple(name for name, _ in _CLASSES)
     palette = tuple(colour for _, colour in _CLASSES)
     label_map: Mapping[int, int] = {0: VOID} | {i + 1: i for i in range(150)}
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {"train": (20210,), "val": (2000,)}
-    submitted = ("test", "val")
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (20210,), "val": (2000,)}
+    submission_splits = ("test", "val")
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Pair the files of the part's two folders."""
-        images, masks = f"images/{_FOLDERS[part]}", f"annotations/{_FOLDERS[part]}"
+        images, masks = f"images/{_FOLDERS[split]}", f"annotations/{_FOLDERS[split]}"
         tops = ("", f"{_TOP}/", f"{_TOP}.zip/{_TOP}/")
         return pair(
             self.folder(*(f"{top}{images}" for top in tops)),
@@ -212,10 +212,10 @@ class ADE20K(SegmentationDataset):
             (".jpg",),
         )
 
-    def find_images(self, part: str) -> dict[str, Path]:
+    def list_images(self, split: str) -> dict[str, Path]:
         """List the images of val, or of test, which lie in an archive of their own."""
         places = ["images/validation"]
-        if part == "test":
+        if split == "test":
             places = ["release_test/testing", "release_test.zip/release_test/testing"]
             places += ["images/testing"]
         tops = ("", f"{_TOP}/", f"{_TOP}.zip/{_TOP}/")

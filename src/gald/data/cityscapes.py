@@ -61,27 +61,27 @@ class Cityscapes(SegmentationDataset):
     """
 
     title = "Cityscapes"
-    option = "cityscapes"
+    name = "cityscapes"
     url = "https://www.cityscapes-dataset.com/downloads/"
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
     label_map: Mapping[int, int] = dict.fromkeys((*range(34), 255), VOID) | {
         label: train_id for train_id, (label, _, _) in enumerate(_CLASSES)
     }
-    parts = ("train", "val", "test", "train_extra")
+    splits = ("train", "val", "test", "train_extra")
     # One image of train_extra, troisdorf_000000_000073, is broken and often taken out.
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "train": (2975,),
         "val": (500,),
         "test": (1525,),
         "train_extra": (19998, 19997),
     }
-    submitted = ("test", "val")
+    submission_splits = ("test", "val")
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Pair the files of the part's two folders."""
-        coarse = part == "train_extra"
-        images, labels = f"leftImg8bit/{part}", f"{'gtCoarse' if coarse else 'gtFine'}/{part}"
+        coarse = split == "train_extra"
+        images, labels = f"leftImg8bit/{split}", f"{'gtCoarse' if coarse else 'gtFine'}/{split}"
         image_zip = f"leftImg8bit_{'trainextra' if coarse else 'trainvaltest'}.zip"
         label_zip = "gtCoarse.zip" if coarse else "gtFine_trainvaltest.zip"
         return pair(
@@ -97,9 +97,9 @@ class Cityscapes(SegmentationDataset):
         stem, dot, ending = file.rpartition("/")[2].rpartition(".")
         return "_".join(stem.split("_")[:3]) + dot + ending
 
-    def find_images(self, part: str) -> dict[str, Path]:
+    def list_images(self, split: str) -> dict[str, Path]:
         """List the images of val or test as CITY_SEQUENCE_FRAME."""
-        images = f"leftImg8bit/{part}"
+        images = f"leftImg8bit/{split}"
         place = self.folder(images, f"leftImg8bit_trainvaltest.zip/{images}")
         return by_name(place, ("_leftImg8bit.png",))
 

@@ -242,20 +242,20 @@ class CocoStuff10k(CocoStuff):
     """
 
     title = "COCO-Stuff 10k"
-    option = "coco_stuff"
+    name = "coco_stuff"
     url = (
         "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip"
     )
     label_map: Mapping[int, int] = dict.fromkeys((0, *_UNUSED), VOID) | _LABELS
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
-    submitted = ("val",)
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
+    submission_splits = ("val",)
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Follow the list of the part."""
         if "v1.0" in self.root.name:
             raise SampleError(f"{self.root} {_IS_V1_0}")
         images, masks = map(self._folder, ("images", "annotations"))
-        listing, names = self._listed(part)
+        listing, names = self._listed(split)
         image_of, mask_of = by_name(images, (".jpg",)), by_name(masks, (".mat",))
         samples = []
         for name in names:
@@ -274,11 +274,11 @@ class CocoStuff10k(CocoStuff):
         self._refuse_v1_0(samples)
         return samples
 
-    def find_images(self, part: str) -> dict[str, Path]:
+    def list_images(self, split: str) -> dict[str, Path]:
         """Follow the list of the part, without masks."""
         images = self._folder("images")
         image_of = by_name(images, (".jpg",))
-        listing, names = self._listed(part)
+        listing, names = self._listed(split)
         for name in names:
             if name not in image_of:
                 raise SampleError(
@@ -301,8 +301,8 @@ class CocoStuff10k(CocoStuff):
         tops = ("", f"{top}/", f"{top}.zip/", f"{top}.zip/{top}/")
         return self.folder(*(f"{place}{name}" for place in tops))
 
-    def _listed(self, part: str) -> tuple[Path, list[str]]:
-        listing = self._folder("imageLists") / ("test.txt" if part == "val" else f"{part}.txt")
+    def _listed(self, split: str) -> tuple[Path, list[str]]:
+        listing = self._folder("imageLists") / ("test.txt" if split == "val" else f"{split}.txt")
         return listing, read_bytes(listing).decode().split()
 
     def _refuse_v1_0(self, samples: list[Sample]) -> None:
@@ -336,7 +336,7 @@ class CocoStuff164k(CocoStuff):
     """
 
     title = "COCO-Stuff 164k"
-    option = "coco_stuff_164k"
+    name = "coco_stuff_164k"
     url = (
         "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
         "stuffthingmaps_trainval2017.zip"
@@ -344,11 +344,11 @@ class CocoStuff164k(CocoStuff):
     label_map: Mapping[int, int] = dict.fromkeys((255, *(label - 1 for label in _UNUSED)), VOID) | {
         label - 1: train_id for label, train_id in _LABELS.items()
     }
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {"train": (118287,), "val": (5000,)}
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (118287,), "val": (5000,)}
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Pair the files of the part's two folders."""
-        year, maps = f"{part}2017", "stuffthingmaps_trainval2017"
+        year, maps = f"{split}2017", "stuffthingmaps_trainval2017"
         return pair(
             self.folder(f"images/{year}", year, f"{year}.zip/{year}"),
             self.folder(

@@ -177,9 +177,9 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         sampler = GlobalBatchSampler(
             size, self.global_batch_size, micro, self.seed, rank, world_size, class_sampler
         )
-        scenes = TrainingCrops(self.train_dataset, self.train_transform, self.seed)
+        dataset = TrainingCrops(self.train_dataset, self.train_transform, self.seed)
         return TrainLoader(
-            scenes, sampler, self._position, collate_fn=stack, **self._loader_options()
+            dataset, sampler, self._position, collate_fn=stack, **self._loader_options()
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gald.data.labels import UNKNOWN, label_ranges, label_table
+from gald.data.labels import UNKNOWN, label_lut, label_ranges
 from gald.data.reading.files import (
     SampleError,
     check_sizes,
@@ -37,7 +37,7 @@ class RawSample(NamedTuple):
 
     image: np.ndarray
     labels: np.ndarray
-    table: np.ndarray
+    lut: np.ndarray
 
 
 class LazySample(NamedTuple):
@@ -45,7 +45,7 @@ class LazySample(NamedTuple):
 
     image: LazyArray
     labels: LazyArray
-    table: np.ndarray
+    lut: np.ndarray
 
 
 class BaseDataset(Dataset, ABC):
@@ -67,7 +67,7 @@ class BaseDataset(Dataset, ABC):
         """Number of scenes."""
 
     @abstractmethod
-    def name(self, index: int) -> str:
+    def image_name(self, index: int) -> str:
         """What a scene is called in pictures and predictions."""
 
     @abstractmethod
@@ -92,8 +92,8 @@ class BaseDataset(Dataset, ABC):
         return "-".join(part for part in parts if part)
 
     def __getitem__(self, index: int) -> Item:
-        image, labels, table = self.pixels(index)
-        return self.item(index, image, cv2.LUT(labels, table))
+        image, labels, lut = self.pixels(index)
+        return self.item(index, image, cv2.LUT(labels, lut))
 
     def item(self, index: int, image: np.ndarray, mask: np.ndarray) -> Item:
         """Pack what became of a scene's pixels, if all its labels are known."""
@@ -102,14 +102,15 @@ class BaseDataset(Dataset, ABC):
         return {
             "image": torch.from_numpy(np.stack(cv2.split(image))),  # faster than a transposed copy
             "mask": torch.from_numpy(np.ascontiguousarray(mask)),
-            "name": self.name(index),
+            "name": self.image_name(index),
         }
 
     def unknown_label(self, index: int) -> str:
         """Say which label of a scene has no train id."""
-        _, labels, table = self.pixels(index)
-        alien = labels[cv2.LUT(labels, table) == UNKNOWN][0]
-        return f"{self.name(index)} has label {alien}, which has no train id; correct the mask"
+        _, labels, lut = self.pixels(index)
+        alien = labels[cv2.LUT(labels, lut) == UNKNOWN][0]
+        name = self.image_name(index)
+        return f"{name} has label {alien}, which has no train id; correct the mask"
 
 
 class Sample(NamedTuple):
@@ -121,11 +122,11 @@ class Sample(NamedTuple):
 
 
 class SegmentationDataset(BaseDataset):
-    """Scenes that are files. A dataset states the facts below and writes `find`.
+    """Scenes that are files. A dataset states the facts below and writes `list_samples`.
 
     Args:
         root: folder of the dataset, as its owners lay it out.
-        split: one of `parts`, or several joined: `train+val`.
+        split: one of `splits`, or several joined: `train+val`.
 
     Raises:
         ValueError: there is no such split.
@@ -134,48 +135,49 @@ class SegmentationDataset(BaseDataset):
 
     Attributes:
         title: the dataset's name in messages.
-        option: its name in `data=NAME`, and of its folder below `GALD_DATA`.
+        name: its name in `data=NAME`, and of its folder below `GALD_DATA`.
         url: where it is to be had.
         class_names: by train id.
         palette: RGB colours by train id.
         label_map: stored label -> train id, or 255 for void; any other label is an error.
-        parts: names of the splits.
-        expected: how many scenes a split is published with; several numbers where several are.
-        submitted: splits that `gald submit` predicts, the usual one first; see `submission_images`.
+        splits: names of the splits.
+        published_counts: number of images of each split as published; several numbers where sources
+            differ.
+        submission_splits: splits that `gald submit` predicts, the usual one first.
         samples: the scenes, in order.
     """
 
     title: ClassVar[str]
-    option: ClassVar[str]
+    name: ClassVar[str]
     url: ClassVar[str]
     label_map: Mapping[int, int]
-    parts: ClassVar[tuple[str, ...]] = ("train", "val")
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {}
-    submitted: ClassVar[tuple[str, ...]] = ()
+    splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {}
+    submission_splits: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root).expanduser()
         self.split = split
         parts = split.split("+")
         for part in parts:
-            if part not in self.parts or parts.count(part) > 1:
+            if part not in self.splits or parts.count(part) > 1:
                 raise ValueError(
-                    f"split ({split}) is unknown; choose one of {', '.join(self.parts)}, or join "
-                    f"different ones, as {'+'.join(self.parts[:2])}"
+                    f"split ({split}) is unknown; choose one of {', '.join(self.splits)}, or join "
+                    f"different ones, as {'+'.join(self.splits[:2])}"
                 )
         self.samples: list[Sample] = []
         for part in parts:
-            found = self.find(part)
+            found = self.list_samples(part)
             if not found:
                 raise SampleError(
                     f"{part} of {self.title} at {self.root} has no images; put them there or "
                     f"choose another split than {split}"
                 )
             self.samples += found
-        self.table = label_table(self.label_map)
+        self.lut = label_lut(self.label_map)
 
     @abstractmethod
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """List the scenes of one part, sorted or in the order of the official list."""
 
     @classmethod
@@ -187,14 +189,14 @@ class SegmentationDataset(BaseDataset):
             FileNotFoundError: the folder of the images is missing.
             SampleError: it holds no image, or two of one name.
         """
-        if split not in cls.submitted:
+        if split not in cls.submission_splits:
             raise ValueError(
                 f"{cls.title} has no submission of the split {split!r}; choose one of "
-                f"{', '.join(cls.submitted)}"
+                f"{', '.join(cls.submission_splits)}"
             )
         dataset = cls.__new__(cls)  # without its scenes: they would ask for labels
         dataset.root = Path(root).expanduser()
-        images = dataset.find_images(split)
+        images = dataset.list_images(split)
         if not images:
             raise SampleError(
                 f"{split} of {cls.title} at {dataset.root} has no images; put them there or "
@@ -207,8 +209,8 @@ class SegmentationDataset(BaseDataset):
         """Which of `submission_images` a file in a submission stands for: that of its name."""
         return file
 
-    def find_images(self, part: str) -> dict[str, Path]:
-        """List the images of a part of `submitted` by name; written where that names any."""
+    def list_images(self, split: str) -> dict[str, Path]:
+        """List the images of a split in `submission_splits` by name; masks need not be there."""
         raise NotImplementedError
 
     def folder(self, *places: str) -> Path:
@@ -222,13 +224,13 @@ class SegmentationDataset(BaseDataset):
         """The error that says where the data was looked for, and how to get it."""
         return FileNotFoundError(
             f"no {self.title} at {self.root} (looked for {places} in it); set data.root, or "
-            f"GALD_DATA to the folder above {self.option}/, or run gald data prepare {self.option}"
+            f"GALD_DATA to the folder above {self.name}/, or run gald data prepare {self.name}"
         )
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def name(self, index: int) -> str:
+    def image_name(self, index: int) -> str:
         """Stem of the image file, unless the dataset says otherwise."""
         return self.samples[index].name
 
@@ -245,16 +247,16 @@ class SegmentationDataset(BaseDataset):
         sample = self.samples[index]
         image, labels = open_image(sample.image), self.open_labels(sample)
         check_sizes(image, labels, sample.image, sample.mask)
-        return LazySample(image, labels, self.table)
+        return LazySample(image, labels, self.lut)
 
     def pixels(self, index: int) -> RawSample:
         """Decode image and labels, which must cover the same pixels."""
-        image, labels, table = self.open(index)
-        return RawSample(np.asarray(image), np.asarray(labels), table)
+        image, labels, lut = self.open(index)
+        return RawSample(np.asarray(image), np.asarray(labels), lut)
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Decode the labels alone."""
-        return self.read_labels(self.samples[index]), self.table
+        return self.read_labels(self.samples[index]), self.lut
 
     def fingerprint(self) -> str:
         """Hash of the label map and of every file's name, size and time."""
@@ -267,7 +269,7 @@ class SegmentationDataset(BaseDataset):
         """Say which label of which file has no train id."""
         sample = self.samples[index]
         labels = self.read_labels(sample)
-        alien = labels[cv2.LUT(labels, self.table) == UNKNOWN][0]
+        alien = labels[cv2.LUT(labels, self.lut) == UNKNOWN][0]
         return (
             f"mask {sample.mask} has label {alien}, known are {label_ranges(self.label_map)}; "
             "correct the mask or add the label to the dataset's label_map"

@@ -71,9 +71,9 @@ class Folder(SegmentationDataset):
     """
 
     title = "folder"
-    option = "folder"
+    name = "folder"
     url = ""
-    parts = ("train", "val", "test")
+    splits = ("train", "val", "test")
 
     def __init__(
         self,
@@ -95,13 +95,13 @@ class Folder(SegmentationDataset):
         self.label_map = train_ids if self.colours else others | self.classes.ids
         super().__init__(root, split)
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Pair the files of the two folders of a part, by where they are in them."""
-        folders = part_folders(self.root, part)
+        folders = part_folders(self.root, split)
         if folders is None:
-            layouts = " or ".join(f"{i} and {m}" for i, m in _LAYOUTS).replace("{}", part)
+            layouts = " or ".join(f"{i} and {m}" for i, m in _LAYOUTS).replace("{}", split)
             raise FileNotFoundError(
-                f"no {part} images and masks at {self.root} (looked for {layouts}); put them "
+                f"no {split} images and masks at {self.root} (looked for {layouts}); put them "
                 "there, or set data.root"
             )
         images = _by_place(folders[0], self.image_suffix, IMAGE_SUFFIXES)
@@ -136,7 +136,7 @@ class Folder(SegmentationDataset):
         """Say which label or colour of which mask the list of classes does not name."""
         mask = self.samples[index].mask
         labels = self.read_labels(self.samples[index])
-        row, column = np.argwhere(cv2.LUT(labels, self.table) == UNKNOWN)[0]
+        row, column = np.argwhere(cv2.LUT(labels, self.lut) == UNKNOWN)[0]
         if self.colours is None:
             alien = f"label {labels[row, column]}"
         else:
@@ -191,14 +191,14 @@ class FolderDataModule(DatasetDataModule):
 
     def make_dataset(self, split: str) -> Folder:
         """List the scenes of one split."""
-        part = self.train_split if split == "train" else split
-        return Folder(self.root, part, self.classes, self.image_suffix, self.mask_suffix)
+        split = self.train_split if split == "train" else split
+        return Folder(self.root, split, self.classes, self.image_suffix, self.mask_suffix)
 
 
-def part_folders(root: Path, part: str) -> tuple[Path, Path] | None:
+def part_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     """The folders of a part's images and masks, if it has both."""
     for images, masks in _LAYOUTS:
-        folders = root / images.format(part), root / masks.format(part)
+        folders = root / images.format(split), root / masks.format(split)
         if all(map(is_dir, folders)):
             return folders
     return None

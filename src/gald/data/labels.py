@@ -8,15 +8,15 @@ VOID = 255
 UNKNOWN = 254  # what a table gives for labels it does not know; no dataset has that many classes
 
 
-def label_table(label_map: Mapping[int, int]) -> np.ndarray:
+def label_lut(label_map: Mapping[int, int]) -> np.ndarray:
     """Turn a map from stored labels to train ids into a lookup table for `cv2.LUT`.
 
     Shape:
         returns: (256,) uint8; `UNKNOWN` for every label that the map does not name
     """
-    table = np.full(256, UNKNOWN, np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    return table
+    lut = np.full(256, UNKNOWN, np.uint8)
+    lut[list(label_map)] = list(label_map.values())
+    return lut
 
 
 def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
@@ -27,11 +27,11 @@ def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
     Shape:
         returns: (256,) uint8
     """
-    table = np.zeros(256, np.uint8)
+    lut = np.zeros(256, np.uint8)
     for label, train_id in sorted(label_map.items(), reverse=True):
         if train_id != VOID:
-            table[train_id] = label
-    return table
+            lut[train_id] = label
+    return lut
 
 
 def label_ranges(labels: Mapping[int, int]) -> str:

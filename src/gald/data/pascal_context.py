@@ -159,12 +159,15 @@ class PascalContext59(SegmentationDataset):
     """
 
     title = "Pascal Context, 59 classes"
-    option = "pascal_context"
+    name = "pascal_context"
     url = "https://cs.stanford.edu/~roozbeh/pascal-context"
     class_names: ClassVar[tuple[str, ...]] = _NAMES[1:]
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = _COLOURS[1:]
     label_map: Mapping[int, int] = {0: VOID} | {i: i - 1 for i in range(1, 60)}
-    expected: ClassVar[dict[str, tuple[int, ...]]] = {"train": (4998, 4996), "val": (5105, 5104)}
+    published_counts: ClassVar[dict[str, tuple[int, ...]]] = {
+        "train": (4998, 4996),
+        "val": (5105, 5104),
+    }
 
     def __init__(
         self,
@@ -189,17 +192,17 @@ class PascalContext59(SegmentationDataset):
         self.runs: dict[str, bytes] = {}  # of the json: an image's size and run lengths, as json
         super().__init__(root, split)
 
-    def find(self, part: str) -> list[Sample]:
+    def list_samples(self, split: str) -> list[Sample]:
         """Follow the list of the part, in the json or beside the images."""
         images = by_name(self.images, (".jpg",))
         if self.source == "json":
             listing = self.masks
-            runs = _read_json(listing, fingerprint(listing))[part]
+            runs = _read_json(listing, fingerprint(listing))[split]
             self.runs |= runs
             masks = dict.fromkeys(runs, listing)
             names = list(runs)
         else:
-            listing = self._list(part)
+            listing = self._list(split)
             masks = by_name(self.masks, (f".{self.source}",))
             lines = read_bytes(listing).decode().splitlines()
             names = [line.split()[0] for line in lines if line.strip()]
@@ -265,9 +268,9 @@ class PascalContext59(SegmentationDataset):
                     return self.root / place / name
         return None
 
-    def _list(self, part: str) -> Path:
+    def _list(self, split: str) -> Path:
         """The list of a part: of those who made the pngs, else of VOC 2010."""
-        listings = [f"ImageSets/{kind}/{part}.txt" for kind in ("SegmentationContext", "Main")]
+        listings = [f"ImageSets/{kind}/{split}.txt" for kind in ("SegmentationContext", "Main")]
         for listing in listings:
             if is_file(self.images.parent / listing):
                 return self.images.parent / listing
@@ -321,8 +324,8 @@ class PascalContextDataModule(DatasetDataModule):
 
     def make_dataset(self, split: str) -> PascalContext59:
         """Find the labels and read the list of one split."""
-        part = self.train_split if split == "train" else split
-        return _SCORED[self.classes](self.root, part, self.source, self.order)
+        split = self.train_split if split == "train" else split
+        return _SCORED[self.classes](self.root, split, self.source, self.order)
 
 
 @lru_cache(maxsize=1)

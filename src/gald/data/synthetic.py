@@ -84,7 +84,7 @@ class SyntheticStreets(BaseDataset):
     def __len__(self) -> int:
         return self.count
 
-    def name(self, index: int) -> str:
+    def image_name(self, index: int) -> str:
         """The split and the number."""
         return f"{self.split}_{index:04d}"
 

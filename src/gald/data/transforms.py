@@ -92,7 +92,7 @@ class TrainTransform:
         image: LazyArray,
         labels: LazyArray,
         key: tuple[int, ...],
-        table: np.ndarray | None = None,
+        lut: np.ndarray | None = None,
         target_class: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Transform one scene.
@@ -101,21 +101,21 @@ class TrainTransform:
             image: pixels; a memory map or a png is read only where the crop is.
             labels: stored labels.
             key: (seed, epoch, ...); whatever tells this draw from all others.
-            table: stored label -> train id; None where the labels are train ids.
+            lut: stored label -> train id; None where the labels are train ids.
             target_class: train id of a class that the crop must hold; None crops anywhere.
         """
         rng = np.random.default_rng((_AUGMENTATION, *key))
         if target_class is not None or self.cat_max_ratio is not None:
             labels = np.asarray(labels)
-        spots = None if target_class is None else _pixels_of(target_class, labels, table)
+        spots = None if target_class is None else _pixels_of(target_class, labels, lut)
         window = self.draw_window(labels.shape, rng, spots)
-        mask = cut_labels(labels, window, self.crop_size, table)
+        mask = cut_labels(labels, window, self.crop_size, lut)
         if self.cat_max_ratio is not None:
             for _ in range(_CROP_TRIES - 1):
                 if _largest_share(mask) <= self.cat_max_ratio:
                     break
                 window = self.draw_window(labels.shape, rng, spots)
-                mask = cut_labels(labels, window, self.crop_size, table)
+                mask = cut_labels(labels, window, self.crop_size, lut)
         image = cut_image(image, window, self.crop_size)
         if rng.random() < self.flip:
             image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
@@ -189,22 +189,22 @@ def cut_image(image: LazyArray, window: Window, size: tuple[int, int]) -> np.nda
 
 
 def cut_labels(
-    labels: LazyArray, window: Window, size: tuple[int, int], table: np.ndarray | None = None
+    labels: LazyArray, window: Window, size: tuple[int, int], lut: np.ndarray | None = None
 ) -> np.ndarray:
     """Cut a window out of a label map, void outside, resize it to (height, width) and map it.
 
     No label is made that was not there.
     """
     inside, outside = _inside(labels, window)
-    if table is not None and any(outside):
-        inside, table = cv2.LUT(inside, table), None  # void has no stored label to pad with
+    if lut is not None and any(outside):
+        inside, lut = cv2.LUT(inside, lut), None  # void has no stored label to pad with
     inside = _pad(inside, outside, VOID)
     # Pixel centres, in whole numbers: OpenCV's nearest neighbour depends on where a window begins.
     rows, columns = (
         (2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, window[2:], strict=True)
     )
     crop = inside.take(rows, axis=0).take(columns, axis=1)
-    return crop if table is None else cv2.LUT(crop, table)
+    return crop if lut is None else cv2.LUT(crop, lut)
 
 
 def _inside(array: LazyArray, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
@@ -231,8 +231,8 @@ def _draw_start(size: int, side: int, spot: int | None, rng: np.random.Generator
     return int(rng.integers(first, last + 1))
 
 
-def _pixels_of(train_id: int, labels: LazyArray, table: np.ndarray | None) -> np.ndarray:
-    wanted = [train_id] if table is None else np.flatnonzero(table == train_id)
+def _pixels_of(train_id: int, labels: LazyArray, lut: np.ndarray | None) -> np.ndarray:
+    wanted = [train_id] if lut is None else np.flatnonzero(lut == train_id)
     return np.argwhere(np.isin(labels, wanted))
 
 

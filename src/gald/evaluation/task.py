@@ -1,4 +1,4 @@
-"""What Lightning runs to evaluate a network: one step, and the scores in the log."""
+"""What Lightning runs to evaluate a network; the evaluator keeps the scores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -54,13 +54,8 @@ class EvaluationTask(pl.LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
+        self.evaluator.compute(self.class_names)
 
     @override
     def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
-
-    def _log_scores(self, split: str) -> None:
-        # The counts of all processes are added; every process then logs the same numbers.
-        for name, value in self.evaluator.compute(self.class_names).items():
-            self.log(f"{split}/{name}", float(value), prog_bar=name == "miou")
+        self.evaluator.compute(self.class_names)

@@ -142,10 +142,10 @@ class CountMetric(Metric):
                 f"prediction {tuple(prediction.labels.shape)} and mask {tuple(mask.shape)} differ "
                 "in size; predict at the size of the mask"
             )
-        labels, truth = _bytes(prediction.labels), _bytes(mask)
+        labels, ground_truth = _bytes(prediction.labels), _bytes(mask)
         # 255 wraps around to 0, so that the largest label is that of a class.
         for whose, top in (
-            ("mask", int((truth + np.uint8(1)).max(initial=0)) - 1),
+            ("mask", int((ground_truth + np.uint8(1)).max(initial=0)) - 1),
             ("prediction", int(labels.max(initial=0))),
         ):
             if top >= self.num_classes:
@@ -155,14 +155,15 @@ class CountMetric(Metric):
                 )
         confidence = prediction.confidence
         sure = None if confidence is None else confidence.float().cpu().contiguous().numpy()
-        counted = self.count_arrays(labels, truth, sure)
+        counted = self.count_arrays(labels, ground_truth, sure)
         return torch.from_numpy(np.ascontiguousarray(counted, dtype=np.int64).reshape(self.width))
 
     def update(self, prediction: LabelMap, mask: Tensor) -> None:
         """Add a batch: labels, confidence or None, and mask are each (B, H, W)."""
-        for i, truth in enumerate(mask):
-            sure = None if prediction.confidence is None else prediction.confidence[i]
-            self.counts += self.count(LabelMap(prediction.labels[i], sure), truth).to(self.device)
+        for i, labels in enumerate(prediction.labels):
+            confidence = None if prediction.confidence is None else prediction.confidence[i]
+            counted = self.count(LabelMap(labels, confidence), mask[i])
+            self.counts += counted.to(self.device)
 
     def compute(self) -> Tensor:
         """The sum over all images of all processes, (width,)."""

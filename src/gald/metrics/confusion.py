@@ -43,13 +43,13 @@ class ConfusionMatrix(CountMetric):
 
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
         matrix = counts.reshape(self.num_classes, self.num_classes)
-        hits, truth = matrix.diagonal().double(), matrix.sum(1)
-        per_class, recall = iou(matrix), hits / truth
+        hits, ground_truth = matrix.diagonal().double(), matrix.sum(1)
+        per_class, recall = iou(matrix), hits / ground_truth
         result = {
             "miou": float(per_class.nanmean()),
-            "accuracy": float(hits.sum() / truth.sum()),
+            "accuracy": float(hits.sum() / ground_truth.sum()),
             "mean_accuracy": float(recall.nanmean()),
-            "fw_iou": float((per_class * truth).nansum() / truth.sum()),
+            "fw_iou": float((per_class * ground_truth).nansum() / ground_truth.sum()),
             "classes_present": int((~per_class.isnan()).sum()),
         }
         if self.categories is not None:

@@ -1,4 +1,4 @@
-"""What `gald predict` does: every source that is not done yet, one after the other."""
+"""What `gald predict` does: predict every file that is not done yet."""
 
 import argparse
 import shutil
@@ -23,25 +23,25 @@ OVERLAY = Output("overlay")
 
 
 class BatchPredictor:
-    """Parses sources one after the other; what a former call finished is left as it is.
+    """Predicts files one after the other, and leaves what an earlier call finished as it is.
 
-    Of a picture it writes `FOLDER/masks/NAME.png` and likewise for the other kinds; of a video the
-    same for every frame, `FOLDER/masks/NAME/000000.png`, and `FOLDER/overlay/NAME.mp4`. A video's
-    outputs are called `.part` until all of it is parsed.
+    Of an image it writes `FOLDER/masks/NAME.png` and likewise for the other outputs; of a video the
+    same for every frame, `FOLDER/masks/NAME/000000.png`, and `FOLDER/overlay/NAME.mp4`. The outputs
+    of a video are called `.part` until all its frames are done.
 
     Args:
         flags: as `gald.prediction.predict.parse` reads them.
-        sources: what to parse.
+        files: images and videos.
 
     Raises:
         FileNotFoundError: there is no such network.
         ValueError: the network cannot do what is asked.
     """
 
-    def __init__(self, flags: argparse.Namespace, sources: Sequence[InputFile]) -> None:
-        self.sources = sources
+    def __init__(self, flags: argparse.Namespace, files: Sequence[InputFile]) -> None:
+        self.files = files
         self.skip_bad: bool = flags.skip_bad
-        self.products = _products(flags)
+        self.outputs = _requested_outputs(flags)
         device = pick_device(flags.device)
         self.predictor: Predictor = load(flags.run)
         if flags.inference is not None:
@@ -56,28 +56,27 @@ class BatchPredictor:
         self.log = OutputLog(flags.to)
 
     def __call__(self) -> str:
-        """Do it; returns how many were done.
+        """Predict all files; returns a sentence that counts them.
 
         Raises:
-            ValueError: a source is damaged, and bad ones are not to be skipped; or all are; or an
-            output would replace a file that was made of something else.
+            ValueError: a file is damaged, and bad ones are not to be skipped; or all are; or an
+                output would replace a file that was made from something else.
             OSError: an output cannot be written.
         """
-        # All of them first: an output in the way is told before an hour of work.
-        waiting = [source for source in self.sources if not self._is_done(source)]
-        there, bad = len(self.sources) - len(waiting), 0
+        # Look at all files first, to refuse before an hour of work and not after it.
+        waiting = [file for file in self.files if not self._is_done(file)]
+        there, bad = len(self.files) - len(waiting), 0
         if there:
-            say(f"{there} of {len(self.sources)} are there already and are left as they are")
+            say(f"{there} of {len(self.files)} are there already and are left as they are")
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         with Progress(*columns, console=console()) as self.bar:
-            task = self.bar.add_task("predict", total=len(self.sources), completed=there)
-            for source in waiting:
+            task = self.bar.add_task("predict", total=len(self.files), completed=there)
+            for file in waiting:
                 try:
-                    self._video(source) if source.is_video else self._picture(source)
+                    self._predict_video(file) if file.is_video else self._predict_image(file)
                 except (ValueError, FileNotFoundError, cv2.error) as error:
-                    sentence = (
-                        str(error) if str(source.path) in str(error) else f"{source.path}: {error}"
-                    )
+                    text, path = str(error), str(file.path)
+                    sentence = text if path in text else f"{path}: {text}"
                     if not self.skip_bad:
                         raise ValueError(sentence) from error
                     bad += 1
@@ -85,91 +84,89 @@ class BatchPredictor:
                 self.bar.advance(task)
         done = len(waiting) - bad
         if bad and not done + there:
-            raise ValueError(f"none of {bad} sources could be parsed; the lines above say why")
+            raise ValueError(f"none of {bad} files could be predicted; the lines above say why")
         return f"{self.log.folder}: {done} predicted, {there} were there, {bad} skipped as bad"
 
-    def _picture(self, source: InputFile) -> None:
-        prediction = self._parse(source.path)
-        for output, (product,) in self._outputs(source).items():
-            made_of = self._made_of(source, [product])
-            if not self.log.has(output, *made_of):
-                self.log.write(output, product.encode(prediction), *made_of)
+    def _predict_image(self, file: InputFile) -> None:
+        prediction = self._predict(file.path)
+        for place, (output,) in self._places(file).items():
+            inputs = self._inputs(file, [output])
+            if not self.log.has(place, *inputs):
+                self.log.write(place, output.encode(prediction), *inputs)
 
-    def _video(self, source: InputFile) -> None:
-        video, writer = Video(source.path), None
-        outputs = self._outputs(source)
-        pieces: list[tuple[Output, Path]] = []
-        for output, products in outputs.items():
-            place = self.log.partial(output)
-            if products == [OVERLAY]:
-                writer = VideoWriter(place, video.rate)
+    def _predict_video(self, file: InputFile) -> None:
+        video, writer = Video(file.path), None
+        places = self._places(file)
+        folders: list[tuple[Output, Path]] = []  # of outputs that are a file per frame
+        for place, outputs in places.items():
+            partial = self.log.partial(place)
+            if outputs == [OVERLAY]:
+                writer = VideoWriter(partial, video.rate)
                 continue
-            shutil.rmtree(place, ignore_errors=True)  # of a call that was interrupted
-            place.mkdir()
-            pieces += [(product, place) for product in products]
-        frames = self.bar.add_task(source.path.name, total=video.length or None)
+            shutil.rmtree(partial, ignore_errors=True)  # of a call that was interrupted
+            partial.mkdir()
+            folders += [(output, partial) for output in outputs]
+        frames = self.bar.add_task(file.path.name, total=video.length or None)
         count = 0
         for index, frame in enumerate(video):
             count = index + 1
-            prediction = self._parse(frame)
-            for product, place in pieces:
-                (place / f"{index:06}{product.suffix}").write_bytes(product.encode(prediction))
+            prediction = self._predict(frame)
+            for output, folder in folders:
+                (folder / f"{index:06}{output.suffix}").write_bytes(output.encode(prediction))
             if writer is not None:
                 writer.write(np.asarray(prediction.overlay()))
             self.bar.advance(frames)
         self.bar.remove_task(frames)
         if count < video.length:
-            self._say(
-                f"{source.path}: read {count} frames, of {video.length} that its header names"
-            )
+            self._say(f"{file.path}: read {count} frames of the {video.length} in its header")
         if writer is not None:
             writer.close()
-        for output, products in outputs.items():
-            made_of = self._made_of(source, products)
-            if not self.log.has(output, *made_of):
-                self.log.finish(output, *made_of)
+        for place, outputs in places.items():
+            inputs = self._inputs(file, outputs)
+            if not self.log.has(place, *inputs):
+                self.log.finish(place, *inputs)
 
-    def _parse(self, image: object) -> Prediction:
-        kinds = {product.folder for product in self.products}
+    def _predict(self, image: object) -> Prediction:
+        kinds = {output.folder for output in self.outputs}
         return self.predictor.predict(image, "confidence" in kinds, "ld_map" in kinds)  # ty: ignore
 
     def _say(self, line: str) -> None:
         self.bar.console.print(line, markup=False, highlight=False)
 
-    def _is_done(self, source: InputFile) -> bool:
-        found = [  # a list: every one is looked at, in case it is somebody else's
-            self.log.has(output, *self._made_of(source, products))
-            for output, products in self._outputs(source).items()
+    def _is_done(self, file: InputFile) -> bool:
+        found = [  # a list: every one is checked, in case it belongs to somebody else
+            self.log.has(place, *self._inputs(file, outputs))
+            for place, outputs in self._places(file).items()
         ]
         return all(found)
 
-    def _outputs(self, source: InputFile) -> dict[str, list[Output]]:
-        """The files, or the folders of a video's frames, and what kinds of file make them up."""
-        outputs: dict[str, list[Output]] = {}
-        for product in self.products:
-            suffix = product.suffix
-            if source.is_video:
-                suffix = ".mp4" if product == OVERLAY else ""
-            outputs.setdefault(f"{product.folder}/{source.name}{suffix}", []).append(product)
-        return outputs
+    def _places(self, file: InputFile) -> dict[str, list[Output]]:
+        """The files, or folders of a video's frames, below the target, with their outputs."""
+        places: dict[str, list[Output]] = {}
+        for output in self.outputs:
+            suffix = output.suffix
+            if file.is_video:
+                suffix = ".mp4" if output == OVERLAY else ""
+            places.setdefault(f"{output.folder}/{file.name}{suffix}", []).append(output)
+        return places
 
-    def _made_of(self, source: InputFile, products: list[Output]) -> tuple[str, ...]:
-        status = source.path.stat()
-        file = f"{source.path.name} {status.st_size} {status.st_mtime_ns}"
-        return (source.name, file, self.network, *(product.form for product in products))
+    def _inputs(self, file: InputFile, outputs: list[Output]) -> tuple[str, ...]:
+        status = file.path.stat()
+        state = f"{file.path.name} {status.st_size} {status.st_mtime_ns}"
+        return (file.name, state, self.network, *(output.form for output in outputs))
 
 
-def _products(flags: argparse.Namespace) -> list[Output]:
-    products = [] if flags.masks == "none" else [Output("masks", flags.masks)]
+def _requested_outputs(flags: argparse.Namespace) -> list[Output]:
+    outputs = [] if flags.masks == "none" else [Output("masks", flags.masks)]
     if flags.overlay:
-        products.append(OVERLAY)
+        outputs.append(OVERLAY)
     if flags.confidence:
-        products.append(Output("confidence", flags.confidence))
+        outputs.append(Output("confidence", flags.confidence))
     if flags.ld_map:
-        products.append(Output("ld_map"))
+        outputs.append(Output("ld_map"))
     if flags.ld_map == "npz":
-        products.append(Output("ld_map", "npz"))
-    return products
+        outputs.append(Output("ld_map", "npz"))
+    return outputs
 
 
 def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> None:

@@ -18,13 +18,13 @@ def main() -> None:
     """Predict what the command line names."""
     flags = parse(sys.argv[1:])
     try:
-        sources = find_inputs(flags.inputs, flags.to)
+        inputs = find_inputs(flags.inputs, flags.to)
         # Imported here, because torch takes seconds, and a misspelt path should be told at once.
         from gald.cli import silence_warnings
         from gald.prediction.batch import BatchPredictor
 
         silence_warnings()
-        print(BatchPredictor(flags, sources)())
+        print(BatchPredictor(flags, inputs)())
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on, what is finished is kept")
 

@@ -23,7 +23,7 @@ class Submission:
     Args:
         dataset: the dataset's class.
         root: its folder; labels need not be there.
-        split: one of `dataset.submitted`.
+        split: one of `dataset.submission_splits`.
         subset: any number of images is right, not only the published one.
 
     Raises:
@@ -41,7 +41,7 @@ class Submission:
         self.dataset = dataset
         self.split = split
         self.images = dataset.submission_images(root, split)
-        published = dataset.expected.get(split)
+        published = dataset.published_counts.get(split)
         if published and len(self.images) not in published and not subset:
             raise ValueError(
                 f"{split} of {dataset.title} at {root} has {len(self.images)} images, published "

@@ -30,7 +30,7 @@ def main() -> None:
         chosen += [f"inference={flags.inference}", *flags.overrides]
     cfg = compose("train", chosen)
     dataset: Any = get_class(cfg.data._target_).dataset_class  # ty: ignore[missing-attribute]
-    split = flags.split or dataset.submitted[0]
+    split = flags.split or dataset.submission_splits[0]
     root = flags.data_root or cfg.data.root
     submission = Submission(dataset, root, split, flags.subset)
     if flags.check:
@@ -122,7 +122,7 @@ def submit(
     sources = {
         name: (str(path), fingerprint(path), made_by) for name, path in submission.images.items()
     }
-    left = [name for name, made_of in sources.items() if not log.has(f"maps/{name}", *made_of)]
+    left = [name for name, inputs in sources.items() if not log.has(f"maps/{name}", *inputs)]
     with progress.Progress(console=console()) as bar:
         task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(left))
         for name in left:

@@ -17,8 +17,8 @@ NAME = "manifest.json"
 STATES = ("pending", "running", "done", "failed")
 VERSION = 1
 # What changes neither the weights nor a score: where files lie, who logs, how many load.
-NOISE = ("name", "output_dir", "ckpt_path", "logger", "hydra")
-DATA_NOISE = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
+IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
+IRRELEVANT_DATA_KEYS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 
 
 @dataclass
@@ -139,8 +139,8 @@ def cell_hash(config: DictConfig) -> str:
     config.output_dir = config.name = "sweep"  # other paths are built from them
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
-    for key in NOISE:
+    for key in IRRELEVANT_KEYS:
         content.pop(key, None)
-    for key in DATA_NOISE:
+    for key in IRRELEVANT_DATA_KEYS:
         content["data"].pop(key, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

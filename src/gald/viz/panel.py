@@ -1,4 +1,4 @@
-"""One scene at a glance: image, truth, prediction and what local distribution does."""
+"""One scene at a glance: image, ground truth, prediction and what local distribution does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from gald.painting import Palette, add_legend, colourise, new_figure
 def save_panel(
     path: str | Path,
     image: Tensor,
-    truth: Tensor,
+    ground_truth: Tensor,
     prediction: Tensor,
     ld: Tensor | None,
     class_names: Sequence[str],
     palette: Palette,
 ) -> None:
-    """Write image, truth, prediction and LD map side by side, with a legend, as a picture.
+    """Write image, ground truth, prediction and LD map side by side, with a legend, as a picture.
 
     Args:
         path: file to write; its ending chooses the format.
         image: uint8 (3, H, W).
-        truth: train ids (H, W), void 255.
+        ground_truth: train ids (H, W), void 255.
         prediction: train ids (H, W).
         ld: (H, W) of floats, or None to leave it out.
         class_names: K names.
@@ -30,11 +30,11 @@ def save_panel(
     """
     views = [
         ("image", image.permute(1, 2, 0).cpu().numpy()),
-        ("truth (void black)", colourise(truth.cpu().numpy(), palette)),
+        ("ground truth (void black)", colourise(ground_truth.cpu().numpy(), palette)),
         ("prediction", colourise(prediction.cpu().numpy(), palette)),
     ]
     columns = len(views) + (ld is not None)
-    height, width = truth.shape
+    height, width = ground_truth.shape
     figure = new_figure(4 * columns, 4 * height / width + 1.1)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis, (title, picture) in zip(axes, views, strict=False):

@@ -43,10 +43,10 @@ def test_pixels_and_items_are_those_of_the_source(camvid, cache_dir, mode):
     scenes = cached(source, mode, cache_dir)
     assert len(scenes) == len(source) == 10
     for index in np.random.default_rng(0).permutation(10):
-        image, labels, table = scenes.pixels(index)
+        image, labels, lut = scenes.pixels(index)
         expected = source.pixels(index)
         assert np.array_equal(image, expected.image)
-        assert np.array_equal(table[labels], cv2.LUT(expected.labels, expected.table))
+        assert np.array_equal(lut[labels], cv2.LUT(expected.labels, expected.lut))
         item, of_source = scenes[index], source[index]
         assert torch.equal(item["image"], of_source["image"])
         assert torch.equal(item["mask"], of_source["mask"])
@@ -60,7 +60,7 @@ def test_facts_are_those_of_the_source(camvid, cache_dir, mode):
     assert scenes.class_names == source.class_names and scenes.palette == source.palette
     assert scenes.fingerprint() == source.fingerprint()
     assert scenes.cache_name() == source.cache_name()
-    assert scenes.name(3) == source.name(3)
+    assert scenes.image_name(3) == source.image_name(3)
 
 
 @pytest.mark.parametrize("mode", MODES)

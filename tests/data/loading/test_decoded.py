@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from gald.data.dataset import BaseDataset, RawSample
-from gald.data.labels import label_table
+from gald.data.labels import label_lut
 from gald.data.loading import decoded as module
 from gald.data.loading.decoded import build, decode, estimate, open_decoded
 from gald.data.reading.files import SampleError
 
 COUNT = 6
-TABLE = label_table({0: 1, 1: 0, 2: 255})
+TABLE = label_lut({0: 1, 1: 0, 2: 255})
 fork = multiprocessing.get_context("fork")
 
 
@@ -38,7 +38,7 @@ class Painted(BaseDataset):
     def __len__(self):
         return COUNT
 
-    def name(self, index):
+    def image_name(self, index):
         return f"scene {index}"
 
     def pixels(self, index):
@@ -103,8 +103,8 @@ def test_bytes_are_image_then_mask_of_train_ids(folder):
     build(Painted(), folder)
     assert_whole(folder)
     _, blocks = open_decoded(folder)
-    image, labels, table = Painted().draw(3)
-    assert blocks[3].tobytes() == image.tobytes() + table[labels].tobytes()
+    image, labels, lut = Painted().draw(3)
+    assert blocks[3].tobytes() == image.tobytes() + lut[labels].tobytes()
     assert not blocks[3].flags.writeable
 
 
@@ -131,8 +131,8 @@ def test_scenes_before_a_broken_one_are_kept(stopped, tmp_path):
 def test_an_unknown_label_is_the_scenes_own_sentence(folder):
     class Alien(Painted):
         def draw(self, index):
-            image, labels, table = super().draw(index)
-            return RawSample(image, labels + 40, table)
+            image, labels, lut = super().draw(index)
+            return RawSample(image, labels + 40, lut)
 
     with pytest.raises(SampleError, match=r"^scene 0 has label 4[012], which has no train id"):
         build(Alien(), folder)

@@ -5,7 +5,7 @@ from gald.data.loading.sampler import EvalSampler, GlobalBatchSampler
 
 def test_an_epoch_is_a_permutation_without_the_incomplete_last_batch():
     keys = [key for batch in GlobalBatchSampler(23, 5, 5, seed=3) for key in batch]
-    assert len(keys) == 20 and len({draw.scene for draw in keys}) == 20
+    assert len(keys) == 20 and len({draw.image for draw in keys}) == 20
     assert {draw.epoch for draw in keys} == {0}
 
 
@@ -13,7 +13,7 @@ def test_epochs_and_seeds_differ():
     first, later, other = (GlobalBatchSampler(16, 4, 4, seed=seed) for seed in (0, 0, 1))
     later.epoch = 1
     orders = [
-        [draw.scene for batch in sampler for draw in batch] for sampler in (first, later, other)
+        [draw.image for batch in sampler for draw in batch] for sampler in (first, later, other)
     ]
     assert orders[0] != orders[1] and orders[0] != orders[2]
 

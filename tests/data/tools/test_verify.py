@@ -12,7 +12,7 @@ from gald.data.tools.verify import inspect_split, verify
 @pytest.fixture
 def toy(camvid, monkeypatch):
     """A module of the toy CamVid, which is published with as many scenes as it has."""
-    monkeypatch.setattr(CamVid, "expected", {"train": (7,), "val": (3, 4), "test": (2,)})
+    monkeypatch.setattr(CamVid, "published_counts", {"train": (7,), "val": (3, 4), "test": (2,)})
     return CamVidDataModule(str(camvid))
 
 
@@ -96,7 +96,7 @@ def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def test_parts_that_training_does_not_use_may_be_missing(toy, camvid, monkeypatch, capsys):
-    monkeypatch.setattr(CamVid, "parts", ("train", "val", "test", "extra"))
+    monkeypatch.setattr(CamVid, "splits", ("train", "val", "test", "extra"))
     assert verify(toy, "camvid") == 0
     for folder in ("train", "trainannot"):
         (camvid / folder.replace("train", "extra")).symlink_to(camvid / folder)
@@ -122,7 +122,7 @@ def test_a_subset_is_fine_if_it_is_meant(toy, camvid, capsys):
 
 
 def test_joined_parts_are_published_with_the_sum(toy):
-    assert inspect_split(toy, "train+val").expected == (10, 11)
+    assert inspect_split(toy, "train+val").published_counts == (10, 11)
 
 
 def test_a_name_given_twice_is_told(toy, camvid):

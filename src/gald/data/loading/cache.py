@@ -13,11 +13,11 @@ from gald.progress import in_order, say
 _MODES = ("none", "ram", "decoded")
 
 
-def cached(scenes: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
+def cached(dataset: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
     """Give back the scenes, decoded once where the mode says so.
 
     Args:
-        scenes: where the pixels come from.
+        dataset: where the pixels come from.
         mode: `none`; `ram`, all pixels in the memory of this process, which the workers of a loader
             share where they are forked; each training process of a machine has a copy of its own.
             `decoded`, all pixels in one file below `cache_dir` that is mapped into memory, shared
@@ -31,13 +31,13 @@ def cached(scenes: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
     if mode not in _MODES:
         raise ValueError(f"data.cache is {mode!r}; choose none, ram or decoded")
     if mode == "ram":
-        return _in_memory(scenes)
+        return _in_memory(dataset)
     if mode == "decoded":
-        folder = Path(cache_dir).expanduser() / "decoded" / scenes.cache_name()
+        folder = Path(cache_dir).expanduser() / "decoded" / dataset.cache_name()
         if not folder.exists():
-            build(scenes, folder)
-        return CachedDataset(scenes, *open_decoded(folder))
-    return scenes
+            build(dataset, folder)
+        return CachedDataset(dataset, *open_decoded(folder))
+    return dataset
 
 
 class CachedDataset(BaseDataset):
@@ -61,9 +61,9 @@ class CachedDataset(BaseDataset):
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def name(self, index: int) -> str:
+    def image_name(self, index: int) -> str:
         """As the source says."""
-        return self.source.name(index)
+        return self.source.image_name(index)
 
     def pixels(self, index: int) -> RawSample:
         """Views of what is kept, which cannot be written."""
@@ -81,21 +81,21 @@ class CachedDataset(BaseDataset):
         return self.source.cache_name()
 
 
-def _in_memory(scenes: BaseDataset) -> CachedDataset:
-    needed, available = estimate(scenes, range(len(scenes))), _available_memory()
+def _in_memory(dataset: BaseDataset) -> CachedDataset:
+    needed, available = estimate(dataset, range(len(dataset))), _available_memory()
     free = "" if available is None else f" (available {decimal(available)})"
-    about = f"{len(scenes)} scenes into memory, about {decimal(needed)}"
+    about = f"{len(dataset)} scenes into memory, about {decimal(needed)}"
     if available is not None and needed > available:
         raise ValueError(
             f"decoding {about}, does not fit{free}; set data.cache=decoded, which keeps them in a "
             "file, or data.cache=none"
         )
     say(f"decoding {about}{free}")
-    decoded = list(in_order(partial(decode, scenes), range(len(scenes)), "decode"))
+    decoded = list(in_order(partial(decode, dataset), range(len(dataset)), "decode"))
     for block in decoded:
         block.pixels.flags.writeable = False  # as a mapped file is: no transform changes the cache
     shapes = np.array([block.shape for block in decoded])
-    return CachedDataset(scenes, shapes, [block.pixels for block in decoded])
+    return CachedDataset(dataset, shapes, [block.pixels for block in decoded])
 
 
 def _available_memory() -> int | None:

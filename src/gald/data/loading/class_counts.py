@@ -12,16 +12,16 @@ from gald.data.reading.files import SampleError
 from gald.progress import in_order, say
 
 
-def class_counts(scenes: BaseDataset, cache_dir: str) -> np.ndarray:
+def class_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
     """Count the pixels of each class in each scene, void left out; see `pixel_counts`.
 
     Shape:
         returns: (scenes, classes) int64
     """
-    return pixel_counts(scenes, cache_dir)[:, :-1]
+    return pixel_counts(dataset, cache_dir)[:, :-1]
 
 
-def pixel_counts(scenes: BaseDataset, cache_dir: str) -> np.ndarray:
+def pixel_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
     """Count the pixels of each class, and last those of void, in each scene.
 
     They are kept in `cache_dir/counts`, where a later call finds them as long as no file changes.
@@ -32,22 +32,22 @@ def pixel_counts(scenes: BaseDataset, cache_dir: str) -> np.ndarray:
     Raises:
         SampleError: a mask that cannot be read, or one with an unknown label.
     """
-    path = Path(cache_dir).expanduser() / "counts" / f"{scenes.cache_name()}.npy"
-    classes = len(scenes.class_names)
-    shape = (len(scenes), classes + 1)
+    path = Path(cache_dir).expanduser() / "counts" / f"{dataset.cache_name()}.npy"
+    classes = len(dataset.class_names)
+    shape = (len(dataset), classes + 1)
     counts = _find(path, shape)
     if counts is not None:
         return counts
 
     def count(index: int) -> np.ndarray:
-        labels, table = scenes.labels(index)
-        found = np.bincount(cv2.LUT(labels, table).ravel(), minlength=256)
+        labels, lut = dataset.labels(index)
+        found = np.bincount(cv2.LUT(labels, lut).ravel(), minlength=256)
         if found[UNKNOWN]:
-            raise SampleError(scenes.unknown_label(index))
+            raise SampleError(dataset.unknown_label(index))
         return found[[*range(classes), VOID]]
 
     counts = np.zeros(shape, np.int64)
-    for index, row in enumerate(in_order(count, range(len(scenes)), "count pixels")):
+    for index, row in enumerate(in_order(count, range(len(dataset)), "count pixels")):
         counts[index] = row
     _keep(path, counts)
     return counts

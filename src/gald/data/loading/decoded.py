@@ -61,22 +61,22 @@ class Block(NamedTuple):
     pixels: np.ndarray
 
 
-def decode(scenes: BaseDataset, index: int) -> Block:
+def decode(dataset: BaseDataset, index: int) -> Block:
     """Decode one scene and map its labels, which must all be known."""
-    image, labels, table = scenes.pixels(index)
-    mask = cv2.LUT(labels, table)
+    image, labels, lut = dataset.pixels(index)
+    mask = cv2.LUT(labels, lut)
     if (mask == UNKNOWN).any():
-        raise SampleError(scenes.unknown_label(index))
+        raise SampleError(dataset.unknown_label(index))
     height, width = mask.shape
     return Block((height, width), np.concatenate([image.ravel(), mask.ravel()]))
 
 
-def estimate(scenes: BaseDataset, indices: range) -> int:
+def estimate(dataset: BaseDataset, indices: range) -> int:
     """Bytes that scenes will take once decoded, about: as many as some of them do."""
 
     def size(index: int) -> int | None:
         try:
-            return 4 * scenes.labels(index)[0].size
+            return 4 * dataset.labels(index)[0].size
         except SampleError:  # said when its turn comes, with all before it kept
             return None
 
@@ -86,7 +86,7 @@ def estimate(scenes: BaseDataset, indices: range) -> int:
     return round(len(indices) * sum(sizes) / max(1, len(sizes)))
 
 
-def build(scenes: BaseDataset, folder: Path) -> None:
+def build(dataset: BaseDataset, folder: Path) -> None:
     """Decode all scenes into a folder that appears when it is whole, or go on with it.
 
     Of several processes that want the same folder one makes it, and the others wait for it.
@@ -105,28 +105,28 @@ def build(scenes: BaseDataset, folder: Path) -> None:
             lock.acquire()
     try:
         if not folder.exists():
-            _build(scenes, folder)
+            _build(dataset, folder)
     finally:
         lock.release()
 
 
-def _build(scenes: BaseDataset, folder: Path) -> None:
+def _build(dataset: BaseDataset, folder: Path) -> None:
     begun = _PartialCache(folder)
-    rest = range(len(begun.entries), len(scenes))
+    rest = range(len(begun.entries), len(dataset))
     if rest:
-        _announce(scenes, folder, rest)
-    for index, block in zip(rest, in_order(partial(decode, scenes), rest, "decode"), strict=True):
-        begun.append(block, scenes.name(index))
+        _announce(dataset, folder, rest)
+    for index, block in zip(rest, in_order(partial(decode, dataset), rest, "decode"), strict=True):
+        begun.append(block, dataset.image_name(index))
     begun.finish()
 
 
-def _announce(scenes: BaseDataset, folder: Path, rest: range) -> None:
+def _announce(dataset: BaseDataset, folder: Path, rest: range) -> None:
     """Say what will be decoded, or that it will not fit."""
-    needed = estimate(scenes, rest)
+    needed = estimate(dataset, rest)
     free = shutil.disk_usage(folder.parent).free
     count = f"{len(rest)} scenes"
     if rest.start:
-        count = f"the last {len(rest)} of {len(scenes)} scenes"
+        count = f"the last {len(rest)} of {len(dataset)} scenes"
     line = f"decoding {count} into {folder}, about {decimal(needed)}"
     if needed > free:
         raise ValueError(f"{line}, does not fit on its disk ({decimal(free)} free); {_REMEDY}")

@@ -72,21 +72,21 @@ class TrainLoader(DataLoader):
 class TrainingCrops(Dataset):
     """Training scenes by `CropRequest`, transformed."""
 
-    def __init__(self, scenes: BaseDataset, transform: JointTransform | None, seed: int) -> None:
-        self.scenes = scenes
+    def __init__(self, dataset: BaseDataset, transform: JointTransform | None, seed: int) -> None:
+        self.dataset = dataset
         self.transform = transform
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self.dataset)
 
     def __getitem__(self, index: CropRequest) -> Item:
         if self.transform is None:
-            return self.scenes[index.scene]
-        image, labels, table = self.scenes.open(index.scene)
-        key = (self.seed, index.epoch, index.scene, index.position)
-        image, mask = self.transform(image, labels, key, table, index.target_class)
-        return self.scenes.item(index.scene, image, mask)
+            return self.dataset[index.image]
+        image, labels, lut = self.dataset.open(index.image)
+        key = (self.seed, index.epoch, index.image, index.position)
+        image, mask = self.transform(image, labels, key, lut, index.target_class)
+        return self.dataset.item(index.image, image, mask)
 
 
 def stack(items: list[Item]) -> Item:

@@ -22,7 +22,7 @@ class CropRequest(NamedTuple):
     """
 
     epoch: int
-    scene: int
+    image: int
     target_class: int | None = None
     position: int = 0
 
@@ -110,7 +110,7 @@ class GlobalBatchSampler(Sampler[list[CropRequest]]):
     def __iter__(self) -> Iterator[list[CropRequest]]:
         epoch = self.epoch  # fixed now: a later epoch may be set while this iterator is alive
         order = np.random.default_rng((_PERMUTATION, self.seed, epoch)).permutation(self.size)
-        draws = [CropRequest(epoch, int(scene)) for scene in order]
+        draws = [CropRequest(epoch, int(image)) for image in order]
         if self.class_sampler is not None:
             draws = self.class_sampler.replace(draws, self.seed)
         for batch in range(self.start, len(self)):

@@ -53,16 +53,16 @@ def browse(
         raise ValueError(f"--output {output} is no png; end it in .png")
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
-    scenes = data.make_dataset(split)
+    dataset = data.make_dataset(split)
     if class_name is None:
-        chosen = _spread(len(scenes), count)
+        chosen = _spread(len(dataset), count)
     else:
         train_id = _train_id(class_name, data.class_names)
-        chosen = _richest(class_counts(scenes, data.cache_dir)[:, train_id], count)
+        chosen = _richest(class_counts(dataset, data.cache_dir)[:, train_id], count)
         if not chosen:
             raise ValueError(f"no scene of {split} has {class_name}; choose another class or split")
-    save_sheet(output, scenes, chosen)
-    print(f"{len(chosen)} of {len(scenes)} scenes: {output}")
+    save_sheet(output, dataset, chosen)
+    print(f"{len(chosen)} of {len(dataset)} scenes: {output}")
     return output
 
 
@@ -88,22 +88,22 @@ def _train_id(wanted: str, class_names: Sequence[str]) -> int:
     )
 
 
-def save_sheet(path: Path, scenes: BaseDataset, chosen: Sequence[int]) -> None:
+def save_sheet(path: Path, dataset: BaseDataset, chosen: Sequence[int]) -> None:
     """Write scenes side by side, their labels laid over them, with a legend of what occurs.
 
     Args:
         path: the png; it appears once it is whole.
-        scenes: where they are from.
+        dataset: where they are from.
         chosen: their indices.
     """
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
     tiles, seen = [], np.zeros(256, bool)
     for index in chosen:
-        item = scenes[index]
+        item = dataset[index]
         seen[np.unique(item["mask"].numpy())] = True
-        tiles.append(_tile(item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), scenes))
-    shown = np.flatnonzero(seen[: len(scenes.class_names)])
+        tiles.append(_tile(item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), dataset))
+    shown = np.flatnonzero(seen[: len(dataset.class_names)])
     # A row is as high as its highest tile, and the legend has `names` in a line.
     heights = [min(_TALLEST, len(tile) / tile.shape[1]) for tile in tiles]
     inches = 2.4 * sum(max(heights[r * columns : (r + 1) * columns]) + 0.12 for r in range(rows))
@@ -115,22 +115,22 @@ def save_sheet(path: Path, scenes: BaseDataset, chosen: Sequence[int]) -> None:
         axis.set_axis_off()
     for axis, tile, index in zip(axes, tiles, chosen, strict=False):
         axis.imshow(tile)
-        name = scenes.name(index)
+        name = dataset.image_name(index)
         axis.set_title(name if len(name) < 36 else f"...{name[-33:]}", fontsize=6, parse_math=False)
     add_legend(
-        figure, [scenes.class_names[k] for k in shown], [scenes.palette[k] for k in shown], names
+        figure, [dataset.class_names[k] for k in shown], [dataset.palette[k] for k in shown], names
     )
     with atomic_file(path) as partial:
         figure.savefig(partial, format="png")
 
 
-def _tile(image: np.ndarray, mask: np.ndarray, scenes: BaseDataset) -> np.ndarray:
+def _tile(image: np.ndarray, mask: np.ndarray, dataset: BaseDataset) -> np.ndarray:
     """Shrink image and mask and mix the image with the colours, where it is labelled."""
     height, width = mask.shape
     scale = min(1.0, _TILE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    colours = colourise(mask, scenes.palette)
+    colours = colourise(mask, dataset.palette)
     mixed = cv2.addWeighted(image, 0.4, colours, 0.6, 0)
     return np.where((mask == VOID)[..., None], image, mixed)

@@ -36,7 +36,7 @@ class Report:
         split: its name.
         problems: one sentence each.
         scenes: number of scenes that have their files.
-        expected: how many it is published with, several where several are.
+        published_counts: how many it is published with, several where several are.
         label_map: stored label -> train id; empty where labels are train ids.
         sizes: (width, height) of every scene that could be read.
         grey: how many images have no colour.
@@ -47,8 +47,8 @@ class Report:
 
     split: str
     problems: list[str] = field(default_factory=list)
-    scenes: int = 0
-    expected: tuple[int, ...] = ()
+    dataset: int = 0
+    published_counts: tuple[int, ...] = ()
     label_map: Mapping[int, int] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     grey: int = 0
@@ -62,8 +62,8 @@ class Report:
         some = [sizes[0], sizes[len(sizes) // 2], sizes[-1]] if sizes else [(0, 0)] * 3
         smallest, median, largest = (f"{width}x{height}" for width, height in some)
         return {
-            "scenes": self.scenes,
-            "published": " or ".join(map(str, self.expected)),
+            "scenes": self.dataset,
+            "published": " or ".join(map(str, self.published_counts)),
             "problems": len(self.problems),
             "different sizes": len(set(sizes)),
             "smallest": smallest,
@@ -135,7 +135,7 @@ def verify(
 def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report]:
     """Read one split, or those that training uses and the others that are there."""
     needed = [split] if split else ["train", "val", *(["test"] if data.has_test else [])]
-    others = [] if split else [p for p in getattr(data.dataset_class, "parts", ()) if p != "test"]
+    others = [] if split else [p for p in getattr(data.dataset_class, "splits", ()) if p != "test"]
     reports: dict[str, Report] = {}
     absent: list[FileNotFoundError] = []
     for part in dict.fromkeys([*needed, *others]):
@@ -161,17 +161,17 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
     """
     with note_rejects() as rejects:
         try:
-            scenes = data.make_dataset(split)
+            dataset = data.make_dataset(split)
         except SampleError as error:  # nothing to go on with, as a broken archive
             return Report(split, [*rejects, to_sentence(error)])
-    report = Report(getattr(scenes, "split", split), [*rejects], len(scenes))
-    report.problems += _wrong_names(scenes)
-    if isinstance(scenes, SegmentationDataset):
-        report.expected = _expected(scenes)
-        report.label_map = scenes.label_map
-        report.files = _hash_files(scenes)
+    report = Report(getattr(dataset, "split", split), [*rejects], len(dataset))
+    report.problems += _wrong_names(dataset)
+    if isinstance(dataset, SegmentationDataset):
+        report.published_counts = _published_counts(dataset)
+        report.label_map = dataset.label_map
+        report.files = _hash_files(dataset)
     digests = []
-    looks = in_order(partial(_look, scenes), range(len(scenes)), f"read {report.split}")
+    looks = in_order(partial(_look, dataset), range(len(dataset)), f"read {report.split}")
     for index, look in enumerate(looks):
         if isinstance(look, str):
             report.problems.append(look)
@@ -179,8 +179,8 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
         report.sizes.append(look.size)
         report.grey += look.grey
         report.pixels += look.pixels
-        digests.append(f"{scenes.name(index)} {look.digest}")
-    if len(digests) == len(scenes) and not rejects:
+        digests.append(f"{dataset.image_name(index)} {look.digest}")
+    if len(digests) == len(dataset) and not rejects:
         report.labels = _hash(digests)
     return report
 
@@ -194,19 +194,21 @@ class _Look(NamedTuple):
     digest: str
 
 
-def _look(scenes: BaseDataset, index: int) -> _Look | str:
+def _look(dataset: BaseDataset, index: int) -> _Look | str:
     """Read one scene, or say in a sentence why that failed."""
     try:
-        image, labels, table = scenes.pixels(index)
+        image, labels, table = dataset.pixels(index)
         stored = np.bincount(labels.ravel(), minlength=256)
         pixels = np.zeros(256, np.int64)
         np.add.at(pixels, table, stored)
         if pixels[UNKNOWN]:
-            return scenes.unknown_label(index)
+            return dataset.unknown_label(index)
     except SampleError as error:
         return str(error)
     except Exception as error:  # one scene must not hide the others
-        return f"{scenes.name(index)} cannot be read ({to_sentence(error)}); replace its files"
+        return (
+            f"{dataset.image_name(index)} cannot be read ({to_sentence(error)}); replace its files"
+        )
     height, width = labels.shape
     some = image[::8, ::8]  # enough to tell
     digest = hashlib.sha256(f"{width}x{height} ".encode() + labels.tobytes()).hexdigest()
@@ -215,18 +217,18 @@ def _look(scenes: BaseDataset, index: int) -> _Look | str:
 
 def _wrong_count(report: Report) -> list[str]:
     """That scenes are missing or too many, if it is known how many there are."""
-    if not report.expected or report.scenes in report.expected:
+    if not report.published_counts or report.dataset in report.published_counts:
         return []
-    published = " or ".join(map(str, report.expected))
+    published = " or ".join(map(str, report.published_counts))
     return [
-        f"{report.scenes} scenes were found, {published} are published; restore what is missing, "
+        f"{report.dataset} scenes were found, {published} are published; restore what is missing, "
         "or say --subset if you mean it"
     ]
 
 
-def _wrong_names(scenes: BaseDataset) -> list[str]:
+def _wrong_names(dataset: BaseDataset) -> list[str]:
     """Names that several scenes share; predictions are written under them."""
-    names = Counter(scenes.name(index) for index in range(len(scenes)))
+    names = Counter(dataset.image_name(index) for index in range(len(dataset)))
     return [
         f"{count} scenes are called {name}; remove or rename all but one"
         for name, count in names.items()
@@ -234,14 +236,14 @@ def _wrong_names(scenes: BaseDataset) -> list[str]:
     ]
 
 
-def _expected(scenes: SegmentationDataset) -> tuple[int, ...]:
+def _published_counts(dataset: SegmentationDataset) -> tuple[int, ...]:
     """Numbers of scenes that the parts of a split are published with, added up."""
-    published = [scenes.expected.get(part, ()) for part in scenes.split.split("+")]
+    published = [dataset.published_counts.get(part, ()) for part in dataset.split.split("+")]
     return tuple(sorted({sum(counts) for counts in product(*published)}))
 
 
-def _hash_files(scenes: SegmentationDataset) -> str:
-    files = (os.path.relpath(file, scenes.root) for _, *pair in scenes.samples for file in pair)
+def _hash_files(dataset: SegmentationDataset) -> str:
+    files = (os.path.relpath(file, dataset.root) for _, *pair in dataset.samples for file in pair)
     return _hash(Path(file).as_posix() for file in files)
 
 

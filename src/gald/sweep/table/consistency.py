@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from gald.run.results import SPLITS
 from gald.sweep.command import one_folder
-from gald.sweep.manifest import DATA_NOISE, NOISE, Manifest, split_overrides
+from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
 from gald.sweep.table.arms import SEED, label
 
 # The first that begins a key says what it is about.
@@ -153,9 +153,11 @@ def _placeless(config: Mapping[str, Any]) -> dict[str, Any]:
             return {str(key): strip(part) for key, part in value.items()}
         return value.replace(folder, "RUN") if isinstance(value, str) else value
 
-    kept = {key: strip(value) for key, value in config.items() if key not in NOISE}
+    kept = {key: strip(value) for key, value in config.items() if key not in IRRELEVANT_KEYS}
     if isinstance(kept.get("data"), dict):
-        kept["data"] = {key: v for key, v in kept["data"].items() if key not in DATA_NOISE}
+        kept["data"] = {
+            key: v for key, v in kept["data"].items() if key not in IRRELEVANT_DATA_KEYS
+        }
     return kept
 
 
