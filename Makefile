@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 UV = $(BIN)/uv pip install --python $(BIN)/python
 BENCH := .venv-bench
 BENCH_UV = $(BIN)/uv pip install --python $(BENCH)/bin/python
-JUDGE := .venv-judge
+EVALUATORS := .venv-evaluators
 # What make install brings: all extras but mlflow and ray, hundreds of megabytes for few.
 EXTRAS := dev docs export joblib lite0 optuna serve submitit tensorboard wandb
 WORKFLOWS := .github/workflows/*.yml
@@ -19,18 +19,21 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-modules bench-step bench-metrics bench-inference judge docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference official-evaluators docs modules notebooks lock build clean ci
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed ## create .venv with everything pinned in requirements.txt, and gald itself
+install: $(VENV)/.installed ## create .venv with everything pinned in requirements/lock.txt, and gald itself
 
 demo: install ## train GALD on synthetic street scenes and show what it learned
 	$(BIN)/gald train experiment=demo
 
 test: lint ## check style and types, then run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+test-slow: install ## run the tests that take minutes: several processes, kills, real launchers
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 lint: install ## check style, types, the workflow and the citation
 	$(BIN)/ruff check && $(BIN)/ruff format --check
@@ -57,7 +60,7 @@ bench-metrics: $(BENCH)/.installed ## measure metrics, the confusion matrix next
 bench-inference: install ## measure what turns logits into labels, next to the plain way (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/inference.py $(ARGS)
 
-judge: install $(JUDGE)/.installed ## compare our mIoU with the official evaluators', on full-size images
+official-evaluators: install $(EVALUATORS)/.installed ## compare our mIoU with the official evaluators', on full-size images
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/evaluation/test_official_evaluators.py
 
 # MkDocs Material's notice of its end of life (May 2027) is not about our pages.
@@ -71,15 +74,15 @@ modules: install ## renew docs/modules.md; rows that did not change keep their m
 notebooks: install ## run notebooks/*.py and write what they show into the notebooks beside them
 	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py && ../$(BIN)/nbstripout *.ipynb
 
-lock: $(VENV)/.uv ## write requirements.txt from pyproject.toml (UPGRADE=1: the newest versions)
+lock: $(VENV)/.uv ## write requirements/lock.txt from pyproject.toml (UPGRADE=1: the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(EXTRAS:%=--extra %) $(if $(UPGRADE),--upgrade) \
-	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.txt
+	  --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/lock.txt
 
 build: install ## build the sdist, and from it the wheel, into dist
 	$(BIN)/uv build --no-build-isolation --python $(BIN)/python
 
 clean: ## remove the environment, caches and builds; keeps runs
-	rm -rf $(VENV) $(BENCH) $(JUDGE) build dist site .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) $(EVALUATORS) build dist site .pytest_cache .ruff_cache
 	find src tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ci: test ## what continuous integration runs
@@ -92,22 +95,22 @@ $(VENV)/.uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@touch $@
 
-$(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/.uv
+$(VENV)/.installed: requirements/lock.txt pyproject.toml | $(VENV)/.uv
 	@rm -f $@ $(VENV)/.uv
-	$(UV) --require-hashes --compile-bytecode -r requirements.txt
+	$(UV) --require-hashes --compile-bytecode -r requirements/lock.txt
 	$(UV) --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.uv $@
 
 # The peers of the benchmark have an environment of their own. What cannot be installed is tried again
 # the next time; until then the table says which peer is missing, and why.
-$(BENCH)/.installed: requirements.txt benchmarks/requirements.txt pyproject.toml | $(VENV)/.uv
+$(BENCH)/.installed: requirements/lock.txt requirements/bench.txt pyproject.toml | $(VENV)/.uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
-	$(BENCH_UV) --require-hashes -r requirements.txt
+	$(BENCH_UV) --require-hashes -r requirements/lock.txt
 	$(BENCH_UV) --no-deps --no-build-isolation -e .
-	$(BENCH_UV) --no-deps -r benchmarks/requirements.txt && touch $@ || echo "the peers cannot be installed; measuring without them"
+	$(BENCH_UV) --no-deps -r requirements/bench.txt && touch $@ || echo "the peers cannot be installed; measuring without them"
 
 # The official Cityscapes evaluator needs an older numpy than we do, so it lives by itself.
-$(JUDGE)/.installed: benchmarks/judge.txt | $(VENV)/.uv
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(JUDGE)
-	$(BIN)/uv pip install --quiet --python $(JUDGE)/bin/python --no-deps -r benchmarks/judge.txt
+$(EVALUATORS)/.installed: requirements/evaluators.txt | $(VENV)/.uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EVALUATORS)
+	$(BIN)/uv pip install --quiet --python $(EVALUATORS)/bin/python --no-deps -r requirements/evaluators.txt
 	@touch $@

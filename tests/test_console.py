@@ -94,25 +94,40 @@ def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, l
     trained = json.loads((two / "results.json").read_text())
     assert trained["val/receipt"]["processes"] == 2 and trained["steps"] == 4
 
-    gald_cli("eval", f"ckpt_path={two}", f"output_dir={elsewhere / 'by 1'}")
-    for processes in (2, 3):
-        several = ["trainer=ddp_cpu", f"trainer.devices={processes}"]
-        words = ["ckpt_path=two", *several, f"output_dir=by {processes}"]
-        succeeds(console("eval", *words, cwd=elsewhere))
+    scores = evaluated_by((1, 2), two, console, gald_cli, elsewhere)
+    both = ("val/miou", "val/iou/road", "val/accuracy")
+    assert [trained[key] for key in both] == [scores[key] for key in both]
+
+
+@pytest.mark.slow
+def test_more_processes_evaluate_exactly_what_one_does(console, gald_cli, trained, elsewhere):
+    """Seven images: a sampler that pads would score some of them twice."""
+    run = trained("data.size=[48,64]", "data.val_count=7", "data.num_workers=0")
+    evaluated_by((1, 2, 3, 4), run, console, gald_cli, elsewhere)
+
+
+def evaluated_by(processes, run, console, gald_cli, elsewhere):
+    """The scores of a run, found to be equal for these numbers of processes."""
     found = []
-    for processes in (1, 2, 3):
-        folder = elsewhere / f"by {processes}"
+    for count in processes:
+        words = ["eval", f"ckpt_path={run}", "trainer.accelerator=cpu"]
+        folder = elsewhere / f"by {count}"
+        if count == 1:
+            gald_cli(*words, f"output_dir={folder}")
+        else:
+            several = ["trainer=ddp_cpu", f"trainer.devices={count}", f"output_dir=by {count}"]
+            succeeds(console(*words, *several, cwd=elsewhere))
         scores = json.loads((folder / "results.json").read_text())
         receipt = scores.pop("val/receipt")
-        assert receipt.pop("processes") == processes
+        assert receipt.pop("processes") == count
         for key in ("checkpoint", "commit"):  # a path as it was typed; a wheel knows no commit
             del scores[key], receipt[key]
-        found.append((scores, receipt, ImageCounts.load(folder / "images_val.npz").names))
+        names = ImageCounts.load(folder / "images_val.npz").names
+        assert len(names) == 7
+        found.append((scores, receipt, names))
     assert len([key for key in found[0][0] if key.startswith("val/")]) > 100
-    assert len(found[0][2]) == 7, "a sampler that pads would score some images twice"
-    assert found[0] == found[1] == found[2]
-    both = ("val/miou", "val/iou/road", "val/accuracy")
-    assert [trained[key] for key in both] == [found[0][0][key] for key in both]
+    assert all(other == found[0] for other in found[1:])
+    return found[0][0]
 
 
 def test_cell_of_a_sweep_with_two_processes(console, elsewhere):

@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def pins():
     """Each pinned requirement of the lock, with the continuation lines joined."""
-    text = (ROOT / "requirements.txt").read_text().replace("\\\n", " ")
+    text = (ROOT / "requirements" / "lock.txt").read_text().replace("\\\n", " ")
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -29,7 +29,7 @@ def normal(name):
 
 
 def test_lock_names_no_host_and_hashes_every_line():
-    assert "://" not in (ROOT / "requirements.txt").read_text()
+    assert "://" not in (ROOT / "requirements" / "lock.txt").read_text()
     for line in pins():
         assert re.match(r"[A-Za-z0-9._-]+==\S+", line), line
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), line

@@ -36,6 +36,10 @@ def shrunk(arguments):
         return [*arguments, "--no-probe"]
     if verb in ("compare", "table"):
         return [*arguments, "--samples", "100"]
+    if verb == "export":
+        return [*arguments, "--size", "32", "32"]  # any size takes longer, and has its own tests
+    if "inference=multi_scale" in arguments:
+        return [*arguments, "inference.scales=[0.75,1.0]"]
     if verb == "profile":
         return [*arguments, *SMALL[:3], "size=[64,64]", "rounds=1", "device=cpu"]
     if verb != "train":
@@ -47,8 +51,8 @@ def shrunk(arguments):
         arguments += ["data.train_transform.crop_size=[24,32]", "data.global_batch_size=2"]
     if "camvid_lite0" in line:
         arguments += ["model.head.low_stride=4"]
-    if "ablation_camvid" in line:  # 2 of its 27 cells
-        arguments += ["model/ga=none", "model/ld=none", "seed=0,1"]
+    if "ablation_camvid" in line:  # one of its 27 cells
+        arguments += ["model/ga=none", "model/ld=none", "seed=0"]
         arguments += ["model.backbone.levels=[0,1]", "model.neck.stride=4"]
         arguments += ["++trainer.limit_test_batches=2"]  # a table draws from them
     return arguments
@@ -68,7 +72,8 @@ def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, 
             continue  # one never ends, the other reads Cityscapes: test_serve, test_submit
         line = line.replace("/path/to/CamVid", str(camvid))
         if " -m " in line:
-            line = line.replace("model/ga=none,psp", "model/ga=none")  # half the cells
+            line = line.replace("model/ga=none,psp", "model/ga=none")  # a quarter of the cells
+            line = line.replace("seed=0,1 ", "seed=0 ")
         monkeypatch.setattr(sys, "argv", ["gald", *shrunk(shlex.split(line)[1:])])
         try:
             cli.main()
@@ -76,8 +81,8 @@ def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, 
             assert stop.code == 0, line
     assert (tmp_path / "runs" / "mine" / "results.json").exists()
     cells = list((tmp_path / "runs" / "my_ablation").rglob("results.json"))
-    assert len(cells) == 4
-    assert len(list((tmp_path / "runs" / "ablation_camvid").rglob("results.json"))) == 2
+    assert len(cells) == 2
+    assert len(list((tmp_path / "runs" / "ablation_camvid").rglob("results.json"))) == 1
     assert len(list((tmp_path / "runs" / "browse").glob("camvid_train_*.png"))) == 1
 
 

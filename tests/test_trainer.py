@@ -125,6 +125,7 @@ def scores(folder):
         return [float(row["val/miou"]) for row in csv.DictReader(file) if row["val/miou"]]
 
 
+@pytest.mark.slow  # three processes; the folder that they share: tests/run/test_run_id.py
 def test_torchrun_makes_one_run_folder(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     train = ["-m", "gald.train", "trainer=ddp_cpu", *TINY, "trainer.max_epochs=1"]

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from typing_extensions import override
+
 from gald.run.run_id import agree_on_run_id
 
 T = TypeVar("T")
@@ -147,7 +149,8 @@ def fail(sentence: str) -> NoReturn:
 class Arguments(argparse.ArgumentParser):
     """A parser whose complaint is one sentence, worded by `gald.cli` as all others are."""
 
-    def error(self, message: str) -> NoReturn:  # noqa: D102
+    @override
+    def error(self, message: str) -> NoReturn:
         raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 

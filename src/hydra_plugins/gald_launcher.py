@@ -7,6 +7,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from typing_extensions import override
 
 
 class GaldLauncher(Launcher):
@@ -36,7 +37,8 @@ class GaldLauncher(Launcher):
         self.patience = (watchdog_minutes, retries, grace_seconds)
         self.plain: BasicLauncher | None = None
 
-    def setup(  # noqa: D102
+    @override
+    def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         self.context, self.config = hydra_context, config
@@ -46,7 +48,8 @@ class GaldLauncher(Launcher):
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
 
-    def launch(  # noqa: D102
+    @override
+    def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         if self.plain is not None:

@@ -427,6 +427,7 @@ def one_then_two_processes(folder):
         fit(module, Writer(folder=folder), folder, max_epochs=2, **options)
 
 
+@pytest.mark.slow  # tests/test_console.py trains two processes with the same batches as one
 def test_two_real_processes_train_and_validate_on_what_one_would(tmp_path):
     # By a new process: torch forbids a backward pass after a fork from one that did parallel ones.
     done = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True)

@@ -18,7 +18,7 @@ from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix
 from gald.prediction.submission import Submission
 
-JUDGE = Path(__file__).parents[2] / ".venv-judge/bin/csEvalPixelLevelSemanticLabeling"
+EVALUATOR = Path(__file__).parents[2] / ".venv-evaluators/bin/csEvalPixelLevelSemanticLabeling"
 ABSENT, ONLY_PREDICTED = 16, 15  # train, bus
 CATEGORIES = {
     "flat": ["road", "sidewalk"],
@@ -96,7 +96,7 @@ def official(root, guesses):
         packed.extractall(results)
     places = {"DATASET": root, "RESULTS": results, "EXPORT_DIR": root}
     environment = os.environ | {f"CITYSCAPES_{key}": str(place) for key, place in places.items()}
-    subprocess.run([JUDGE], env=environment, check=True, capture_output=True, timeout=300)
+    subprocess.run([EVALUATOR], env=environment, check=True, capture_output=True, timeout=300)
     return json.loads((root / "resultPixelLevelSemanticLabeling.json").read_text())
 
 
@@ -106,8 +106,10 @@ def official(root, guesses):
     ids=["small", "full size"],
 )
 def test_miou_is_that_of_the_cityscapes_evaluator(twin, count, size):
-    if not JUDGE.is_file():
-        pytest.skip("cityscapesScripts is not there; make judge installs it and runs all of this")
+    if not EVALUATOR.is_file():
+        pytest.skip(
+            "cityscapesScripts is not there; make official-evaluators installs it and runs all of this"
+        )
     root, truths, guesses = twin(count, size)
     mine, theirs = ours(truths, guesses, Cityscapes, CATEGORIES), official(root, guesses)
     print(f"mIoU: ours {mine['miou']!r}, official {theirs['averageScoreClasses']!r}")

@@ -327,7 +327,7 @@ def test_frames_that_a_cut_video_lacks_are_told(predict, tmp_path, capsys):
     made = len(listing(out / "masks" / "clip"))
     assert 0 < made < 6
     said = capsys.readouterr().err.replace("\n", " ")
-    assert f"clip.avi: read {made} frames, of 6 that its header names" in said
+    assert f"clip.avi: read {made} frames of the 6 in its header" in said
 
 
 def test_video_of_odd_size_and_the_picture_beside_it(predict, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
 
 from gald.run.atomic import atomic_file
 
@@ -30,25 +31,31 @@ class Heartbeat(Callback):
         self.steps: int | None = None
         self.best: float | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         if self.path.is_file():  # of the attempt that this one goes on from
             self.best = json.loads(self.path.read_text(encoding="utf-8"))["miou"]
         self._write(trainer, "train", now=True)
 
-    def on_train_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_train_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         self.steps = int(trainer.estimated_stepping_batches)
         self._write(trainer, "train", now=True)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         self._write(trainer, "train")
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         self._write(trainer, "validate")
 
-    def on_test_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         self._write(trainer, "test")
 
-    def on_validation_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         score = trainer.callback_metrics.get("val/miou")
         if score is not None and not math.isnan(score):
             self.best = max(float(score), self.best or 0.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from typing_extensions import override
 
 from gald.run.preemption import PREEMPTED, SIGNALS
 
@@ -32,11 +33,13 @@ class LastCheckpoint(Checkpoint):
         self.signal: int | None = None
         self.flush = self.leave = False
 
-    def on_train_start(self, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_train_start(self, *_: object, **__: object) -> None:
         self.saved_at = time.monotonic()
         self._listen()
 
-    def on_train_batch_end(  # noqa: D102
+    @override
+    def on_train_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -54,7 +57,8 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
             self.leave = stop
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         if self.flush:  # the row of the step that was saved, which is logged after it
             self.flush = False
             for logger in trainer.loggers:
@@ -62,27 +66,33 @@ class LastCheckpoint(Checkpoint):
         if self.leave:
             self._leave(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         self._save(trainer)
         if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
             self._leave(trainer)
 
-    def on_validation_start(self, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_validation_start(self, *_: object, **__: object) -> None:
         self._listen()
 
-    def on_test_start(self, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_test_start(self, *_: object, **__: object) -> None:
         self._listen()
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         # Training is over and saved, only the judging is to be repeated. The first process leaves
         # alone: another that left would let it wait for an answer.
         if self.signal is not None and trainer.state.fn != "fit" and trainer.is_global_zero:
             self._leave(trainer)
 
-    def on_test_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:  # noqa: D102
+    @override
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         self.on_validation_batch_end(trainer)
 
-    def on_exception(  # noqa: D102
+    @override
+    def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         if self.signal is not None and not isinstance(exception, SystemExit):

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
 
 from gald.painting import colourise
 
@@ -29,7 +30,8 @@ class PredictionImages(Callback):
         self.every_n_epochs = every_n_epochs
 
     @rank_zero_only
-    def on_validation_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:  # noqa: D102
+    @override
+    def on_validation_epoch_end(self, trainer: pl.Trainer, task: Any) -> None:
         logger = next((x for x in trainer.loggers if isinstance(x, WandbLogger)), None)
         fitting = trainer.state.fn == TrainerFn.FITTING
         if logger is None or not fitting or trainer.current_epoch % self.every_n_epochs:

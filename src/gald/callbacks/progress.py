@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
 
 
 def progress() -> ProgressBar:
@@ -26,11 +27,13 @@ class EpochLines(ProgressBar):
         """Nothing to switch off: further processes print nothing anyway."""
 
     @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: D102
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.start = time.monotonic()
 
     @rank_zero_only
-    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: D102
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         seen = trainer.callback_metrics

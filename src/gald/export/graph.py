@@ -6,6 +6,7 @@ import torch
 from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from typing_extensions import override
 
 from gald.inference import FullImage
 from gald.model.segmentor import Segmentor
@@ -23,7 +24,8 @@ class FullImageNetwork(nn.Module):
         self.model = model
         self.whole = FullImage(model.align_corners)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    @override
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.whole(self.model, image)
         return scores, scores.argmax(1).to(torch.uint8)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
@@ -42,7 +43,8 @@ class MultiScaleFlip(Inference):
         self.flip = flip
         self.align_corners = align_corners
 
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:  # noqa: D102
+    @override
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
         views = []
         for scale in self.scales:
             scaled = _scale(image, scale)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
@@ -71,7 +72,8 @@ class Slide(Inference):
         self.max_bytes = max_bytes
         self.align_corners = align_corners
 
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:  # noqa: D102
+    @override
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
         sizes = image.shape[-2:]
         height, width = (min(pair) for pair in zip(sizes, self.window, strict=True))
         tops, lefts = map(_starts, sizes, self.window, self.stride)

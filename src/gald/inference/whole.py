@@ -1,6 +1,7 @@
 """The whole image in one pass."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.layers import resize
@@ -20,10 +21,12 @@ class FullImage(Inference):
     def __init__(self, align_corners: bool = False) -> None:
         self.align_corners = align_corners
 
-    def __call__(self, model: Segmentor, image: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def __call__(self, model: Segmentor, image: Tensor) -> Tensor:
         return resize(model.logits(image), image.shape[-2:], self.align_corners)
 
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:  # noqa: D102
+    @override
+    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
         logits = model.logits(image)
         pairs = zip(logits.shape[-2:], image.shape[-2:], strict=True)
         rows, columns = (resizing(old, new, self.align_corners) for old, new in pairs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
 
 from gald.run.atomic import atomic_file
 
@@ -31,11 +32,13 @@ class MetricsCSV(Logger):
         self.unsaved = 0
 
     @property
-    def name(self) -> str:  # noqa: D102
+    @override
+    def name(self) -> str:
         return "csv"
 
     @property
-    def version(self) -> str:  # noqa: D102
+    @override
+    def version(self) -> str:
         return ""
 
     @rank_zero_only
@@ -43,7 +46,8 @@ class MetricsCSV(Logger):
         """The run folder's config.yaml holds them."""
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # noqa: D102
+    @override
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
         if self.rows is None:
             self.rows = [row for row in self._read() if int(row["step"]) < step]
@@ -61,7 +65,8 @@ class MetricsCSV(Logger):
             return [{**row, "step": int(row["step"])} for row in csv.DictReader(file)]
 
     @rank_zero_only
-    def save(self) -> None:  # noqa: D102
+    @override
+    def save(self) -> None:
         if not self.rows:
             return
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
@@ -72,5 +77,6 @@ class MetricsCSV(Logger):
         self.unsaved = 0
 
     @rank_zero_only
-    def finalize(self, status: str) -> None:  # noqa: D102
+    @override
+    def finalize(self, status: str) -> None:
         self.save()

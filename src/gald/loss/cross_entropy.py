@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 
 class CrossEntropy(nn.Module):
@@ -33,7 +34,8 @@ class CrossEntropy(nn.Module):
         weight = None if class_weight is None else torch.tensor(list(class_weight))
         self.register_buffer("weight", weight, persistent=False)
 
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         if self.weight is not None and len(self.weight) != logits.shape[1]:
             raise ValueError(
                 f"class_weight has {len(self.weight)} factors for {logits.shape[1]} classes; "

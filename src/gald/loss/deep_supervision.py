@@ -1,6 +1,7 @@
 """Main and auxiliary loss as one."""
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gald.model.layers import resize
 from gald.model.segmentor import SegOutput
@@ -28,7 +29,8 @@ class DeepSupervision(nn.Module):
         self.weight = weight
         self.align_corners = align_corners
 
-    def forward(self, out: SegOutput, mask: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def forward(self, out: SegOutput, mask: Tensor) -> Tensor:
         size = mask.shape[-2:]
         loss = self.main(resize(out.logits, size, self.align_corners), mask)
         if out.aux is not None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 
 class OhemCrossEntropy(nn.Module):
@@ -36,7 +37,8 @@ class OhemCrossEntropy(nn.Module):
         self.min_kept = min_kept
         self.ignore_index = ignore_index
 
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         pixel_loss = F.cross_entropy(
             logits.float(), mask.long(), ignore_index=self.ignore_index, reduction="none"
         )

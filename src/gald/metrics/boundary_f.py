@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, named
@@ -44,7 +45,8 @@ class BoundaryF(CountMetric):
         super().__init__(num_classes, num_classes * (2 + 2 * len(widths)))
         self.widths = check_widths(widths)
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         labels = np.where(mask == VOID, np.uint8(VOID), labels)
@@ -56,7 +58,8 @@ class BoundaryF(CountMetric):
         """The class of each contour pixel, void elsewhere, (H, W, 1)."""
         return np.where(contour(labels), labels, np.uint8(VOID))[..., None]
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         per_class = f_scores(counts.reshape(self.num_classes, -1).double().numpy())
         result = {}
         for width, column in zip(self.widths, per_class.T, strict=True):
@@ -94,7 +97,8 @@ class BoundaryFDecoupleSegNets(CountMetric):
         super().__init__(num_classes, 1 + num_classes * len(widths))
         self.widths = check_widths(widths)
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         labels = np.where(mask == VOID, np.uint8(VOID), labels)
@@ -111,7 +115,8 @@ class BoundaryFDecoupleSegNets(CountMetric):
         inner = (near[0] == near[1]) & (near[0] == near[2]) & (near[0] == near[3])
         return np.stack([np.where(inner, np.uint8(VOID), x) for x in near], axis=-1)
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         images, sums = counts[0].double(), counts[1:].double()
         per_class = (sums / _ONE / images).reshape(self.num_classes, -1)
         result = {}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, named, pair_counts
@@ -50,7 +51,8 @@ class BoundaryIoU(CountMetric):
         super().__init__(num_classes, len(widths) * 3 * num_classes)
         self.widths = check_widths(widths)
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         labels = np.where(mask == VOID, np.uint8(VOID), labels)
@@ -76,7 +78,8 @@ class BoundaryIoU(CountMetric):
             beyond += moves >= width
         return beyond
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         table = counts.reshape(len(self.widths), 3, self.num_classes).double()
         result = {}
         for width, (both, true, predicted) in zip(self.widths, table, strict=True):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric
@@ -37,7 +38,8 @@ class CalibrationError(CountMetric):
         super().__init__(num_classes, 3 * bins)
         self.bins = bins
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         if confidence is None:
@@ -56,6 +58,7 @@ class CalibrationError(CountMetric):
             ]
         )
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         pixels, right, sure = counts.reshape(3, self.bins).double()
         return {"ece": float((right - sure / _ONE).abs().sum() / pixels.sum())}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.metrics.base import Bytes, CountMetric, named, pair_counts
 
@@ -36,12 +37,14 @@ class ConfusionMatrix(CountMetric):
         super().__init__(num_classes, num_classes * num_classes)
         self.categories = categories
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         return pair_counts(mask, labels)[: self.num_classes, : self.num_classes]
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         matrix = counts.reshape(self.num_classes, self.num_classes)
         hits, ground_truth = matrix.diagonal().double(), matrix.sum(1)
         per_class, recall = iou(matrix), hits / ground_truth

@@ -52,7 +52,8 @@ class ObjectSize(CountMetric):
     def place_label(self, place: str) -> str:
         return f"bin up to {place.removeprefix('to_')}"
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         labels = np.where(mask == VOID, np.uint8(VOID), labels)
@@ -86,7 +87,8 @@ class ObjectSize(CountMetric):
             np.copyto(bins[box], of_part[parts], where=inside)
         return bins, objects
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         hits, true, false, objects = counts.reshape(4, self.num_classes, -1).double()
         names = [f"to_{100 * edge:g}%" for edge in (*self.edges, 1.0)]
         recall, iou = (hits / true).nanmean(0), (hits / (true + false)).nanmean(0)

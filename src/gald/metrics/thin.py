@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.metrics.base import Bytes, CountMetric, named, pair_counts
 from gald.metrics.contour import contour, diagonal
@@ -38,7 +39,8 @@ class ThinClasses(CountMetric):
         super().__init__(num_classes, 4 * num_classes)
         self.max_width = max_width
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         pairs = pair_counts(mask, labels)[: self.num_classes, : self.num_classes]
@@ -46,7 +48,8 @@ class ThinClasses(CountMetric):
         long = round(diagonal(mask.shape))
         return np.stack([pairs.diagonal(), pairs.sum(1), pairs.sum(0), length * long])
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         hits, true, predicted, length = counts.reshape(4, self.num_classes).double()
         width = 2 * true / length
         thin = width <= self.max_width  # neither a class without pixels nor one without contour

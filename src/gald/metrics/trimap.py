@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
@@ -48,7 +49,8 @@ class Trimap(CountMetric):
         super().__init__(num_classes, 2 * (farthest + 1))
         self.farthest = farthest
 
-    def count_arrays(  # noqa: D102
+    @override
+    def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
         away = np.ceil(distance_to(contour(mask)))
@@ -57,7 +59,8 @@ class Trimap(CountMetric):
         right, wrong = pair_counts(verdict, place)[:2, : self.farthest + 1]
         return np.stack([right + wrong, wrong])
 
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:  # noqa: D102
+    @override
+    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         pixels, wrong = counts.reshape(2, -1).double()
         within = wrong[:-1].cumsum(0) / pixels[:-1].cumsum(0)
         rates = {f"trimap/{px}": float(rate) for px, rate in enumerate(within, start=1)}

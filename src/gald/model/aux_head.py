@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gald.model.layers import ConvNormAct
 
@@ -42,5 +43,6 @@ class AuxHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(channels, num_classes, 1)
 
-    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:  # noqa: D102
+    @override
+    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         return self.classify(self.dropout(self.hidden(maps[self.index])))

@@ -10,6 +10,7 @@ import torch
 from timm.layers import Format
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from gald.model.weights import load_weights
 
@@ -97,7 +98,8 @@ class TimmBackbone(nn.Module):
             value = torch.tensor(config[key], dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(key, value, persistent=False)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         if not image.is_floating_point():
             image = image.float() / 255
         if self.flip:

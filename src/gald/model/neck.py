@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from gald.model.layers import ConvNormAct, resize
 
@@ -22,7 +23,8 @@ class NoNeck(nn.Module):
         self.channels: tuple[int, ...] = tuple(in_channels)
         self.strides: tuple[int, ...] = tuple(in_strides)
 
-    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return maps
 
 
@@ -63,7 +65,8 @@ class FPN(nn.Module):
         self.channels: tuple[int, ...] = (channels,) * (len(in_channels) + 1)
         self.strides: tuple[int, ...] = (*in_strides, in_strides[self.level])
 
-    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: D102
+    @override
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         sums = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
         for i in range(len(sums) - 2, -1, -1):
             sums[i] = sums[i] + F.interpolate(sums[i + 1], sums[i].shape[-2:], mode="nearest")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gald.model.backbone import TimmBackbone
 from gald.model.layers import ConvNormAct
@@ -144,7 +145,8 @@ class Segmentor(nn.Module):
         """Class scores alone, without the cost of the auxiliary head unless GA reads it."""
         return self.distribute(self.aggregate(image))
 
-    def forward(self, image: Tensor) -> SegOutput:  # noqa: D102
+    @override
+    def forward(self, image: Tensor) -> SegOutput:
         parts = self.aggregate(image)
         aux = parts.aux
         if aux is None and self.aux_head is not None:

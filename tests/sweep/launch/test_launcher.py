@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -16,12 +15,6 @@ from gald.sweep.launch import cell_process
 from gald.sweep.manifest import Manifest
 
 FAKE = Path(__file__).with_name("fake_cell.py")
-# What starts a launcher in a process of its own, its cells being fake ones.
-PROGRAM = (
-    "import sys; from gald.sweep.launch import cell_process; "
-    "cell_process.ENTRY = [sys.argv.pop(1)]; "
-    "from gald import cli; cli.main()"
-)
 SMALL = [
     "data.global_batch_size=8",
     "logger=csv",
@@ -182,64 +175,96 @@ def test_a_cell_sees_one_resolved_config_and_its_share_of_threads(sweep, monkeyp
     assert "WORLD_SIZE" not in environment
 
 
-def listen():
-    """Heed SIGINT, which a shell makes its background jobs ignore, and they their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+class Launcher:
+    """A launcher as a process of its own: a copy of this one, which has imported everything."""
+
+    def __init__(self, folder, number):
+        self.output = folder / f"launcher_{number}.txt"
+        self.returncode = None
+        self.pid = os.fork()
+        if not self.pid:
+            os._exit(self._run(folder))
+
+    def _run(self, folder):
+        code = 1
+        with suppress(BaseException):
+            with self.output.open("wb", buffering=0) as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            for name, number in (("stdout", 1), ("stderr", 2)):
+                setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.chdir(folder)
+            os.environ.pop("GALD_TRACEBACK", None)
+            cell_process.ENTRY = [str(FAKE)]
+            sys.argv = ["gald", "train", "-m", "seed=7", *SMALL]
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as stop:
+                code = stop.code or 0
+        return code
+
+    def send(self, number):
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def wait(self):
+        """Its exit code and what it printed."""
+
+        def has_ended():
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            return pid
+
+        if self.returncode is None:
+            wait_until(has_ended, seconds=180)
+        return self.returncode, self.output.read_text()
 
 
 @pytest.fixture
 def launcher(tmp_path):
-    """Starts a launcher as a process of its own, on a cell that waits; it is ended afterwards."""
+    """Starts a launcher on a cell that waits; it is ended afterwards."""
     started = []
 
     def start():
-        command = [sys.executable, "-c", PROGRAM, str(FAKE), "train", "-m", "seed=7", *SMALL]
-        process = subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=listen,
-        )
-        started.append(process)
-        return process
+        started.append(Launcher(tmp_path, len(started)))
+        return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.send(signal.SIGKILL)
+        process.wait()
     for pid in survivors(tmp_path):  # a fake cell does not end with its launcher
         with suppress(ProcessLookupError):
             os.killpg(int(pid), signal.SIGKILL)
 
 
 def test_a_launcher_that_is_stopped_lets_its_cells_save(launcher, tmp_path):
-    """Twice, by either signal; meanwhile no second launcher runs the same sweep."""
+    """By either signal; meanwhile no second launcher runs the same sweep."""
     process = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
-    out, _ = (second := launcher()).communicate(timeout=180)
-    assert second.returncode == 1
-    assert "another process runs the sweep in runs/train" in out
+    code, out = launcher().wait()
+    assert code == 1 and "another process runs the sweep in runs/train" in out
 
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 130 and "the same command goes on" in out
+    process.send(signal.SIGINT)
+    code, out = process.wait()
+    assert code == 130 and "the same command goes on" in out
     manifest = Manifest.load(tmp_path / "runs" / "train")
     assert cell_of(manifest, 7).state == "pending"
     assert survivors(tmp_path) == []
 
-    process = launcher()
-    assert process.wait(timeout=180) == 0
+    assert launcher().wait()[0] == 0
     assert starts(manifest, 7) == ["fresh ", "resumed ckpt_path=last"]
 
 
 def test_sigterm_stops_a_launcher_too(launcher, tmp_path):
     process = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 143 and "the same command goes on" in out
+    process.send(signal.SIGTERM)
+    code, out = process.wait()
+    assert code == 143 and "the same command goes on" in out
     assert survivors(tmp_path) == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gald.model.layers import ConvNormAct
 
@@ -36,6 +37,7 @@ class GALDHead(nn.Module):
         self.fuse = ConvNormAct(in_channels[-1] + channels, channels, 3)
         self.classify = nn.Conv2d(channels, num_classes, 1)
 
-    def forward(self, maps: tuple[Tensor, ...], x: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def forward(self, maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
         x = self.refine(x)
         return self.classify(self.fuse(torch.cat([maps[-1], x], dim=1)))

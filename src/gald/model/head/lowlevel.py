@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gald.model.layers import ConvNormAct, resize
 
@@ -55,7 +56,8 @@ class LowLevelHead(nn.Module):
         )
         self.classify = nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(channels, num_classes, 1))
 
-    def forward(self, maps: tuple[Tensor, ...], x: Tensor) -> Tensor:  # noqa: D102
+    @override
+    def forward(self, maps: tuple[Tensor, ...], x: Tensor) -> Tensor:
         low = self.low(maps[self.level])
         x = resize(x, low.shape[-2:], self.align_corners)
         return self.classify(self.fuse(torch.cat([x, low], dim=1)))

@@ -9,6 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from typing_extensions import override
 
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.jobs import Job, make_job, open_sweep, placed, recover, register, score
@@ -24,7 +25,8 @@ class NoScore(JobReturn):
     """
 
     @property
-    def return_value(self) -> str:  # ty: ignore[incompatible-property-override]  # noqa: D102
+    @override
+    def return_value(self) -> str:  # ty: ignore[incompatible-property-override]
         return self._return_value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
+from typing_extensions import override
 
 from gald.sweep.launch.jobs import open_sweep
 from gald.sweep.manifest import NAME, Manifest
@@ -18,11 +19,13 @@ class SweepReport(Callback):
     It also begins the manifest, because the jobs of other launchers than ours know no command line.
     """
 
-    def on_multirun_start(self, config: DictConfig, **more: object) -> None:  # noqa: D102
+    @override
+    def on_multirun_start(self, config: DictConfig, **more: object) -> None:
         if more.get("config_name") == "train":
             open_sweep(Path(config.hydra.sweep.dir), config.name)
 
-    def on_multirun_end(self, config: DictConfig, **_: object) -> None:  # noqa: D102
+    @override
+    def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         folder = Path(config.hydra.sweep.dir)
         if not (folder / NAME).is_file():
             return
