@@ -13,6 +13,7 @@ EVALUATORS := .venv-evaluators
 # What make install brings: all extras but mlflow and ray, hundreds of megabytes for few.
 EXTRAS := dev docs export joblib lite0 optuna serve submitit tensorboard wandb
 WORKFLOWS := .github/workflows/*.yml
+ISSUE_FORMS := $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 # Slow disks and networks need more patience than uv has by default.
 export UV_HTTP_TIMEOUT ?= 300
@@ -35,12 +36,14 @@ test: lint ## check style and types, then run the tests
 test-slow: install ## run the tests that take minutes: several processes, kills, real launchers
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
-lint: install ## check style, types, the workflow and the citation
+lint: install ## check style, types, the workflow, the citation and the forms in .github
 	$(BIN)/ruff check && $(BIN)/ruff format --check
 	$(BIN)/ty check --python $(VENV)
 	$(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(ISSUE_FORMS)
 
 format: install ## rewrite the code in the house style
 	$(BIN)/ruff check --fix && $(BIN)/ruff format

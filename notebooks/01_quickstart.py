@@ -17,10 +17,10 @@
 # %% [markdown]
 # # Quickstart: compose, train, predict
 #
-# A network for scene parsing is composed of words: a backbone, a *global aggregation* (GA) that
-# tells every position about the whole scene, and a *local distribution* (LD) that decides how much
-# of it each position takes. Here we compose one, train it for about a minute on synthetic street
-# scenes, and let it parse a scene that it has not seen. All files go to a temporary folder.
+# A network has a backbone, a *global aggregation* (GA) that gathers context from the whole image,
+# and a *local distribution* (LD) that decides how much of the context each position uses. This
+# notebook composes a network, trains it for about a minute on synthetic streets, and predicts an
+# unseen image. All files go to a temporary folder.
 
 # %%
 import warnings
@@ -42,26 +42,26 @@ from gald.config import compose
 from gald.train import train
 
 os.chdir(tempfile.mkdtemp())
-set_matplotlib_formats("jpeg")  # pictures that keep the notebook small
+set_matplotlib_formats("jpeg")  # keeps the notebook small
 
 # %% tags=["parameters"]
 EPOCHS = 3
-SCENES = 96
+IMAGES = 96
 
 # %% [markdown]
 # ## Compose
 #
-# `experiment=demo` is a recipe; every word after it replaces a part. The same words work on the
-# command line: `gald train experiment=demo model/ga=psp`. `model/ga` has 24 options, `model/ld` 12.
+# `experiment=demo` is a recipe; every override after it replaces a part. The same overrides work
+# on the command line: `gald train experiment=demo model/ga=psp`.
 
 # %%
-words = [
+overrides = [
     "experiment=demo",
     "model/ga=cgnl",
     "model/ld=mask",
     f"trainer.max_epochs={EPOCHS}",
-    f"scheduler.warmup_steps={EPOCHS * SCENES // 8 // 4}",  # a quarter of all steps
-    f"data.train_count={SCENES}",
+    f"scheduler.warmup_steps={EPOCHS * IMAGES // 8 // 4}",  # a quarter of all steps
+    f"data.train_count={IMAGES}",
     "data.val_count=16",
     "data.test_count=16",
     "data.num_workers=0",
@@ -69,14 +69,14 @@ words = [
     "logger=csv",
     "output_dir=runs/quickstart",
 ]
-cfg = compose("train", words)
+cfg = compose("train", overrides)
 print(OmegaConf.to_yaml(cfg.model.ga), OmegaConf.to_yaml(cfg.model.ld), sep="\n")
 
 # %% [markdown]
 # ## Train
 #
-# One line an epoch, then the table of the best epoch's scores. The run folder holds all that is
-# needed to use the network or to go on with its training.
+# Training prints one line per epoch, then a table of the best epoch's scores. The run folder holds
+# everything to use the network or to resume its training.
 
 # %%
 results = train(cfg)
@@ -89,19 +89,19 @@ results = train(cfg)
 
 # %%
 data = instantiate(cfg.data)
-scene = data.make_dataset("test")[3]
-prediction = gald.load("runs/quickstart").predict(scene["image"])
+sample = data.make_dataset("test")[3]
+prediction = gald.load("runs/quickstart").predict(sample["image"])
 
 figure, axes = plt.subplots(2, 2, figsize=(8, 6.6), layout="constrained", dpi=70)
 colours = np.full((256, 3), 0, np.uint8)
 colours[: len(data.palette)] = data.palette
 views = {
     "image": prediction.image,
-    "truth (void black)": colours[scene["mask"].numpy()],
+    "ground truth (void black)": colours[sample["mask"].numpy()],
     "prediction": colours[prediction.labels],
 }
-for axis, (title, picture) in zip(axes.flat, views.items(), strict=False):
-    axis.imshow(picture)
+for axis, (title, view) in zip(axes.flat, views.items(), strict=False):
+    axis.imshow(view)
     axis.set_title(title)
 drawn = axes.flat[3].imshow(prediction.ld_map, cmap="viridis")
 axes.flat[3].set_title("LD map, mean over channels")
@@ -114,13 +114,13 @@ figure.legend(handles=handles, loc="outside lower center", ncols=5)
 plt.show()
 
 # %% [markdown]
-# Share of the image that each class was given, next to the truth:
+# The share of the image that each class covers, predicted and in the ground truth:
 
 # %%
-known = scene["mask"].numpy()[scene["mask"].numpy() != 255]
+known = sample["mask"].numpy()[sample["mask"].numpy() != 255]
 for index, (name, share) in enumerate(prediction.shares().items()):
     print(f"{name:<11} predicted {100 * share:5.1f}%   true {100 * (known == index).mean():5.1f}%")
 
 # %% [markdown]
-# A training this short shows that everything fits together, not how good a module is. Next: look at
-# data (`02_datasets`), at what LD does (`03_affinity_maps`), and at a sweep (`04_ablation`).
+# Such a short training shows that the parts work together, not how good a module is. Next:
+# datasets (`02_datasets`), the effect of LD (`03_affinity_maps`), and a sweep (`04_ablation`).

@@ -17,9 +17,9 @@
 # %% [markdown]
 # # Look at any dataset
 #
-# `DATA` is the word after `data=` on the command line. Synthetic streets need no files; for others
-# say where they lie, as `DATA = ["data=camvid", "data.root=/path/to/CamVid"]`. Nothing below knows
-# which dataset it is.
+# `DATA` holds the overrides that choose a dataset. Synthetic streets need no files; for other
+# datasets add the path: `DATA = ["data=camvid", "data.root=/path/to/CamVid"]`. The rest of the
+# notebook works for every dataset.
 
 # %%
 import warnings
@@ -38,26 +38,26 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from gald.config import compose
 from gald.data.loading.class_counts import pixel_counts
 
-set_matplotlib_formats("jpeg")  # pictures that keep the notebook small
+set_matplotlib_formats("jpeg")  # keeps the notebook small
 
 # %% tags=["parameters"]
 DATA = ["data=synthetic"]
-SCENES = 4
+IMAGES = 4
 
 # %%
-scratch = tempfile.mkdtemp()  # for what is counted once and kept
-words = [*DATA, f"data.cache_dir={scratch}", "data.num_workers=0", "output_dir=unused"]
-cfg = compose("train", words)
+scratch = tempfile.mkdtemp()  # keeps the pixel counts of each class
+overrides = [*DATA, f"data.cache_dir={scratch}", "data.num_workers=0", "output_dir=unused"]
+cfg = compose("train", overrides)
 data = instantiate(cfg.data)
 splits = ["train", "val"] + (["test"] if data.has_test else [])
-scenes = {split: data.make_dataset(split) for split in splits}
-for split, found in scenes.items():
-    print(f"{split:<6}{len(found):>7} scenes, the first: {found.image_name(0)}")
+datasets = {split: data.make_dataset(split) for split in splits}
+for split, dataset in datasets.items():
+    print(f"{split:<6}{len(dataset):>7} images, the first: {dataset.image_name(0)}")
 
 # %% [markdown]
 # ## Samples
 #
-# Images above, labels below; black is void, which neither the loss nor a score counts.
+# Images above, labels below. Black is void, which neither the loss nor a score counts.
 
 # %%
 colours = np.zeros((256, 3), np.uint8)
@@ -65,7 +65,7 @@ colours[: len(data.palette)] = data.palette
 
 
 def legend(figure, present):
-    """Name the colours of the classes that are in the picture."""
+    """Add a legend of the classes in the figure."""
     handles = [
         Patch(color=np.array(data.palette[k]) / 255, label=data.class_names[k])
         for k in present
@@ -74,9 +74,9 @@ def legend(figure, present):
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
 
 
-places = np.linspace(0, len(scenes["train"]) - 1, SCENES).round().astype(int)
-items = [scenes["train"][int(place)] for place in places]
-figure, axes = plt.subplots(2, SCENES, figsize=(2.6 * SCENES, 4.6), layout="constrained", dpi=70)
+places = np.linspace(0, len(datasets["train"]) - 1, IMAGES).round().astype(int)
+items = [datasets["train"][int(place)] for place in places]
+figure, axes = plt.subplots(2, IMAGES, figsize=(2.6 * IMAGES, 4.6), layout="constrained", dpi=70)
 for column, item in enumerate(items):
     axes[0, column].imshow(item["image"].permute(1, 2, 0))
     axes[0, column].set_title(item["name"])
@@ -89,15 +89,14 @@ plt.show()
 # %% [markdown]
 # ## Histograms
 #
-# Left: the share of all labelled pixels that each class has, on a logarithmic axis. Right: the
-# share of scenes in which the class occurs at all. A class that is rare on the left decides as much
-# of the mIoU as one that is common.
+# Left: each class's share of all labelled pixels, on a logarithmic axis. Right: the share of
+# images in which the class occurs. A rare class contributes as much to the mIoU as a common one.
 
 # %%
-counts = pixel_counts(scenes["train"], scratch)  # (scenes, classes + 1), void last
+counts = pixel_counts(datasets["train"], scratch)  # (images, classes + 1), void last
 classes = counts[:, :-1]
 share = classes.sum(0) / classes.sum()
-order = np.argsort(share)[-40:]  # of hundreds of classes the commonest
+order = np.argsort(share)[-40:]  # the 40 most common classes
 figure, (left, right) = plt.subplots(
     1, 2, sharey=True, figsize=(9, 1.2 + 0.24 * len(order)), layout="constrained", dpi=70
 )
@@ -107,23 +106,23 @@ left.set_xscale("log")
 left.grid(color="0.85")
 left.set_xlabel("% of labelled pixels")
 right.barh(names, 100 * (classes > 0).mean(0)[order], color="0.4")
-right.set_xlabel("% of scenes that have the class")
+right.set_xlabel("% of images with the class")
 right.set_xlim(0, 100)
 plt.show()
 print(f"void: {100 * counts[:, -1].sum() / counts.sum():.1f}% of all pixels")
 
 # %% [markdown]
-# How large the connected regions of each class are, as a share of the image; in brackets how many
-# there are in the first 64 scenes. Small ones are what local distribution is meant to give back.
+# The sizes of the connected regions of each class, as a share of the image; in brackets, their
+# number in the first 64 images. Local distribution is meant to restore the small ones.
 
 # %%
 sizes = {k: [] for k in order}
-for place in range(min(64, len(scenes["train"]))):
-    mask = scenes["train"][place]["mask"].numpy()
+for place in range(min(64, len(datasets["train"]))):
+    mask = datasets["train"][place]["mask"].numpy()
     for k in order:
         inside = (mask == k).astype(np.uint8)
-        _, _, found, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
-        sizes[k] += (found[1:, cv2.CC_STAT_AREA] / mask.size).tolist()
+        _, _, regions, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+        sizes[k] += (regions[1:, cv2.CC_STAT_AREA] / mask.size).tolist()
 kept = [k for k in order if sizes[k]]
 figure, axis = plt.subplots(figsize=(8, 1.2 + 0.26 * len(kept)), layout="constrained", dpi=70)
 axis.boxplot(
@@ -141,11 +140,11 @@ plt.show()
 # %% [markdown]
 # ## Augmentation
 #
-# One training scene as six different epochs see it. What is drawn depends on seed, epoch and scene
-# alone, so all arms of an ablation see the same crops, with any number of workers.
+# One training image in six epochs. The crop depends only on (seed, epoch, image), so all arms of
+# an ablation see the same crops, with any number of workers.
 
 # %%
-opened = scenes["train"].open(int(places[0]))
+opened = datasets["train"].open(int(places[0]))
 figure, axes = plt.subplots(2, 6, figsize=(12, 4.2), layout="constrained", dpi=60)
 for epoch in range(6):
     image, mask = data.train_transform(
@@ -159,4 +158,4 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# For files on disk, `gald data verify NAME` reads all of them and lists what is wrong.
+# `gald data verify NAME` reads all files of a dataset and lists the problems.

@@ -17,13 +17,13 @@
 # %% [markdown]
 # # What local distribution does
 #
-# Two networks that differ in one word: after the same global aggregation (GA) one has no local
-# distribution (LD), the other `model/ld=affinity`, whose map A says at every position how much of
-# the global context is taken (1) and how much of the local feature is kept (0). Both train briefly
-# on the same synthetic crops. Then we look: at query pixels, at boundaries, at small objects.
+# Two networks differ in one option. Both have the same global aggregation (GA). One has no local
+# distribution (LD); the other has `model/ld=affinity` with a map A: A = 1 takes the global
+# context, A = 0 keeps the local feature. Both train briefly on the same synthetic crops. Then the
+# notebook inspects query pixels, boundaries and small objects.
 #
-# One seed and a short training: read the figures as what these two networks do, not as a verdict
-# on LD. For a verdict take several seeds and the statistics of `04_ablation`.
+# This is one seed and a short training. The figures describe these two networks; for a conclusion
+# about LD, train several seeds and use the statistics of `04_ablation`.
 
 # %%
 import warnings
@@ -51,8 +51,8 @@ os.chdir(tempfile.mkdtemp())
 
 # %% tags=["parameters"]
 EPOCHS = 2
-SCENES = 96
-JUDGED = 16
+TRAIN_IMAGES = 96
+VAL_IMAGES = 16
 
 # %% [markdown]
 # ## Train both
@@ -60,42 +60,42 @@ JUDGED = 16
 # %%
 ARMS = {"GA only": "none", "GA + LD": "affinity"}
 for ld in ARMS.values():
-    words = [
+    overrides = [
         "experiment=demo",
         "model/ga=nonlocal",
         f"model/ld={ld}",
         "model.channels=32",
         f"trainer.max_epochs={EPOCHS}",
-        f"scheduler.warmup_steps={EPOCHS * SCENES // 8 // 4}",  # a quarter of all steps
-        f"data.train_count={SCENES}",
-        f"data.val_count={JUDGED}",
+        f"scheduler.warmup_steps={EPOCHS * TRAIN_IMAGES // 8 // 4}",  # a quarter of all steps
+        f"data.train_count={TRAIN_IMAGES}",
+        f"data.val_count={VAL_IMAGES}",
         "data.num_workers=0",
         "metrics=miou",
         "test=false",
         "logger=csv",
         f"output_dir=runs/{ld}",
     ]
-    cfg = compose("train", words)
+    cfg = compose("train", overrides)
     results = train(cfg)
 
 networks = {name: gald.load(f"runs/{ld}") for name, ld in ARMS.items()}
-scenes = instantiate(cfg.data).make_dataset("val")
+val_images = instantiate(cfg.data).make_dataset("val")
 
 # %% [markdown]
-# ## One scene: the map
+# ## The map of one image
 #
-# `gald.record` keeps what the slots saw and made in a pass, for any GA and LD. `look` does it for
-# an image, and also asks what the network says when its LD is taken out. On the command line
-# `gald viz RUN --image FILE` draws the same figures.
+# `gald.record` records the inputs and outputs of GA and LD during a forward pass.
+# `inspect_network` does it for an image and also predicts without LD. On the command line, `gald
+# viz RUN --image FILE` draws the same figures.
 
 # %%
-image = scenes[3]["image"]
+image = val_images[3]["image"]
 with gald.record(networks["GA + LD"]) as maps, torch.no_grad():
     networks["GA + LD"](image[None])
 print(maps)
 
 # %%
-seen = {
+views = {
     name: inspect_network(network, image, [(64, 80), (20, 40)])
     for name, network in networks.items()
 }
@@ -108,36 +108,36 @@ def show(figure):
     display(Image(file.getvalue()))
 
 
-show(figures.ld_figure(seen["GA + LD"]))
+show(figures.ld_figure(views["GA + LD"]))
 
 # %% [markdown]
-# Mind the colour bar: after a training this short the map has moved little from 0.5, where it
-# starts. By group of channels, each of which has a map of its own:
+# Note the range of the colour bar: the map starts at 0.5 and moves little in such a short
+# training. Each group of channels has its own map:
 
 # %%
-show(figures.groups_figure(seen["GA + LD"]))
+show(figures.groups_figure(views["GA + LD"]))
 
 # %% [markdown]
 # ## Query pixels
 #
-# How much every cell influences what GA makes of the marked pixel: the sum of |d out / d in| over
-# channels, which exists for every GA, with attention weights or without.
+# The influence of every position on GA's output at the marked pixel: the sum of |d out / d in|
+# over channels. It exists for every GA, with or without attention weights.
 
 # %%
-show(figures.attention_figure(seen["GA + LD"]))
+show(figures.attention_figure(views["GA + LD"]))
 
 # %% [markdown]
-# ## The prediction, and with LD taken out
+# ## The prediction with and without LD
 
 # %%
-show(figures.prediction_figure(seen["GA + LD"]))
+show(figures.prediction_figure(views["GA + LD"]))
 
 # %% [markdown]
 # ## Boundaries
 #
-# Over all judged scenes. Left: the mean of A by the distance to the nearest true boundary; the bar
-# is the standard deviation over pixels. Right: the share of pixels that each network gets right at
-# that distance.
+# Over all validation images. Left: the mean of A by the distance to the nearest ground-truth
+# boundary; the bar is the standard deviation over pixels. Right: each network's share of correct
+# pixels at that distance.
 
 # %%
 EDGES = [0, 1, 2, 4, 8, 16, np.inf]
@@ -147,7 +147,7 @@ SIZE_NAMES = ["<0.1%", "0.1-1%", "1-10%", ">10%"]
 
 
 def to_boundary(mask):
-    """Distance in pixels of every pixel to the nearest one of another class."""
+    """Distance of every pixel to the nearest class boundary, in pixels."""
     edge = np.zeros(mask.shape, bool)
     for axis in (0, 1):
         change = np.diff(mask, axis=axis) != 0
@@ -157,7 +157,7 @@ def to_boundary(mask):
 
 
 def object_sizes(mask):
-    """For every pixel, the size of the connected region it is in, as a share of the image."""
+    """Size of the connected region around every pixel, as a share of the image."""
     sizes = np.zeros(mask.shape)
     for k in np.unique(mask):
         count, regions, stats, _ = cv2.connectedComponentsWithStats((mask == k).astype(np.uint8))
@@ -167,8 +167,8 @@ def object_sizes(mask):
 
 
 pixels = {"distance": [], "size": [], "A": [], "GA only": [], "GA + LD": []}
-for index in range(len(scenes)):
-    item = scenes[index]
+for index in range(len(val_images)):
+    item = val_images[index]
     mask = item["mask"].numpy()
     known = mask != 255
     for name, network in networks.items():
@@ -181,7 +181,7 @@ pixels = {name: np.concatenate(parts) for name, parts in pixels.items()}
 
 
 def by(quantity, edges, names, along):
-    """Draw A and the share of right pixels in bins of a quantity; bins without pixels stay out."""
+    """Draw A and the share of correct pixels in bins of a quantity, without empty bins."""
     bins = np.digitize(pixels[quantity], edges) - 1
     kept = [b for b in range(len(names)) if (bins == b).any()]
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", dpi=70)
@@ -192,7 +192,7 @@ def by(quantity, edges, names, along):
     for name, fill in (("GA only", "white"), ("GA + LD", "black")):
         shares = [100 * pixels[name][bins == b].mean() for b in kept]
         right.plot(range(len(kept)), shares, "o", color="black", mfc=fill, label=name)
-    right.set_ylabel("% of pixels right")
+    right.set_ylabel("% of correct pixels")
     right.legend()
     for axis in (left, right):
         axis.set_xticks(range(len(kept)), [names[b] for b in kept])
@@ -204,13 +204,13 @@ def by(quantity, edges, names, along):
 by("distance", EDGES, BINS, "pixels to the nearest boundary")
 
 # %% [markdown]
-# What sharpening would look like: an A near boundaries that stands apart from A elsewhere, and
-# filled markers above hollow ones at the left of the right panel. The second without the first can
-# be the luck of one seed.
+# If LD sharpens boundaries, A near boundaries differs from A elsewhere, and the filled markers lie
+# above the hollow ones at the left of the right panel. The second without the first can be the
+# luck of one seed.
 #
 # ## Small objects
 #
-# The same by the size of the region that a pixel belongs to, as a share of the image.
+# The same by the size of the region of each pixel, as a share of the image.
 
 # %%
 by("size", SIZES, SIZE_NAMES, "size of the region, share of the image")
@@ -219,4 +219,4 @@ by("size", SIZES, SIZE_NAMES, "size of the region, share of the image")
 # ## Both networks side by side
 
 # %%
-show(figures.side_by_side(list(seen.values()), list(seen), common_scale=False))
+show(figures.side_by_side(list(views.values()), list(views), common_scale=False))

@@ -18,13 +18,13 @@
 # # Read an ablation
 #
 # `gald train -m model/ga=none,psp model/ld=none,affinity seed=0,1,2 name=mine` trains every
-# combination and leaves a sweep folder; this notebook reads one. Its questions: which arms differ
-# by more than noise, in which classes, in which images, at what cost?
+# combination and writes a sweep folder. This notebook reads such a folder: which arms (choices of
+# GA and LD) differ by more than noise, in which classes, in which images, and at what cost?
 #
-# **The numbers below are simulated.** Training twelve networks takes longer than a notebook should,
-# so a function draws confusion matrices from rates that we chose, and writes them as a sweep would.
-# They say nothing about GA or LD. Since we know what we put in, they do say whether the statistics
-# find it. Set `SWEEP` to a folder of yours to read real runs instead.
+# **The numbers below are simulated.** Training twelve networks takes too long for a notebook, so a
+# function draws confusion matrices from known rates and writes them in the format of a sweep. They
+# are no evidence about GA or LD. They test whether the statistics find the known differences. Set
+# `SWEEP` to your folder to read real runs instead.
 
 # %%
 import warnings
@@ -52,16 +52,16 @@ from gald.sweep.table.columns import mean_and_deviation
 from gald.sweep.table.figures import Point, class_chart, pareto_chart
 
 # %% tags=["parameters"]
-SWEEP = None  # a folder of yours, as "runs/mine"
+SWEEP = None  # your folder, for example "runs/mine"
 SAMPLES = 2000
 
 # %% [markdown]
-# ## What is simulated
+# ## The simulation
 #
-# 60 images of 3000 pixels, four classes. A pixel of a class is found at a rate that depends on the
-# arm, on the image (some are harder, for all arms alike) and a little on the seed. We put in:
-# `ga=psp` finds 3 points more of `building` and `road`; `ld=affinity` finds 6 points more of `pole`
-# and `person`, whatever the GA; nothing else.
+# There are 60 images of 3000 pixels and four classes. The recall of a class depends on the arm, on
+# the image (some are harder for all arms) and a little on the seed. The known differences are:
+# `ga=psp` adds 3 points of recall to `building` and `road`; `ld=affinity` adds 6 points to `pole`
+# and `person` for every GA; nothing else differs.
 
 # %%
 CLASSES = ("road", "building", "pole", "person")
@@ -69,10 +69,10 @@ GAIN = {"psp": np.array([3, 3, 0, 0]) / 100, "affinity": np.array([0, 0, 6, 6]) 
 
 
 def simulated_run(folder, ga, ld, seed, cost):
-    """Write what a judged run leaves: the counts of each image, and their scores."""
-    scenes = np.random.default_rng(0)  # the same images for every run
-    pixels = scenes.multinomial(3000, [0.5, 0.4, 0.04, 0.06], size=60)
-    harder = scenes.normal(0, 0.06, (60, 1))
+    """Write the files of an evaluated run: the counts of each image, and their scores."""
+    image_draws = np.random.default_rng(0)  # the same images for every run
+    pixels = image_draws.multinomial(3000, [0.5, 0.4, 0.04, 0.06], size=60)
+    harder = image_draws.normal(0, 0.06, (60, 1))
     luck = np.random.default_rng((seed, len(ga), len(ld)))
     hit = np.array([0.9, 0.85, 0.5, 0.55]) + GAIN[ga] + GAIN[ld] - harder + luck.normal(0, 0.005, 4)
     hit = hit.clip(0.05, 0.99)
@@ -110,8 +110,8 @@ folder = Path(SWEEP) if SWEEP else simulated_sweep(Path(tempfile.mkdtemp()) / "s
 # %% [markdown]
 # ## Statistics
 #
-# `gald table FOLDER` prints all of this. The interval of a difference covers both kinds of chance:
-# which images were judged, and which seeds were trained. With several questions at once, Holm's
+# `gald table FOLDER` prints all of this. The interval of a difference covers both sources of
+# chance: the evaluated images and the trained seeds. With several comparisons at once, Holm's
 # correction keeps the chance of any false alarm below 5%.
 
 # %%
@@ -127,7 +127,7 @@ for answer in found.differences:
     gap = answer.found
     ends = f"[{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
     print(f"{answer.question.name:<22} {100 * gap.difference:+.2f} {ends}  {answer.verdict}")
-print("\ninteraction (is the gain of LD another one with GA?):")
+print("\ninteraction (does the gain of LD depend on GA?):")
 for answer in found.interactions:
     gap = answer.found
     print(f"{answer.question.name}  {100 * gap.difference:+.2f}  {answer.verdict}")
@@ -135,8 +135,8 @@ for answer in found.interactions:
 # %% [markdown]
 # ## Plots
 #
-# Every arm against the baseline: a filled marker is a difference that stays clear of noise after
-# Holm's correction, a hollow one is not; bars are 95% intervals.
+# Every arm against the baseline. A filled marker is a difference beyond noise after Holm's
+# correction, a hollow marker is not; bars are 95% intervals.
 
 # %%
 rows = {answer.question.name: answer.found for answer in found.differences}
@@ -144,16 +144,16 @@ clear = [answer.clear for answer in found.differences]
 display(Image(difference_chart(rows, clear, "mIoU", f"minus {sweep.arms[base].label} (points)")))
 
 # %% [markdown]
-# By class: a star marks a class whose own interval leaves out 0. What we put in shows up where we
-# put it. A class that gained nothing at its own pixels can still gain IoU: fewer pixels of other
-# classes are taken for it.
+# By class: a star marks a class with an interval that excludes 0. The known differences appear in
+# their classes. A class without a known difference can still gain IoU, because fewer pixels of
+# other classes are predicted as it.
 
 # %%
 names = next(iter(sweep.arms[base].runs.values())).class_names
 display(Image(class_chart(list(rows), names, found.classes, sweep.arms[base].label)))
 
 # %% [markdown]
-# Score against cost: filled are arms that no other beats in both.
+# Score against cost: no other arm beats a filled one in both.
 
 # %%
 points = []
@@ -168,21 +168,21 @@ if points:
 # %% [markdown]
 # ## Where the last arm helps
 #
-# Each image's mean IoU over the classes that it has, averaged over seeds: the baseline's along the
-# bottom, the last arm's difference from it upwards. Above the line the arm is better. The printed
-# names are where to look next, with `gald viz RUN_A RUN_B --image FILE`.
+# Each image's mean IoU over its classes, averaged over seeds: the baseline's on the horizontal
+# axis, the last arm's difference from it on the vertical axis. Above the line the arm is better.
+# Inspect the printed images with `gald viz RUN_A RUN_B --image FILE`.
 
 # %%
 arm = sweep.arms[-1]
 
 
-def of_images(arm):
-    """The mean IoU of each image (N,), averaged over seeds."""
+def image_ious(arm):
+    """Mean IoU of each image (N,), averaged over seeds."""
     per_seed = [np.nanmean(class_iou(run.class_counts), 1) for run in arm.runs.values()]
     return 100 * np.mean(per_seed, 0)
 
 
-one, other = of_images(sweep.arms[base]), of_images(arm)
+one, other = image_ious(sweep.arms[base]), image_ious(arm)
 figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained", dpi=70)
 axis.plot(one, other - one, "o", color="black", mfc="none")
 axis.axhline(0, color="black", linewidth=0.8)

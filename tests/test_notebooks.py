@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 # What a test can wait for; the cells are the same.
 SMALL = {
-    "01_quickstart": "EPOCHS = 1; SCENES = 8",
-    "02_datasets": "DATA += ['data.train_count=6']; SCENES = 2",
-    "03_affinity_maps": "EPOCHS = 1; SCENES = 8; JUDGED = 4",
+    "01_quickstart": "EPOCHS = 1; IMAGES = 8",
+    "02_datasets": "DATA += ['data.train_count=6']; IMAGES = 2",
+    "03_affinity_maps": "EPOCHS = 1; TRAIN_IMAGES = 8; VAL_IMAGES = 4",
     "04_ablation": "SAMPLES = 200",
 }
 every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=[path.stem for path in SCRIPTS])
