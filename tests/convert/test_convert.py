@@ -321,7 +321,7 @@ def save(state, tmp_path):
 
 
 def cheap(network="GALD_res50", classes=19):
-    """A state dict whose file is small, because each tensor is one number."""
+    """A state dict with a small file, because each tensor stores only one number."""
     return {k: torch.zeros(()).expand(s) for k, s in shapes_of(network, classes).items()}
 
 

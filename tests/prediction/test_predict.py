@@ -140,7 +140,7 @@ def test_finished_outputs_are_skipped_and_reported(predict, tmp_path, capsys, mo
     printed = capsys.readouterr()
     assert predicted == ["2.png", "3.png"]
     assert "1 of 3 files are already predicted" in printed.err
-    assert "2 predicted, 1 already done, 0 bad and skipped" in printed.out
+    assert "2 predicted, 1 already done, 0 failed" in printed.out
     assert (out / "masks" / "1.png").stat().st_mtime_ns == before
 
 
@@ -238,7 +238,7 @@ def test_bad_files_are_skipped_on_request(predict, tmp_path, capsys):
     (tmp_path / "in" / "c.mp4").write_bytes(b"no video")
     out = predict(tmp_path / "in", "--skip-bad")
     printed = capsys.readouterr()
-    assert "1 predicted, 0 already done, 3 bad and skipped" in printed.out
+    assert "1 predicted, 0 already done, 3 failed" in printed.out
     for text in ("b.png is truncated (0 bytes)", "small.png: image of 4x4 px", "c.mp4 cannot be"):
         assert text in printed.err.replace("\n", " ")
     assert listing(out / "masks") == ["a.png"]

@@ -85,7 +85,7 @@ class BatchPredictor:
         done = len(pending) - bad
         if bad and not done + skipped:
             raise ValueError(f"none of {bad} files could be predicted; see the reasons above")
-        return f"{self.log.folder}: {done} predicted, {skipped} already done, {bad} bad and skipped"
+        return f"{self.log.folder}: {done} predicted, {skipped} already done, {bad} failed"
 
     def _predict_image(self, file: InputFile) -> None:
         prediction = self._predict(file.path)
