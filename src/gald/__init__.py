@@ -1,4 +1,4 @@
-"""GALD: global aggregation then local distribution, and every other context module, to ablate."""
+"""GALD: global aggregation, then local distribution, with all context modules for ablations."""
 
 import os
 from pathlib import Path
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Or albumentations asks for a newer version at its import, and waits where there is no network.
+# Otherwise albumentations looks for a newer version when imported, and hangs without a network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def load(path: "str | Path") -> "Predictor":
-    """A trained network, ready to use; see `gald.prediction.predictor.Predictor`.
+    """Load a trained network; see `gald.prediction.predictor.Predictor`.
 
     Args:
         path: a run folder, a checkpoint, a folder written by `save_pretrained` or `gald convert`,
             or OWNER/NAME on the hub.
     """
-    from gald.prediction import predictor  # torch, which takes seconds, only when it is needed
+    from gald.prediction import predictor  # imports torch, which takes seconds
 
     return predictor.load(path)
 
 
 def record(model: "nn.Module", *slots: str) -> "AbstractContextManager[Recording]":
-    """Maps of what GA and LD saw and made: `with gald.record(model) as maps: model(image)`.
+    """Record inputs and outputs of GA and LD: `with gald.record(model) as maps: model(image)`.
 
     Args:
-        model: what `load` returns, or a `Segmentor`.
-        slots: of `ga` and `ld`; none means both. See `gald.viz.record`.
+        model: a network from `load`, or a `Segmentor`.
+        slots: `ga`, `ld` or both; none means both. See `gald.viz.record`.
     """
     from gald.viz.record import record
 

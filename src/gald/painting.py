@@ -1,4 +1,4 @@
-"""How numbers become pictures: label colours, value colours, legends, figures without a display."""
+"""Painting without a display: label colours, value colours, legends and figures."""
 
 import io
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ VOID_COLOUR = (0, 0, 0)
 
 
 def colour_table(palette: Palette) -> np.ndarray:
-    """Colours by label (256, 3) uint8: the palette's, then void's for all other labels."""
+    """Return a colour for each label, (256, 3) uint8: first the palette, then the void colour."""
     table = np.tile(np.array(VOID_COLOUR, np.uint8), (256, 1))
     table[: len(palette)] = palette
     return table
 
 
 def colourise(labels: np.ndarray, palette: Palette) -> np.ndarray:
-    """Paint labels (H, W) uint8 in the palette's colours, void black: (H, W, 3) uint8."""
+    """Paint labels (H, W) uint8 in the palette's colours, void in black: (H, W, 3) uint8."""
     return colour_table(palette)[np.asarray(labels)]
 
 
 def viridis(values: np.ndarray) -> np.ndarray:
-    """Paint values (H, W) from the lowest, dark, to the highest, bright: RGB (H, W, 3) uint8."""
+    """Paint values (H, W) from dark (lowest) to bright (highest): RGB (H, W, 3) uint8."""
     low, high = values.min(), values.max()
     grey = ((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
     return cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)[..., ::-1]
 
 
 def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
-    """Create an empty figure, its sides in inches, that needs no display."""
+    """Create an empty figure, with sides in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
 
 
 def to_png(figure: "Figure") -> bytes:
-    """Draw a figure as the bytes of a png file."""
+    """Render a figure to the bytes of a png file."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
@@ -53,7 +53,7 @@ def to_png(figure: "Figure") -> bytes:
 def add_legend(
     figure: "Figure", class_names: Sequence[str], palette: Palette, columns: int
 ) -> None:
-    """Name the colours below a figure, in at most so many columns."""
+    """Add a legend of class colours below a figure, in at most `columns` columns."""
     from matplotlib.patches import Patch
 
     handles = [

@@ -1,4 +1,4 @@
-"""The authors' state dicts, with random numbers, as run folders of ours."""
+"""Conversion of the authors' state dicts, with random numbers, to run folders of gald."""
 
 import json
 import os
@@ -21,7 +21,7 @@ BLOCKS = {"res50": (3, 4, 6, 3), "res101": (3, 4, 23, 3)}
 
 
 class Shapes(dict):
-    """Names and shapes of a state dict, put down layer by layer."""
+    """Names and shapes of a state dict, added layer by layer."""
 
     def conv(self, name, out, into, *kernel, bias=False):
         self[f"{name}.weight"] = (out, into, *kernel)
@@ -106,7 +106,7 @@ def shapes_of(network, classes=19):
 
 
 def weights(network, classes=19):
-    """Random numbers that keep activations near 1, so that an error anywhere is seen."""
+    """Random numbers that keep activations near 1, so that an error in any layer is visible."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for name, shape in shapes_of(network, classes).items():
@@ -120,7 +120,7 @@ def weights(network, classes=19):
         else:
             value *= 0.2
         state[name] = value
-    if network.startswith("DualSeg"):  # or sums over the map drown the branch of positions
+    if network.startswith("DualSeg"):  # else sums over the map dominate the positional branch
         state["head.dualgcn.bn_wg.running_var"] *= 1e4
         state["head.dualgcn.bn3.running_var"] *= 1e4
         state["head.dualgcn.gcn_local_attention.node_q.weight"] *= 0.1
@@ -128,7 +128,7 @@ def weights(network, classes=19):
 
 
 class Authors:
-    """The forward pass of GALDNet.py and DualGCNNet.py in eval mode, by their names of tensors."""
+    """The forward pass of GALDNet.py and DualGCNNet.py in eval mode, with their tensor names."""
 
     def __init__(self, state):
         self.state = state
@@ -241,16 +241,16 @@ def same(found, expected):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """A state dict and the folder it was converted to, made once a network."""
+    """A state dict and the folder it was converted to, created once per network."""
     done = {}
 
     def once(network, wrap=dict):
         if network not in done:
-            place = tmp_path_factory.mktemp(network)
+            folder = tmp_path_factory.mktemp(network)
             state = weights(network)
-            torch.save(wrap(state), place / "official.pth")
-            convert(place / "official.pth", place / "run")
-            done[network] = state, place / "run"
+            torch.save(wrap(state), folder / "official.pth")
+            convert(folder / "official.pth", folder / "run")
+            done[network] = state, folder / "run"
         return done[network]
 
     return once
@@ -259,7 +259,7 @@ def converted(tmp_path_factory):
 @pytest.mark.parametrize(
     "network", ["GALD_res50", "GALD_res101", "DualSeg_res50", "DualSeg_res101"]
 )
-def test_names_and_shapes_here_are_those_of_the_authors(network):
+def test_names_and_shapes_match_the_authors_networks(network):
     path = GOLDEN / "reference_state_dicts.json"
     if not path.exists():
         pytest.skip(f"{path} is not there; set GALD_GOLDEN to the folder of golden outputs")
@@ -271,7 +271,7 @@ def test_names_and_shapes_here_are_those_of_the_authors(network):
     ("network", "normalise"),
     [("GALD_res50", bgr), ("DualSeg_res50", rgb), ("GALD_res101", bgr)],
 )
-def test_converted_network_computes_what_the_authors_network_does(network, normalise, converted):
+def test_converted_network_gives_the_outputs_of_the_authors_network(network, normalise, converted):
     state, folder = converted(network)
     model = gald.load(folder).model
     image = torch.randint(0, 256, (1, 3, 125, 248), dtype=torch.uint8)
@@ -284,7 +284,7 @@ def test_converted_network_computes_what_the_authors_network_does(network, norma
 
 
 @pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
-def test_every_tensor_arrives_once_and_unchanged(network, converted):
+def test_every_tensor_is_copied_once_and_unchanged(network, converted):
     state, folder = converted(network)
     ours = read_checkpoint(folder).weights
     assert len(ours) == len(state)
@@ -298,8 +298,8 @@ def test_every_tensor_arrives_once_and_unchanged(network, converted):
     assert torch.equal(ours["head.classify.bias"], state["head.bottleneck.3.bias"])
 
 
-def test_gald_eval_judges_a_converted_network(converted, tmp_path, monkeypatch):
-    _, folder = converted("DualSeg_res50")  # it takes the tiny scenes of the twin
+def test_gald_eval_evaluates_a_converted_network(converted, tmp_path, monkeypatch):
+    _, folder = converted("DualSeg_res50")  # it accepts the tiny images of the toy dataset
     root = fake.cityscapes(tmp_path / "cityscapes")
     arguments = ["data=cityscapes", f"data.root={root}", "data.num_workers=0"]
     arguments += [f"output_dir={tmp_path / 'eval'}", "trainer.accelerator=cpu"]
@@ -321,7 +321,7 @@ def save(state, tmp_path):
 
 
 def cheap(network="GALD_res50", classes=19):
-    """A state dict whose file is small, because each tensor is one number."""
+    """A state dict with a small file, because each tensor stores only one number."""
     return {k: torch.zeros(()).expand(s) for k, s in shapes_of(network, classes).items()}
 
 
@@ -338,7 +338,7 @@ def test_wrapped_and_prefixed_state_with_other_classes_converts(tmp_path, monkey
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
-def test_nineteen_classes_are_those_of_cityscapes(converted):
+def test_nineteen_classes_get_the_names_of_cityscapes(converted):
     about = read_checkpoint(converted("GALD_res50")[1]).content["gald"]
     assert tuple(about["class_names"]) == Cityscapes.class_names
     assert tuple(map(tuple, about["palette"])) == Cityscapes.palette
@@ -364,22 +364,22 @@ def put(key, *shape):
     [
         (put("head.extra.weight", 1), r"has head\.extra\.weight, which GALD_res50 with 19 classes"),
         (put("layer1.3.conv1.weight", 1), r"has layer1\.3\.conv1\.weight, which GALD_res50"),
-        (without("layer4.2.bn3.running_var"), r"lacks layer4\.2\.bn3\.running_var"),
-        (without("dsn.4.bias"), r"lacks dsn\.4\.bias, which GALD_res50 with 19 classes needs"),
-        (without("head.bottleneck.3.weight"), r"lacks head\.bottleneck\.3\.weight"),
+        (without("layer4.2.bn3.running_var"), r"has no layer4\.2\.bn3\.running_var"),
+        (without("dsn.4.bias"), r"has no dsn\.4\.bias, which GALD_res50 with 19 classes needs"),
+        (without("head.bottleneck.3.weight"), r"has no head\.bottleneck\.3\.weight"),
         (put("dsn.4.bias", 21), r"dsn\.4\.bias with shape \(21,\), .* needs \(19,\)"),
         (put("head.conva.0.weight", 512, 2048, 1, 1), r"\(512, 2048, 1, 1\), .* 2048, 3, 3\)"),
         (put("head.bottleneck.3.weight", 19), r"with shape \(19,\), .* \(classes, 512, 1, 1\)"),
-        (put("conv2.weight", 64, 64, 3, 3), r"conv2\.weight, a name of the stem from before Aug"),
-        (put("head.dualgcn.phi.weight", 1), r"keys of 2 of the networks"),
-        (dict.clear, r"keys of 0 of the networks .* head\.a2block\.\* \(GALD\) or head\.dualgcn"),
+        (put("conv2.weight", 64, 64, 3, 3), r"conv2\.weight, a stem key from before August 2020"),
+        (put("head.dualgcn.phi.weight", 1), r"keys of 2 convertible networks"),
+        (dict.clear, r"keys of 0 convertible .* head\.a2block\.\* \(GALD\) or head\.dualgcn"),
         (put("module.conv1.0.weight", 1), r"has module\.conv1\.0\.weight, which GALD_res50"),
         (lambda state: state.update(epoch=3), "epoch in .* is a int, not a tensor"),
-        (lambda state: state.update(gald={}), "is a checkpoint of gald already"),
-        (lambda state: state.update(path=Path("x")), "damaged or holds more than tensors"),
+        (lambda state: state.update(gald={}), "is already a checkpoint of gald"),
+        (lambda state: state.update(path=Path("x")), "damaged or contains more than tensors"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(change, message, tmp_path):
+def test_other_state_dicts_are_refused_and_nothing_is_written(change, message, tmp_path):
     state = cheap()
     change(state)
     source = save(state, tmp_path)
@@ -388,7 +388,7 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(change, message, t
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_one_dimensional_weights_are_told_in_the_authors_shape(tmp_path):
+def test_errors_about_one_dimensional_weights_use_the_authors_shape(tmp_path):
     state = cheap("DualSeg_res50")
     state["head.dualgcn.conv_adj.weight"] = torch.zeros(128, 128, 1, 1)
     with pytest.raises(ValueError, match=r"\(128, 128, 1, 1\), .* needs \(128, 128, 1\);"):
@@ -403,7 +403,7 @@ def test_existing_folder_is_not_overwritten(tmp_path):
         convert(tmp_path / "official.pth", tmp_path / "notes.txt")
 
 
-def test_folder_is_not_there_when_writing_fails(tmp_path, monkeypatch):
+def test_no_folder_remains_when_writing_fails(tmp_path, monkeypatch):
     source = save(cheap(), tmp_path)
 
     def full(*_):

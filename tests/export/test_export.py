@@ -1,4 +1,4 @@
-"""Every format, written from a tiny network, read back without gald's help."""
+"""Every export format, written from a tiny network and read back without gald."""
 
 import json
 import resource
@@ -21,7 +21,7 @@ from gald.export.graph import FullImageNetwork, pool
 NET = ["model/ga=none", "model/ld=mask"]
 EVERY = [("ga", path.stem) for path in sorted((CONF_DIR / "model" / "ga").glob("*.yaml"))]
 EVERY += [("ld", path.stem) for path in sorted((CONF_DIR / "model" / "ld").glob("*.yaml"))]
-WANT_A_SIZE = ("isa", "guided")  # in ONNX, as the docstring of export says
+NEED_A_SIZE = ("isa", "guided")  # in ONNX, see the docstring of export
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def export_cli(monkeypatch):
 
 @pytest.fixture
 def scores_drift(monkeypatch):
-    """Every call scores a little higher than the one before, as no network should."""
+    """Makes every call return slightly higher scores than the one before."""
     forward, calls = FullImageNetwork.forward, []
 
     def drift(self, image):
@@ -53,7 +53,7 @@ def scores_drift(monkeypatch):
 
 @pytest.fixture
 def file_limit():
-    """No file may grow beyond so many bytes: stands for a full disk."""
+    """Limits the size of every file, to simulate a full disk."""
 
     @contextmanager
     def limit(size):
@@ -85,7 +85,7 @@ def test_pool_is_torchs_adaptive_pooling(size, cells):
     torch.testing.assert_close(pool(x, cells), F.adaptive_avg_pool2d(x, cells))
 
 
-def test_onnx_scores_any_size_as_the_network_and_knows_its_classes(
+def test_onnx_reproduces_the_scores_at_any_size_and_contains_the_classes(
     network, tmp_path, export_cli, capsys
 ):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -105,13 +105,13 @@ def test_onnx_scores_any_size_as_the_network_and_knows_its_classes(
     for shape in ((1, 3, 77, 131), (3, 3, 50, 64)):
         image = noise(*shape)
         scores, labels = session.run(None, {"image": image.numpy()})
-        truth = expected(network, image).numpy()
-        assert abs(scores - truth).max() <= 1e-4 * abs(truth).max()
+        reference = expected(network, image).numpy()
+        assert abs(scores - reference).max() <= 1e-4 * abs(reference).max()
         assert labels.dtype == np.uint8
         assert (labels == scores.argmax(1)).all()
 
 
-def test_torch_program_scores_as_the_network_and_knows_its_classes(network, tmp_path):
+def test_torch_program_reproduces_the_scores_and_contains_the_classes(network, tmp_path):
     target = tmp_path / "net.pt2"
     assert "images of any size" in export_network(network, target, "torch")
     about = {"gald.json": ""}
@@ -120,8 +120,8 @@ def test_torch_program_scores_as_the_network_and_knows_its_classes(network, tmp_
     assert json.loads(about["gald.json"])["palette"] == [list(colour) for colour in PALETTE]
     image = noise(1, 3, 155, 201)
     scores, labels = program(image)
-    truth = expected(network, image)
-    torch.testing.assert_close(scores, truth, rtol=0, atol=1e-4 * float(truth.abs().max()))
+    reference = expected(network, image)
+    torch.testing.assert_close(scores, reference, rtol=0, atol=1e-4 * float(reference.abs().max()))
     assert torch.equal(labels, scores.argmax(1).to(torch.uint8))
 
 
@@ -137,10 +137,10 @@ def test_pretrained_folder_is_the_same_network(network, tmp_path):
 
 
 @pytest.mark.slow
-def test_module_that_torch_cannot_free_names_the_remedy_which_helps(tmp_path):
+def test_module_without_dynamic_size_names_a_remedy_that_works(tmp_path):
     network = make(tmp_path / "net", "model/ga=isa", "model/ld=none")
     target = tmp_path / "net.pt2"
-    with pytest.raises(ValueError, match=r"\(ga ISA, .*any size.*; give the one .* --size 512"):
+    with pytest.raises(ValueError, match=r"\(ga ISA, .*any size.*; fix the image size: --size 512"):
         export_network(network, target, "torch")
     assert not target.exists()
     assert "images of 72x104 only" in export_network(network, target, "torch", (72, 104))
@@ -149,13 +149,13 @@ def test_module_that_torch_cannot_free_names_the_remedy_which_helps(tmp_path):
     torch.testing.assert_close(program(image)[0], expected(network, image))
 
 
-def test_a_network_that_scores_otherwise_is_not_kept(network, tmp_path, scores_drift):
+def test_an_export_with_other_scores_is_not_kept(network, tmp_path, scores_drift):
     with pytest.raises(ValueError, match=r"pretrained .*: scores differ by .* of the largest"):
         export_network(network, tmp_path / "out", "pretrained")
     assert not list(tmp_path.iterdir())
 
 
-def test_comparison_tells_labels_and_shapes_apart(network):
+def test_comparison_detects_wrong_labels_shapes_and_nan(network):
     original = FullImageNetwork(gald.load(network).model)
     shapes = [(1, 40, 50)]
     assert parity.compare(original, original, shapes) == 0
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_nothing(network, tmp_path, format, file_limit):
         pytest.importorskip("onnxruntime")
     with (
         file_limit(100_000),
-        pytest.raises(OSError, match=r"cannot write .*out .*nothing was left"),
+        pytest.raises(OSError, match=r"cannot write .*out .*free some space .*nothing was left"),
     ):
         export_network(
             network, tmp_path / "out", format, None if format == "pretrained" else (64, 64)
@@ -190,13 +190,13 @@ def test_a_full_disk_leaves_nothing(network, tmp_path, format, file_limit):
     [
         (["--format", "onnx"], "the following arguments are required: --to"),
         (["--to", "x", "--format", "coreml"], "invalid choice: 'coreml'"),
-        (["--to", "x", "--format", "torch", "--opset", "18"], "--opset belongs to onnx"),
+        (["--to", "x", "--format", "torch", "--opset", "18"], "--opset applies to onnx only"),
         (["--to", "x", "--format", "pretrained", "--size", "9", "9"], "takes any size"),
         (["--to", "x", "--format", "onnx", "--size", "3", "90"], "smaller than the backbone's"),
-        (["--to", "there", "--format", "onnx"], "there is already there; choose another name"),
+        (["--to", "there", "--format", "onnx"], "there already exists; choose another name"),
     ],
 )
-def test_what_cannot_be_ends_in_a_sentence(
+def test_invalid_arguments_are_one_sentence(
     network, tmp_path, monkeypatch, export_cli, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -209,7 +209,7 @@ def test_what_cannot_be_ends_in_a_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_without_its_packages_onnx_says_how_to_get_them(network, tmp_path, monkeypatch):
+def test_without_its_packages_onnx_names_the_pip_command(network, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'gald\[export\]'"):
         export_network(network, tmp_path / "x", "onnx")
@@ -218,18 +218,18 @@ def test_without_its_packages_onnx_says_how_to_get_them(network, tmp_path, monke
 @pytest.mark.slow
 def test_an_opset_that_torch_does_not_write_is_refused(network, tmp_path):
     pytest.importorskip("onnxruntime")
-    with pytest.raises(ValueError, match="torch wrote opset 18 where 9 was asked for"):
+    with pytest.raises(ValueError, match="torch wrote opset 18 instead of 9; set --opset 18"):
         export_network(network, tmp_path / "x", "onnx", (64, 64), opset=9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("slot", "name"), EVERY)
-def test_every_module_becomes_onnx_for_any_size_or_for_one(slot, name, tmp_path):
+def test_every_module_exports_to_onnx_for_any_size_or_a_fixed_one(slot, name, tmp_path):
     pytest.importorskip("onnxruntime")
     other = "ld" if slot == "ga" else "ga"
     network = make(tmp_path / "net", f"model/{slot}={name}", f"model/{other}=none")
-    if name in WANT_A_SIZE:
-        with pytest.raises(ValueError, match="give the one size you need"):
+    if name in NEED_A_SIZE:
+        with pytest.raises(ValueError, match="fix the image size"):
             export_network(network, tmp_path / "net.onnx", "onnx")
         assert "136x168 only" in export_network(network, tmp_path / "net.onnx", "onnx", (136, 168))
     else:

@@ -49,7 +49,7 @@ def up(x, size, align_corners=False):
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(64, 96), (61, 83), (8, 300), (4, 4)])
-def test_strips_and_labels_are_those_of_the_plain_way(model, size, align_corners):
+def test_strips_and_labels_match_a_plain_resize(model, size, align_corners):
     image = torch.rand(2, 3, *size)
     plain = up(model.logits(image), size, align_corners)
     whole = FullImage(align_corners)
@@ -63,7 +63,7 @@ def test_strips_and_labels_are_those_of_the_plain_way(model, size, align_corners
     assert whole.predict(model, image).confidence is None
 
 
-def test_an_image_is_cut_into_many_strips_and_tiles(model, monkeypatch):
+def test_an_image_is_split_into_many_strips_and_tiles(model, monkeypatch):
     monkeypatch.setattr(base, "TILE_BYTES_OF_THREAD", 1)
     image = torch.rand(1, 3, 150, 200)
     plain = up(model.logits(image), (150, 200))
@@ -96,7 +96,7 @@ def test_bytes_and_fractions_give_the_same_scores(model, name):
 
 @pytest.mark.parametrize("blending", ["uniform", "gaussian"])
 @pytest.mark.parametrize("window", [(48, 64), (100, 64), (500, 500)])
-def test_one_window_is_the_whole_image(model, window, blending):
+def test_one_window_equals_the_whole_image(model, window, blending):
     image = torch.rand(2, 3, 48, 64)
     slide = Slide(window, blending=blending)
     assert torch.equal(
@@ -114,7 +114,7 @@ def test_one_window_is_the_whole_image(model, window, blending):
     ("size", "window", "stride"),
     [((50, 70), (24, 32), (16, 20)), ((50, 70), (24, 32), (24, 32)), ((20, 70), (24, 32), (3, 11))],
 )
-def test_sliding_is_the_slow_loop(model, size, window, stride, align_corners, blending):
+def test_sliding_matches_a_slow_loop(model, size, window, stride, align_corners, blending):
     image = torch.rand(1, 3, *size)
     total, weight = torch.zeros(1, 5, *size), torch.zeros(size)
     height, width = min(size[0], window[0]), min(size[1], window[1])
@@ -136,7 +136,7 @@ def test_sliding_is_the_slow_loop(model, size, window, stride, align_corners, bl
     assert torch.equal(slide.predict(model, image).labels.long(), (total / weight).argmax(1))
 
 
-def test_windows_are_as_many_at_once_as_memory_allows(model):
+def test_number_of_windows_per_pass_follows_max_bytes(model):
     image = torch.rand(1, 3, 100, 100)
     few, many = Slide((40, 40), max_bytes=1), Slide((40, 40))
     model.sizes.clear()
@@ -153,7 +153,7 @@ def test_windows_are_as_many_at_once_as_memory_allows(model):
     assert [size[0] for size in model.sizes] == [1, 4, 4, 4, 3]
 
 
-def test_the_authors_windows():
+def test_default_overlap_gives_the_authors_windows():
     # lxtGH/GALD-DGCNet eval.py on Cityscapes: 832, overlap 1/3
     assert Slide((832, 832)).stride == (555, 555)
     assert Slide((513, 513)).stride == (342, 342)
@@ -181,7 +181,7 @@ def test_scores_of_several_scales_are_the_logarithm_of_the_mean_probability(
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(2, 49, 67))
 
 
-def test_a_network_is_looked_at_at_the_scale_nearest_to_one():
+def test_size_for_inspection_is_the_scale_nearest_to_one():
     image = torch.rand(1, 3, 37, 50)
     assert all(
         MODES[name].at_network_size(image) is image for name in ("whole", "slide", "multi_scale")
@@ -199,15 +199,15 @@ def test_labels_keep_their_precision_under_autocast_and_fast_matmul(model):
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            found = FullImage().predict(model, image, confidence=True)
+            prediction = FullImage().predict(model, image, confidence=True)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert torch.equal(exact.labels, found.labels)
-    assert torch.equal(exact.confidence, found.confidence)
+    assert torch.equal(exact.labels, prediction.labels)
+    assert torch.equal(exact.confidence, prediction.confidence)
 
 
-def test_of_equal_scores_the_first_class_wins_and_what_is_no_number_is_void(model):
+def test_first_of_equal_classes_wins_and_nan_is_void(model):
     model.logits = lambda image: torch.zeros(1, 200, 4, 4)
     assert FullImage().predict(model, torch.rand(1, 3, 16, 16)).labels.max() == 0
     model.logits = lambda image: torch.full((1, 200, 4, 4), torch.nan)
@@ -222,7 +222,7 @@ def test_the_last_of_many_classes_is_found(model):
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_memory_stays_below_that_of_scores_at_full_size(name):
+def test_memory_stays_below_that_of_full_size_scores(name):
     model = Convolution(classes=64).eval()
     model.conv.stride = (8, 8)
     mode = {
@@ -249,13 +249,13 @@ def test_memory_stays_below_that_of_scores_at_full_size(name):
         (lambda: MultiScaleFlip(FullImage(), (1.0, 0.0)), "positive factors"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(make, sentence):
+def test_invalid_arguments_are_one_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
 
 
 @pytest.mark.parametrize(
-    ("words", "check"),
+    ("overrides", "check"),
     [
         (["inference=slide", "inference.window=[512,256]"], lambda m: m.window == (512, 256)),
         (["inference=multi_scale"], lambda m: isinstance(m.over, FullImage) and len(m.scales) == 6),
@@ -270,5 +270,5 @@ def test_what_cannot_be_is_said_in_one_sentence(make, sentence):
         ),
     ],
 )
-def test_modes_are_chosen_by_words(words, check):
-    assert check(instantiate(compose("train", words).inference))
+def test_modes_are_chosen_by_overrides(overrides, check):
+    assert check(instantiate(compose("train", overrides).inference))

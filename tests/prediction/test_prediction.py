@@ -1,4 +1,4 @@
-"""What one makes of a parsed picture."""
+"""Images and numbers from a prediction."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,6 @@ def test_void_is_black_and_no_class(prediction):
     assert shares == {"road": pytest.approx(2 / 6), "car": pytest.approx(3 / 6), "sky": 0}
 
 
-def test_overlay_mixes_by_default_six_parts_of_colour_with_four_of_picture(prediction):
+def test_overlay_blends_by_default_sixty_percent_colour_with_the_image(prediction):
     mixed = np.asarray(prediction.overlay())[0, 0]
     np.testing.assert_allclose(mixed, [0.6 * c + 40 for c in (9, 8, 7)], atol=1)

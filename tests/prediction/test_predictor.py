@@ -1,4 +1,4 @@
-"""A trained network in three lines: `gald.load(run).predict(picture)`."""
+"""A trained network in three lines: `gald.load(run).predict(image)`."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def network(run):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return np.random.default_rng(0).integers(0, 256, (45, 67, 3), dtype=np.uint8)
 
 
@@ -37,97 +37,97 @@ def saved(network, tmp_path):
     return tmp_path / "saved"
 
 
-def test_a_picture_is_parsed_in_three_lines(run, picture, tmp_path):
-    Image.fromarray(picture).save(tmp_path / "street.png")
+def test_an_image_is_predicted_in_three_lines(run, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "street.png")
     prediction = gald.load(run).predict(tmp_path / "street.png")
     assert prediction.labels.shape == (45, 67) and prediction.labels.dtype == np.uint8
     assert prediction.labels.max() < 10
     assert prediction.confidence.dtype == np.float32 and prediction.confidence.shape == (45, 67)
     assert 0.1 <= prediction.confidence.min() <= prediction.confidence.max() <= 1  # of 10 classes
     assert prediction.ld_map.shape == (45, 67)
-    assert np.array_equal(prediction.image, picture)
+    assert np.array_equal(prediction.image, image)
 
 
-def test_labels_and_confidence_are_those_of_the_scores(network, picture):
-    prediction = network.predict(picture)
+def test_labels_and_confidence_are_those_of_the_scores(network, image):
+    prediction = network.predict(image)
     with torch.no_grad():
-        scores = network(torch.from_numpy(picture).permute(2, 0, 1)[None])
+        scores = network(torch.from_numpy(image).permute(2, 0, 1)[None])
     probability, labels = scores.softmax(1).max(1)
     assert np.array_equal(prediction.labels, labels[0])
     np.testing.assert_allclose(prediction.confidence, probability[0], rtol=1e-4)
 
 
-def test_a_network_in_channels_last_is_saved_and_read_like_any_other(trained, picture, tmp_path):
+def test_a_network_in_channels_last_survives_saving_and_loading(trained, image, tmp_path):
     network = gald.load(trained("model.channels_last=true"))
     network.save_pretrained(tmp_path / "saved")
     again = gald.load(tmp_path / "saved")
     stem = next(again.model.backbone.net.parameters())
     assert stem.is_contiguous(memory_format=torch.channels_last) and not stem.is_contiguous()
-    assert np.array_equal(again.predict(picture).labels, network.predict(picture).labels)
+    assert np.array_equal(again.predict(image).labels, network.predict(image).labels)
 
 
-def test_ld_map_is_that_of_the_panels(network, picture):
+def test_ld_map_matches_the_function_for_panels(network, image):
     from gald.inference.ld_map import ld_map
 
-    shown = ld_map(network.model, torch.from_numpy(picture).permute(2, 0, 1), network.inference)
-    np.testing.assert_allclose(network.predict(picture).ld_map, shown, rtol=1e-4, atol=1e-6)
+    expected = ld_map(network.model, torch.from_numpy(image).permute(2, 0, 1), network.inference)
+    np.testing.assert_allclose(network.predict(image).ld_map, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_not_asked_for_is_not_made(network, picture):
-    prediction = network.predict(picture, confidence=False, ld_map=False)
+def test_parts_that_are_not_requested_are_none(network, image):
+    prediction = network.predict(image, confidence=False, ld_map=False)
     assert prediction.confidence is None and prediction.ld_map is None
 
 
-def test_network_without_distribution_has_no_map(trained, picture):
-    assert gald.load(trained("model/ld=none")).predict(picture).ld_map is None
+def test_network_without_distribution_has_no_map(trained, image):
+    assert gald.load(trained("model/ld=none")).predict(image).ld_map is None
 
 
-def test_pictures_of_the_labels(network, picture):
-    prediction = network.predict(picture)
+def test_palette_image_and_overlay_show_the_labels(network, image):
+    prediction = network.predict(image)
     painted = prediction.palette_image()
     assert painted.mode == "P" and np.array_equal(np.asarray(painted), prediction.labels)
     colours = np.array(network.palette, np.uint8)[prediction.labels]
     assert np.array_equal(np.asarray(painted.convert("RGB")), colours)
-    assert np.array_equal(np.asarray(prediction.overlay(alpha=0.0)), picture)
+    assert np.array_equal(np.asarray(prediction.overlay(alpha=0.0)), image)
     assert np.array_equal(np.asarray(prediction.overlay(alpha=1.0)), colours)
-    blend = 0.25 * colours + 0.75 * picture.astype(float)
+    blend = 0.25 * colours + 0.75 * image.astype(float)
     assert np.abs(np.asarray(prediction.overlay(alpha=0.25)) - blend).max() <= 1
 
 
-def test_shares_count_pixels_by_class_name(network, picture):
-    prediction = network.predict(picture)
+def test_shares_count_pixels_by_class_name(network, image):
+    prediction = network.predict(image)
     shares = prediction.shares()
     assert tuple(shares) == network.class_names
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["water"] == pytest.approx((prediction.labels == 5).mean())
 
 
-def test_every_way_to_give_one_picture_gives_the_same_pixels(picture, tmp_path):
-    expected = torch.from_numpy(picture).permute(2, 0, 1)
+def test_every_kind_of_image_gives_the_same_pixels(image, tmp_path):
+    expected = torch.from_numpy(image).permute(2, 0, 1)
     alpha = np.full((45, 67, 1), 7, np.uint8)
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    ways = [
+    Image.fromarray(image).save(tmp_path / "a.png")
+    images = [
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
-        Image.fromarray(picture),
-        picture,
-        np.concatenate([picture, alpha], axis=2),
-        Image.fromarray(np.concatenate([picture, alpha], axis=2)),
+        Image.fromarray(image),
+        image,
+        np.concatenate([image, alpha], axis=2),
+        Image.fromarray(np.concatenate([image, alpha], axis=2)),
         expected,
         expected[None],
         expected / 255,
         (expected / 255).half(),
     ]
-    for way in ways:
-        assert torch.equal(to_tensor(way), expected)
+    for given in images:
+        assert torch.equal(to_tensor(given), expected)
 
 
-def test_grey_pictures_become_three_equal_channels(picture, tmp_path):
-    grey = picture[..., 0]
+def test_grey_images_become_three_equal_channels(image, tmp_path):
+    grey = image[..., 0]
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    ways = [tmp_path / "grey.png", Image.fromarray(grey), grey, grey[..., None]]
-    for way in [*ways, torch.from_numpy(grey)[None]]:
-        assert torch.equal(to_tensor(way), torch.from_numpy(grey).expand(3, -1, -1))
+    images = [tmp_path / "grey.png", Image.fromarray(grey), grey, grey[..., None]]
+    for given in [*images, torch.from_numpy(grey)[None]]:
+        assert torch.equal(to_tensor(given), torch.from_numpy(grey).expand(3, -1, -1))
 
 
 def test_orientation_tags_are_ignored_as_in_training(tmp_path):
@@ -144,28 +144,28 @@ def test_orientation_tags_are_ignored_as_in_training(tmp_path):
     [
         ("nowhere.png", r"there is no image nowhere\.png; correct the path"),
         (np.zeros((4, 4, 3)), r"array of float64; give uint8"),
-        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\); give one picture, as \(H, W, 3\)"),
-        (np.zeros(4, np.uint8), r"shape \(4,\); give one picture"),
-        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\); give one picture"),
-        (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\); give one picture, as \(3, H, W\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\); give one image of shape \(H, W, 3\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\); give one image"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\); give one image"),
+        (torch.zeros(2, 3, 4, 4), r"shape \(2, 3, 4, 4\); give one image of shape \(3, H, W\)"),
         (torch.full((3, 4, 4), 200.0), r"values from 200 to 200; give floats in \[0, 1\]"),
         (torch.full((3, 4, 4), torch.nan), r"values from nan to nan"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), r"tensor of torch\.int64; give uint8"),
-        (Image.new("I;16", (4, 4)), r"mode I;16; give one of 8 bits"),
+        (Image.new("I;16", (4, 4)), r"mode I;16; give one with 8 bits"),
     ],
 )
-def test_what_is_no_picture_is_told_in_one_sentence(image, message):
+def test_unsupported_images_are_refused(image, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         to_tensor(image)
 
 
-def test_damaged_picture_is_named(network, picture, tmp_path):
-    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8 no picture")
+def test_damaged_image_is_named(network, image, tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8 no image")
     with pytest.raises(ValueError, match=r"cut\.jpg"):
         network.predict(tmp_path / "cut.jpg")
 
 
-def test_saved_folder_gives_the_same_network(network, saved, picture):
+def test_saved_folder_gives_the_same_network(network, saved, image):
     assert {path.name for path in saved.iterdir()} == {
         "README.md",
         "config.json",
@@ -174,11 +174,11 @@ def test_saved_folder_gives_the_same_network(network, saved, picture):
     again = module.Predictor.from_pretrained(saved)
     assert again.config["model"] == network.config["model"] and again.palette == network.palette
     assert again.class_names == network.class_names and not again.training
-    assert np.array_equal(again.predict(picture).labels, network.predict(picture).labels)
-    assert np.array_equal(gald.load(saved).predict(picture).ld_map, network.predict(picture).ld_map)
+    assert np.array_equal(again.predict(image).labels, network.predict(image).labels)
+    assert np.array_equal(gald.load(saved).predict(image).ld_map, network.predict(image).ld_map)
 
 
-def test_saved_folder_starts_another_run(network, saved):
+def test_saved_folder_initialises_another_network(network, saved):
     from gald.run.checkpoint import load_weights
 
     other = module.Predictor(network.config, network.class_names, network.palette).model
@@ -187,24 +187,24 @@ def test_saved_folder_starts_another_run(network, saved):
     assert torch.equal(other.state_dict()[key], network.model.state_dict()[key])
 
 
-def test_card_names_classes_and_parts_and_leaves_the_licence_open(saved):
+def test_card_names_classes_and_modules_and_leaves_the_licence_open(saved):
     card = (saved / "README.md").read_text()
     assert "| 5 | water | (30, 95, 165) |" in card
     assert "- ga: CGNL" in card and "- inference: FullImage" in card
     assert "library_name: gald" in card and "\nlicense:" not in card
 
 
-def test_full_disk_leaves_nothing_half_written(network, tmp_path, monkeypatch):
+def test_full_disk_leaves_no_partial_folder(network, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OSError, match=r"saved \(No space left on device\); nothing was left there"):
+    with pytest.raises(OSError, match=r"saved \(No space left on device\); free some space and"):
         network.save_pretrained(tmp_path / "saved")
     assert not list(tmp_path.iterdir())
 
 
-def test_folder_in_use_is_not_overwritten(network, saved):
+def test_folder_with_files_is_not_overwritten(network, saved):
     before = (saved / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"saved already holds something; choose another folder"):
         network.save_pretrained(saved)
@@ -214,10 +214,10 @@ def test_folder_in_use_is_not_overwritten(network, saved):
 def test_publishing_uploads_the_saved_folder(network, monkeypatch):
     from huggingface_hub import HfApi
 
-    seen = {}
+    uploaded = set()
 
     def upload_folder(self, *, folder_path, **_):
-        seen.update({path.name: path.stat().st_size for path in folder_path.iterdir()})
+        uploaded.update(path.name for path in folder_path.iterdir())
         return "url"
 
     def create_repo(self, repo_id, **_):
@@ -226,24 +226,24 @@ def test_publishing_uploads_the_saved_folder(network, monkeypatch):
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     assert network.push_to_hub("owner/name") == "url"
-    assert set(seen) == {"README.md", "config.json", "model.safetensors"}
+    assert uploaded == {"README.md", "config.json", "model.safetensors"}
 
 
-def test_network_on_the_hub_is_fetched_without_any_pickle(saved, monkeypatch, picture):
+def test_network_on_the_hub_is_fetched_without_any_pickle(saved, monkeypatch, image):
     import huggingface_hub
 
-    asked = {}
+    requested = {}
 
     def snapshot_download(name, allow_patterns):
-        asked[name] = allow_patterns
+        requested[name] = allow_patterns
         return str(saved)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert gald.load("owner/name").predict(picture).labels.shape == (45, 67)
-    assert asked == {"owner/name": ["config.json", "model.safetensors"]}
+    assert gald.load("owner/name").predict(image).labels.shape == (45, 67)
+    assert requested == {"owner/name": ["config.json", "model.safetensors"]}
 
 
-def test_without_network_the_hub_is_one_sentence(monkeypatch, tmp_path):
+def test_without_network_the_hub_error_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -267,7 +267,7 @@ def test_config_without_a_key_names_it(saved, key):
 @pytest.mark.parametrize("part", ["model", "inference"])
 def test_config_without_a_part_names_it(saved, part):
     rewrite(saved, lambda about: about["config"].pop(part))
-    with pytest.raises(ValueError, match=rf"config lacks {part}"):
+    with pytest.raises(ValueError, match=rf"config has no {part}"):
         gald.load(saved)
 
 
@@ -280,10 +280,10 @@ def change_ga(**keys):
     [
         (change_ga(no_such_key=1), r"model\.ga: .*no_such_key.*; use the version of gald"),
         (lambda about: about["config"]["model"].pop("head"), r"head.*; use the version of gald"),
-        (lambda about: about["config"]["model"].pop("backbone"), r"config lacks model\.backbone"),
+        (lambda about: about["config"]["model"].pop("backbone"), r"config has no model\.backbone"),
     ],
 )
-def test_network_of_another_version_is_one_sentence(saved, change, message):
+def test_config_of_another_version_is_refused_in_one_sentence(saved, change, message):
     rewrite(saved, change)
     with pytest.raises(ValueError, match=message) as caught:
         gald.load(saved)
@@ -329,7 +329,7 @@ def test_a_checkpoint_cannot_call_code_that_is_not_gald(saved, target):
         gald.load(saved)
 
 
-def test_code_of_ones_own_can_be_trusted(saved, monkeypatch, tmp_path, picture):
+def test_own_code_can_be_trusted(saved, monkeypatch, tmp_path):
     own = "import torch\n\nclass Same(torch.nn.Identity):\n    pass\n"
     (tmp_path / "my_package_of_modules.py").write_text(own)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -339,7 +339,7 @@ def test_code_of_ones_own_can_be_trusted(saved, monkeypatch, tmp_path, picture):
         gald.load(saved)
     monkeypatch.setenv("GALD_TRUST", "other,my_package_of_modules")
     with pytest.raises(ValueError, match=r"has .* where this network has nothing for ga\."):
-        gald.load(saved)  # built as asked; its weights are another module's
+        gald.load(saved)  # the module is built, but the weights are those of another one
 
 
 def test_run_folder_prefers_its_best_checkpoint(run, tmp_path):
@@ -352,7 +352,7 @@ def test_run_folder_prefers_its_best_checkpoint(run, tmp_path):
         gald.load(tmp_path)
 
 
-def test_what_is_published_names_no_path_of_this_machine(trained, tmp_path):
+def test_saved_config_contains_no_local_path(trained, tmp_path):
     run = trained("data=camvid", f"data.root={tmp_path}/secret")
     gald.load(run).save_pretrained(tmp_path / "saved")
     assert "secret" not in (tmp_path / "saved" / "config.json").read_text()

@@ -1,4 +1,4 @@
-"""The web page, as a browser sees it."""
+"""The web page of `gald serve` in a browser."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from gald import cli
 from gald.prediction import serve
 from gald.prediction.prediction import Prediction
 
-# Chromium looks up Google's hosts by itself; the flags leave only what the page asks for.
+# Chromium contacts Google's hosts by itself; with these flags only the page makes requests.
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -59,31 +59,31 @@ def server(tmp_path, port):
     process.communicate()
 
 
-def test_a_dropped_image_comes_back_as_overlay_shares_and_ld_map(server, port, browser, tmp_path):
-    assert server == f"open http://127.0.0.1:{port} (Ctrl+C ends it)"
-    picture = tmp_path / "street.png"
-    Image.effect_noise((120, 80), 90).convert("RGB").save(picture)
+def test_page_shows_overlay_shares_and_ld_map_of_an_image(server, port, browser, tmp_path):
+    assert server == f"open http://127.0.0.1:{port} (Ctrl+C stops the server)"
+    image = tmp_path / "street.png"
+    Image.effect_noise((120, 80), 90).convert("RGB").save(image)
     browser.get("about:blank")
-    browser.get_log("performance")  # what Chromium asks for at its start
+    browser.get_log("performance")  # discard Chromium's requests at its start
     browser.get(f"http://127.0.0.1:{port}")
-    wait_for(browser, "#image input[type=file]")[0].send_keys(str(picture))
+    wait_for(browser, "#image input[type=file]")[0].send_keys(str(image))
     for name in ("overlay", "ld_map"):
-        (shown,) = wait_for(browser, f"#{name} img")
-        assert size_of(browser, shown) == [120, 80]
+        (element,) = wait_for(browser, f"#{name} img")
+        assert size_of(browser, element) == [120, 80]
     rows = [row.text for row in wait_for(browser, "#shares tr")]
     shares = [float(re.fullmatch(r"(\w+) ([\d.]+)%", row)[2]) for row in rows]
     assert {row.split()[0] for row in rows} <= set(CLASSES)
     assert sum(shares) == pytest.approx(100, abs=0.2)
-    asked = set(re.findall(r'"url":"https?://([^/"]+)', str(browser.get_log("performance"))))
-    assert asked == {f"127.0.0.1:{port}"}
+    hosts = set(re.findall(r'"url":"https?://([^/"]+)', str(browser.get_log("performance"))))
+    assert hosts == {f"127.0.0.1:{port}"}
     assert not browser.find_elements("css selector", "[aria-label*=Share]")
 
     tiny = tmp_path / "tiny.png"
     Image.new("RGB", (4, 5)).save(tiny)
     browser.refresh()
     wait_for(browser, "#image input[type=file]")[0].send_keys(str(tiny))
-    told = wait_for(browser, ".toast-body")[0].get_attribute("textContent")
-    assert "image of 5x4 px is smaller than the backbone's stride 8" in told
+    message = wait_for(browser, ".toast-body")[0].get_attribute("textContent")
+    assert "image of 5x4 px is smaller than the backbone's stride 8" in message
 
 
 def wait_for(browser, selector):
@@ -105,7 +105,7 @@ def size_of(browser, image):
     raise AssertionError("the image never loads")
 
 
-def test_a_port_in_use_ends_in_a_sentence_before_anything_is_loaded(monkeypatch, capsys):
+def test_a_port_in_use_is_refused_before_the_network_is_loaded(monkeypatch, capsys):
     pytest.importorskip("gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -119,13 +119,13 @@ def test_a_port_in_use_ends_in_a_sentence_before_anything_is_loaded(monkeypatch,
     assert re.search(rf"^gald: cannot listen on port {number} of 127.0.0.1 \(.*\); choose", first)
 
 
-def test_without_gradio_it_says_how_to_get_it(monkeypatch):
+def test_without_gradio_the_error_names_the_pip_command(monkeypatch):
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'gald\[serve\]'"):
         serve.serve("nowhere")
 
 
-def test_table_of_shares_is_sorted_and_safe():
+def test_table_of_shares_is_sorted_and_escaped():
     labels = np.array([[0, 1, 1], [1, 1, 1]], np.uint8)
     palette = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
     prediction = Prediction(

@@ -1,4 +1,4 @@
-"""Zips for test servers, of the toy twins: made, checked, refused, interrupted, out of space."""
+"""Zips for test servers, from toy datasets: write, check, refuse, interrupt, run out of space."""
 
 import io
 import resource
@@ -29,7 +29,7 @@ DATASETS = {"cityscapes": Cityscapes, "ade20k": ADE20K, "coco_stuff": CocoStuff1
 
 
 def twin(name, root):
-    """A dataset of which the split that is judged elsewhere has no labels."""
+    """A toy dataset without ground truth in the split that the server evaluates."""
     if name == "cityscapes":
         fake.cityscapes(root)
         shutil.rmtree(root / "gtFine")
@@ -47,14 +47,14 @@ def twin(name, root):
 
 
 def trained(name, folder, seed=0):
-    """A run folder, as training leaves it, of a tiny network with random weights."""
+    """A run folder with a tiny network of random weights, as training writes it."""
     overrides = ["model.channels=16", "model.backbone.name=test_resnet", f"data={name}"]
     cfg = compose("train", [*overrides, f"output_dir={folder}"])
     torch.manual_seed(seed)
     dataset = DATASETS[name]
     model = instantiate(cfg.model, num_classes=len(dataset.class_names)).eval()
     *_, last = (part for part in model.head.modules() if isinstance(part, torch.nn.Conv2d))
-    with torch.no_grad():  # no class wins everywhere
+    with torch.no_grad():  # so that no class wins everywhere
         last.bias -= model.logits(torch.rand(1, 3, 24, 32)).mean((0, 2, 3))
     content = {
         "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()},
@@ -81,7 +81,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def submit(monkeypatch, capsys):
-    """Runs `gald submit ARGUMENTS`, and returns what it says where it fails, or prints."""
+    """Runs `gald submit ARGUMENTS` and returns its error sentence, or else what it prints."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["gald", "submit", *map(str, arguments)])
@@ -123,28 +123,28 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_submits_a_label_map_for_each_image_without_having_labels(name, tmp_path, submit):
+def test_writes_a_label_map_for_each_image_without_ground_truth(name, tmp_path, submit):
     root, run = twin(name, tmp_path / "data"), trained(name, tmp_path / "run")
     to = tmp_path / "out" / "mine.zip"
-    said = submit(name, run, "--data-root", root, "--subset", "--to", to)
-    assert said == f"{to}: {len(NAMES[name])} label maps, ready to be sent"
+    text = submit(name, run, "--data-root", root, "--subset", "--to", to)
+    assert text == f"{to}: {len(NAMES[name])} label maps, ready to upload"
     assert [path.name for path in to.parent.iterdir()] == ["mine.zip"]
     maps = content(to)
     assert list(maps) == NAMES[name]
     predictor, dataset = gald.load(run), DATASETS[name]
     images = dataset.submission_images(root, dataset.submission_splits[0])
     for file, data in maps.items():
-        picture = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
         height, width, _ = read_image(images[file]).shape
-        assert picture.mode == "L" and picture.size == (width, height)
-        train_ids = [dataset.label_map[label] for label in np.array(picture).ravel().tolist()]
+        assert image.mode == "L" and image.size == (width, height)
+        train_ids = [dataset.label_map[label] for label in np.array(image).ravel().tolist()]
         assert train_ids == predictor.predict(images[file]).labels.ravel().tolist()
         assert len(set(train_ids)) > 1
-    said = submit(name, "--check", to, "--data-root", root, "--subset")
-    assert said == f"{to}: {len(NAMES[name])} label maps, as they should be"
+    text = submit(name, "--check", to, "--data-root", root, "--subset")
+    assert text == f"{to}: {len(NAMES[name])} label maps, no problem found"
 
 
-def test_predicts_with_another_inference_where_one_is_named(root, run, tmp_path, submit):
+def test_predicts_with_the_inference_of_the_command_line(root, run, tmp_path, submit):
     to = tmp_path / "x.zip"
     slide = ("--inference", "slide", "inference.window=[16,16]")
     submit("cityscapes", run, "--data-root", root, "--subset", "--to", to, *slide)
@@ -159,7 +159,7 @@ def test_predicts_with_another_inference_where_one_is_named(root, run, tmp_path,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_writes_the_labels_of_the_published_table(name, tmp_path, published):
+def test_writes_the_label_ids_of_the_published_table(name, tmp_path, published):
     submission = Submission(
         DATASETS[name], twin(name, tmp_path), DATASETS[name].submission_splits[0], subset=True
     )
@@ -169,7 +169,7 @@ def test_writes_the_labels_of_the_published_table(name, tmp_path, published):
     assert np.array(Image.open(io.BytesIO(data)))[0].tolist() == expected
 
 
-def test_finds_images_in_the_archives_that_they_come_in(tmp_path):
+def test_finds_images_in_the_published_archives(tmp_path):
     root = fake.cityscapes(tmp_path / "cityscapes", zipped=True)
     assert list(Cityscapes.submission_images(root, "test")) == CITYSCAPES
     root = twin("ade20k", tmp_path / "ade20k")
@@ -179,12 +179,12 @@ def test_finds_images_in_the_archives_that_they_come_in(tmp_path):
     assert list(CocoStuff10k.submission_images(root, "val")) == NAMES["coco_stuff"]
 
 
-# what --check refuses
+# errors of --check
 
 GREY = np.full((24, 32), 7)
 WRONG = {
-    "a train id": ({CITYSCAPES[1]: png(GREY * 0 + 18)}, "has label 18, which is no class of City"),
-    "void": ({CITYSCAPES[1]: png(GREY * 0 + 255)}, "has label 255, which is no class of City"),
+    "a train id": ({CITYSCAPES[1]: png(GREY * 0 + 18)}, "has label 18, which is not a class of C"),
+    "void": ({CITYSCAPES[1]: png(GREY * 0 + 255)}, "has label 255, which is not a class of Citys"),
     "a size": (
         {CITYSCAPES[0]: png(GREY.T)},
         "is 24x32 but its image is 32x24; predict at the size",
@@ -197,12 +197,12 @@ WRONG = {
     "a missing one": ({CITYSCAPES[0]: None}, f"has 1 of 2 label maps, {CITYSCAPES[0]} is missing"),
     "an extra one": (
         {"a_b_c.png": png(GREY)},
-        "holds a_b_c.png, which is the label map of none of",
+        "contains a_b_c.png, which matches none of the 2 images of test; remove it",
     ),
-    "another file": ({"readme.txt": b"hello"}, "holds readme.txt, which is the label map of none"),
+    "another file": ({"readme.txt": b"hello"}, "contains readme.txt, which matches none of the 2"),
     "two of one": (
         {"deep/testburg0_000000_000019_x.png": png(GREY)},
-        f"holds deep/testburg0_000000_000019_x.png and {CITYSCAPES[0]} for one image",
+        f"contains deep/testburg0_000000_000019_x.png and {CITYSCAPES[0]} for one image",
     ),
 }
 
@@ -212,53 +212,53 @@ def test_check_refuses_in_one_sentence(case, root, tmp_path, submit):
     files, sentence = WRONG[case]
     files = dict.fromkeys(CITYSCAPES, png(GREY)) | files
     archive = rewrite(tmp_path / "x.zip", {k: v for k, v in files.items() if v is not None})
-    said = submit("cityscapes", "--check", archive, "--data-root", root, "--subset")
-    assert said.startswith(f"{archive}") or said.startswith(f"mask {archive}")
-    assert sentence in said
+    text = submit("cityscapes", "--check", archive, "--data-root", root, "--subset")
+    assert text.startswith(f"{archive}") or text.startswith(f"mask {archive}")
+    assert sentence in text
 
 
-def test_check_takes_what_the_cityscapes_server_takes(root, tmp_path, submit):
+def test_check_accepts_the_names_that_the_cityscapes_server_accepts(root, tmp_path, submit):
     names = [f"results/{name[:-4]}_leftImg8bit.png" for name in CITYSCAPES]
     archive = rewrite(tmp_path / "x.zip", dict.fromkeys(names, png(GREY)))
-    said = submit("cityscapes", "--check", archive, "--data-root", root, "--subset")
-    assert said == f"{archive}: 2 label maps, as they should be"
+    text = submit("cityscapes", "--check", archive, "--data-root", root, "--subset")
+    assert text == f"{archive}: 2 label maps, no problem found"
 
 
-def test_check_refuses_what_is_no_zip(root, tmp_path, submit):
+def test_check_refuses_files_that_are_not_a_zip(root, tmp_path, submit):
     options = ("--data-root", root, "--subset")
-    assert "name the zip that is to be" in submit("cityscapes", "--check", "no.zip", *options)
+    assert "name the zip to check" in submit("cityscapes", "--check", "no.zip", *options)
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\3\4 and no more")
-    assert "is not a whole zip" in submit("cityscapes", "--check", broken, *options)
-    named = broken.rename(tmp_path / "broken.tar")
-    assert "is not called .zip" in submit("cityscapes", "--check", named, *options)
+    assert "is not a complete zip" in submit("cityscapes", "--check", broken, *options)
+    renamed = broken.rename(tmp_path / "broken.tar")
+    assert "does not end in .zip" in submit("cityscapes", "--check", renamed, *options)
 
 
-# what submit refuses
+# errors of submit
 
 
 def test_refuses_another_number_of_images_than_published(root, run, tmp_path, submit):
-    said = submit("cityscapes", run, "--data-root", root, "--to", tmp_path / "x.zip")
-    assert "has 2 images, published are 1525; restore the others, or take these alone" in said
+    text = submit("cityscapes", run, "--data-root", root, "--to", tmp_path / "x.zip")
+    assert "has 2 images, but 1525 are published; restore them, or use only these with" in text
 
 
 def test_refuses_a_split_that_has_no_submission(root, run, submit):
-    said = submit("cityscapes", run, "--data-root", root, "--split", "train")
-    assert said == "Cityscapes has no submission of the split 'train'; choose one of test, val"
+    text = submit("cityscapes", run, "--data-root", root, "--split", "train")
+    assert text == "Cityscapes has no submission of the split 'train'; choose one of test, val"
 
 
 def test_refuses_a_network_of_other_classes(run, tmp_path, submit):
     root = twin("ade20k", tmp_path / "data")
-    said = submit("ade20k", run, "--data-root", root, "--to", tmp_path / "x.zip")
-    assert "knows 19 classes (road, sidewalk" in said and "ADE20K has 150 (wall" in said
+    text = submit("ade20k", run, "--data-root", root, "--to", tmp_path / "x.zip")
+    assert "has 19 classes (road, sidewalk" in text and "but ADE20K has 150 (wall" in text
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_overwrites_nothing(root, run, tmp_path, submit):
     to = tmp_path / "x.zip"
     to.write_text("precious")
-    said = submit("cityscapes", run, "--data-root", root, "--subset", "--to", to)
-    assert said == f"{to} is there already; choose another --to, or move it away"
+    text = submit("cityscapes", run, "--data-root", root, "--subset", "--to", to)
+    assert text == f"{to} already exists; choose another --to, or move it away"
     assert to.read_text() == "precious"
 
 
@@ -266,20 +266,20 @@ def test_overwrites_nothing(root, run, tmp_path, submit):
     ("arguments", "sentence"),
     [
         (("camvid", "RUN"), "invalid choice: 'camvid'"),
-        (("cityscapes",), "takes either a RUN to predict with or --check FILE.zip"),
-        (("cityscapes", "RUN", "--check", "x.zip"), "takes either a RUN to predict with or"),
-        (("cityscapes", "RUN", "split=val"), "does not take 'split=val'; choose --inference"),
+        (("cityscapes",), "needs either a RUN to predict with or --check FILE.zip"),
+        (("cityscapes", "RUN", "--check", "x.zip"), "needs either a RUN to predict with or"),
+        (("cityscapes", "RUN", "split=val"), "does not accept 'split=val'; choose --inference"),
         (("cityscapes", "RUN", "--spilt", "val"), "unrecognized arguments: --spilt val"),
     ],
 )
-def test_words_what_it_does_not_take(arguments, sentence, submit):
+def test_names_invalid_arguments(arguments, sentence, submit):
     assert sentence in submit(*arguments)
 
 
-# interruption, other networks, no space
+# interruption, other networks, full disk
 
 
-def test_goes_on_where_it_was_interrupted(root, run, tmp_path, submit, monkeypatch):
+def test_repeated_command_continues_after_an_interruption(root, run, tmp_path, submit, monkeypatch):
     to, whole = tmp_path / "x.zip", tmp_path / "whole.zip"
     options = ("--data-root", root, "--subset")
     submit("cityscapes", run, *options, "--to", whole)
@@ -292,11 +292,11 @@ def test_goes_on_where_it_was_interrupted(root, run, tmp_path, submit, monkeypat
         return predict(self, *arguments, **options)
 
     monkeypatch.setattr(Predictor, "predict", interrupted)
-    said = submit("cityscapes", run, *options, "--to", to)
-    assert said.endswith(f"repeat the command to go on from the label maps in {to}.maps")
+    text = submit("cityscapes", run, *options, "--to", to)
+    assert text.endswith(f"repeat the command to continue from the maps in {to}.maps")
     assert not to.exists()
     submit("cityscapes", run, *options, "--to", to)
-    assert len(calls) == 3  # the first, the interrupted, the second again
+    assert len(calls) == 3  # the first image, the interrupted one, and that one again
     assert content(to) == content(whole)
     assert not (tmp_path / "x.zip.maps").exists()
 
@@ -306,12 +306,12 @@ def test_does_not_mix_two_networks(root, run, tmp_path, submit, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Submission, "check", lambda *_: (_ for _ in ()).throw(ValueError("stop")))
         assert submit("cityscapes", run, "--data-root", root, "--subset", "--to", to) == "stop"
-    said = submit("cityscapes", other, "--data-root", root, "--subset", "--to", to)
-    assert "by another network or with other options" in said
+    text = submit("cityscapes", other, "--data-root", root, "--subset", "--to", to)
+    assert "by another network or with other options" in text
     assert not to.exists()
 
 
-def test_leaves_nothing_half_written_where_the_disk_is_full(root, run, tmp_path, submit):
+def test_full_disk_leaves_no_partial_file(root, run, tmp_path, submit):
     to = tmp_path / "x.zip"
     options = ("cityscapes", run, "--data-root", root, "--subset", "--to", to)
     submit(*options)
@@ -319,13 +319,13 @@ def test_leaves_nothing_half_written_where_the_disk_is_full(root, run, tmp_path,
     to.unlink()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        for limit, there in ((10, []), (room, ["x.zip.maps"])):
+        for limit, maps_are_kept in ((10, False), (room, True)):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            said = submit(*options)
-            assert "(File too large); free some space and repeat the command" in said
+            text = submit(*options)
+            assert "(File too large); free some space and repeat the command" in text
             files = [p for p in tmp_path.rglob("*") if p.is_file() and root not in p.parents]
             assert not [p for p in files if ".part" in p.name or p.suffix == ".zip"]
-            assert there == [] or {p.name for p in files} >= set(whole)
+            assert not maps_are_kept or {p.name for p in files} >= set(whole)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     submit(*options)

@@ -1,4 +1,4 @@
-"""`gald viz`: figures and numbers of any run, whole or not at all."""
+"""`gald viz`: figures and maps of any run, complete or not at all."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ OF_LD = {"ld_map.png", "ld_groups.png", "ld_classes.png"}
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "street.png"
+    path = tmp_path_factory.mktemp("images") / "street.png"
     pixels = np.random.default_rng(0).integers(0, 256, (45, 67, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
@@ -27,7 +27,7 @@ def street(tmp_path_factory):
 
 @pytest.fixture
 def viz(monkeypatch, capsys):
-    """Calls the verb; returns the exit code and what was printed."""
+    """Calls the verb; returns the exit code and the printed text."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["gald", "viz", *map(str, arguments)])
@@ -47,20 +47,20 @@ def read(folder):
         return {key: file[key] for key in file.files}
 
 
-def test_one_run_leaves_figures_and_numbers_with_their_origin(trained, street, viz, tmp_path):
+def test_one_run_gives_figures_and_maps_with_their_provenance(trained, street, viz, tmp_path):
     run = trained("model/ga=psp", "model/ld=mask")
     code, text = viz(
         run, "--image", street, "--query", 66, 44, "--query", 3, 5, "--to", tmp_path / "out"
     )
     assert code == 0, text
-    assert "PSP, Mask, " in text and "% of pixels change without it" in text
+    assert "PSP, Mask, " in text and "% of pixels change without Mask" in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"maps.npz", *FIGURES, *OF_LD}
     maps = read(tmp_path / "out")
     network = gald.load(run)
     with torch.no_grad(), gald.record(network) as recorded:
         network.model.logits(torch.from_numpy(np.array(Image.open(street))).permute(2, 0, 1)[None])
-    for name, kept in recorded.items():
-        np.testing.assert_allclose(maps[name], kept.values[0], rtol=1e-4, atol=1e-6)
+    for name, feature_map in recorded.items():
+        np.testing.assert_allclose(maps[name], feature_map.values[0], rtol=1e-4, atol=1e-6)
     prediction = network.predict(street)
     assert np.array_equal(maps["labels"], prediction.labels)
     np.testing.assert_allclose(maps["ld_map"], prediction.ld_map, rtol=1e-4)
@@ -78,7 +78,7 @@ def test_one_run_leaves_figures_and_numbers_with_their_origin(trained, street, v
     assert str(tmp_path) not in str(maps["about"])
 
 
-def test_several_runs_are_laid_side_by_side(trained, street, viz, tmp_path):
+def test_several_runs_are_drawn_side_by_side(trained, street, viz, tmp_path):
     runs = [trained("model/ga=gc", f"model/ld={ld}") for ld in ("none", "window", "se")]
     code, text = viz(*runs, "--image", street, "--to", tmp_path / "out")
     assert code == 0, text
@@ -97,9 +97,9 @@ def test_checkpoints_of_a_run_are_shown_in_order_of_training(trained, street, vi
     content = torch.load(folder / "best.ckpt", weights_only=True)
     for step, name in [(8, "a"), (3, "b"), (8, "c"), *((20 + i, f"x{i}") for i in range(9))]:
         torch.save(content | {"global_step": step}, folder / f"{name}.ckpt")
-    shown, left_out = checkpoints(run)
-    assert next(iter(shown)) == "b, step 3" and list(shown)[-1] == "x8, step 28"
-    assert len(shown) == 6 and left_out == 5  # of 11 steps, 8 being kept twice
+    kept, left_out = checkpoints(run)
+    assert next(iter(kept)) == "b, step 3" and list(kept)[-1] == "x8, step 28"
+    assert len(kept) == 6 and left_out == 5  # of 11 steps; step 8 has two checkpoints
     for path in folder.glob("x*"):
         path.unlink()
     assert list(checkpoints(run)[0]) == ["b, step 3", "a, step 8"]
@@ -108,7 +108,7 @@ def test_checkpoints_of_a_run_are_shown_in_order_of_training(trained, street, vi
     assert (tmp_path / "out" / "checkpoints.png").is_file()
 
 
-def test_folder_by_default_is_named_after_the_image(trained, street, viz, tmp_path, monkeypatch):
+def test_default_folder_is_named_after_the_image(trained, street, viz, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = trained("model/ga=none", "model/ld=none")
     assert viz(run, "--image", street)[0] == 0
@@ -128,13 +128,13 @@ def test_folder_by_default_is_named_after_the_image(trained, street, viz, tmp_pa
         (["--device", "tpu"], "device is 'tpu'"),
     ],
 )
-def test_bad_words_end_in_one_sentence_and_no_folder(viz, street, tmp_path, arguments, message):
+def test_invalid_arguments_leave_no_folder(viz, street, tmp_path, arguments, message):
     code, text = viz("run", "--image", street, *arguments, "--to", tmp_path / "out")
     assert code == 1 and message in text
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_run_is_told_before_any_work(trained, street, viz, tmp_path):
+def test_missing_run_is_an_error_before_any_work(trained, street, viz, tmp_path):
     run = trained("model/ga=none")
     code, text = viz(run, tmp_path / "no_run", "--image", street, "--to", tmp_path / "out" / "a")
     assert code == 1 and "no checkpoint at" in text
@@ -148,5 +148,5 @@ def test_runs_with_other_classes_are_refused(trained, street, viz, tmp_path):
     content["gald"]["class_names"][0] = "heaven"
     torch.save(content, path)
     code, text = viz(run, other, "--image", street, "--to", tmp_path / "out")
-    assert code == 1 and "has other classes than" in text and "same data" in text
-    assert not list(tmp_path.iterdir())  # not even what was drawn of the first
+    assert code == 1 and "have different classes" in text and "same data" in text
+    assert not list(tmp_path.iterdir())  # not even the figures of the first run

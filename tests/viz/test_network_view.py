@@ -1,4 +1,4 @@
-"""What a look shows, for every GA with every LD."""
+"""Network views, for every GA with every LD."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def slot(group, option):
     return instantiate(OmegaConf.create({"model": model}).model[group])
 
 
-def picture(height=61, width=67):
+def random_image(height=61, width=67):
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
@@ -49,68 +49,69 @@ def base():
 
 
 @pytest.mark.parametrize("ld", LDS)
-def test_every_pair_can_be_looked_at_on_an_odd_sized_image(base, ld):
-    made = slot("ld", ld)
-    if not isinstance(made, nn.Module):  # a factory, since it reads the maps
-        made = made(in_channels=base.model.neck.channels, in_strides=base.model.neck.strides)
-    base.model.ld = made.eval()
+def test_every_pair_of_slots_has_a_view_of_an_odd_sized_image(base, ld):
+    module = slot("ld", ld)
+    if not isinstance(module, nn.Module):  # a factory, because it reads the maps
+        module = module(in_channels=base.model.neck.channels, in_strides=base.model.neck.strides)
+    base.model.ld = module.eval()
     for ga in GAS:
         base.model.ga = slot("ga", ga).eval()
-        seen = inspect_network(base, picture(), [(66, 60)])
-        assert seen.labels.shape == (61, 67)
-        found = seen.attention[0].values[0, 0]
-        assert found.shape == (16, 17) and found.isfinite().all() and found[15, 16] > 0
-        assert (seen.ld is None) == (seen.labels_without_ld is None) == (ld == "none")
+        view = inspect_network(base, random_image(), [(66, 60)])
+        assert view.labels.shape == (61, 67)
+        attention = view.attention[0].values[0, 0]
+        assert attention.shape == (16, 17) and attention.isfinite().all()
+        assert attention[15, 16] > 0
+        assert (view.ld is None) == (view.labels_without_ld is None) == (ld == "none")
         if ld != "none":
-            assert seen.ld.shape == (61, 67) and np.isfinite(seen.ld).all()
-            assert 0 <= seen.ld.min() <= seen.ld.max() <= 1
-            assert seen.maps["ld/map"].shape[-2:] == (16, 17)
+            assert view.ld.shape == (61, 67) and np.isfinite(view.ld).all()
+            assert 0 <= view.ld.min() <= view.ld.max() <= 1
+            assert view.maps["ld/map"].shape[-2:] == (16, 17)
 
 
-def test_map_of_mask_is_the_forward_pass_s(monkeypatch):
+def test_map_of_mask_is_that_of_the_forward_pass(monkeypatch):
     net = network("model/ga=psp", "model/ld=mask")
-    seen = inspect_network(net, picture(), [(0, 0)])
+    view = inspect_network(net, random_image(), [(0, 0)])
     used = []
     monkeypatch.setattr(torch, "sigmoid", lambda x, f=torch.sigmoid: used.append(f(x)) or used[-1])
     with torch.no_grad():
-        net.model(picture()[None])
+        net.model(random_image()[None])
     assert len(used) == 1  # the mask is the only sigmoid of this network
-    assert torch.equal(seen.maps["ld/map"].values, used[0])
+    assert torch.equal(view.maps["ld/map"].values, used[0])
     expected = torch.nn.functional.interpolate(
         used[0].mean(1, keepdim=True), (61, 67), mode="bilinear"
     )
-    np.testing.assert_allclose(seen.ld, expected[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(view.ld, expected[0, 0], rtol=1e-5)
 
 
-def test_maps_are_those_of_the_size_that_the_network_is_judged_at(monkeypatch):
+def test_maps_have_the_scale_of_the_inference(monkeypatch):
     half = ("inference=multi_scale", "inference.scales=[0.5]", "inference.flip=false")
     net = network("model/ga=psp", "model/ld=mask", *half)
-    seen = inspect_network(net, picture(), [(66, 60)])
+    view = inspect_network(net, random_image(), [(66, 60)])
     used = []
     monkeypatch.setattr(torch, "sigmoid", lambda x, f=torch.sigmoid: used.append(f(x)) or used[-1])
-    net.inference.predict(net.model, picture()[None])
+    net.inference.predict(net.model, random_image()[None])
     assert used[0].shape[-2:] == (8, 9)  # of 31 x 34 pixels
-    assert torch.equal(seen.maps["ld/map"].values, used[0])
-    assert seen.ld.shape == seen.labels.shape == (61, 67)
-    assert seen.attention[0].values[0, 0, 7, 8] > 0
+    assert torch.equal(view.maps["ld/map"].values, used[0])
+    assert view.ld.shape == view.labels.shape == (61, 67)
+    assert view.attention[0].values[0, 0, 7, 8] > 0
 
 
-def test_prediction_without_distribution_is_that_of_the_context():
+def test_prediction_without_ld_is_that_of_the_context():
     net = network("model/ga=psp", "model/ld=mask")
     ld = net.model.ld
     with torch.no_grad():
-        parts = net.model.aggregate(picture()[None])
+        parts = net.model.aggregate(random_image()[None])
         logits = net.model.head(parts.maps, parts.context)
-        net.model.head.classify.bias -= logits.mean((0, 2, 3))  # or one class has it all
+        net.model.head.classify.bias -= logits.mean((0, 2, 3))  # else one class wins everywhere
         logits -= logits.mean((0, 2, 3), keepdim=True)
-    seen = inspect_network(net, picture())
+    view = inspect_network(net, random_image())
     assert net.model.ld is ld
     scores = torch.nn.functional.interpolate(logits, (61, 67), mode="bilinear")
-    assert np.mean(seen.labels_without_ld == scores.argmax(1)[0].numpy()) > 0.999
-    assert seen.changed == np.mean(seen.labels != seen.labels_without_ld) > 0
+    assert np.mean(view.labels_without_ld == scores.argmax(1)[0].numpy()) > 0.999
+    assert view.changed == np.mean(view.labels != view.labels_without_ld) > 0
 
 
-def test_distribution_comes_back_when_the_pass_fails():
+def test_ld_is_restored_when_the_pass_fails():
     net = network("model/ga=psp", "model/ld=mask")
     ld = net.model.ld
     with pytest.raises(RuntimeError), no_distribution(net.model):
@@ -130,11 +131,11 @@ def test_distribution_comes_back_when_the_pass_fails():
         ((5, 5), True, (1, 1)),  # nearest node of 60 / 7 px apart, 66 / 8 px
     ],
 )
-def test_a_pixel_lies_in_one_cell(query, align_corners, cell):
+def test_cell_of_a_pixel(query, align_corners, cell):
     assert cell_of(query, (61, 67), (8, 9), align_corners) == cell
 
 
-def test_default_queries_lie_deep_inside_the_commonest_classes():
+def test_default_queries_are_deep_inside_the_most_frequent_classes():
     labels = np.zeros((20, 30), np.uint8)
     labels[:, 20:] = 2
     labels[0, 0] = 1
@@ -149,20 +150,20 @@ def test_query_outside_of_the_image_is_refused(query):
     with pytest.raises(
         ValueError, match=r"outside of the image of 67x61 px; choose X from 0 to 66 "
     ):
-        check_queries([query], picture())
+        check_queries([query], random_image())
 
 
 def test_equal_features_are_drawn_once():
     names, _ = distinct_features(
-        inspect_network(network("model/ga=psp", "model/ld=mask"), picture())
+        inspect_network(network("model/ga=psp", "model/ld=mask"), random_image())
     )
     assert names == ["ga/input = ld/x", "ga/output = ld/context", "ld/output"]
     ld_first = network("model/ga=psp", "model/ld=mask", "model.order=ld_ga")
-    names, _ = distinct_features(inspect_network(ld_first, picture()))
+    names, _ = distinct_features(inspect_network(ld_first, random_image()))
     assert names == ["ga/input = ld/output", "ga/output", "ld/context = ld/x"]
 
 
-def test_colours_share_one_basis():
+def test_colours_use_one_common_basis():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(6, 5, 7))
     a[2] *= 50  # the first component

@@ -1,4 +1,4 @@
-"""What is recorded is what the forward pass saw, and recording changes nothing."""
+"""Recorded maps equal those of the forward pass, and recording changes no result."""
 
 import copy
 
@@ -25,33 +25,33 @@ def image(batch=1, size=SIZE):
 
 
 def spy(module, name, monkeypatch):
-    """Returns the list that what a method returns is kept in."""
-    seen, method = [], getattr(module, name)
+    """Returns a list that collects the return values of a method."""
+    results, method = [], getattr(module, name)
 
-    def kept(*inputs):
-        seen.append(method(*inputs))
-        return seen[-1]
+    def spied(*inputs):
+        results.append(method(*inputs))
+        return results[-1]
 
-    monkeypatch.setattr(module, name, kept)
-    return seen
+    monkeypatch.setattr(module, name, spied)
+    return results
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
-def test_map_of_mask_is_the_one_that_the_forward_pass_used(order, training, monkeypatch):
+def test_map_of_mask_is_that_of_the_forward_pass(order, training, monkeypatch):
     model = build("model/ld=mask", "model/ga=psp", f"model.order={order}").train(training)
     used = spy(model.ld, "distribution_map", monkeypatch)
     with gald.record(model, "ld") as maps:
         model(image(2))
     first = used[0]  # a second one may come from the recording itself
     assert torch.equal(maps["ld/map"].values, first)
-    given, made = maps["ld/context"].values, maps["ld/output"].values
-    assert torch.equal(made, given * (1 + first))
+    context, output = maps["ld/context"].values, maps["ld/output"].values
+    assert torch.equal(output, context * (1 + first))
     assert set(maps) == {"ld/context", "ld/x", "ld/map", "ld/output"}
 
 
 @pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
-def test_slots_are_given_what_their_order_says(order):
+def test_inputs_of_the_slots_follow_their_order(order):
     model = build("model/ld=gate", "model/ga=psp", f"model.order={order}")
     with gald.record(model) as maps:
         parts = model.aggregate(image())
@@ -72,7 +72,7 @@ def test_recording_changes_neither_scores_nor_state_nor_gradients(ld, training):
     watched = copy.deepcopy(plain)
     outcomes = []
     for model in (plain, watched):
-        torch.manual_seed(3)  # of the head's dropout
+        torch.manual_seed(3)  # for the head's dropout
         if model is watched:
             with gald.record(model) as maps:
                 out = model(image(2))
@@ -89,14 +89,14 @@ def test_recording_changes_neither_scores_nor_state_nor_gradients(ld, training):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in watched.modules())
 
 
-def test_hooks_go_when_the_pass_fails():
+def test_hooks_are_removed_when_the_pass_fails():
     model = build("model/ga=psp", "model/ld=mask_official")
     with pytest.raises(ValueError, match="must be at least"), gald.record(model):
         model(image())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_attention_is_the_sum_of_absolute_slopes():
+def test_attention_is_the_sum_of_absolute_derivatives():
     model = build("model/ga=psp", "model/ld=none")
     with gald.record(model, "ga") as maps:
         model(image())
@@ -107,17 +107,17 @@ def test_attention_is_the_sum_of_absolute_slopes():
         return model.ga(values)[0, :, 2, 3]
 
     jacobian = torch.autograd.functional.jacobian(at_query, x)  # (C, 1, C, h, w)
-    shown = maps.attention(2, 3)
-    assert shown.shape == (1, 1, 6, 9)
-    torch.testing.assert_close(shown.values[0, 0], jacobian.abs().sum((0, 1, 2)))
+    attention = maps.attention(2, 3)
+    assert attention.shape == (1, 1, 6, 9)
+    torch.testing.assert_close(attention.values[0, 0], jacobian.abs().sum((0, 1, 2)))
 
 
-def test_attention_of_no_aggregation_is_the_query_alone():
+def test_attention_without_aggregation_is_the_query_alone():
     model = build("model/ga=none")
     with gald.record(model) as maps:
         model(image(2))
     expected = torch.zeros(6, 9)
-    expected[4, 7] = 8  # each of the channels depends on itself, with slope 1
+    expected[4, 7] = 8  # each of 8 channels depends only on itself, with derivative 1
     assert torch.equal(maps.attention(4, 7, image=1).values[0, 0], expected)
 
 
@@ -125,39 +125,39 @@ def test_attention_of_criss_cross_once_is_a_cross():
     model = build("model/ga=cc", "model.ga.recurrences=1")
     with gald.record(model) as maps:
         model(image())
-    reached = maps.attention(2, 3).values[0, 0] > 0
+    influences = maps.attention(2, 3).values[0, 0] > 0
     cross = torch.zeros(6, 9, dtype=torch.bool)
     cross[2], cross[:, 3] = True, True
-    assert torch.equal(reached, cross)
+    assert torch.equal(influences, cross)
 
 
-def test_predictor_records_within_inference_mode(trained):
+def test_predictor_is_recorded_in_inference_mode(trained):
     network = gald.load(trained("model/ga=ocr"))
-    picture = (image()[0] * 255).to(torch.uint8)
+    pixels = (image()[0] * 255).to(torch.uint8)
     with gald.record(network) as maps, torch.inference_mode(), torch.autocast("cpu"):
-        network(picture[None])
+        network(pixels[None])
     assert maps.attention(0, 0).values.isfinite().all()
     assert "1, 16, 6, 9" in repr(maps)
 
 
-def test_meaning_is_what_the_distribution_says_of_its_map():
+def test_meaning_of_an_ld_map_is_from_its_docstring():
     with gald.record(build("model/ga=psp", "model/ld=window"), "ld") as maps:
-        assert repr(maps).startswith("nothing yet")
+        assert repr(maps).startswith("no maps yet")
     model = build("model/ga=psp", "model/ld=window")
     with gald.record(model, "ld") as maps:
         model(image())
     assert maps["ld/map"].meaning.startswith("the attention A: how much of each cell")
     assert "sum to 1" in maps["ld/map"].meaning
     assert "Args" not in maps["ld/map"].meaning
-    with pytest.raises(ValueError, match="global aggregation was not recorded; give record the"):
+    with pytest.raises(ValueError, match="global aggregation was not recorded; call gald"):
         maps.attention(0, 0)
 
 
-def test_what_cannot_be_recorded_is_one_sentence():
+def test_invalid_slots_and_models_are_one_sentence():
     model = build("model/ga=psp")
-    with pytest.raises(ValueError, match="no slot 'head' to record; choose of ga, ld"):
+    with pytest.raises(ValueError, match="no slot 'head' to record; choose from ga, ld"):
         gald.record(model, "head").__enter__()
-    with pytest.raises(ValueError, match="PSP has no slots to record; give what "):
+    with pytest.raises(ValueError, match="PSP has no slots to record; give a network "):
         gald.record(PSP(8)).__enter__()
     with gald.record(model) as maps:
         model(image())

@@ -1,1 +1,1 @@
-"""Checkpoints of other projects as run folders of this one."""
+"""Conversion of other projects' checkpoints to run folders of gald."""

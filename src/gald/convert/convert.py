@@ -1,4 +1,4 @@
-"""`gald convert FILE --to FOLDER`: a state dict of the authors as a run folder of ours."""
+"""`gald convert FILE --to FOLDER`: convert a state dict of the authors to a run folder."""
 
 import sys
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from gald.run.atomic import new_folder, refuse_filled
 
 
 def main() -> None:
-    """Convert what the command line names, and say what can be done with it."""
-    parser = Arguments("gald convert", description="write a network of the authors as a run folder")
+    """Convert the file of the command line, and print the command that evaluates it."""
+    parser = Arguments("gald convert", description="convert a state dict of the authors")
     parser.add_argument(
         "source", type=Path, metavar="FILE", help="a .pth of GALD_ or DualSeg_, _res50 or _res101"
     )
@@ -27,30 +27,30 @@ def main() -> None:
     parser.add_argument(
         "--input",
         choices=("bgr", "rgb"),
-        help="pixels it was trained on: bgr in 0..255 minus a mean, or rgb as ImageNet networks "
-        "take (default: as in the authors' scripts, bgr for GALD and rgb for DualSeg)",
+        help="input of its training: bgr in 0..255 minus a mean, or rgb normalised as for "
+        "ImageNet (default: as in the authors' scripts, bgr for GALD and rgb for DualSeg)",
     )
     flags = parser.parse_args(sys.argv[1:])
     print(convert(flags.source, flags.to, flags.input))
-    print(f"judge it: gald eval ckpt_path={flags.to} data=cityscapes")
+    print(f"evaluate it with: gald eval ckpt_path={flags.to} data=cityscapes")
 
 
 def convert(source: Path, folder: Path, input: str | None = None) -> str:
-    """Write a state dict of GALD-DGCNet@be7ebfe as a run folder; returns what it was.
+    """Convert a state dict of GALD-DGCNet@be7ebfe to a run folder; return a summary.
 
-    The folder comes with `checkpoints/best.ckpt` and `config.yaml`, or not at all. Nothing but
-    tensors and plain data is unpickled. 19 classes are taken for those of Cityscapes.
+    The folder appears with `checkpoints/best.ckpt` and `config.yaml`, or not at all. Only tensors
+    and plain data are unpickled. A network of 19 classes gets the class names of Cityscapes.
 
     Args:
-        source: what the authors' training script saved, with `module.` before every key or not,
-            plain or under the key `state_dict`.
-        folder: where to write; must be empty or not there.
-        input: `bgr` or `rgb`, as in TimmBackbone; None is what the authors' scripts train the
-            network on. A state dict does not say.
+        source: file saved by the authors' training script, with or without `module.` before every
+            key, plain or under the key `state_dict`.
+        folder: output folder; must be empty or must not exist.
+        input: `bgr` or `rgb`, as in TimmBackbone. A state dict does not contain this; None uses
+            the input of the authors' scripts.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the folder holds something, the file is no such state dict, or a key is
+        ValueError: the folder is not empty, the file is not such a state dict, or a key is
             unknown, missing or of another shape.
     """
     source, folder = source.expanduser(), folder.expanduser().absolute()
@@ -60,17 +60,17 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     what = f"{name} with {classes} classes"
     cfg = _configure(name, network, input or network.input)
     cfg.output_dir = str(folder)
-    with torch.device("meta"):  # names and shapes are all that is asked of it
+    with torch.device("meta"):  # only names and shapes are needed
         ours = instantiate(cfg.model, num_classes=classes).state_dict()
     renamed = rename(state, ours, network, source, what)
     content = {
         "state_dict": {f"model.{key}": value for key, value in renamed.items()},
         "gald": {"config": OmegaConf.to_container(cfg, resolve=True)} | _classes(classes),
     }
-    with new_folder(folder) as whole:
-        (whole / "checkpoints").mkdir()
-        torch.save(content, whole / "checkpoints" / "best.ckpt")
-        OmegaConf.save(cfg, whole / "config.yaml", resolve=True)
+    with new_folder(folder) as partial:
+        (partial / "checkpoints").mkdir()
+        torch.save(content, partial / "checkpoints" / "best.ckpt")
+        OmegaConf.save(cfg, partial / "config.yaml", resolve=True)
     return f"{folder}: {what}, input {cfg.model.backbone.input}"
 
 
@@ -81,15 +81,15 @@ def _read(source: Path) -> State:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{source} is damaged or holds more than tensors and plain data, which is not "
-            "unpickled; give what torch.save(model.state_dict(), FILE) writes"
+            f"{source} is damaged or contains more than tensors and plain data, which gald does "
+            "not unpickle; give a file written by torch.save(model.state_dict(), FILE)"
         ) from error
     if isinstance(content, Mapping) and "gald" in content:
-        raise ValueError(f"{source} is a checkpoint of gald already; use it as it is")
+        raise ValueError(f"{source} is already a checkpoint of gald; use it without converting")
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise ValueError(f"{source} holds a {type(content).__name__}; give a state dict")
+        raise ValueError(f"{source} contains a {type(content).__name__}; give a state dict")
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise ValueError(
@@ -111,7 +111,7 @@ def _configure(name: str, network: Network, input: str) -> DictConfig:
 
 
 def _classes(number: int) -> dict[str, list[object]]:
-    """Names and colours: those of Cityscapes where the number fits."""
+    """Return names and colours: those of Cityscapes if the number matches, else generated ones."""
     if number == len(Cityscapes.class_names):
         names, palette = Cityscapes.class_names, Cityscapes.palette
     else:

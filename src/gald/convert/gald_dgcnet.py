@@ -1,6 +1,6 @@
-"""The authors' networks: which of them a state dict is, and where its tensors are with us.
+"""The authors' networks: identification of a state dict, and mapping of its keys to ours.
 
-The names are those of GALD-DGCNet@be7ebfe libs/models/{GALDNet,DualGCNNet}.py.
+The authors' keys are from GALD-DGCNet@be7ebfe libs/models/{GALDNet,DualGCNNet}.py.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ State = dict[str, Tensor]
 
 
 class Network(NamedTuple):
-    """What is to know of one of the authors' networks.
+    """One of the authors' networks.
 
     Attributes:
-        mark: what only its keys begin with.
-        input: what the authors' scripts train it on, as in TimmBackbone.
-        experiment: the configuration of its R50 form.
-        names: begin of our keys -> begin of theirs.
+        mark: prefix of keys that only this network has.
+        input: input in the authors' training scripts, as in TimmBackbone.
+        experiment: config of its R50 version.
+        names: prefix of our keys -> prefix of theirs.
     """
 
     mark: str
@@ -29,12 +29,12 @@ class Network(NamedTuple):
 
 
 def _unit(ours: str, theirs: str, first: int = 0) -> dict[str, str]:
-    """A convolution and its norm, which the authors number."""
+    """Map a convolution and its norm, where the authors' keys are numbered."""
     return {f"{ours}.conv.": f"{theirs}.{first}.", f"{ours}.norm.": f"{theirs}.{first + 1}."}
 
 
 def _pair(ours: str, conv: str, norm: str) -> dict[str, str]:
-    """A convolution and its norm, which the authors name."""
+    """Map a convolution and its norm, where the authors' keys are named."""
     return {f"{ours}.conv.": f"{conv}.", f"{ours}.norm.": f"{norm}."}
 
 
@@ -84,44 +84,48 @@ _NETWORKS = {
         | _unit("ga.fuse", f"{_DUAL}final"),
     ),
 }
-# Convolutions over one dimension there, 1x1 ones here.
+# 1-D convolutions in the authors' code, 1x1 convolutions in ours.
 _ONE_DIMENSIONAL = (f"{_DUAL}conv_adj.", f"{_DUAL}conv_wg.", f"{_SPATIAL}conv_wg.")
-# The stem is conv1.0 ... conv1.6 and bn1 since GALD-DGCNet@b6c8784.
+# Stem keys before GALD-DGCNet@b6c8784; since then they are conv1.0 ... conv1.6 and bn1.
 _OLD_STEM = ("conv1.weight", "conv2.", "bn2.", "conv3.", "bn3.")
+_REMEDY = "give a state dict of the authors' unmodified code (nothing was written)"
 
 
 def identify(state: State, source: Path) -> tuple[str, Network, int]:
-    """Name as the authors have it (`GALD_res50`), network, and number of classes.
+    """Return the authors' name of a network (`GALD_res50`), its entry, and its number of classes.
 
     Raises:
-        ValueError: it is none of them, or one of before the stem was renamed.
+        ValueError: the state dict matches no network, or is from before the stem was renamed.
     """
-    found = [(n, net) for n, net in _NETWORKS.items() if any(k.startswith(net.mark) for k in state)]
-    if len(found) != 1:
+    matches = [
+        (name, network)
+        for name, network in _NETWORKS.items()
+        if any(key.startswith(network.mark) for key in state)
+    ]
+    if len(matches) != 1:
         marks = " or ".join(f"{network.mark}* ({name})" for name, network in _NETWORKS.items())
         raise ValueError(
-            f"{source} has keys of {len(found)} of the networks that can be converted, "
-            f"{marks}; give the state dict of one"
+            f"{source} has keys of {len(matches)} convertible networks, expected one of {marks}; "
+            "give the state dict of one network"
         )
     old = next((key for key in state if key.startswith(_OLD_STEM)), None)
     if old is not None:
         raise ValueError(
-            f"{source} has {old}, a name of the stem from before August 2020 "
-            "(GALD-DGCNet@b6c8784), which the authors' code no longer loads either; "
-            "give a state dict saved since"
+            f"{source} has {old}, a stem key from before August 2020 (GALD-DGCNet@b6c8784), which "
+            "the authors' code no longer loads either; give a state dict saved later"
         )
-    family, network = found[0]
+    family, network = matches[0]
     name = f"{family}_{'res101' if any(k.startswith('layer3.6.') for k in state) else 'res50'}"
     key = f"{_CLASSIFIER}weight"
     if key not in state:
-        raise ValueError(_lacks(source, key, name))
+        raise ValueError(_missing(source, key, name))
     if state[key].ndim != 4 or not len(state[key]):
-        raise ValueError(_differs(source, key, state[key].shape, name, "(classes, 512, 1, 1)"))
+        raise ValueError(_wrong_shape(source, key, state[key].shape, name, "(classes, 512, 1, 1)"))
     return name, network, len(state[key])
 
 
 def rename(state: State, ours: State, network: Network, source: Path, what: str) -> State:
-    """Their tensors under our keys, each used once and none left.
+    """Return the authors' tensors under our keys; every tensor is used exactly once.
 
     Raises:
         ValueError: a key is unknown, missing or of another shape.
@@ -130,29 +134,27 @@ def rename(state: State, ours: State, network: Network, source: Path, what: str)
     known = set(theirs.values())
     unknown = next((key for key in state if key not in known), None)
     if unknown is not None:
-        raise ValueError(f"{source} has {unknown}, which {what} does not have; nothing was written")
+        raise ValueError(f"{source} has {unknown}, which {what} does not have; {_REMEDY}")
     renamed = {}
     for key, name in theirs.items():
         if name not in state:
-            raise ValueError(_lacks(source, name, what))
+            raise ValueError(_missing(source, name, what))
         flat = name.startswith(_ONE_DIMENSIONAL)
         needs = ours[key].shape[:-1] if flat else ours[key].shape
         if state[name].shape != needs:
-            raise ValueError(_differs(source, name, state[name].shape, what, str(tuple(needs))))
+            raise ValueError(_wrong_shape(source, name, state[name].shape, what, str(tuple(needs))))
         renamed[key] = state[name].unsqueeze(-1) if flat else state[name]
     return renamed
 
 
 def _their_key(key: str, names: dict[str, str]) -> str:
-    begin = next(begin for begin in names if key.startswith(begin))
-    return names[begin] + key.removeprefix(begin)
+    prefix = next(prefix for prefix in names if key.startswith(prefix))
+    return names[prefix] + key.removeprefix(prefix)
 
 
-def _lacks(source: Path, key: str, what: str) -> str:
-    return f"{source} lacks {key}, which {what} needs; nothing was written"
+def _missing(source: Path, key: str, what: str) -> str:
+    return f"{source} has no {key}, which {what} needs; {_REMEDY}"
 
 
-def _differs(source: Path, key: str, shape: Sequence[int], what: str, needs: str) -> str:
-    return (
-        f"{source} has {key} with shape {tuple(shape)}, {what} needs {needs}; nothing was written"
-    )
+def _wrong_shape(source: Path, key: str, shape: Sequence[int], what: str, needs: str) -> str:
+    return f"{source} has {key} with shape {tuple(shape)}, but {what} needs {needs}; {_REMEDY}"

@@ -1,1 +1,1 @@
-"""A trained network as a file for other programs."""
+"""Export of trained networks to files for other programs."""

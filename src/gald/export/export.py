@@ -1,8 +1,7 @@
-"""`gald export RUN --to FILE --format onnx`: a trained network, to be used elsewhere."""
+"""`gald export RUN --to FILE --format onnx`: write a trained network for use in other programs."""
 
 import json
 import sys
-import tempfile
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +16,7 @@ from gald.export.graph import FullImageNetwork, trace, without_adaptive_pooling
 from gald.export.parity import Run, Shape, compare, first_line, random_image
 from gald.inference import FullImage
 from gald.prediction.predictor import Predictor, load
+from gald.run.atomic import atomic_file, new_folder
 from gald.run.provenance import versions
 
 Size = tuple[int, int]
@@ -25,12 +25,14 @@ _AXES = ({0: "batch", 2: "height", 3: "width"},)
 
 
 def main() -> None:
-    """Export what the command line names, and say what was written."""
-    parser = Arguments("gald export", description="write a trained network for use elsewhere")
+    """Export the network of the command line, and print a summary."""
+    parser = Arguments("gald export", description="write a trained network for other programs")
     parser.add_argument(
         "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
     )
-    parser.add_argument("--to", type=Path, required=True, help="a new file; a folder: pretrained")
+    parser.add_argument(
+        "--to", type=Path, required=True, help="a new file, or a new folder for pretrained"
+    )
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -43,9 +45,9 @@ def main() -> None:
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of onnx and torch: the only image size that will do (default: any)",
+        help="onnx and torch: fix the image size (default: any size)",
     )
-    parser.add_argument("--opset", type=int, help="of onnx: its version (default: torch's)")
+    parser.add_argument("--opset", type=int, help="onnx: opset version (default: torch's)")
     flags = parser.parse_args(sys.argv[1:])
     print(
         export(flags.source, flags.to, flags.format, flags.size and tuple(flags.size), flags.opset)
@@ -59,80 +61,83 @@ def export(
     size: Size | None = None,
     opset: int | None = None,
 ) -> str:
-    """Write a trained network, read it back and compare it with the original; says what it is.
+    """Write a trained network, read it back, compare it with the original; return a summary.
 
-    The file appears whole and verified, or not at all. Class names and palette are inside: in
+    The file appears complete and verified, or not at all. It contains class names and palette: in
     ONNX's metadata, in `gald.json` among the extra files of torch.export, in `config.json`.
 
-    `onnx` and `torch` take `image`, uint8 RGB (B, 3, H, W), and give `scores` (B, K, H, W) of the
-    whole image in one pass and `labels` (B, H, W), uint8. Batch, height and width are free. A
-    network that cannot be freed is refused, and wants a `size`: the GA isa in both, since it fills
-    its blocks only where they do not fit and a graph keeps one of the two ways; the LD guided in
-    ONNX.
+    `onnx` and `torch` take `image`, uint8 RGB (B, 3, H, W), and return `scores` (B, K, H, W) of
+    the whole image in one pass and `labels` (B, H, W), uint8. Batch, height and width are dynamic.
+    Some networks need a fixed `size` and are refused without one: the GA isa in both formats,
+    because it pads its blocks only if they do not fit and a graph contains only one of the two
+    branches; the LD guided in ONNX.
 
     Args:
         source: as in `gald.load`.
-        target: what to write; must not be there.
+        target: file or folder to write; must not exist.
         format: `pretrained`, `onnx` or `torch`.
-        size: height and width of the only images that will do; None is any.
-        opset: ONNX operator set; None is torch's choice.
+        size: fixed height and width of the images; None allows any size.
+        opset: ONNX operator set; None leaves the choice to torch.
 
     Raises:
         FileNotFoundError: there is no such network.
-        ValueError: the target is there, an option does not belong to the format, onnx is not
-            installed, or what was written does not score as the network does.
+        ValueError: the target exists, an option does not apply to the format, onnx is not
+            installed, or the exported network does not reproduce the scores.
         OSError: the disk is full or cannot be written.
     """
     target = target.expanduser().absolute()
     if target.exists():
-        raise ValueError(f"{target} is already there; choose another name for --to")
+        raise ValueError(f"{target} already exists; choose another name for --to")
     if format == "pretrained" and size is not None:
-        raise ValueError("--size belongs to onnx and torch; a pretrained network takes any size")
+        raise ValueError(
+            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
+            "size"
+        )
     if format != "onnx" and opset is not None:
-        raise ValueError(f"--opset belongs to onnx; leave it out for {format}")
+        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
     if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
     predictor = load(source)
     network = FullImageNetwork(predictor.model).eval()
-    say = Console(stderr=True).print
+    report = Console(stderr=True).print
     example, checks = _shapes(network, size, format)
-    network(random_image(*example))  # says itself where the size is wrong
+    network(random_image(*example))  # raises if the size does not suit the network
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as near:
-            whole = Path(near) / target.name
+        with (new_folder if format == "pretrained" else atomic_file)(target) as partial:
             if format == "pretrained":
-                predictor.save_pretrained(whole)
-                run: Run = FullImageNetwork(load(whole).model).eval()
+                predictor.save_pretrained(partial)
+                run: Run = FullImageNetwork(load(partial).model).eval()
             else:
-                say(f"traces the network on images of {example[1]}x{example[2]}")
+                report(f"tracing the network on images of {example[1]}x{example[2]}")
                 try:
                     program = trace(network, random_image(*example), fixed=size is not None)
                 except Exception as error:
-                    raise _unfit(network, format, size, first_line(error)) from error
+                    raise _not_exportable(network, format, size, first_line(error)) from error
                 about = _about(predictor, size)
                 if format == "onnx":
-                    run = _write_onnx(program, whole, about, opset, fixed=size is not None)
+                    run = _write_onnx(program, partial, about, opset, fixed=size is not None)
                 else:
-                    run = _write_torch(program, whole, about)
-            say(f"compares it with the network on {len(checks)} sizes")
+                    run = _write_torch(program, partial, about)
+            report(f"comparing the export with the network on {len(checks)} sizes")
             try:
                 worst = compare(run, network, checks)
             except ValueError as error:
-                raise _unfit(network, format, size, str(error)) from error
-            whole.replace(target)
+                raise _not_exportable(network, format, size, str(error)) from error
     except OSError as error:
         reason = error.strerror or error
-        raise OSError(f"cannot write {target} ({reason}); nothing was left there") from error
+        raise OSError(
+            f"cannot write {target} ({reason}); free some space and try again, nothing was left "
+            "there"
+        ) from error
     return _summary(target, predictor, format, size, worst)
 
 
 def _shapes(network: FullImageNetwork, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:
-    """The images to trace with, and those to compare on: batch, height and width.
+    """Return the image shape to trace with, and those to compare on: batch, height and width.
 
-    Odd sizes, whole strides, and at least the 15 cells a side that the authors' LD needs. Where
-    images are too small a torch.export program says so; an ONNX file would not, so it is compared
-    on a small one too.
+    They include odd sizes and multiples of the stride, and at least the 15 cells per side that the
+    authors' LD needs. A torch.export program raises an error for images that are too small. An
+    ONNX file does not, so it is also compared on a small image.
     """
     if size is not None:
         return (2, *size), [(1, *size), (2, *size)]
@@ -169,11 +174,9 @@ def _write_onnx(
         verbose=False,
     )
     assert onnx is not None, "dynamo=True returns the program"
-    got = onnx.model.opset_imports[""]
-    if opset not in (None, got):
-        raise ValueError(
-            f"torch wrote opset {got} where {opset} was asked for; choose --opset {got}"
-        )
+    written = onnx.model.opset_imports[""]
+    if opset not in (None, written):
+        raise ValueError(f"torch wrote opset {written} instead of {opset}; set --opset {written}")
     onnx.model.metadata_props.update({key: _text(value) for key, value in about.items()})
     path.write_bytes(onnx.model_proto.SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -184,14 +187,15 @@ def _write_onnx(
 
 def _write_torch(program: ExportedProgram, path: Path, about: dict[str, Any]) -> Run:
     text = json.dumps(about, indent=2, ensure_ascii=False)
-    file = BytesIO()  # on a full disk torch's own writer ends the process
-    torch.export.save(program, file, extra_files={"gald.json": text})
-    path.write_bytes(file.getbuffer())
-    return torch.export.load(path).module()
+    buffer = BytesIO()  # on a full disk torch's own writer ends the process
+    torch.export.save(program, buffer, extra_files={"gald.json": text})
+    path.write_bytes(buffer.getbuffer())
+    with path.open("rb") as file:  # torch warns about a path that does not end in .pt2
+        return torch.export.load(file).module()
 
 
 def _about(predictor: Predictor, size: Size | None) -> dict[str, Any]:
-    """What a reader of the file must know beyond the shapes."""
+    """Return the metadata that users of the file need beyond the shapes."""
     backbone = predictor.model.backbone
     order = "BGR" if backbone.flip else "RGB"
     return {
@@ -199,10 +203,10 @@ def _about(predictor: Predictor, size: Size | None) -> dict[str, Any]:
         "class_names": predictor.class_names,
         "palette": predictor.palette,
         "size": size or "any",
-        "input": "image: uint8 RGB, (batch, 3, height, width), as it is; do not normalise",
+        "input": "image: uint8 RGB, (batch, 3, height, width), from 0 to 255; do not normalise",
         "output": "scores: logits at the image's size; labels: index into class_names",
         "normalisation": {
-            "note": f"already inside: ({order} / 255 - mean) / std",
+            "note": f"included in the network: ({order} / 255 - mean) / std",
             "mean": backbone.mean.flatten().tolist(),
             "std": backbone.std.flatten().tolist(),
         },
@@ -214,11 +218,13 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _unfit(network: FullImageNetwork, format: str, size: Size | None, reason: str) -> ValueError:
+def _not_exportable(
+    network: FullImageNetwork, format: str, size: Size | None, reason: str
+) -> ValueError:
     model = network.model
     parts = f"ga {type(model.ga).__name__}, ld {type(model.ld).__name__}"
     if size is None:
-        wanted, remedy = "for images of any size", "give the one size you need: --size 512 1024"
+        wanted, remedy = "for images of any size", "fix the image size: --size 512 1024"
     else:
         wanted, remedy = f"for images of {size[0]}x{size[1]}", "choose --format pretrained"
     return ValueError(
@@ -238,5 +244,5 @@ def _summary(
     )
     mode = type(predictor.inference).__name__
     if format != "pretrained" and mode != FullImage.__name__:
-        text += f"\nit scores whole images in one pass; the network was judged with {mode}"
+        text += f"\nit scores whole images in one pass; the network was validated with {mode}"
     return text

@@ -1,4 +1,4 @@
-"""A network as a graph that runs without gald's code: what `gald export` writes."""
+"""Graph of a network that runs without gald's code, for `gald export`."""
 
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from gald.model.segmentor import Segmentor
 
 
 class FullImageNetwork(nn.Module):
-    """Scores whole images in one pass and names the best class, the first of equals.
+    """Network that scores whole images in one pass and picks the best class, the first if equal.
 
     Shape:
         image: (B, 3, H, W) uint8 -> scores (B, K, H, W) float, labels (B, H, W) uint8
@@ -31,12 +31,12 @@ class FullImageNetwork(nn.Module):
 
 
 def trace(network: FullImageNetwork, image: Tensor, fixed: bool) -> ExportedProgram:
-    """The graph of a network, for any batch, and any height and width unless `fixed`.
+    """Trace the graph of a network, for any batch, and for any height and width unless `fixed`.
 
     Args:
         network: in eval mode.
-        image: an example (B, 3, H, W) uint8, whose height and width are the fixed ones.
-        fixed: whether only that size will do.
+        image: an example (B, 3, H, W) uint8.
+        fixed: accept only the height and width of the example.
     """
     free = {0: Dim.AUTO} if fixed else {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
     with torch.no_grad(), patch.object(padding, "get_same_padding", _same_padding):
@@ -44,21 +44,21 @@ def trace(network: FullImageNetwork, image: Tensor, fixed: bool) -> ExportedProg
 
 
 def without_adaptive_pooling(program: ExportedProgram) -> ExportedProgram:
-    """The same graph with adaptive pooling as two products with matrices.
+    """Replace adaptive pooling in a graph by two matrix products.
 
-    ONNX has no adaptive pooling; torch.onnx unrolls it for the one size it was traced at.
+    ONNX has no adaptive pooling; torch.onnx unrolls it for the one size of the example.
     """
     return program.run_decompositions({torch.ops.aten.adaptive_avg_pool2d.default: pool})
 
 
 def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """F.adaptive_avg_pool2d: (B, C, H, W) -> (B, C, *size)."""
-    rows, columns = (_shares(old, new, x) for old, new in zip(x.shape[-2:], size, strict=True))
+    """Compute F.adaptive_avg_pool2d: (B, C, H, W) -> (B, C, *size)."""
+    rows, columns = (_averaging(old, new, x) for old, new in zip(x.shape[-2:], size, strict=True))
     return rows @ x @ columns.T
 
 
-def _shares(old: int, new: int, like: Tensor) -> Tensor:
-    """The matrix (new, old) whose row i averages the pixels of cell i."""
+def _averaging(old: int, new: int, like: Tensor) -> Tensor:
+    """Return the matrix (new, old) in which row i averages the pixels of cell i."""
     cell = torch.arange(new, device=like.device)
     start = cell * old // new
     end = ((cell + 1) * old + new - 1) // new
@@ -68,10 +68,10 @@ def _shares(old: int, new: int, like: Tensor) -> Tensor:
 
 
 def _same_padding(size: int, kernel_size: int, stride: int, dilation: int) -> int:
-    """As timm's, but in whole numbers: torch.export (2.15) cannot save floats rounded up.
+    """Compute timm's padding in integers, because torch.export (2.15) cannot save a float ceil.
 
-    Without `max` where it changes nothing: it would let the symbolic sizes grow with every layer,
-    and tracing EfficientNet-Lite0 take minutes instead of seconds.
+    `max` is left out where it changes nothing. With it the symbolic sizes grow with every layer,
+    and tracing EfficientNet-Lite0 takes minutes instead of seconds.
     """
     reach = (kernel_size - 1) * dilation + 1
     padding = ((size + stride - 1) // stride - 1) * stride + reach - size

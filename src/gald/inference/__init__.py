@@ -1,7 +1,8 @@
-"""From a model and an image to class scores at the image's size.
+"""Inference: from a model and an image to class scores at the image's size.
 
-One mode a file. A mode says which parts of which sizes of the image go through the network and
-where their scores belong (`ScoredView`); `base.py` spreads them over the image, a tile at a time.
+There is one mode per file. A mode decides which parts of the image go through the network, at which
+scales, and where their scores belong (`ScoredView`). `base.py` resizes them to the image, one tile
+at a time.
 """
 
 from gald.inference.base import Inference, LabelMap, ScoredView

@@ -1,4 +1,4 @@
-"""The map by which local distribution decides, as one number per pixel."""
+"""LD map: the map computed by local distribution, as one number per pixel."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,18 @@ from gald.model.segmentor import Segmentor
 
 
 def ld_map(model: Segmentor, image: Tensor, inference: Inference) -> Tensor | None:
-    """The local distribution's map, one number per pixel, at the image's size.
+    """Compute the LD map at the image's size.
 
-    The mean over channels; of weights that sum to 1 the largest, since their mean is the same
-    everywhere.
+    It is the mean over channels. If the channels are weights that sum to 1, it is the largest
+    weight, because their mean is the same everywhere.
 
     Args:
         model: the network, in eval mode.
         image: (3, H, W).
-        inference: how the network scores images, which says at what size it sees them.
+        inference: inference mode of the network; it sets the size of the image in the network.
 
     Returns:
-        (H, W), or None where the model distributes nothing.
+        (H, W), or None if the local distribution has no map.
     """
     with torch.no_grad():
         values = model.distribution_map(model.aggregate(inference.at_network_size(image[None])))
@@ -30,12 +30,12 @@ def ld_map(model: Segmentor, image: Tensor, inference: Inference) -> Tensor | No
 
 
 def in_one_channel(values: Tensor) -> Tensor:
-    """A map (B, C, h, w) in one channel: the mean, or the largest of weights that sum to 1."""
+    """Reduce a map (B, C, h, w) to one channel: the mean, or the largest if weights sum to 1."""
     values = values.float()
     return values.amax(1, keepdim=True) if sums_to_one(values) else values.mean(1, True)
 
 
 def sums_to_one(values: Tensor) -> bool:
-    """Whether the channels of a map (B, C, h, w) are weights of places, not shares of channels."""
+    """Return whether the channels of a map (B, C, h, w) are weights that sum to 1."""
     total = values.float().sum(1)
     return values.shape[1] > 1 and torch.allclose(total, torch.ones_like(total))

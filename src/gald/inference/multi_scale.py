@@ -1,4 +1,4 @@
-"""The mean over sizes of the image and its mirror images."""
+"""Multi-scale and flip inference: mean over scaled and mirrored images."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,22 @@ from gald.model.segmentor import Segmentor
 
 
 class MultiScaleFlip(Inference):
-    """Averages the probabilities over several sizes of the image, and over their mirror images.
+    """Mean probability over several scales of the image, and over their mirror images.
 
-    What papers report as "ms + flip". At each size the scores are those that `over` gives for an
-    image of that size; they are resized to the image before the softmax.
+    Papers report this as "ms + flip". At each scale `over` computes the scores; they are resized to
+    the image before the softmax.
 
     Args:
-        over: how an image of one size is scored, `FullImage` or `Slide`.
+        over: inference mode for one scale, `FullImage` or `Slide`.
         scales: factors of height and width; sides are rounded to whole pixels, halves up.
-        flip: whether to average with the left-right mirrored image, too.
-        align_corners: how scores are resized back; set to what the model uses.
+        flip: also average over the left-right mirrored image.
+        align_corners: how scores are resized back; set to the model's value.
 
     Shape:
         model, image (B, 3, H, W) -> (B, K, H, W)
 
     Raises:
-        ValueError: there is no scale, or one that is not positive.
+        ValueError: there is no scale, or a scale is not positive.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class MultiScaleFlip(Inference):
         align_corners: bool = False,
     ) -> None:
         if not scales or min(scales) <= 0:
-            raise ValueError(f"scales are {list(scales)}; give positive factors, [0.75,1.0,1.25]")
+            raise ValueError(
+                f"scales are {list(scales)}; give positive factors, as in scales=[0.75,1.0,1.25]"
+            )
         self.over = over
         self.scales = tuple(scales)
         self.flip = flip
@@ -48,20 +50,20 @@ class MultiScaleFlip(Inference):
         views = []
         for scale in self.scales:
             scaled = _scale(image, scale)
-            views += self._back(self.over.views(model, scaled), image)
+            views += self._resize_back(self.over.views(model, scaled), image)
             if self.flip:
                 mirrored = self.over.views(model, scaled.flip(-1))
                 mirrored = [view._replace(columns=view.columns.flip(0)) for view in mirrored]
-                views += self._back(mirrored, image)
+                views += self._resize_back(mirrored, image)
         return views
 
     def at_network_size(self, image: Tensor) -> Tensor:
-        """The image at the scale that is nearest to 1."""
+        """Resize the image to the scale nearest to 1."""
         return self.over.at_network_size(
             _scale(image, min(self.scales, key=lambda scale: abs(scale - 1)))
         )
 
-    def _back(self, views: list[ScoredView], image: Tensor) -> list[ScoredView]:
+    def _resize_back(self, views: list[ScoredView], image: Tensor) -> list[ScoredView]:
         height, width = image.shape[-2:]
         return [
             ScoredView(logits, self._resize(rows, height), self._resize(columns, width))
@@ -69,8 +71,8 @@ class MultiScaleFlip(Inference):
         ]
 
     def _resize(self, matrix: Tensor, size: int) -> Tensor:
-        then = resizing(len(matrix), size, self.align_corners)
-        return (then.double() @ matrix.double()).float()
+        back = resizing(len(matrix), size, self.align_corners)
+        return (back.double() @ matrix.double()).float()
 
 
 def _scale(image: Tensor, scale: float) -> Tensor:
@@ -78,5 +80,5 @@ def _scale(image: Tensor, scale: float) -> Tensor:
     if size == list(image.shape[-2:]):
         return image
     if not image.is_floating_point():
-        image = image.float() / 255  # not rounded to whole grey values
+        image = image.float() / 255  # so that the result is not rounded to whole grey values
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Windows that slide over the image."""
+"""Sliding-window inference."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,29 +15,30 @@ _BLENDINGS = ("uniform", "gaussian")
 
 
 class Slide(Inference):
-    """Scores windows of the size a network was trained on, and averages logits where they overlap.
+    """Sliding windows of the training size; logits are averaged where windows overlap.
 
-    Windows stand `stride` apart from the top left; the last of a row or column is moved back
-    inside the image. An image smaller than the window is one window of its own size.
+    Windows start at the top left, `stride` apart; the last one of a row or column is moved back
+    inside the image. An image smaller than the window becomes one window of its own size.
 
-    The defaults are the protocol of the authors (lxtGH/GALD-DGCNet eval.py), who overlap by a third
-    and weigh windows equally; their window on Cityscapes is 832. `gaussian` trusts the middle of a
-    window more, with a deviation of 1/8 of its side (nnU-Net, https://arxiv.org/abs/1809.10486).
+    The defaults are the protocol of the authors (lxtGH/GALD-DGCNet eval.py): an overlap of one
+    third and equal weights; their window on Cityscapes is 832. `gaussian` gives the middle of a
+    window more weight, with a standard deviation of 1/8 of its side (nnU-Net,
+    https://arxiv.org/abs/1809.10486).
 
     Args:
         window: height and width of a window in pixels.
-        overlap: share of a window's side that its neighbour covers too.
-        stride: distance of windows down and across in pixels; takes the place of `overlap`.
+        overlap: fraction of a window's side that its neighbour also covers.
+        stride: vertical and horizontal distance of windows in pixels; replaces `overlap`.
         blending: `uniform` or `gaussian`.
-        max_bytes: most memory that the activations of one pass may take. The first window is sent
-            alone, to see what one needs; a window that needs more is still sent.
-        align_corners: how logits are resized to the window; set to what the model uses.
+        max_bytes: memory limit for the activations of one pass. The first window runs alone, to
+            measure the memory of one window; windows above the limit run one at a time.
+        align_corners: how logits are resized to the window; set to the model's value.
 
     Shape:
         model, image (B, 3, H, W) -> (B, K, H, W)
 
     Raises:
-        ValueError: windows that would leave pixels out, or an unknown blending.
+        ValueError: the windows would not cover all pixels, or the blending is unknown.
     """
 
     def __init__(
@@ -50,18 +51,20 @@ class Slide(Inference):
         align_corners: bool = False,
     ) -> None:
         if len(window) != 2 or min(window) < 1:
-            raise ValueError(f"window is {list(window)}; give a height and a width, [512,512]")
+            raise ValueError(
+                f"window is {list(window)}; give a height and a width, as in window=[512,512]"
+            )
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap is {overlap}; it must be at least 0 and less than 1")
+            raise ValueError(f"overlap is {overlap}; set it to at least 0 and less than 1")
         if stride is None:
-            # Rounded first, so that a third of 513 is 171 and not a hair more.
+            # Rounded before ceil, so that two thirds of 513 are 342 despite floating-point error.
             stride = [math.ceil(round(side * (1 - overlap), 6)) for side in window]
         if len(stride) != 2 or min(stride) < 1:
             raise ValueError(f"stride is {list(stride)}; give two distances of at least 1 px")
         for side, step in zip(window, stride, strict=True):
             if step > side:
                 raise ValueError(
-                    f"stride {step} is larger than window {side}, so the pixels in between would "
+                    f"stride {step} is larger than window {side}, so pixels between windows would "
                     f"have no score; choose a stride of at most {side}"
                 )
         if blending not in _BLENDINGS:
@@ -77,8 +80,8 @@ class Slide(Inference):
         sizes = image.shape[-2:]
         height, width = (min(pair) for pair in zip(sizes, self.window, strict=True))
         tops, lefts = map(_starts, sizes, self.window, self.stride)
-        places = [(y, x) for y in tops for x in lefts]
-        windows = [image[..., y : y + height, x : x + width] for y, x in places]
+        corners = [(y, x) for y in tops for x in lefts]
+        windows = [image[..., y : y + height, x : x + width] for y, x in corners]
         logits = torch.cat(list(self._passes(model, windows)))
         h, w = logits.shape[-2:]
         grid = logits.view(len(tops), len(lefts), len(image), -1, h, w)
@@ -91,14 +94,14 @@ class Slide(Inference):
         if len(windows) > 1:
             with TensorMemoryTracker([windows[0], *model.parameters(), *model.buffers()]) as memory:
                 yield model.logits(windows.pop(0))
-            share = max(1, self.max_bytes // max(1, memory.peak))
+            batch_size = max(1, self.max_bytes // max(1, memory.peak))
         else:
-            share = 1
-        for i in range(0, len(windows), share):
-            yield model.logits(torch.cat(windows[i : i + share]))
+            batch_size = 1
+        for i in range(0, len(windows), batch_size):
+            yield model.logits(torch.cat(windows[i : i + batch_size]))
 
     def _blend(self, starts: list[int], size: int, resizing: Tensor) -> Tensor:
-        """The resizes (side, n) of all windows of a row or column as one matrix (size, N n)."""
+        """Combine the resizes (side, n) of a row or column of windows in one matrix (size, N n)."""
         side, n = resizing.shape
         weights = torch.ones(side, dtype=torch.float64)
         if self.blending == "gaussian":
@@ -113,7 +116,7 @@ class Slide(Inference):
 
 
 def _starts(size: int, side: int, step: int) -> list[int]:
-    """Where windows begin along one axis."""
+    """Return the first pixel of each window along one axis."""
     if size <= side:
         return [0]
     return [min(i, size - side) for i in range(0, size - side + step, step)]

@@ -1,4 +1,4 @@
-"""The whole image in one pass."""
+"""Full-image inference in one pass."""
 
 from torch import Tensor
 from typing_extensions import override
@@ -9,10 +9,10 @@ from gald.model.segmentor import Segmentor
 
 
 class FullImage(Inference):
-    """Scores the whole image in one pass.
+    """Inference on the whole image in one pass.
 
     Args:
-        align_corners: how logits are resized to the image; set to what the model uses.
+        align_corners: how logits are resized to the image; set to the model's value.
 
     Shape:
         model, image (B, 3, H, W) -> (B, K, H, W)

@@ -1,1 +1,1 @@
-"""Everything that one does with a trained network: predict, submit, serve."""
+"""Uses of a trained network: predict images and videos, submit to test servers, serve a page."""

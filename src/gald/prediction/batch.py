@@ -1,4 +1,4 @@
-"""What `gald predict` does: predict every file that is not done yet."""
+"""Batch prediction for `gald predict`: skip finished files and predict the others."""
 
 import argparse
 import shutil
@@ -23,19 +23,19 @@ OVERLAY = Output("overlay")
 
 
 class BatchPredictor:
-    """Predicts files one after the other, and leaves what an earlier call finished as it is.
+    """Predictor of many files that skips outputs of earlier calls.
 
-    Of an image it writes `FOLDER/masks/NAME.png` and likewise for the other outputs; of a video the
-    same for every frame, `FOLDER/masks/NAME/000000.png`, and `FOLDER/overlay/NAME.mp4`. The outputs
-    of a video are called `.part` until all its frames are done.
+    For an image it writes `FOLDER/masks/NAME.png`, and likewise for the other outputs. For a video
+    it writes one file per frame, `FOLDER/masks/NAME/000000.png`, and `FOLDER/overlay/NAME.mp4`. The
+    outputs of a video have `.part` in their names until all frames are done.
 
     Args:
-        flags: as `gald.prediction.predict.parse` reads them.
+        flags: command line from `gald.prediction.predict.parse`.
         files: images and videos.
 
     Raises:
         FileNotFoundError: there is no such network.
-        ValueError: the network cannot do what is asked.
+        ValueError: the network does not support the flags.
     """
 
     def __init__(self, flags: argparse.Namespace, files: Sequence[InputFile]) -> None:
@@ -48,30 +48,30 @@ class BatchPredictor:
             _change_inference(self.predictor, flags.inference, flags.overrides)
         if flags.ld_map and getattr(self.predictor.model.ld, "distribution_map", None) is None:
             raise ValueError(
-                f"{flags.run} has no LD map, because its "
-                f"{type(self.predictor.model.ld).__name__} decides nothing; leave --ld-map out"
+                f"{flags.run} has no LD map, because "
+                f"{type(self.predictor.model.ld).__name__} does not compute one; leave out --ld-map"
             )
         self.network = self.predictor.fingerprint()
         self.predictor.to(device)
         self.log = OutputLog(flags.to)
 
     def __call__(self) -> str:
-        """Predict all files; returns a sentence that counts them.
+        """Predict all files and return a summary with their numbers.
 
         Raises:
-            ValueError: a file is damaged, and bad ones are not to be skipped; or all are; or an
-                output would replace a file that was made from something else.
+            ValueError: a file is damaged and `skip_bad` is off; or all files are damaged; or an
+                output would replace a file that was made from other inputs.
             OSError: an output cannot be written.
         """
-        # Look at all files first, to refuse before an hour of work and not after it.
-        waiting = [file for file in self.files if not self._is_done(file)]
-        there, bad = len(self.files) - len(waiting), 0
-        if there:
-            say(f"{there} of {len(self.files)} are there already and are left as they are")
+        # Check all files first, so that a conflict is an error before an hour of work, not after.
+        pending = [file for file in self.files if not self._is_done(file)]
+        skipped, bad = len(self.files) - len(pending), 0
+        if skipped:
+            say(f"{skipped} of {len(self.files)} files are already predicted, skipping them")
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         with Progress(*columns, console=console()) as self.bar:
-            task = self.bar.add_task("predict", total=len(self.files), completed=there)
-            for file in waiting:
+            task = self.bar.add_task("predict", total=len(self.files), completed=skipped)
+            for file in pending:
                 try:
                     self._predict_video(file) if file.is_video else self._predict_image(file)
                 except (ValueError, FileNotFoundError, cv2.error) as error:
@@ -80,30 +80,30 @@ class BatchPredictor:
                     if not self.skip_bad:
                         raise ValueError(sentence) from error
                     bad += 1
-                    self._say(f"skipped: {sentence}")
+                    self._print(f"skipped: {sentence}")
                 self.bar.advance(task)
-        done = len(waiting) - bad
-        if bad and not done + there:
-            raise ValueError(f"none of {bad} files could be predicted; the lines above say why")
-        return f"{self.log.folder}: {done} predicted, {there} were there, {bad} skipped as bad"
+        done = len(pending) - bad
+        if bad and not done + skipped:
+            raise ValueError(f"none of {bad} files could be predicted; see the reasons above")
+        return f"{self.log.folder}: {done} predicted, {skipped} already done, {bad} failed"
 
     def _predict_image(self, file: InputFile) -> None:
         prediction = self._predict(file.path)
-        for place, (output,) in self._places(file).items():
+        for path, (output,) in self._output_paths(file).items():
             inputs = self._inputs(file, [output])
-            if not self.log.has(place, *inputs):
-                self.log.write(place, output.encode(prediction), *inputs)
+            if not self.log.has(path, *inputs):
+                self.log.write(path, output.encode(prediction), *inputs)
 
     def _predict_video(self, file: InputFile) -> None:
         video, writer = Video(file.path), None
-        places = self._places(file)
-        folders: list[tuple[Output, Path]] = []  # of outputs that are a file per frame
-        for place, outputs in places.items():
-            partial = self.log.partial(place)
+        paths = self._output_paths(file)
+        folders: list[tuple[Output, Path]] = []  # outputs with one file per frame
+        for path, outputs in paths.items():
+            partial = self.log.partial(path)
             if outputs == [OVERLAY]:
                 writer = VideoWriter(partial, video.rate)
                 continue
-            shutil.rmtree(partial, ignore_errors=True)  # of a call that was interrupted
+            shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted call
             partial.mkdir()
             folders += [(output, partial) for output in outputs]
         frames = self.bar.add_task(file.path.name, total=video.length or None)
@@ -118,37 +118,37 @@ class BatchPredictor:
             self.bar.advance(frames)
         self.bar.remove_task(frames)
         if count < video.length:
-            self._say(f"{file.path}: read {count} frames of the {video.length} in its header")
+            self._print(f"{file.path}: read {count} of the {video.length} frames in its header")
         if writer is not None:
             writer.close()
-        for place, outputs in places.items():
+        for path, outputs in paths.items():
             inputs = self._inputs(file, outputs)
-            if not self.log.has(place, *inputs):
-                self.log.finish(place, *inputs)
+            if not self.log.has(path, *inputs):
+                self.log.finish(path, *inputs)
 
     def _predict(self, image: object) -> Prediction:
         kinds = {output.folder for output in self.outputs}
         return self.predictor.predict(image, "confidence" in kinds, "ld_map" in kinds)  # ty: ignore
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.bar.console.print(line, markup=False, highlight=False)
 
     def _is_done(self, file: InputFile) -> bool:
-        found = [  # a list: every one is checked, in case it belongs to somebody else
-            self.log.has(place, *self._inputs(file, outputs))
-            for place, outputs in self._places(file).items()
+        finished = [  # a list, because every output must be checked for a conflict
+            self.log.has(path, *self._inputs(file, outputs))
+            for path, outputs in self._output_paths(file).items()
         ]
-        return all(found)
+        return all(finished)
 
-    def _places(self, file: InputFile) -> dict[str, list[Output]]:
-        """The files, or folders of a video's frames, below the target, with their outputs."""
-        places: dict[str, list[Output]] = {}
+    def _output_paths(self, file: InputFile) -> dict[str, list[Output]]:
+        """Return each relative path, a file or a folder of a video's frames, with its outputs."""
+        paths: dict[str, list[Output]] = {}
         for output in self.outputs:
             suffix = output.suffix
             if file.is_video:
                 suffix = ".mp4" if output == OVERLAY else ""
-            places.setdefault(f"{output.folder}/{file.name}{suffix}", []).append(output)
-        return places
+            paths.setdefault(f"{output.folder}/{file.name}{suffix}", []).append(output)
+        return paths
 
     def _inputs(self, file: InputFile, outputs: list[Output]) -> tuple[str, ...]:
         status = file.path.stat()
@@ -170,6 +170,6 @@ def _requested_outputs(flags: argparse.Namespace) -> list[Output]:
 
 
 def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> None:
-    """Let a network score images in another way; the config may refer to how it resizes."""
+    """Replace the inference of a network; its config may refer to `model.align_corners`."""
     cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
     predictor.set_inference(cfg.inference)

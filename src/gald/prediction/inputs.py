@@ -1,4 +1,4 @@
-"""Which pictures and videos a command line means, and what their predictions are called."""
+"""Input files of a command line: images and videos, and a unique output name for each."""
 
 import glob
 import os
@@ -15,54 +15,52 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
 class InputFile(NamedTuple):
-    """A picture or a video, and the path of its predictions below any folder, without a suffix."""
+    """An image or video, and the relative path of its outputs without suffix."""
 
     path: Path
     name: str
 
     @property
     def is_video(self) -> bool:
-        """Whether the suffix is one of videos."""
+        """Return whether the suffix is that of a video."""
         return self.path.suffix.lower() in VIDEOS
 
 
 def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
-    """List the files that inputs mean, each once, in the order given.
+    """List the files that the inputs name, each once, in the given order.
 
-    Names keep the folders below the deepest one that holds all inputs, and the suffix where two
-    files would share a name without it: no prediction overwrites another.
+    Names keep the folders below the deepest common folder of all inputs. They keep the suffix
+    where two files would otherwise share a name. So no prediction overwrites another.
 
     Args:
-        inputs: files, folders (with all below them), patterns, or `-` for a list on stdin.
-        target: where predictions go; what lies there is no input of a folder.
+        inputs: files, folders (searched recursively), patterns, or `-` for a list on stdin.
+        target: output folder; files below it are skipped when a folder is searched.
 
     Raises:
-        FileNotFoundError: an input is not there, or a folder or pattern holds nothing to predict.
+        FileNotFoundError: an input does not exist, or a folder or pattern has no image or video.
     """
     lines = (x for given in inputs for x in (_stdin() if given == "-" else [given]))
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     roots: list[str] = []
     for given in lines:
         root, paths = _expand(given)
         kept = [path for path in paths if path == root or not path.is_relative_to(target)]
         if not kept:
             raise FileNotFoundError(
-                f"{given} holds nothing to predict; give pictures ({', '.join(IMAGES)}) or videos "
+                f"{given} has no image or video; give images ({', '.join(IMAGES)}) or videos "
                 f"({', '.join(VIDEOS)})"
             )
         roots.append(str(root.parent if kept == [root] else root))
-        found |= dict.fromkeys(kept)
-    if not found:
-        raise FileNotFoundError("the list on stdin is empty; give one file a line")
+        files |= dict.fromkeys(kept)
+    if not files:
+        raise FileNotFoundError("the list on stdin is empty; give one file per line")
     base = Path(os.path.commonpath(roots))
-    places = [path.relative_to(base) for path in found]
-    often = Counter(place.with_suffix("") for place in places)
-    return [
-        InputFile(
-            path, (place if often[place.with_suffix("")] > 1 else place.with_suffix("")).as_posix()
-        )
-        for path, place in zip(found, places, strict=True)
+    relative = [path.relative_to(base) for path in files]
+    counts = Counter(path.with_suffix("") for path in relative)
+    names = [
+        path if counts[path.with_suffix("")] > 1 else path.with_suffix("") for path in relative
     ]
+    return [InputFile(path, name.as_posix()) for path, name in zip(files, names, strict=True)]
 
 
 def _stdin() -> Iterator[str]:
@@ -70,7 +68,7 @@ def _stdin() -> Iterator[str]:
 
 
 def _expand(given: str) -> tuple[Path, list[Path]]:
-    """The folder that an input means, and its files; a file is its own folder."""
+    """Return the root of an input and its files; the root of a single file is the file itself."""
     path = Path(given).expanduser().absolute()
     if path.is_file():
         return path, [path]
@@ -78,8 +76,6 @@ def _expand(given: str) -> tuple[Path, list[Path]]:
         return path, list_files(path, IMAGES + VIDEOS)
     if not glob.has_magic(given):
         raise FileNotFoundError(f"there is no file or folder {given}; correct the path")
-    plain = [part for part in path.parts]
-    first = next(i for i, part in enumerate(plain) if glob.has_magic(part))
-    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  patterns may be absolute
-    matches = (Path(match) for match in found)
-    return Path(*plain[:first]), [match for match in matches if match.is_file()]
+    first = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  may be absolute
+    return Path(*path.parts[:first]), [file for file in map(Path, matches) if file.is_file()]

@@ -1,4 +1,4 @@
-"""A log of outputs: a repeated command skips what it made, and refuses to replace anything else."""
+"""A log of outputs: repeated commands skip their own outputs and never replace other files."""
 
 import hashlib
 import json
@@ -8,13 +8,13 @@ FILE = "predictions.jsonl"
 
 
 class OutputLog:
-    """Writes outputs into a folder, each whole or not at all, and logs what each was made from.
+    """Writer of complete outputs into a folder, with a log of the inputs of each.
 
-    The entry, a line of `predictions.jsonl`, is written just before the output takes its name. So
-    an output with an entry is complete, and one without was made by something else.
+    The log entry, a line of `predictions.jsonl`, is written just before the output is renamed to
+    its final name. So an output with an entry is complete, and one without an entry is foreign.
 
     Args:
-        folder: where outputs go.
+        folder: output folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,23 +24,23 @@ class OutputLog:
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
             try:
                 entry = json.loads(line)
-                # Version 0.1.0 called the key a stamp.
+                # Version 0.1.0 wrote the key as "stamp".
                 self.keys[entry["output"]] = entry["key"] if "key" in entry else entry["stamp"]
             except (ValueError, KeyError, TypeError):
-                continue  # the line at which the power was cut; its output does not exist
+                continue  # a line cut by a power failure; its output does not exist
 
     def has(self, output: str, *inputs: str) -> bool:
-        """Whether an output exists that was made from exactly these inputs.
+        """Return whether an output exists that was made from exactly these inputs.
 
         Raises:
-            ValueError: it was made from something else, and would be overwritten.
+            ValueError: it exists, but was made from other inputs.
         """
         if not (self.folder / output).exists():
             return False
         if self.keys.get(output) != _key(inputs):
             raise ValueError(
-                f"{self.folder / output} is there already, made from another file, by another "
-                "network or with other options; choose another folder for --to"
+                f"{self.folder / output} already exists, made from another file, by another "
+                "network or with other options; choose another --to"
             )
         return True
 
@@ -48,7 +48,7 @@ class OutputLog:
         """Write a file.
 
         Raises:
-            OSError: the disk is full or cannot be written; what was finished before is kept.
+            OSError: the disk is full or cannot be written; earlier outputs are kept.
         """
         partial = None
         try:
@@ -60,22 +60,22 @@ class OutputLog:
                 partial.unlink(missing_ok=True)
             raise OSError(
                 f"cannot write {self.folder / output} ({error.strerror or error}); free some space "
-                "and repeat the command, what is finished is kept"
+                "and repeat the command (finished outputs are kept)"
             ) from error
 
     def partial(self, output: str) -> Path:
-        """The path of an output until it is finished; its folder is made."""
+        """Create the folder of an output and return the output's path until it is finished."""
         path = self.folder / output
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.with_name(f"{path.stem}.part{path.suffix}")
 
     def finish(self, output: str, *inputs: str) -> None:
-        """Give a partial output, file or folder, its name."""
+        """Log a partial output, file or folder, and rename it to its final name."""
         self.keys[output] = _key(inputs)
         entry = {"output": output, "input": inputs[0], "key": self.keys[output]}
         with (self.folder / FILE).open("a+b") as file:
             file.seek(max(0, file.tell() - 1))
-            cut = file.read(1) not in (b"", b"\n")  # by a power cut
+            cut = file.read(1) not in (b"", b"\n")  # by a power failure
             file.write(b"\n" * cut + json.dumps(entry).encode() + b"\n")
         self.partial(output).replace(self.folder / output)
 

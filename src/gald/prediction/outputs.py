@@ -1,4 +1,4 @@
-"""What is written of a parsed picture: label maps, overlays, confidence and LD maps as files."""
+"""File formats of a prediction: label maps, overlays, confidence and LD maps."""
 
 import io
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from gald.prediction.prediction import Prediction
 
 
 class Output(NamedTuple):
-    """One kind of file, and the folder that such files are put in.
+    """One kind of output file, and the folder for it.
 
     Attributes:
         folder: `masks`, `overlay`, `confidence` or `ld_map`.
-        form: of masks `ids` (a grey png of train ids) or `palette` (the same in the classes'
-            colours); of confidence `png16` (0..65535 for 0..1) or `npz` (float32); of LD maps `png`
-            (from the picture's lowest value to its highest, in viridis) or `npz` (float32).
+        form: for masks `ids` (a grey png of train ids) or `palette` (the same in the classes'
+            colours); for confidence `png16` (0..65535 for 0..1) or `npz` (float32); for LD maps
+            `png` (viridis, from the lowest to the highest value of the image) or `npz` (float32).
     """
 
     folder: str
@@ -26,28 +26,28 @@ class Output(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """Of such files."""
+        """Return the suffix of these files."""
         return ".npz" if self.form == "npz" else ".png"
 
     def encode(self, prediction: Prediction) -> bytes:
-        """The file's content."""
+        """Encode a prediction as the content of the file."""
         if self.folder == "masks" and self.form == "ids":
             return _png(prediction.labels)
         if self.folder in ("masks", "overlay"):
             file = io.BytesIO()
-            picture: Image.Image = (
+            image: Image.Image = (
                 prediction.palette_image() if self.folder == "masks" else prediction.overlay()
             )
-            picture.save(file, "png")
+            image.save(file, "png")
             return file.getvalue()
-        numbers: np.ndarray = getattr(prediction, self.folder)
+        values: np.ndarray = getattr(prediction, self.folder)
         if self.form == "npz":
             file = io.BytesIO()
-            np.savez_compressed(file, allow_pickle=False, **{self.folder: numbers})
+            np.savez_compressed(file, allow_pickle=False, **{self.folder: values})
             return file.getvalue()
         if self.form == "png16":
-            return _png((numbers * 65535).round().astype(np.uint16))
-        return _png(viridis(numbers)[..., ::-1])
+            return _png((values * 65535).round().astype(np.uint16))
+        return _png(viridis(values)[..., ::-1])
 
 
 def _png(pixels: np.ndarray) -> bytes:

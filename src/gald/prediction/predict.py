@@ -1,4 +1,4 @@
-"""`gald predict RUN INPUT... --to FOLDER`: parse pictures and videos with a trained network.
+"""`gald predict RUN INPUT... --to FOLDER`: segment images and videos with a trained network.
 
 gald predict runs/mine photos/ --to out --overlay
 gald predict runs/mine 'drive/**/*.png' clip.mp4 --to out --masks ids --inference slide
@@ -15,30 +15,30 @@ from gald.prediction.inputs import find_inputs
 
 
 def main() -> None:
-    """Predict what the command line names."""
+    """Predict the inputs of the command line."""
     flags = parse(sys.argv[1:])
     try:
         inputs = find_inputs(flags.inputs, flags.to)
-        # Imported here, because torch takes seconds, and a misspelt path should be told at once.
+        # torch takes seconds to import; a misspelt path should be an error before that.
         from gald.cli import silence_warnings
         from gald.prediction.batch import BatchPredictor
 
         silence_warnings()
         print(BatchPredictor(flags, inputs)())
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on, what is finished is kept")
+        fail("interrupted; repeat the command to continue (finished outputs are kept)")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line after `gald predict`.
 
     Raises:
-        ValueError: anything that it does not take, or nothing to write.
+        ValueError: an argument is unknown or invalid, or there is nothing to write.
     """
     options = sorted(path.stem for path in (CONF_DIR / "inference").glob("*.yaml"))
     parser = Arguments(
         "gald predict",
-        description="parse pictures and videos with a trained network",
+        description="segment images and videos with a trained network",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -47,25 +47,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures, videos, folders, patterns, - for a list on stdin; also inference.key=value",
+        help="images, videos, folders, patterns, - for a list on stdin; also inference.key=value",
     )
-    add("--to", type=_folder, required=True, metavar="FOLDER", help="where to write")
+    add("--to", type=_folder, required=True, metavar="FOLDER", help="output folder")
     add(
         "--masks",
         choices=("palette", "ids", "none"),
         default="palette",
         help="label maps as png: train ids in the classes' colours (default), in grey, or none",
     )
-    add("--overlay", action="store_true", help="the picture tinted by class; of videos an mp4")
-    add("--confidence", choices=("png16", "npz"), help="probability of the class that was chosen")
+    add("--overlay", action="store_true", help="image tinted by class; for videos an mp4")
+    add("--confidence", choices=("png16", "npz"), help="probability of the predicted class")
     add(
         "--ld-map",
         choices=("png", "npz"),
-        help="what local distribution decides by, painted, or both painted and as numbers",
+        help="map of local distribution: png painted in colours, npz the same and its values",
     )
-    add("--inference", choices=options, help="(default: as the network was validated)")
+    add("--inference", choices=options, help="(default: the one used in validation)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    add("--skip-bad", action="store_true", help="report a file that cannot be parsed and go on")
+    add("--skip-bad", action="store_true", help="report and skip files that cannot be predicted")
     flags = parser.parse_intermixed_args(arguments)
     flags.overrides = [
         x for x in flags.inputs if x.lstrip("+").startswith("inference.") and "=" in x

@@ -1,24 +1,25 @@
-"""What a network makes of one picture, ready to look at and to count."""
+"""Prediction for one image: class ids, confidence, LD map, and how to draw them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from gald.painting import Palette, colour_table
+from gald.painting import Palette, colour_table, colourise
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One parsed picture.
+    """Prediction for one image.
 
     Attributes:
-        image: (H, W, 3) uint8, the picture as the network saw it.
-        labels: (H, W) uint8, an index into `class_names` for every pixel; 255, void, where the
-            network's scores are not numbers.
-        confidence: (H, W) float32 in [0, 1], probability of that class; None unless asked for.
-        ld_map: (H, W) float32, see `gald.inference.ld_map.ld_map`; None unless asked for, and where
-            the network has no local distribution.
+        image: (H, W, 3) uint8, the input of the network.
+        labels: (H, W) uint8, an index into `class_names` for every pixel; void (255) where a score
+            is NaN.
+        confidence: (H, W) float32 in [0, 1], probability of the predicted class; None unless
+            requested.
+        ld_map: (H, W) float32, see `gald.inference.ld_map.ld_map`; None unless requested, or if the
+            network has no local distribution.
         class_names: names of the K classes.
         palette: K colours.
     """
@@ -31,17 +32,17 @@ class Prediction:
     palette: Palette
 
     def palette_image(self) -> Image.Image:
-        """The labels as a picture of mode P, whose indices they are, in the classes' colours."""
-        picture = Image.fromarray(self.labels)
-        picture.putpalette(colour_table(self.palette).tobytes())
-        return picture
+        """Return an image of mode P: the labels as indices, the classes' colours as palette."""
+        image = Image.fromarray(self.labels)
+        image.putpalette(colour_table(self.palette).tobytes())
+        return image
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
-        """The picture tinted with the classes' colours, from 0 (none) to 1 (nothing else)."""
-        colours = self.palette_image().convert("RGB")
+        """Blend the image with the classes' colours; `alpha` is the weight of the colours."""
+        colours = Image.fromarray(colourise(self.labels, self.palette))
         return Image.blend(Image.fromarray(self.image), colours, alpha)
 
     def shares(self) -> dict[str, float]:
-        """Share of the picture's pixels of every class; they add up to 1 where none is void."""
+        """Return each class's fraction of the pixels; the sum is 1 if no pixel is void."""
         counts = np.bincount(self.labels.ravel(), minlength=256)[: len(self.class_names)]
         return dict(zip(self.class_names, (counts / self.labels.size).tolist(), strict=True))

@@ -36,7 +36,7 @@ CARD = """---
 ---
 # {{ title }}
 
-Semantic segmentation into {{ names | length }} classes, by a network of gald (global aggregation,
+Semantic segmentation into {{ names | length }} classes, with a gald network (global aggregation,
 then local distribution).
 
 ```python
@@ -50,14 +50,14 @@ prediction.overlay().save("overlay.png")
 |---|---|---|
 {% for name, colour in names %}| {{ loop.index0 }} | {{ name }} | {{ colour }} |
 {% endfor %}
-What it is made of (all of it in `config.json`):
+Modules (full configuration in `config.json`):
 
-{% for word in words %}- {{ word }}
+{% for module in modules %}- {{ module }}
 {% endfor %}
 ## Licence
 
-None is stated. Whoever publishes this network chooses one, which the terms of the training data
-may limit, and writes it here and in the first lines as `license:`.
+No licence is stated. The publisher of this network chooses one that the terms of the training data
+allow, and writes it here and as `license:` in the first lines of this file.
 """
 
 
@@ -68,12 +68,12 @@ class Predictor(
     pipeline_tag="image-segmentation",
     model_card_template=CARD,
 ):
-    """A network with all it takes to use it: how to score an image, class names and colours.
+    """Network with everything needed to use it: inference, class names and colours.
 
-    It is built from plain data with random weights; `gald.load` gives it trained ones.
+    The constructor builds it from plain data with random weights; `gald.load` loads trained ones.
 
     Args:
-        config: resolved configuration of the run, of which `model` and `inference` are built.
+        config: resolved configuration of the run; its `model` and `inference` are instantiated.
         class_names: names of the K classes.
         palette: K colours.
 
@@ -81,8 +81,8 @@ class Predictor(
         image (B, 3, H, W), uint8 or float in [0, 1] -> scores (B, K, H, W)
 
     Raises:
-        ValueError: the config lacks a part or names code that is not gald's (see
-            `gald.run.safe_targets`), or there are more or fewer colours than classes.
+        ValueError: the config misses a part or names code outside gald (see
+            `gald.run.safe_targets`), or the numbers of colours and classes differ.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Predictor(
             missing = ["model.backbone"]
         if missing:
             raise ValueError(
-                f"the network's config lacks {missing[0]}; copy it again from its source"
+                f"the network's config has no {missing[0]}; copy the config again from its source"
             )
         if len(class_names) != len(palette):
             raise ValueError(
                 f"the network has {len(class_names)} class names but {len(palette)} colours; "
-                "copy its config again from its source"
+                "copy the config again from its source"
             )
         self.class_names = tuple(class_names)
         self.palette: Palette = tuple((red, green, blue) for red, green, blue in palette)
@@ -113,20 +113,20 @@ class Predictor(
         except InstantiationException as error:
             raise ValueError(
                 f"the network cannot be built from its config ({to_sentence(error)}); use the "
-                "version of gald that it was trained with"
+                "version of gald that trained it"
             ) from error
         self.eval()
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Predictor":  # ty: ignore
-        """The trained network of a run, a checkpoint, a folder of `save_pretrained` or of the hub.
+        """Load a network from a run, a checkpoint, a folder of `save_pretrained`, or the hub.
 
         Args:
             path: as in `gald.run.checkpoint.find_checkpoint`.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, or weights and config are of different networks.
+            FileNotFoundError: there is no checkpoint.
+            ValueError: the checkpoint is damaged, or its weights and config do not match.
         """
         checkpoint = read_checkpoint(path)
         predictor = cls(checkpoint.config, checkpoint.class_names, checkpoint.palette)
@@ -134,21 +134,22 @@ class Predictor(
         return predictor
 
     def forward(self, image: Tensor) -> Tensor:
-        """Class scores at the image's size, as the network was validated with."""
+        """Return class scores at the image's size, with the inference used in validation."""
         return self.inference(self.model, image)
 
     def set_inference(self, inference: Any) -> None:
-        """Score as another config says from now on, which may refer to `model.align_corners`.
+        """Replace the inference.
 
         Args:
-            inference: config of an inference; the caller vouches for what it builds.
+            inference: config of an inference, which may refer to `model.align_corners`. Its
+                `_target_` is not checked, so it must come from a trusted source.
         """
         whole = OmegaConf.create({"model": self.config["model"], "inference": inference})
         self.config["inference"] = OmegaConf.to_container(whole.inference, resolve=True)
         self.inference = instantiate(whole.inference)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that predictions depend on: weights, network, inference and palette."""
+        """Return a SHA-256 of everything predictions depend on: weights, config and palette."""
         digest = hashlib.sha256()
         for key, value in sorted(self.state_dict().items()):
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
@@ -158,40 +159,41 @@ class Predictor(
         return digest.hexdigest()
 
     def predict(self, image: ImageLike, confidence: bool = True, ld_map: bool = True) -> Prediction:
-        """Parse one picture.
+        """Predict one image.
 
         Args:
             image: a file, PIL image, array or tensor; see `gald.prediction.image.to_tensor`.
-            confidence: also give the probability of the class that was chosen.
-            ld_map: also give the local distribution's map, which takes a further pass over the
-                whole picture, at the one of the inference's scales that is nearest to 1.
+            confidence: also return the probability of the predicted class.
+            ld_map: also return the map of local distribution. This costs one more pass over the
+                whole image, at the scale of the inference nearest to 1.
         """
         pixels = to_tensor(image)
-        here = pixels.to(next(self.parameters()).device)
+        on_device = pixels.to(next(self.parameters()).device)
         with torch.inference_mode():
-            labels, probability = self.inference.predict(self.model, here[None], confidence)
-            painted_map = ld_map_of(self.model, here, self.inference) if ld_map else None
+            labels, probability = self.inference.predict(self.model, on_device[None], confidence)
+            ld_values = ld_map_of(self.model, on_device, self.inference) if ld_map else None
         return Prediction(
             image=pixels.permute(1, 2, 0).cpu().numpy(),
             labels=labels[0].cpu().numpy(),
             confidence=None if probability is None else probability[0].cpu().numpy(),
-            ld_map=None if painted_map is None else painted_map.cpu().numpy(),
+            ld_map=None if ld_values is None else ld_values.cpu().numpy(),
             class_names=self.class_names,
             palette=self.palette,
         )
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write weights (safetensors), config and model card as a folder to keep or to publish.
+        """Write weights (safetensors), config and model card to a folder.
 
-        The folder appears whole or not at all. `push_to_hub("OWNER/NAME")` publishes the same.
+        The folder appears complete or not at all. `push_to_hub("OWNER/NAME")` publishes the same
+        files.
 
         Args:
-            save_directory: must be empty or not there.
+            save_directory: must be empty or must not exist.
             options: as in `huggingface_hub.ModelHubMixin.save_pretrained`.
 
         Raises:
-            ValueError: the folder holds something.
-            OSError: the disk is full or cannot be written; nothing is left there.
+            ValueError: the folder is not empty.
+            OSError: the disk is full or cannot be written; no partial folder remains.
         """
         folder = Path(save_directory).expanduser().absolute()
         try:
@@ -199,43 +201,46 @@ class Predictor(
                 return super().save_pretrained(partial, **options)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise OSError(f"cannot write {folder} ({reason}); nothing was left there") from error
+            raise OSError(
+                f"cannot write {folder} ({reason}); free some space and try again, nothing was "
+                "left there"
+            ) from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = _without_places(self.config)
+        config = _without_local_paths(self.config)
         about = {"config": config, "class_names": self.class_names, "palette": self.palette}
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
-        plain = torch.contiguous_format  # the file knows no other layout
-        weights = {k: v.cpu().clone(memory_format=plain) for k, v in self.state_dict().items()}
+        layout = torch.contiguous_format  # safetensors stores no other layout
+        weights = {k: v.cpu().clone(memory_format=layout) for k, v in self.state_dict().items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
 
     def generate_model_card(self, **options: Any) -> ModelCard:
-        """The README.md of a published network: its classes, and what it is made of."""
+        """Return the README.md of a published network: its classes and modules."""
         return super().generate_model_card(
             title=self.config.get("name", "gald"),
             names=list(zip(self.class_names, self.palette, strict=True)),
-            words=_words(self.config),
+            modules=_module_names(self.config),
             **options,
         )
 
 
 def load(path: str | Path) -> Predictor:
-    """The trained network that a path or a hub id means; see `Predictor.from_pretrained`."""
+    """Load a trained network from a path or a hub id; see `Predictor.from_pretrained`."""
     return Predictor.from_pretrained(path)
 
 
-def _without_places(config: Any) -> Any:
-    """The same config, with paths of this machine left for others to fill in."""
+def _without_local_paths(config: Any) -> Any:
+    """Replace absolute paths of this machine by OmegaConf's marker of a missing value."""
     if isinstance(config, dict):
-        return {key: _without_places(value) for key, value in config.items()}
+        return {key: _without_local_paths(value) for key, value in config.items()}
     if isinstance(config, list):
-        return [_without_places(value) for value in config]
+        return [_without_local_paths(value) for value in config]
     return MISSING if isinstance(config, str) and Path(config).is_absolute() else config
 
 
-def _words(config: dict[str, Any]) -> list[str]:
-    """The parts by their class names, as `ga: CGNL`."""
+def _module_names(config: dict[str, Any]) -> list[str]:
+    """List the parts with their class names, as `ga: CGNL`."""
     parts = {**config["model"], "inference": config["inference"], "data": config.get("data")}
     return [
         f"{slot}: {part['_target_'].rpartition('.')[2]}"

@@ -1,4 +1,4 @@
-"""`gald serve RUN`: a web page on this machine to drop images on."""
+"""`gald serve RUN`: a local web page that segments uploaded images."""
 
 import os
 import socket
@@ -23,8 +23,8 @@ _CELL = "padding:2px 8px;border:0"
 
 
 def main() -> None:
-    """Serve the network that the command line names until it is interrupted."""
-    parser = Arguments("gald serve", description="a web page to drop images on")
+    """Serve the network of the command line until interrupted."""
+    parser = Arguments("gald serve", description="local web page that segments uploaded images")
     parser.add_argument(
         "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
     )
@@ -32,32 +32,32 @@ def main() -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="default: 127.0.0.1, this machine alone; 0.0.0.0 lets everyone in who can reach it",
+        help="default: 127.0.0.1, this machine only; 0.0.0.0 serves everyone on the network",
     )
     flags = parser.parse_args(sys.argv[1:])
     serve(flags.source, flags.port, flags.host)
 
 
 def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
-    """Serve a page that parses the images dropped on it, until interrupted.
+    """Serve a page that segments uploaded images, until interrupted.
 
-    Nothing leaves the machine: no telemetry, no shared link, nothing loaded from elsewhere. What
-    is dropped is deleted within the hour and when the server ends.
+    No data leaves the machine: no telemetry, no shared link, no content from other servers.
+    Uploads are deleted within the hour and when the server ends.
 
     Args:
         source: as in `gald.load`.
-        port: must be free.
+        port: a free port.
         host: address to listen on.
 
     Raises:
         FileNotFoundError: there is no such network.
-        ValueError: the port is taken or may not be used, or gradio is not installed.
+        ValueError: the port is taken or forbidden, or gradio is not installed.
     """
     if find_spec("gradio") is None:
-        raise ValueError("serve needs one more package; install it with: pip install 'gald[serve]'")
-    _check_free(host, port)
+        raise ValueError("gald serve needs gradio; install it with: pip install 'gald[serve]'")
+    _check_port_is_free(host, port)
     app = page(load(source), Path(source).name)
-    look = _look()
+    theme = _offline_theme()
     app.queue(api_open=False).launch(
         server_name=host,
         server_port=port,
@@ -67,23 +67,23 @@ def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
         max_file_size=LARGEST_FILE,
         ssr_mode=False,
         footer_links=[],
-        **look,
+        theme=theme,
     )
-    shown = f"[{host}]" if ":" in host else host
-    print(f"open http://{shown}:{port} (Ctrl+C ends it)", flush=True)
+    url_host = f"[{host}]" if ":" in host else host  # IPv6 addresses need brackets
+    print(f"open http://{url_host}:{port} (Ctrl+C stops the server)", flush=True)
     app.block_thread()
 
 
 def page(predictor: Predictor, name: str) -> "gradio.Blocks":
-    """The page: image in; overlay, share of every class and LD map out.
+    """Build the page: input image; output overlay, share of each class and LD map.
 
     Args:
-        predictor: what parses.
-        name: what the page says it is.
+        predictor: the network.
+        name: name of the network on the page.
     """
-    gradio = _gradio()
+    gradio = _import_gradio()
 
-    def parse(image: Image.Image | None) -> tuple[Any, str, Any]:
+    def predict(image: Image.Image | None) -> tuple[Any, str, Any]:
         if image is None:
             return None, "", gradio.Image(None, visible=True)
         try:
@@ -91,15 +91,15 @@ def page(predictor: Predictor, name: str) -> "gradio.Blocks":
         except ValueError as error:
             raise gradio.Error(str(error)) from error
         ld_view = None if prediction.ld_map is None else Image.fromarray(viridis(prediction.ld_map))
-        shown = gradio.Image(ld_view, visible=ld_view is not None)
-        return prediction.overlay(), shares_table(prediction), shown
+        ld_image = gradio.Image(ld_view, visible=ld_view is not None)
+        return prediction.overlay(), shares_table(prediction), ld_image
 
-    buttons = ["fullscreen", "download"]  # without sharing on the web
-    delete = (600, 3600)  # seconds: how often, and what is older
+    buttons = ["fullscreen", "download"]  # gradio's default also shares on the web
+    delete = (600, 3600)  # seconds: interval, and least age of deleted files
     with gradio.Blocks(title="gald", analytics_enabled=False, delete_cache=delete) as app:
         gradio.Markdown(f"# gald\n{len(predictor.class_names)} classes, from `{name}`")
         with gradio.Row():
-            dropped = gradio.Image(
+            image = gradio.Image(
                 label="Image",
                 type="pil",
                 sources=["upload", "clipboard"],
@@ -117,12 +117,12 @@ def page(predictor: Predictor, name: str) -> "gradio.Blocks":
                 buttons=buttons,
                 elem_id="ld_map",
             )
-        dropped.change(parse, dropped, [overlay, shares, ld_view], api_visibility="private")
+        image.change(predict, image, [overlay, shares, ld_view], api_visibility="private")
     return app
 
 
 def shares_table(prediction: Prediction) -> str:
-    """What share of the picture each class has, largest first, as HTML with its colours."""
+    """Return an HTML table of each class's share of the pixels and colour, largest first."""
     colours = dict(zip(prediction.class_names, prediction.palette, strict=True))
     rows = []
     for name, share in sorted(prediction.shares().items(), key=lambda item: -item[1]):
@@ -138,7 +138,7 @@ def shares_table(prediction: Prediction) -> str:
     return f'<table style="width:100%;border:0">{"".join(rows)}</table>'
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_port_is_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -147,11 +147,12 @@ def _check_free(host: str, port: int) -> None:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(
-                f"cannot listen on port {port} of {host} ({reason}); choose another with --port"
+                f"cannot listen on port {port} of {host} ({reason}); choose another port with "
+                "--port"
             ) from error
 
 
-def _gradio() -> Any:
+def _import_gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio
@@ -159,8 +160,7 @@ def _gradio() -> Any:
     return gradio
 
 
-def _look() -> dict[str, Any]:
-    """Fonts of the machine that looks at it; gradio's own would come from elsewhere."""
-    themes = _gradio().themes
+def _offline_theme() -> Any:
+    """Return a theme with system fonts; the browser would download gradio's own."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
-    return {"theme": themes.Default(**fonts)}
+    return _import_gradio().themes.Default(**fonts)

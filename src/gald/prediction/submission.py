@@ -1,4 +1,4 @@
-"""What a test server is sent: one label map for each image, checked before it is packed."""
+"""Submission to a test server: one label map per image, checked and packed in a zip."""
 
 import io
 import zipfile
@@ -12,26 +12,27 @@ from gald.data.dataset import SegmentationDataset
 from gald.data.labels import label_ranges, stored_labels
 from gald.data.reading.files import SampleError, read_bytes, read_labels
 from gald.progress import in_order
+from gald.run.atomic import atomic_file
 
 
 class Submission:
-    """The label maps that a server expects for one split, as png with the labels of the dataset.
+    """Label maps that a server expects for one split, as png with the dataset's label ids.
 
-    What is known of each server, and from where, stands at the dataset: `Cityscapes`, `ADE20K`,
+    The docstrings of the datasets describe each server and cite sources: `Cityscapes`, `ADE20K`,
     `CocoStuff10k`.
 
     Args:
-        dataset: the dataset's class.
-        root: its folder; labels need not be there.
+        dataset: class of the dataset.
+        root: folder of the dataset; ground truth is not needed.
         split: one of `dataset.submission_splits`.
-        subset: any number of images is right, not only the published one.
+        subset: accept any number of images, not only the published one.
 
     Raises:
         ValueError: there is no such split, or images are missing.
         FileNotFoundError: the folder of the images is missing.
 
     Attributes:
-        images: image files by the name of their png.
+        images: image files, keyed by the name of their png.
         labels: (K,) uint8, the server's label of each train id.
     """
 
@@ -44,53 +45,53 @@ class Submission:
         published = dataset.published_counts.get(split)
         if published and len(self.images) not in published and not subset:
             raise ValueError(
-                f"{split} of {dataset.title} at {root} has {len(self.images)} images, published "
-                f"are {published[0]}; restore the others, or take these alone with --subset"
+                f"{split} of {dataset.title} at {root} has {len(self.images)} images, but "
+                f"{published[0]} are published; restore them, or use only these with --subset"
             )
         self.labels = stored_labels(dataset.label_map)[: len(dataset.class_names)]
         self._known = np.zeros(256, bool)
         self._known[self.labels] = True
 
     def encode(self, prediction: np.ndarray) -> bytes:
-        """A prediction as the png that the server reads.
+        """Encode a prediction as the png that the server reads.
 
         Args:
             prediction: (H, W) uint8 train ids.
         """
-        done, data = cv2.imencode(".png", self.labels[prediction])
-        assert done
+        encoded, data = cv2.imencode(".png", self.labels[prediction])
+        assert encoded
         return data.tobytes()
 
     def check(self, place: Path) -> None:
-        """Refuse a zip or a folder that lacks a label map, has another file, or a wrong one.
+        """Check that a zip or a folder contains exactly one valid label map per image.
 
         Raises:
-            ValueError: names the first file that is wrong, what is wrong, and the remedy.
-            FileNotFoundError: there is nothing there.
+            ValueError: a label map is missing, unexpected or invalid; names the first such file.
+            FileNotFoundError: there is no such zip or folder.
         """
-        of_image: dict[str, str] = {}
+        file_of: dict[str, str] = {}
         for file in _files(place):
             name = self.dataset.submission_name(file)
             if name not in self.images:
                 raise ValueError(
-                    f"{place} holds {file}, which is the label map of none of the "
-                    f"{len(self.images)} images of {self.split}; take it out"
+                    f"{place} contains {file}, which matches none of the {len(self.images)} "
+                    f"images of {self.split}; remove it"
                 )
-            if name in of_image:
+            if name in file_of:
                 raise ValueError(
-                    f"{place} holds {of_image[name]} and {file} for one image; take one of them out"
+                    f"{place} contains {file_of[name]} and {file} for one image; remove one of them"
                 )
-            of_image[name] = file
-        missing = sorted(self.images.keys() - of_image.keys())
+            file_of[name] = file
+        missing = sorted(self.images.keys() - file_of.keys())
         if missing:
             raise ValueError(
-                f"{place} has {len(of_image)} of {len(self.images)} label maps, {missing[0]} is "
+                f"{place} has {len(file_of)} of {len(self.images)} label maps, {missing[0]} is "
                 "missing; predict all images again"
             )
         names = list(self.images)
 
         def check(index: int) -> None:
-            self._check_map(place / of_image[names[index]], self.images[names[index]])
+            self._check_map(place / file_of[names[index]], self.images[names[index]])
 
         for _ in in_order(check, range(len(names)), "checking"):
             pass
@@ -104,56 +105,53 @@ class Submission:
                 "predict at the size of the image"
             )
         counts = np.bincount(labels.ravel(), minlength=256)
-        alien = np.flatnonzero(counts * ~self._known)
-        if len(alien):
+        unknown = np.flatnonzero(counts * ~self._known)
+        if len(unknown):
             known = label_ranges(dict.fromkeys(self.labels.tolist(), 0))
             raise ValueError(
-                f"{path} has label {alien[0]}, which is no class of {self.dataset.title}; write "
-                f"its own labels ({known}), not train ids"
+                f"{path} has label {unknown[0]}, which is not a class of {self.dataset.title}; "
+                f"write the dataset's label ids ({known}), not train ids"
             )
 
     def pack(self, folder: Path, archive: Path) -> None:
-        """Put a folder that was checked in a zip, which appears whole or not at all.
+        """Pack a checked folder into a zip, which appears complete or not at all.
 
         Raises:
             OSError: the disk is full or cannot be written.
         """
-        partial = archive.with_name(f"{archive.name}.part")
         try:
-            with zipfile.ZipFile(partial, "w") as packed:  # stored: png is compressed already
-                for name in self.images:
-                    packed.write(folder / name, name)
-            with zipfile.ZipFile(partial) as packed:
-                damaged = packed.testzip()
-            if damaged:
-                raise OSError(f"{damaged} in it cannot be read again")
-            partial.replace(archive)
+            with atomic_file(archive) as partial:
+                with zipfile.ZipFile(partial, "w") as packed:  # stored: png is already compressed
+                    for name in self.images:
+                        packed.write(folder / name, name)
+                with zipfile.ZipFile(partial) as packed:
+                    damaged = packed.testzip()
+                if damaged:
+                    raise OSError(f"{damaged} in it cannot be read back")
         except OSError as error:
             raise OSError(
                 f"cannot write {archive} ({error.strerror or error}); free some space and repeat "
                 "the command, nothing is predicted twice"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _files(place: Path) -> list[str]:
-    """The names of all files below a folder or in a zip, in order."""
+    """List the names of all files below a folder or in a zip, sorted."""
     if place.is_dir():
         return sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file())
     if not place.is_file():
-        raise FileNotFoundError(f"there is no {place}; name the zip that is to be checked")
+        raise FileNotFoundError(f"there is no file {place}; name the zip to check")
     if place.suffix.lower() != ".zip":
-        raise ValueError(f"{place} is not called .zip; rename it if it is one")
+        raise ValueError(f"{place} does not end in .zip; rename it if it is a zip")
     try:
         with zipfile.ZipFile(place) as packed:
             return sorted(info.filename for info in packed.infolist() if not info.is_dir())
     except zipfile.BadZipFile:
-        raise ValueError(f"{place} is not a whole zip; make or copy it again") from None
+        raise ValueError(f"{place} is not a complete zip; create or copy it again") from None
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, of which only the head is read where that is possible."""
+    """Return height and width of an image, from its header only where that is possible."""
     try:
         with Image.open(path if path.is_file() else io.BytesIO(read_bytes(path))) as image:
             return image.height, image.width

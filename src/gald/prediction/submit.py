@@ -1,4 +1,4 @@
-"""`gald submit NAME RUN`: predict the images that a test server judges, check and pack them."""
+"""`gald submit NAME RUN`: predict, check and pack the label maps for a test server."""
 
 import argparse
 import shutil
@@ -23,7 +23,7 @@ NAMES = ("cityscapes", "ade20k", "coco_stuff")
 
 
 def main() -> None:
-    """Predict and pack, or check a zip, as the command line says."""
+    """Predict and pack a submission, or check an existing zip."""
     flags = parse(sys.argv[1:])
     chosen = [f"data={flags.name}"]
     if flags.inference:
@@ -35,45 +35,45 @@ def main() -> None:
     submission = Submission(dataset, root, split, flags.subset)
     if flags.check:
         submission.check(flags.check.expanduser())
-        print(f"{flags.check}: {len(submission.images)} label maps, as they should be")
+        print(f"{flags.check}: {len(submission.images)} label maps, no problem found")
         return
     to = (flags.to or Path(f"{flags.name}_{split}.zip")).expanduser()
     try:
         submit(submission, flags.run, to, cfg.inference if flags.inference else None, flags.device)
     except KeyboardInterrupt:
-        fail(f"interrupted; repeat the command to go on from the label maps in {maps_folder(to)}")
-    print(f"{to}: {len(submission.images)} label maps, ready to be sent")
+        fail(f"interrupted; repeat the command to continue from the maps in {maps_folder(to)}")
+    print(f"{to}: {len(submission.images)} label maps, ready to upload")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line after `gald submit`.
 
     Raises:
-        ValueError: anything that it does not take.
+        ValueError: an argument is unknown or invalid.
     """
     parser = Arguments(
         "gald submit",
-        description="write the zip of label maps that a test server takes, or check one",
+        description="write the zip of label maps for a test server, or check one",
         allow_abbrev=False,
     )
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("run", nargs="?", metavar="RUN", help="run, checkpoint, folder or hub id")
-    keys = "keys of the inference that is chosen"
+    keys = "config keys of the inference chosen with --inference"
     parser.add_argument("overrides", nargs="*", metavar="inference.key=value", help=keys)
-    parser.add_argument("--split", help="default: the one that is judged elsewhere")
+    parser.add_argument("--split", help="default: the split that the server evaluates")
     parser.add_argument("--data-root", metavar="ROOT", help="default: data.root of data=NAME")
     parser.add_argument("--to", type=Path, metavar="FILE.zip", help="default: NAME_SPLIT.zip")
-    parser.add_argument("--inference", metavar="OPTION", help="default: that of the run")
-    parser.add_argument("--device", default="auto", help="default: auto, the best there is")
-    parser.add_argument("--subset", action="store_true", help="any number of images is right")
-    parser.add_argument("--check", type=Path, metavar="FILE.zip", help="check it, predict nothing")
+    parser.add_argument("--inference", metavar="OPTION", help="default: inference of the run")
+    parser.add_argument("--device", default="auto", help="default: auto, the best available")
+    parser.add_argument("--subset", action="store_true", help="accept any number of images")
+    parser.add_argument("--check", type=Path, metavar="FILE.zip", help="only check this zip")
     flags = parser.parse_intermixed_args(arguments)
     if (flags.run is None) == (flags.check is None):
-        raise ValueError("gald submit takes either a RUN to predict with or --check FILE.zip")
+        raise ValueError("gald submit needs either a RUN to predict with or --check FILE.zip")
     for key in flags.overrides:
         if not flags.inference or not key.startswith("inference."):
             raise ValueError(
-                f"gald submit does not take {key!r}; choose --inference OPTION and set its keys "
+                f"gald submit does not accept {key!r}; choose --inference OPTION and set its keys "
                 "as inference.key=value"
             )
     return flags
@@ -86,46 +86,46 @@ def submit(
     inference: DictConfig | None = None,
     device: str = "auto",
 ) -> None:
-    """Predict, check and pack a submission; what is done already is kept if it is interrupted.
+    """Predict, check and pack a submission; a repeated call continues an interrupted one.
 
-    Label maps gather in the folder `FILE.zip.maps`, which a repeated call goes on from and which
-    makes way for the zip.
+    Finished label maps are kept in the folder `FILE.zip.maps`, which is deleted once the zip is
+    complete.
 
     Args:
-        submission: what is expected.
-        run: as `gald.load` takes it.
-        to: the zip; must not be there.
-        inference: config of another inference than the network was validated with.
-        device: as `gald.device.pick_device` takes it.
+        submission: the expected label maps.
+        run: as in `gald.load`.
+        to: the zip; must not exist.
+        inference: config of an inference that replaces the one used in validation.
+        device: as in `gald.device.pick_device`.
 
     Raises:
-        ValueError: the zip is there, the network's classes are others, the folder holds label maps
-            of another network, or a label map is not as it should be.
+        ValueError: the zip exists, the network has other classes, the folder contains label maps
+            of another network, or a label map is invalid.
         OSError: the disk is full or cannot be written.
     """
     if to.suffix != ".zip":
         raise ValueError(f"{to} does not end in .zip; choose another --to")
     if to.exists():
-        raise ValueError(f"{to} is there already; choose another --to, or move it away")
+        raise ValueError(f"{to} already exists; choose another --to, or move it away")
     predictor = load(run)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:
         raise ValueError(
-            f"{run} knows {len(known)} classes ({', '.join(known)}), {submission.dataset.title} "
-            f"has {len(wanted)} ({', '.join(wanted)}); choose a network of these classes"
+            f"{run} has {len(known)} classes ({', '.join(known)}) but {submission.dataset.title} "
+            f"has {len(wanted)} ({', '.join(wanted)}); choose a network trained on these classes"
         )
     if inference is not None:
         predictor.set_inference(inference)
-    made_by = predictor.fingerprint()
+    network = predictor.fingerprint()
     predictor.to(pick_device(device))
     log = OutputLog(maps_folder(to))
     sources = {
-        name: (str(path), fingerprint(path), made_by) for name, path in submission.images.items()
+        name: (str(path), fingerprint(path), network) for name, path in submission.images.items()
     }
-    left = [name for name, inputs in sources.items() if not log.has(f"maps/{name}", *inputs)]
+    pending = [name for name, inputs in sources.items() if not log.has(f"maps/{name}", *inputs)]
     with progress.Progress(console=console()) as bar:
-        task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(left))
-        for name in left:
+        task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(pending))
+        for name in pending:
             image = read_image(submission.images[name])
             labels = predictor.predict(image, confidence=False, ld_map=False).labels
             log.write(f"maps/{name}", submission.encode(labels), *sources[name])
@@ -136,5 +136,5 @@ def submit(
 
 
 def maps_folder(to: Path) -> Path:
-    """Where the label maps of a zip gather until it is written."""
+    """Return the folder for the label maps of a zip until the zip is complete."""
     return to.with_name(f"{to.name}.maps")

@@ -1,4 +1,4 @@
-"""Reads a video frame by frame, and writes one."""
+"""Reading and writing of videos, frame by frame."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,17 +8,17 @@ import numpy as np
 
 
 class Video:
-    """A video's frames, RGB.
+    """The RGB frames of a video.
 
     Args:
-        path: of the file.
+        path: video file.
 
     Raises:
-        ValueError: it is no video that OpenCV can read.
+        ValueError: OpenCV cannot read the file.
 
     Attributes:
-        rate: frames a second.
-        length: number of frames as the file's header has it, which may be an estimate.
+        rate: frames per second.
+        length: number of frames in the file's header, which may be an estimate.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,10 +30,10 @@ class Video:
             raise ValueError(f"video {path} cannot be read; convert it to mp4, or copy it again")
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Decode one frame (H, W, 3) uint8 after another.
+        """Yield the frames, each (H, W, 3) uint8.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no frame can be decoded.
         """
         empty = True
         while (read := self._capture.read())[0]:
@@ -41,17 +41,17 @@ class Video:
             yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)
         self._capture.release()
         if empty:
-            raise ValueError(f"video {self.path} has no frame that can be read; copy it again")
+            raise ValueError(f"video {self.path} has no readable frame; copy it again")
 
 
 class VideoWriter:
-    """Writes RGB frames as an mp4 (MPEG-4 part 2).
+    """Writer of RGB frames to an mp4 (MPEG-4 part 2).
 
-    The codec knows even sizes only: of an odd size the last row or column is left out.
+    The codec supports even sizes only: at an odd size the last row or column is dropped.
 
     Args:
-        path: of the file, which ends in .mp4.
-        rate: frames a second.
+        path: output file, ending in .mp4.
+        rate: frames per second.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -61,7 +61,7 @@ class VideoWriter:
         self._writer = cv2.VideoWriter()
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame (H, W, 3) uint8; all have the size of the first."""
+        """Append a frame (H, W, 3) uint8; all frames have the size of the first."""
         if not self.written:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer.open(str(self.path), codec, self.rate, frame.shape[1::-1])
@@ -72,12 +72,12 @@ class VideoWriter:
         """Finish the file.
 
         Raises:
-            OSError: it does not hold all frames; OpenCV does not say why.
+            OSError: the file does not contain all frames; OpenCV reports no reason.
         """
         self._writer.release()
-        held = int(cv2.VideoCapture(str(self.path)).get(cv2.CAP_PROP_FRAME_COUNT))
-        if held != self.written:
+        stored = int(cv2.VideoCapture(str(self.path)).get(cv2.CAP_PROP_FRAME_COUNT))
+        if stored != self.written:
             raise OSError(
-                f"{self.path} holds {held} of {self.written} frames; see whether the disk is full, "
-                "and repeat the command"
+                f"{self.path} contains {stored} of {self.written} frames; check whether the disk "
+                "is full, and repeat the command"
             )

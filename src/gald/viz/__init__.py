@@ -1,1 +1,1 @@
-"""Pictures: panels of a run, and what the context slots saw and made."""
+"""Figures: panels of a run, and inputs and outputs of the context slots."""

@@ -1,4 +1,4 @@
-"""`gald viz RUN... --image FILE`: see what global aggregation and local distribution do.
+"""`gald viz RUN... --image FILE`: draw what global aggregation and local distribution do.
 
 gald viz runs/mine --image street.jpg --query 320 180 --query 40 200
 gald viz runs/ga_only runs/ga_ld --image street.jpg --to out
@@ -21,9 +21,9 @@ MOST_CHECKPOINTS = 6
 
 
 def main() -> None:
-    """Draw what the command line names."""
+    """Draw the runs of the command line."""
     flags = parse(sys.argv[1:])
-    # Imported here, because torch takes seconds, and a misspelt path should be told at once.
+    # torch takes seconds to import; a misspelt path should be an error before that.
     from gald.cli import silence_warnings
     from gald.device import pick_device
     from gald.prediction.image import to_tensor
@@ -39,19 +39,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line after `gald viz`.
 
     Raises:
-        ValueError: anything that it does not take, or a folder that holds something.
+        ValueError: an argument is unknown or invalid, or the output folder is not empty.
         FileNotFoundError: there is no such image.
     """
     parser = Arguments(
         "gald viz",
-        description="LD maps, attention, features, and the prediction with and without LD",
+        description="draw LD maps, attention, features, and the prediction with and without LD",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add(
         "runs", nargs="+", metavar="RUN", help="run folder, checkpoint, saved folder, or OWNER/NAME"
     )
-    add("--image", type=_path, required=True, metavar="FILE", help="the picture to look at")
+    add("--image", type=_path, required=True, metavar="FILE", help="input image")
     add(
         "--query",
         type=int,
@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar=("X", "Y"),
-        help="pixel whose attention to draw; again for more (default: inside the largest regions)",
+        help="pixel for the attention map; repeat for more (default: inside the largest regions)",
     )
     add("--to", type=_path, metavar="FOLDER", help="a new folder (default: runs/viz/IMAGE)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
@@ -75,7 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def show(
     runs: list[str], path: Path, image: "Tensor", queries: list["Query"], to: Path, on: "device"
 ) -> None:
-    """Write the figures and maps of all runs into a new folder, whole or not at all."""
+    """Write the figures and maps of all runs into a new folder, complete or not at all."""
     from rich.console import Console
     from rich.progress import track
 
@@ -85,22 +85,22 @@ def show(
     from gald.viz.network_view import inspect_network
     from gald.viz.saved import provenance, save_view
 
-    files = [find_checkpoint(run) for run in runs]  # report a wrong path before the work
+    files = [find_checkpoint(run) for run in runs]  # a wrong path is an error before any work
     console = Console(stderr=True)
     views: list[NetworkView] = []
     names = _names(runs)
     rows = list(zip(runs, names, files, strict=True))
-    with new_folder(to) as whole:
+    with new_folder(to) as partial:
         for run, name, checkpoint in track(rows, "drawing", console=console):
             network = Predictor.from_pretrained(checkpoint).to(on)
             if views and network.class_names != views[0].class_names:
                 raise ValueError(
-                    f"{run} has other classes than {runs[0]}; name runs of the same data"
+                    f"{run} and {runs[0]} have different classes; give runs with the same data"
                 )
-            # All at the same pixels, which the first network chooses where the user does not.
+            # All views share the same pixels; without --query the first network chooses them.
             pixels = queries or (views[0].queries if views else None)
             views.append(inspect_network(network, image, pixels))
-            folder = whole / name if len(runs) > 1 else whole
+            folder = partial / name if len(runs) > 1 else partial
             save_view(folder, views[-1], provenance(network, checkpoint, path))
             steps, left_out = checkpoints(Path(run).expanduser())
             if len(steps) > 1:
@@ -114,38 +114,38 @@ def show(
             if left_out:
                 console.print(f"{name}: {left_out} checkpoints in between are not drawn")
         if len(runs) > 1:
-            side_by_side(views, names, False).savefig(whole / "runs.png")
-    for name, seen in zip(names, views, strict=True):
-        line = f"{name}: {seen.slots[0]}, {seen.slots[1]}"
-        if seen.labels_without_ld is not None:
-            line += f", {100 * seen.changed:.1f}% of pixels change without it"
+            side_by_side(views, names, False).savefig(partial / "runs.png")
+    for name, view in zip(names, views, strict=True):
+        line = f"{name}: {view.slots[0]}, {view.slots[1]}"
+        if view.labels_without_ld is not None:
+            line += f", {100 * view.changed:.1f}% of pixels change without {view.slots[1]}"
         print(line)
     print(f"figures and maps: {to}")
 
 
 def checkpoints(run: Path) -> tuple[dict[str, Path], int]:
-    """The checkpoints of a run folder by label, in order of training, and how many are left out.
+    """Return labelled checkpoints of a run folder, in training order, and the number left out.
 
-    Of two after the same step one is taken; of many, some that are evenly spread.
+    One checkpoint per step is kept, and at most MOST_CHECKPOINTS, evenly spread.
     """
     from gald.run.checkpoint import read_checkpoint
 
-    found: dict[int, Path] = {}
+    path_of: dict[int, Path] = {}
     for path in sorted((run / "checkpoints").glob("*.ckpt")):
         step = read_checkpoint(path).content.get("global_step")
         if step is not None:
-            found.setdefault(int(step), path)
-    steps = sorted(found)
+            path_of.setdefault(int(step), path)
+    steps = sorted(path_of)
     count = min(len(steps), MOST_CHECKPOINTS)
     kept = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
-    return {f"{found[s].stem}, step {s}": found[s] for s in kept}, len(steps) - count
+    return {f"{path_of[s].stem}, step {s}": path_of[s] for s in kept}, len(steps) - count
 
 
 def _names(runs: list[str]) -> list[str]:
-    """The last part of each path; numbered where two are the same."""
+    """Return the last part of each path, all numbered if two are the same."""
     names = [Path(run).expanduser().absolute().name for run in runs]
-    twice = len(set(names)) < len(names)
-    return [f"{i}_{name}" for i, name in enumerate(names, 1)] if twice else names
+    ambiguous = len(set(names)) < len(names)
+    return [f"{i}_{name}" for i, name in enumerate(names, 1)] if ambiguous else names
 
 
 def _path(given: str) -> Path:

@@ -1,4 +1,4 @@
-"""Features of many channels as colours that can be compared."""
+"""Colours for features of many channels, comparable between maps."""
 
 from collections.abc import Sequence
 
@@ -9,34 +9,35 @@ from gald.viz.network_view import NetworkView
 
 
 def distinct_features(view: NetworkView) -> tuple[list[str], list[torch.Tensor]]:
-    """The maps at the slots' ends, in the order of the pass; equal ones once, with all names."""
-    slots = ["ga/input", "ga/output", "ld/context", "ld/x", "ld/output"]
+    """Return names and values of the slots' inputs and outputs, equal maps once with all names."""
     names: list[str] = []
-    found: list[torch.Tensor] = []
-    for slot in slots:
-        values = view.maps[slot].values
-        same = next((i for i, f in enumerate(found) if torch.equal(f, values)), None)
+    features: list[torch.Tensor] = []
+    for name in ["ga/input", "ga/output", "ld/context", "ld/x", "ld/output"]:
+        values = view.maps[name].values
+        same = next((i for i, f in enumerate(features) if torch.equal(f, values)), None)
         if same is None:
-            names.append(slot)
-            found.append(values)
+            names.append(name)
+            features.append(values)
         else:
-            names[same] += f" = {slot}"
-    return names, found
+            names[same] += f" = {name}"
+    return names, features
 
 
 def common_colours(
     features: Sequence[np.ndarray],
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Features (C, h, w) as RGB in [0, 1] by the principal components of all cells of all.
+    """Colour features (C, h, w) by the principal components of the cells of all maps together.
 
     Returns:
-        (h, w, 3) each, from the 1st to the 99th percentile; and the first component (h, w) of each.
+        RGB (h, w, 3) in [0, 1] for each map, scaled from the 1st to the 99th percentile; and the
+        first component (h, w) of each map.
     """
     cells = np.concatenate([f.reshape(len(f), -1).T for f in features]).astype(np.float64)
     centre = cells.mean(0)
     _, _, axes = np.linalg.svd(np.cov(cells - centre, rowvar=False))
     axes = axes[:3]
-    axes *= np.sign(axes[np.arange(3), np.abs(axes).argmax(1)])[:, None]  # or the sign is chance
+    # The sign of a component is arbitrary; this makes its largest coefficient positive.
+    axes *= np.sign(axes[np.arange(3), np.abs(axes).argmax(1)])[:, None]
     projected = [np.tensordot(axes, f - centre[:, None, None], 1) for f in features]
     low, high = np.quantile((cells - centre) @ axes.T, [0.01, 0.99], axis=0)
     scale = np.maximum(high - low, 1e-12)

@@ -1,4 +1,4 @@
-"""What a look shows as figures: luminance carries every number, so that they print in grey."""
+"""Figures of a network view; every value is encoded in luminance, so that they print in grey."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from gald.painting import add_legend, colourise, new_figure
 from gald.viz.features import common_colours, distinct_features
 from gald.viz.network_view import NetworkView, Query
 
-GROUPS = 8  # most groups that channels are averaged in
-CLASSES = 12  # most classes that get a picture
+GROUPS = 8  # limit of groups in which channels are averaged
+CLASSES = 12  # limit of classes with an axis of their own
 COLUMNS = 4
-WIDE = 3.6  # inches of one picture
+WIDE = 3.6  # width of one axis in inches
 
 
 def ld_figure(view: NetworkView) -> Figure:
-    """The LD map beside the image, and laid over it with the predicted boundaries."""
-    assert view.ld is not None, "there is an LD"
+    """Draw the LD map beside the image, and over it with the predicted boundaries."""
+    assert view.ld is not None, "the network has an LD"
     figure, axes = _grid(view, 3, columns=3)
     axes[0].imshow(view.image)
     axes[0].set_title("image")
@@ -36,13 +36,13 @@ def ld_figure(view: NetworkView) -> Figure:
 
 
 def groups_figure(view: NetworkView) -> Figure:
-    """The LD map by groups of channels, or the weight of each place, on one scale."""
+    """Draw the LD map by groups of channels, or the weight of each neighbour, on one scale."""
     ld_values = view.maps["ld/map"].values
     channels = ld_values.shape[1]
     if sums_to_one(ld_values):
         parts, side = list(ld_values[0].numpy()), int(channels**0.5)
-        names = [_place(i, side) for i in range(channels)]
-        title, columns = "weight of each place around a cell (rows down, columns right)", side
+        names = [_offset(i, side) for i in range(channels)]
+        title, columns = "weight of each neighbour of a cell (rows down, columns right)", side
     else:
         chunks = ld_values[0].tensor_split(min(channels, GROUPS))
         parts = [chunk.mean(0).numpy() for chunk in chunks]
@@ -61,8 +61,8 @@ def groups_figure(view: NetworkView) -> Figure:
 
 
 def classes_figure(view: NetworkView) -> Figure:
-    """The LD map inside each predicted class, the commonest first, with its mean there."""
-    assert view.ld is not None, "there is an LD"
+    """Draw the LD map inside each predicted class, most frequent first, with its mean there."""
+    assert view.ld is not None, "the network has an LD"
     pixels = np.bincount(view.labels.ravel(), minlength=256)[: len(view.class_names)]
     present = np.count_nonzero(pixels)
     order = np.argsort(-pixels, kind="stable")[: min(CLASSES, present)]
@@ -71,47 +71,47 @@ def classes_figure(view: NetworkView) -> Figure:
         inside = np.where(view.labels == k, view.ld, np.nan)
         axis.set_facecolor("white")
         drawn = axis.imshow(inside, cmap="viridis", vmin=view.ld.min(), vmax=view.ld.max())
-        share = 100 * pixels[k] / view.labels.size
+        percent = 100 * pixels[k] / view.labels.size
         axis.set_title(
-            f"{view.class_names[k]}, {share:.1f}% of pixels: mean {np.nanmean(inside):.3f}"
+            f"{view.class_names[k]}, {percent:.1f}% of pixels: mean {np.nanmean(inside):.3f}"
         )
         axis.set_axis_on()
         axis.set_xticks([])
         axis.set_yticks([])
     figure.colorbar(drawn, ax=axes, shrink=0.8)
-    some = f"; the {len(order)} commonest of {present}" if present > len(order) else ""
-    figure.suptitle(f"{view.slots[1]}: LD map inside each predicted class{some}")
+    subset = f"; the {len(order)} most frequent of {present}" if present > len(order) else ""
+    figure.suptitle(f"{view.slots[1]}: LD map inside each predicted class{subset}")
     return figure
 
 
 def attention_figure(view: NetworkView) -> Figure:
-    """Each query in the image, and how much every cell influences GA there."""
+    """Draw each query in the image, and the influence of every cell on GA there."""
     count = len(view.queries)
     figure, axes = _grid(view, 2 * count, columns=count)
-    for i, (query, found) in enumerate(zip(view.queries, view.attention, strict=True)):
+    for i, (query, attention) in enumerate(zip(view.queries, view.attention, strict=True)):
         axes[i].imshow(view.image)
         axes[i].set_title(f"query {query[0]} {query[1]}")
-        draw_attention(axes[count + i], view, found.values[0, 0].numpy())
+        draw_attention(axes[count + i], view, attention.values[0, 0].numpy())
         _mark(axes[i], query)
         _mark(axes[count + i], query)
     figure.suptitle(
-        f"{view.slots[0]}: influence of every cell on the query's output, |d out / d in| summed\n"
-        "dark 0, bright the 99th percentile of the other cells; the query's own cell is off scale"
+        f"{view.slots[0]}: influence of every cell on the query's output, sum of |d out / d in|\n"
+        "dark: 0, bright: 99th percentile of the other cells; the query's own cell is off scale"
     )
     return figure
 
 
-def draw_attention(axis: Axes, view: NetworkView, found: np.ndarray) -> None:
-    """Draw one query's attention over the image's area, without letting its own cell set scale."""
-    others = np.delete(found.ravel(), found.argmax())
+def draw_attention(axis: Axes, view: NetworkView, attention: np.ndarray) -> None:
+    """Draw one query's attention over the image's area, on a scale that ignores its own cell."""
+    others = np.delete(attention.ravel(), attention.argmax())
     top = max(float(np.quantile(others, 0.99)), 1e-12) if others.size else 1.0
     height, width = view.labels.shape
     area = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axis.imshow(found, cmap="viridis", vmin=0, vmax=top, extent=area)
+    axis.imshow(attention, cmap="viridis", vmin=0, vmax=top, extent=area)
 
 
 def features_figure(view: NetworkView) -> Figure:
-    """The features between the slots in the colours of one common basis, and its first axis."""
+    """Draw the features between the slots by common principal components, and the first one."""
     names, features = distinct_features(view)
     colours, first = common_colours([f[0].numpy() for f in features])
     figure, axes = _grid(view, 2 * len(names), columns=len(names))
@@ -122,43 +122,43 @@ def features_figure(view: NetworkView) -> Figure:
         drawn = axes[len(names) + i].imshow(first[i], cmap="gray", vmin=low, vmax=high)
         axes[len(names) + i].set_title("first component")
     figure.colorbar(drawn, ax=axes[len(names) :], shrink=0.8)
-    figure.suptitle("features: three principal components of all of them together as RGB")
+    figure.suptitle("features: first three principal components of all maps together as RGB")
     return figure
 
 
 def prediction_figure(view: NetworkView) -> Figure:
-    """The prediction with LD and with LD taken out, and where the two differ."""
+    """Draw the prediction with LD and without LD, and the pixels where they differ."""
     views = [("image", view.image), ("prediction", _painted(view, view.labels))]
     if view.labels_without_ld is not None:
         differ = np.where(view.labels != view.labels_without_ld, 255, 0).astype(np.uint8)
         views += [
-            ("LD taken out", _painted(view, view.labels_without_ld)),
-            (f"white: another class, {100 * view.changed:.1f}%", np.dstack([differ] * 3)),
+            ("prediction without LD", _painted(view, view.labels_without_ld)),
+            (f"white: class changes, {100 * view.changed:.1f}%", np.dstack([differ] * 3)),
         ]
     figure, axes = _grid(view, len(views), columns=len(views))
-    for axis, (title, picture) in zip(axes, views, strict=True):
-        axis.imshow(picture, interpolation="nearest")
+    for axis, (title, pixels) in zip(axes, views, strict=True):
+        axis.imshow(pixels, interpolation="nearest")
         axis.set_title(title)
     if view.labels_without_ld is not None:
         figure.suptitle(
-            "LD taken out of a network that was trained with it: what its head relies on,\n"
-            "not what a network trained without LD would do"
+            "LD removed from a network trained with it: this shows what its head relies on,\n"
+            "not what a network trained without LD would predict"
         )
     _legend(figure, view)
     return figure
 
 
 def side_by_side(views: Sequence[NetworkView], names: Sequence[str], common_scale: bool) -> Figure:
-    """A row for each view: prediction, what LD changes, LD map, attention of the first query.
+    """Draw a row for each view: prediction, changes by LD, LD map, attention of the first query.
 
     Args:
-        views: of networks with the same classes, at the same image and queries.
+        views: of networks with the same classes, on the same image and queries.
         names: of the rows.
-        common_scale: whether all LD maps share one scale, as those of one network's epochs should.
+        common_scale: use one scale for all LD maps, as for checkpoints of one network.
     """
     figure, axes = _grid(views[0], 4 * len(views), columns=4)
-    known = [view.ld for view in views if view.ld is not None]
-    span = (min(m.min() for m in known), max(m.max() for m in known)) if known else (0, 1)
+    ld_maps = [view.ld for view in views if view.ld is not None]
+    span = (min(m.min() for m in ld_maps), max(m.max() for m in ld_maps)) if ld_maps else (0, 1)
     for i, (view, name) in enumerate(zip(views, names, strict=True)):
         row = axes[4 * i : 4 * i + 4]
         row[0].imshow(_painted(view, view.labels), interpolation="nearest")
@@ -167,7 +167,7 @@ def side_by_side(views: Sequence[NetworkView], names: Sequence[str], common_scal
         row[1].set_title(f"{view.slots[0]}, {view.slots[1]}\nimage")
         if view.labels_without_ld is not None:
             row[1].imshow(view.labels != view.labels_without_ld, cmap="gray", vmin=0, vmax=1)
-            row[1].set_title(f"white: another class\nwith LD taken out, {100 * view.changed:.1f}%")
+            row[1].set_title(f"white: class changes\nwithout LD, {100 * view.changed:.1f}%")
         row[2].set_title("LD map" if view.ld is not None else "no LD map")
         if view.ld is not None:
             low, high = span if common_scale else (view.ld.min(), view.ld.max())
@@ -183,7 +183,7 @@ def side_by_side(views: Sequence[NetworkView], names: Sequence[str], common_scal
 
 
 def _grid(view: NetworkView, count: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure of so many pictures of the image's form, and their axes in a row."""
+    """Create a figure of `count` axes with the image's aspect ratio; return it and its axes."""
     height, width = view.labels.shape
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -200,12 +200,13 @@ def _painted(view: NetworkView, labels: np.ndarray) -> np.ndarray:
 
 
 def _legend(figure: Figure, *views: NetworkView) -> None:
-    """Name the colours of classes that are predicted, since 171 names would fill a page."""
+    """Add a legend of the predicted classes only, since 171 names would fill a page."""
     parts = [part for view in views for part in (view.labels, view.labels_without_ld)]
     painted = [part for part in parts if part is not None]
     classes = range(len(views[0].class_names))
-    shown = [k for k in np.unique(np.stack(painted)).tolist() if k in classes]
-    names, palette = ([of[k] for k in shown] for of in (views[0].class_names, views[0].palette))
+    present = [k for k in np.unique(np.stack(painted)).tolist() if k in classes]
+    names = [views[0].class_names[k] for k in present]
+    palette = [views[0].palette[k] for k in present]
     add_legend(figure, names, palette, columns=8)
 
 
@@ -215,7 +216,7 @@ def _mark(axis: Axes, query: Query) -> None:
 
 
 def _edges(labels: np.ndarray) -> np.ma.MaskedArray:
-    """1 at pixels whose right or lower neighbour is of another class, masked elsewhere."""
+    """Return 1 where the right or lower neighbour has another class, masked elsewhere."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, 1:] != labels[:, :-1]
     edge[:-1] |= labels[1:] != labels[:-1]
@@ -226,9 +227,9 @@ def _in_one_channel(view: NetworkView) -> str:
     ld_values = view.maps["ld/map"].values
     if sums_to_one(ld_values):
         return f"the largest of {ld_values.shape[1]} weights"
-    return "its map" if ld_values.shape[1] == 1 else f"mean of {ld_values.shape[1]} channels"
+    return "LD map" if ld_values.shape[1] == 1 else f"mean of {ld_values.shape[1]} channels"
 
 
-def _place(index: int, side: int) -> str:
+def _offset(index: int, side: int) -> str:
     row, column = divmod(index, side)
     return f"{row - side // 2:+d} {column - side // 2:+d}"

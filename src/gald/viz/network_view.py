@@ -1,4 +1,4 @@
-"""One network's look at one image: its maps, its prediction, and that without distribution."""
+"""View of a network on one image: recorded maps, prediction, and prediction without LD."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -23,16 +23,17 @@ DEFAULT_QUERIES = 3
 
 @dataclass(frozen=True, eq=False)
 class NetworkView:
-    """What a network makes of an image of H x W pixels, at maps of h x w cells.
+    """Maps and predictions of a network for an image of H x W pixels, with maps of h x w cells.
 
     Attributes:
         image: (H, W, 3) uint8.
-        labels: (H, W) uint8 train ids, by the inference that the network was validated with.
-        without: the same where LD returns the context it was given; None where it does anyway.
+        labels: (H, W) uint8 train ids, with the inference used in validation.
+        labels_without_ld: the same with an LD that returns its context unchanged; None if the
+            network has no LD.
         ld: (H, W), the LD map in one channel, see
             `gald.inference.ld_map.in_one_channel`; None without LD.
-        maps: what was recorded of one pass over the whole image, at the one of the inference's
-            scales that is nearest to 1, each (1, C, h, w) on the CPU.
+        maps: maps recorded in one pass over the whole image, at the scale of the inference nearest
+            to 1, each (1, C, h, w) on the CPU.
         queries: pixels (X, Y).
         attention: a map (1, 1, h, w) for each query, see `gald.viz.record.Recording.attention`.
         class_names: names of the K classes.
@@ -53,7 +54,7 @@ class NetworkView:
 
     @property
     def changed(self) -> float:
-        """Share of the pixels that get another class without LD."""
+        """Fraction of pixels that change their class without LD."""
         return (
             0.0
             if self.labels_without_ld is None
@@ -64,40 +65,40 @@ class NetworkView:
 def inspect_network(
     network: Predictor, image: Tensor, queries: Sequence[Query] | None = None
 ) -> NetworkView:
-    """Pass an image through a network, with LD and without, and keep what can be seen.
+    """Pass an image through a network, with and without LD, and record its maps.
 
     Args:
         network: in eval mode.
         image: (3, H, W) uint8.
-        queries: pixels (X, Y) whose attention is wanted; None takes one inside the largest region
-            of each of the commonest predicted classes.
+        queries: pixels (X, Y) for which attention is computed; None takes one inside the largest
+            region of each of the most frequent predicted classes.
 
     Raises:
         ValueError: a query is outside of the image.
     """
     check_queries(queries or (), image)
     model = network.model
-    here = image.to(next(model.parameters()).device)[None]
+    batch = image.to(next(model.parameters()).device)[None]
     with torch.no_grad():
-        labels = _labels(network, here)
+        labels = _predict_labels(network, batch)
         with record(model) as maps:
-            model.logits(network.inference.at_network_size(here))
+            model.logits(network.inference.at_network_size(batch))
         labels_without_ld = None
         if not isinstance(model.ld, NoDistribution):
             with no_distribution(model):
-                labels_without_ld = _labels(network, here)
+                labels_without_ld = _predict_labels(network, batch)
     chosen = inner_pixels(labels, DEFAULT_QUERIES) if queries is None else list(queries)
-    found_map, size = maps.get("ld/map"), image.shape[-2:]
+    ld_map, size = maps.get("ld/map"), image.shape[-2:]
     ld = None
-    if found_map is not None:
-        ld = resize(in_one_channel(found_map.values), size, model.align_corners)[0, 0].cpu().numpy()
+    if ld_map is not None:
+        ld = resize(in_one_channel(ld_map.values), size, model.align_corners)[0, 0].cpu().numpy()
     cells = [cell_of(q, size, maps["ga/input"].shape[-2:], model.align_corners) for q in chosen]
     return NetworkView(
         image=image.permute(1, 2, 0).cpu().numpy(),
         labels=labels,
         labels_without_ld=labels_without_ld,
         ld=ld,
-        maps={name: _on_cpu(kept) for name, kept in maps.items()},
+        maps={name: _on_cpu(feature_map) for name, feature_map in maps.items()},
         queries=chosen,
         attention=[_on_cpu(maps.attention(*cell)) for cell in cells],
         class_names=network.class_names,
@@ -108,7 +109,7 @@ def inspect_network(
 
 @contextmanager
 def no_distribution(model: Segmentor) -> Generator[None]:
-    """Let local distribution return the context that it is given, for a while."""
+    """Replace LD by one that returns its context unchanged, inside a `with` block."""
     ld = model.ld
     model.ld = NoDistribution()
     try:
@@ -118,7 +119,7 @@ def no_distribution(model: Segmentor) -> Generator[None]:
 
 
 def check_queries(queries: Sequence[Query], image: Tensor) -> None:
-    """Refuse queries (X, Y) outside of an image (3, H, W)."""
+    """Raise a ValueError if a query (X, Y) is outside of an image (3, H, W)."""
     height, width = image.shape[-2:]
     for x, y in queries:
         if not (0 <= x < width and 0 <= y < height):
@@ -131,33 +132,33 @@ def check_queries(queries: Sequence[Query], image: Tensor) -> None:
 def cell_of(
     query: Query, size: Sequence[int], cells: Sequence[int], align_corners: bool
 ) -> tuple[int, int]:
-    """The cell (row, column) of a map that a pixel (X, Y) of an image lies in."""
-    where = []
-    for place, pixels, count in zip(reversed(query), size, cells, strict=True):
+    """Return the cell (row, column) of a map that contains a pixel (X, Y) of the image."""
+    cell = []
+    for position, pixels, count in zip(reversed(query), size, cells, strict=True):
         if align_corners:
-            where.append(round(place * (count - 1) / max(pixels - 1, 1)))
+            cell.append(round(position * (count - 1) / max(pixels - 1, 1)))
         else:
-            where.append(int((place + 0.5) * count / pixels))
-    return where[0], where[1]
+            cell.append(int((position + 0.5) * count / pixels))
+    return cell[0], cell[1]
 
 
 def inner_pixels(labels: np.ndarray, count: int) -> list[Query]:
-    """The pixel (X, Y) furthest from other classes in each of the commonest classes."""
+    """Return the pixel (X, Y) farthest from other classes for each of the most frequent classes."""
     pixels = np.bincount(labels.ravel(), minlength=256)
-    commonest = [k for k in np.argsort(-pixels, kind="stable")[:count] if pixels[k]]
-    found = []
-    for k in commonest:
-        # Beyond the image lies another class, so that no query sits on the border.
+    most_frequent = [k for k in np.argsort(-pixels, kind="stable")[:count] if pixels[k]]
+    queries = []
+    for k in most_frequent:
+        # The padding counts as another class, so that no query is at the image's border.
         inside = np.pad((labels == k).astype(np.uint8), 1)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)
-        found.append((int(x), int(y)))
-    return found
+        queries.append((int(x), int(y)))
+    return queries
 
 
-def _labels(network: Predictor, image: Tensor) -> np.ndarray:
+def _predict_labels(network: Predictor, image: Tensor) -> np.ndarray:
     return network.inference.predict(network.model, image).labels[0].cpu().numpy()
 
 
-def _on_cpu(kept: FeatureMap) -> FeatureMap:
-    return FeatureMap(kept.values.float().cpu(), kept.stride, kept.meaning)
+def _on_cpu(feature_map: FeatureMap) -> FeatureMap:
+    return FeatureMap(feature_map.values.float().cpu(), feature_map.stride, feature_map.meaning)

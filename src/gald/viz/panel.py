@@ -1,4 +1,4 @@
-"""One scene at a glance: image, ground truth, prediction and what local distribution does."""
+"""Panel for one sample: image, ground truth, prediction and LD map side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ def save_panel(
     class_names: Sequence[str],
     palette: Palette,
 ) -> None:
-    """Write image, ground truth, prediction and LD map side by side, with a legend, as a picture.
+    """Draw image, ground truth, prediction and LD map side by side, with a legend, and save them.
 
     Args:
-        path: file to write; its ending chooses the format.
+        path: file to write; its suffix sets the format.
         image: uint8 (3, H, W).
         ground_truth: train ids (H, W), void 255.
         prediction: train ids (H, W).
-        ld: (H, W) of floats, or None to leave it out.
+        ld: LD map (H, W) of floats, or None to leave it out.
         class_names: K names.
         palette: K colours.
     """
@@ -37,8 +37,8 @@ def save_panel(
     height, width = ground_truth.shape
     figure = new_figure(4 * columns, 4 * height / width + 1.1)
     axes = figure.subplots(1, columns, squeeze=False)[0]
-    for axis, (title, picture) in zip(axes, views, strict=False):
-        axis.imshow(picture, interpolation="nearest")
+    for axis, (title, pixels) in zip(axes, views, strict=False):
+        axis.imshow(pixels, interpolation="nearest")
         axis.set_title(title)
     if ld is not None:
         drawn = axes[-1].imshow(ld.cpu().numpy(), cmap="viridis")

@@ -1,4 +1,4 @@
-"""What the two context slots saw and made of an image: `with gald.record(model) as maps: ...`."""
+"""Recording of the context slots' inputs and outputs: `with gald.record(model) as maps: ...`."""
 
 import copy
 import inspect
@@ -14,20 +14,20 @@ from torch.utils.hooks import RemovableHandle
 from gald.model.segmentor import Segmentor
 
 SLOTS = ("ga", "ld")
-INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # by name; what else a slot reads is not kept
+INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # further inputs of a slot are not recorded
 
-COPIES = 16  # of an image, most at once
-COPIED_PAIRS = 2**25  # of cells, most in all copies together
+COPIES = 16  # limit of copies of an image in one pass
+COPIED_PAIRS = 2**25  # limit of pairs of cells in all copies together
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """One map of a pass.
+    """One recorded map.
 
     Attributes:
         values: (B, C, h, w), detached.
         stride: image pixels per cell.
-        meaning: what the numbers are, in words.
+        meaning: description of the values.
     """
 
     values: Tensor
@@ -41,11 +41,11 @@ class FeatureMap:
 
 
 class Recording(dict[str, FeatureMap]):
-    """The maps of the latest pass by name, and what else they can tell.
+    """Maps of the latest pass by name, and attention computed from them.
 
-    `ga/input` and `ga/output` are what global aggregation was given and what it made of it;
-    `ld/context` and `ld/x` what local distribution was given, `ld/output` what it made of them, and
-    `ld/map` the map by which it decided, where it has one.
+    `ga/input` and `ga/output` are input and output of global aggregation. `ld/context` and `ld/x`
+    are the inputs of local distribution, `ld/output` is its output, and `ld/map` its distribution
+    map, if it has one.
     """
 
     def __init__(self) -> None:
@@ -53,35 +53,35 @@ class Recording(dict[str, FeatureMap]):
         self._ga: tuple[nn.Module, tuple[Tensor, ...]] | None = None
 
     def __repr__(self) -> str:
-        """A line for each map: name, shape, stride, meaning."""
+        """Describe each map in a line: name, shape, stride, meaning."""
         rows = (f"{n}  {m.shape}  stride {m.stride}  {m.meaning}" for n, m in self.items())
-        return "\n".join(rows) or "nothing yet: no image has passed through the network"
+        return "\n".join(rows) or "no maps yet: no image has passed through the network"
 
     def attention(self, row: int, column: int, image: int = 0) -> FeatureMap:
-        """How strongly global aggregation at one cell depends on every cell of its input.
+        """Compute the influence of every input cell on global aggregation at one cell.
 
-        The sum of |d out_c(q) / d in_c'(p)| over all pairs of channels c, c', for the query cell q
-        and every cell p. Unlike attention weights it exists for every module, fused kernels and
-        modules without attention included. Cell q itself holds the residual path too; scores of an
-        auxiliary head that a module reads count as fixed. It takes a backward pass of the module
-        for each channel.
+        It is the sum of |d out_c(q) / d in_c'(p)| over all pairs of channels c, c', for the query
+        cell q and every cell p. Unlike attention weights it exists for every module, also for fused
+        kernels and modules without attention. The value at q includes the residual path. If the
+        module reads scores of an auxiliary head, they are constants. The cost is one backward pass
+        of the module per channel.
 
         Args:
             row: of the query, in cells of the map.
             column: of the query, in cells of the map.
-            image: its place in the batch.
+            image: index in the batch.
 
         Returns:
-            (1, 1, h, w); of a module in training the batch's other images, which share its norms,
-            are not looked at.
+            (1, 1, h, w), the influence of this image only. In training mode other images of the
+            batch also have an influence, through batch statistics; it is left out.
 
         Raises:
             ValueError: `ga` was not recorded, or the cell is outside of the map.
         """
         if self._ga is None:
             raise ValueError(
-                "global aggregation was not recorded; give record the slot 'ga' and pass an image "
-                "through the network"
+                "global aggregation was not recorded; call gald.record(model, 'ga') and pass an "
+                "image through the network"
             )
         module, inputs = self._ga
         h, w = inputs[0].shape[-2:]
@@ -93,20 +93,21 @@ class Recording(dict[str, FeatureMap]):
         dtype = next((p.dtype for p in module.parameters()), torch.float32)
         inputs = tuple(part.to(dtype).detach() for part in inputs)
         copies = 1
-        if not module.training:  # images do not see each other: copies of one answer at once
+        if not module.training:  # images are independent: one pass serves several channels
             copies = min(COPIES, max(1, COPIED_PAIRS // (h * w) ** 2))
             inputs = tuple(part[image : image + 1] for part in inputs)
         total = torch.zeros_like(inputs[0][0, 0])
-        still = torch.autocast(total.device.type, enabled=False)
+        full_precision = torch.autocast(total.device.type, enabled=False)
         for channels in torch.arange(inputs[0].shape[1]).split(copies):
-            mine = [image] if module.training else list(range(len(channels)))
-            with torch.inference_mode(False), torch.enable_grad(), still:
+            rows = [image] if module.training else list(range(len(channels)))
+            with torch.inference_mode(False), torch.enable_grad(), full_precision:
                 x, *others = (part.repeat(len(channels), 1, 1, 1) for part in inputs)
                 x.requires_grad_()
-                # Copies of both: modules change running statistics, and no leaf may be written to.
+                # The module is copied, since it may update running statistics; x is cloned, since
+                # a leaf may not be written to.
                 out = _copied(module)(x.clone(), *others)
-                (slopes,) = torch.autograd.grad(out[mine, channels, row, column].sum(), x)
-            total += slopes[mine].abs().sum((0, 1))
+                (gradients,) = torch.autograd.grad(out[rows, channels, row, column].sum(), x)
+            total += gradients[rows].abs().sum((0, 1))
         meaning = (
             f"influence of every cell on {type(module).__name__} at cell ({row}, {column}): "
             "sum of |d out / d in| over all pairs of channels"
@@ -116,14 +117,14 @@ class Recording(dict[str, FeatureMap]):
 
 @contextmanager
 def record(model: nn.Module, *slots: str) -> Generator[Recording]:
-    """Keep what the context slots of a network see and make, without changing what it computes.
+    """Record inputs and outputs of a network's context slots, without changing its results.
 
-    Works with any GA and LD, in training and evaluation, whatever their order. What is yielded
-    fills with each pass, the newest one counts, and stays usable afterwards.
+    It works with any GA and LD in any order, in training and in evaluation. Each pass replaces the
+    maps of the one before. The recording remains usable after the `with` block.
 
     Args:
-        model: a `Segmentor`, or what holds one as `model`: a `Predictor`, a `SegmentationTask`.
-        slots: of `ga` and `ld`; none means both.
+        model: a `Segmentor`, or an object with one as `model`: `Predictor`, `SegmentationTask`.
+        slots: `ga`, `ld` or both; none means both.
 
     Raises:
         ValueError: there is no such slot, or the model has no slots.
@@ -131,16 +132,16 @@ def record(model: nn.Module, *slots: str) -> Generator[Recording]:
     segmentor = model if isinstance(model, Segmentor) else getattr(model, "model", None)
     if not isinstance(segmentor, Segmentor):
         raise ValueError(
-            f"{type(model).__name__} has no slots to record; give what gald.load returns"
+            f"{type(model).__name__} has no slots to record; give a network from gald.load(RUN)"
         )
     for slot in slots:
         if slot not in SLOTS:
-            raise ValueError(f"there is no slot {slot!r} to record; choose of {', '.join(SLOTS)}")
+            raise ValueError(f"there is no slot {slot!r} to record; choose from {', '.join(SLOTS)}")
     maps = Recording()
     hooks = []
     neck: Any = segmentor.neck
     for slot in dict.fromkeys(slots or SLOTS):
-        hooks += _watch(maps, slot, getattr(segmentor, slot), neck.strides[-1])
+        hooks += _hook(maps, slot, getattr(segmentor, slot), neck.strides[-1])
     try:
         yield maps
     finally:
@@ -148,47 +149,47 @@ def record(model: nn.Module, *slots: str) -> Generator[Recording]:
             hook.remove()
 
 
-def _watch(maps: Recording, slot: str, module: nn.Module, stride: int) -> list[RemovableHandle]:
-    """Hook a slot."""
+def _hook(maps: Recording, slot: str, module: nn.Module, stride: int) -> list[RemovableHandle]:
+    """Register the hooks that record a slot."""
     name = type(module).__name__
     before: list[tuple[Any, tuple[Any, ...]]] = []
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        before[:] = [(_copied(module), _kept(inputs))]
+        before[:] = [(_copied(module), _detached(inputs))]
 
     def leave(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        frozen, given = before.pop()
-        for part, value in zip(INPUTS[slot], given, strict=False):
-            maps[f"{slot}/{part}"] = FeatureMap(value, stride, f"what {name} was given as {part}")
-        maps[f"{slot}/output"] = FeatureMap(_kept(output), stride, f"what {name} returned")
+        frozen, arguments = before.pop()
+        for part, value in zip(INPUTS[slot], arguments, strict=False):
+            maps[f"{slot}/{part}"] = FeatureMap(value, stride, f"{part} passed to {name}")
+        maps[f"{slot}/output"] = FeatureMap(_detached(output), stride, f"output of {name}")
         if slot == "ga":
-            maps._ga = frozen, given
+            maps._ga = frozen, arguments
         elif hasattr(frozen, "distribution_map"):
             with torch.no_grad():
-                ld_values = _kept(frozen.distribution_map(*given))
+                ld_values = _detached(frozen.distribution_map(*arguments))
             maps["ld/map"] = FeatureMap(ld_values, stride, _meaning(frozen))
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A slot as it is now; in training every pass changes running statistics."""
-    with torch.inference_mode(False):  # what is made in it could never be differentiated
+    """Copy a slot in its current state; in training every pass changes running statistics."""
+    with torch.inference_mode(False):  # inference tensors cannot be differentiated
         copied = copy.deepcopy(module).requires_grad_(False)
     copied._forward_pre_hooks.clear()
     copied._forward_hooks.clear()
     return copied
 
 
-def _kept(value: Any) -> Any:
-    """A copy of tensors, in tuples too, that nothing changes in place and no graph hangs on."""
+def _detached(value: Any) -> Any:
+    """Copy tensors, also in tuples, safe from in-place changes and without a graph."""
     if isinstance(value, tuple):
-        return tuple(_kept(part) for part in value)
+        return tuple(_detached(part) for part in value)
     with torch.inference_mode(False):
         return value.detach().clone()
 
 
 def _meaning(ld: Any) -> str:
-    """What a distribution's docstring says of its map."""
+    """Return the description of an LD map from the docstring of its method."""
     text = inspect.getdoc(type(ld).distribution_map) or f"Return the map of {type(ld).__name__}."
     return " ".join(text.partition("Args:")[0].split()).removeprefix("Return ")

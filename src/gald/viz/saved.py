@@ -1,4 +1,4 @@
-"""A look as files: numbers that say where they come from, and figures."""
+"""Saving of a network view: figures, and maps with their provenance."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ MAPS = "maps.npz"
 
 
 def provenance(network: Predictor, checkpoint: Path, image: Path) -> dict[str, Any]:
-    """What made the numbers: names and sha256 of checkpoint and image, the model, the versions."""
+    """Return names and sha256 of checkpoint and image, the model's config, and versions."""
     return {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256(checkpoint),
@@ -29,42 +29,42 @@ def provenance(network: Predictor, checkpoint: Path, image: Path) -> dict[str, A
 
 
 def save_view(folder: Path, view: NetworkView, about: dict[str, Any]) -> None:
-    """Write `maps.npz` and the figures of a look into a new folder.
+    """Write `maps.npz` and the figures of a view into a folder.
 
-    The npz holds every recorded map under its name, (C, h, w) float32; `labels` and, with an LD,
+    The npz contains every recorded map under its name, (C, h, w) float32; `labels` and, with an LD,
     `labels_without_ld` and `ld_map`, (H, W); `queries` (Q, 2) as X, Y; `attention` (Q, h, w); and
-    `about`, a JSON text: `about` as given, and what each map means.
+    `about`, a JSON text with the given `about` and the meaning of each map.
     """
     folder.mkdir(exist_ok=True)
-    arrays: dict[str, Any] = {name: kept.values[0].numpy() for name, kept in view.maps.items()}
+    arrays: dict[str, Any] = {name: part.values[0].numpy() for name, part in view.maps.items()}
     arrays |= {
         "labels": view.labels,
         "queries": np.array(view.queries),
-        "attention": np.stack([found.values[0, 0].numpy() for found in view.attention]),
+        "attention": np.stack([part.values[0, 0].numpy() for part in view.attention]),
     }
     meanings: dict[str, Any] = {
-        name: {"shape": kept.shape[1:], "stride": kept.stride, "meaning": kept.meaning}
-        for name, kept in view.maps.items()
+        name: {"shape": part.shape[1:], "stride": part.stride, "meaning": part.meaning}
+        for name, part in view.maps.items()
     }
     meanings["attention"] = {
         "queries": view.queries,
         "stride": view.attention[0].stride,
-        "meaning": [found.meaning for found in view.attention],
+        "meaning": [part.meaning for part in view.attention],
     }
     optional = {"labels_without_ld": view.labels_without_ld, "ld_map": view.ld}
     arrays |= {name: part for name, part in optional.items() if part is not None}
     text = json.dumps(about | {"maps": meanings}, ensure_ascii=False)
     np.savez_compressed(folder / MAPS, about=np.array(text), allow_pickle=False, **arrays)
-    drawn = {
+    drawings = {
         "prediction": figures.prediction_figure,
         "attention": figures.attention_figure,
         "features": figures.features_figure,
     }
     if view.ld is not None:
-        drawn |= {
+        drawings |= {
             "ld_map": figures.ld_figure,
             "ld_groups": figures.groups_figure,
             "ld_classes": figures.classes_figure,
         }
-    for name, draw in drawn.items():
+    for name, draw in drawings.items():
         draw(view).savefig(folder / f"{name}.png")
