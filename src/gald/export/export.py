@@ -126,8 +126,8 @@ def export(
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
-            f"cannot write {target} ({reason}); free some space and try again, nothing was left "
-            "there"
+            f"cannot write {target} ({reason}), nothing was left there; see to its space and "
+            "permissions and try again"
         ) from error
     return _summary(target, predictor, format, size, worst)
 
