@@ -1,4 +1,4 @@
-"""Registers gald's launcher in Hydra, which loads plugins only from this namespace package."""
+"""Plugin for gald's launcher; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from typing_extensions import override
 
 
 class GaldLauncher(Launcher):
-    """Runs the cells of `gald train -m` side by side, each in its own process group.
+    """Hydra launcher that runs the cells of `gald train -m`, each in its own process group.
 
-    See `gald.sweep` for the files of a sweep, resuming and failures. Multiruns of other verbs run
-    one job after the other in this process, as with Hydra's basic launcher.
+    As many cells run side by side as fit on the devices of this machine. See `gald.sweep` for the
+    files of a sweep, resuming and failures. Multiruns of other verbs run one job after the other
+    in this process, as with Hydra's basic launcher.
 
     Args:
-        jobs: maximum of cells at once; null: as many as fit on the GPUs, on a CPU one per four
-            cores.
+        jobs: most cells at once; null: as many as fit on the GPUs, on a CPU one per four cores.
         jobs_per_gpu: cells that share a GPU.
         watchdog_minutes: minutes without progress after which a cell is killed and counts as
             failed.

@@ -20,7 +20,7 @@ from gald.run.safe_targets import check_targets
 from gald.sweep.launch.devices import count_devices, visible_gpus
 
 ROUNDS = 5  # timed passes; the median counts
-PARTS = ("model", "loss", "optimizer", "task")  # config parts that time and memory depend on
+PARTS = ("model", "loss", "optimizer", "task")  # what decides the cost, besides sizes
 
 
 @dataclass(frozen=True)

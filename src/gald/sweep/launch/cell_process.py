@@ -24,7 +24,7 @@ FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WOR
 
 
 class CellProcess:
-    """Starts a cell in its own process group and watches it.
+    """Running attempt at a cell, in its own process group.
 
     The processes get one resolved config, `cell.yaml` in the cell's folder, and print to `log.txt`
     there. They end when this process ends.

@@ -29,8 +29,7 @@ class Devices:
     sums in the same order, and gets the same numbers, whenever it runs.
 
     Args:
-        jobs: maximum of cells at once; null: as many as the GPUs allow, on a CPU one per four
-            cores.
+        jobs: most cells at once; null: as many as the GPUs allow, on a CPU one per four cores.
         jobs_per_gpu: cells that share a GPU.
         gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES; null: those of this machine.
     """
@@ -45,7 +44,7 @@ class Devices:
         self.cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
 
     def take(self, config: DictConfig) -> DeviceSlot | None:
-        """Assign a slot to a cell, or None while all are in use; a single cell always gets one."""
+        """Assign a slot to a cell; None if too few are free. A cell that runs alone gets one."""
         processes = count_devices(config.trainer.devices, len(self.gpus))
         if self.gpus and config.trainer.accelerator in ("auto", "gpu", "cuda"):
             slot = self._on_gpus(min(processes, len(self.gpus)))

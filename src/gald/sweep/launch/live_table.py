@@ -35,7 +35,7 @@ class Watched(Protocol):
 
 
 class LiveTable:
-    """Shows the cells of a sweep within a `with` block.
+    """Live table, or lines in a log, about the cells of a sweep; a context manager.
 
     Args:
         folder: folder of the sweep.

@@ -14,7 +14,7 @@ from gald.sweep.manifest import NAME, Manifest
 
 
 class SweepReport(Callback):
-    """Prints the cells of a finished multirun that have no result, and exits with code 1.
+    """Hydra callback that prints the cells of a multirun without a result, and exits with code 1.
 
     It also creates the manifest, because jobs of other launchers than gald's do not know the
     command line.

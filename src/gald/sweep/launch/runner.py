@@ -1,4 +1,4 @@
-"""Runs cells side by side until none is left; a failed cell does not stop the others."""
+"""Runner of the cells of a sweep, side by side; a failed cell does not stop the others."""
 
 import signal
 import time

@@ -15,7 +15,7 @@ from gald.sweep.table.arms import SEED, label
 # Topic of a config key, by the first prefix that matches.
 TOPICS = {
     "data.global_batch_size": "global batch",
-    "data.micro_batch_size": "micro-batch",
+    "data.micro_batch_size": "micro-batch size",
     "data.train_transform.crop_size": "crop",
     "data.train_transform": "augmentation",
     "data": "data",

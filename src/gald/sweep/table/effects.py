@@ -61,7 +61,9 @@ def main_effects(
 def interactions(
     arms: Sequence[Arm], factors: dict[str, list[str]], base: dict[str, str]
 ) -> list[Contrast]:
-    """List the interaction of every two levels of two factors: both, minus each alone, plus none.
+    """List the interaction of every two levels of two factors.
+
+    It is the score of both levels together, minus that of each alone, plus that of neither.
 
     It is averaged over the settings of the other factors, as in `main_effects`.
     """
