@@ -1,4 +1,4 @@
-"""Makes gald's launcher known to Hydra, which takes plugins from this namespace package only."""
+"""Plugin for gald's launcher; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,19 @@ from typing_extensions import override
 
 
 class GaldLauncher(Launcher):
-    """Runs the cells of `gald train -m` side by side, each as a process group of its own.
+    """Hydra launcher that runs the cells of `gald train -m`, each in its own process group.
 
-    What a sweep leaves, how it resumes and what it does about failures: see `gald.sweep`.
-    Multiruns of other verbs run one after the other in this process, as Hydra does by itself.
+    As many cells run side by side as fit on the devices of this machine. See `gald.sweep` for the
+    files of a sweep, resuming and failures. Multiruns of other verbs run one job after the other
+    in this process, as with Hydra's basic launcher.
 
     Args:
         jobs: most cells at once; null: as many as fit on the GPUs, on a CPU one per four cores.
         jobs_per_gpu: cells that share a GPU.
-        watchdog_minutes: without progress, after which a cell is killed and counts as failed.
-        retries: starts of a cell after one that was killed from outside.
-        grace_seconds: time that cells get to save when the sweep is stopped.
+        watchdog_minutes: minutes without progress after which a cell is killed and counts as
+            failed.
+        retries: number of restarts of a cell that was killed from outside.
+        grace_seconds: time in which cells can save when the sweep is stopped.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class GaldLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         if self.plain is not None:
             return self.plain.launch(job_overrides, initial_job_idx)
-        # Hydra imports every plugin at every start: what is heavy comes here.
+        # Imported here, because Hydra imports every plugin at every start.
         from gald.sweep.launch.devices import Devices
         from gald.sweep.launch.launcher import launch
         from gald.sweep.launch.runner import RetryPolicy

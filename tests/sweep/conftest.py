@@ -1,4 +1,4 @@
-"""A finished sweep on disk, written from numbers: no network, no training."""
+"""Finished sweeps on disk, written from simulated numbers: no network, no training."""
 
 import json
 from itertools import product
@@ -30,7 +30,7 @@ CLASSES = ("road", "pole & sign", "sky")
 
 
 def confusion(skill, images, seed, pixels=400):
-    """Confusion matrices (N, K, K); the truth is the same for every skill and seed."""
+    """Draw confusion matrices (N, K, K); the ground truth is equal for every skill and seed."""
     k = len(CLASSES)
     true = np.random.default_rng(99).multinomial(pixels, [0.6, 0.1, 0.3], size=images)
     rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def confusion(skill, images, seed, pixels=400):
 
 
 def contours(skill, wobble):
-    """Counts of BoundaryF at one width: of 1000 contour pixels a class, about `skill / 2` match."""
+    """Return counts of BoundaryF at one width; about `skill / 2` of the contour pixels match."""
     matched = round(500 * skill) + wobble
     return np.tile([1000, 1000, matched, matched], len(CLASSES))
 
@@ -71,7 +71,7 @@ def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="
 
 @pytest.fixture
 def toy_sweep(tmp_path):
-    """Writes a sweep of GA x LD x seeds; `skill(ga, ld, seed)` says how good each run is."""
+    """Writes a sweep of GA x LD x seeds; `skill(ga, ld, seed)` is the skill of each run."""
 
     def make(
         skill=lambda ga, ld, seed: 0.7,
@@ -85,9 +85,9 @@ def toy_sweep(tmp_path):
     ):
         folder = tmp_path / name
         manifest = Manifest(folder, name, ["gald", "train", "-m"])
-        for place, (g, d, seed) in enumerate(product(ga, ld, seeds)):
+        for index, (g, d, seed) in enumerate(product(ga, ld, seeds)):
             overrides = [f"model/ga={g}", f"model/ld={d}", f"seed={seed}"]
-            cell = Cell(overrides, f"cell_{place}", "done", attempts=1, seconds=60.0)
+            cell = Cell(overrides, f"cell_{index}", "done", attempts=1, seconds=60.0)
             if unfinished and (g, d, seed) in unfinished:
                 cell.state, cell.reason = unfinished[g, d, seed]
             else:
@@ -95,20 +95,20 @@ def toy_sweep(tmp_path):
                     "cost/total/params": 1_000_000 * (1 + ga.index(g)) + ld.index(d),
                     "cost/total/gmacs": 1.5 + ga.index(g) + 0.5 * ld.index(d),
                 }
-                write_run(folder / cell.folder, skill(g, d, seed), seed, images, place, costs)
+                write_run(folder / cell.folder, skill(g, d, seed), seed, images, index, costs)
                 content = {
                     "name": name,
                     "output_dir": str(folder / cell.folder),
                     "seed": seed,
                     "model": {"ga": {"_target_": f"gald.{g}"}, "ld": {"_target_": f"gald.{d}"}},
-                    "data": {"global_batch_size": 8, "seed": seed, "num_workers": place},
+                    "data": {"global_batch_size": 8, "seed": seed, "num_workers": index},
                     "scheduler": {"power": 0.9},
                     "callbacks": {"checkpoint": {"dirpath": f"{folder / cell.folder}/checkpoints"}},
                 }
                 if config:
                     config(content, g, d, seed)
                 OmegaConf.save(OmegaConf.create(content), folder / cell.folder / "config.yaml")
-            manifest.cells[f"{place:012x}"] = cell
+            manifest.cells[f"{index:012x}"] = cell
         manifest.save()
         return folder
 

@@ -1,4 +1,4 @@
-"""The declared ablations: what they sweep, and that each cell composes."""
+"""Ablations in conf/experiment: their factors, and that each cell composes."""
 
 import itertools
 
@@ -11,7 +11,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("ablat
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_cell_of_an_ablation_is_another_run(experiment):
+def test_every_cell_of_an_ablation_is_a_different_run(experiment):
     whole = compose("train", [f"experiment={experiment}"], hydra=True)
     assert whole.hydra.mode.name == "MULTIRUN" and whole.name == experiment
     params = {key: values.split(",") for key, values in whole.hydra.sweeper.params.items()}

@@ -22,7 +22,7 @@ def manifest(tmp_path):
     return manifest
 
 
-def test_manifest_is_read_as_it_was_written(manifest):
+def test_saved_manifest_loads_unchanged(manifest):
     manifest.cells["psp1"].state = "failed"
     manifest.cells["psp1"].reason = "out of memory"
     manifest.save()
@@ -31,20 +31,20 @@ def test_manifest_is_read_as_it_was_written(manifest):
     assert [path.name for path in manifest.path.iterdir()] == ["manifest.json"]
 
 
-def test_factors_are_what_differs_between_cells(manifest):
+def test_factors_are_keys_that_differ_between_cells(manifest):
     assert manifest.factors == {"model/ga": ["none", "psp"], "seed": ["0", "1"]}
     content = json.loads((manifest.path / "manifest.json").read_text())
     assert content["factors"] == manifest.factors and content["version"] == 1
 
 
-def test_edits_of_others_are_kept(manifest):
-    with edit(manifest.path) as mine:
-        mine.cells["none0"].state = "done"
-    with edit(manifest.path) as other:
-        assert other.cells["none0"].state == "done"
+def test_earlier_edits_are_kept(manifest):
+    with edit(manifest.path) as first:
+        first.cells["none0"].state = "done"
+    with edit(manifest.path) as second:
+        assert second.cells["none0"].state == "done"
 
 
-def test_a_folder_without_a_sweep_says_so(tmp_path):
+def test_folder_without_a_sweep_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no sweep .* name the folder"):
         Manifest.load(tmp_path)
 
@@ -56,14 +56,14 @@ def test_damaged_manifest_is_named(manifest, damage):
         Manifest.load(manifest.path)
 
 
-def test_hash_knows_what_decides_the_outcome():
+def test_hash_depends_only_on_settings_that_decide_the_outcome():
     base = cell_hash(composed("seed=1"))
     assert len(base) == 12
-    for noise in ("output_dir=/a/b", "name=x", "logger=csv", "data.num_workers=7", "ckpt_path=a"):
-        assert cell_hash(composed("seed=1", noise)) == base, noise
+    for other in ("output_dir=/a/b", "name=x", "logger=csv", "data.num_workers=7", "ckpt_path=a"):
+        assert cell_hash(composed("seed=1", other)) == base, other
     for change in ("seed=2", "model/ga=psp", "optimizer.lr=0.5", "data.global_batch_size=4"):
         assert cell_hash(composed("seed=1", change)) != base, change
 
 
-def test_hash_is_that_of_the_resolved_config():
+def test_hash_uses_the_resolved_config():
     assert cell_hash(composed("data.seed=${seed}")) == cell_hash(composed())

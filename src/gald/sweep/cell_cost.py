@@ -1,4 +1,4 @@
-"""What one cell will take, measured in a few training steps on random pixels."""
+"""Estimate of the time and memory of one cell, from a few training steps on random pixels."""
 
 import json
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from gald.profiling.measure import CostMeter
 from gald.run.safe_targets import check_targets
 from gald.sweep.launch.devices import count_devices, visible_gpus
 
-ROUNDS = 5  # timed passes, of which the median counts
-PARTS = ("model", "loss", "optimizer", "task")  # besides sizes, what time and memory depend on
+ROUNDS = 5  # timed passes; the median counts
+PARTS = ("model", "loss", "optimizer", "task")  # what decides the cost, besides sizes
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a cell does, besides its network; None where only the dataset would tell.
+    """Amount of work in a cell, apart from its network; None if it needs a missing dataset.
 
     Args:
         size: height and width of a training image.
-        num_classes: of the data.
-        micro_batch_size: images that a device takes at once.
-        accumulate: such batches of one optimiser step.
+        num_classes: number of classes of the dataset.
+        micro_batch_size: images per device in one forward pass.
+        accumulate: micro-batches per optimiser step.
         steps: optimiser steps of the whole training.
-        judged: images that the validations judge in all.
+        evaluated: images that all validations together evaluate.
     """
 
     size: tuple[int, int]
@@ -46,14 +46,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What an architecture takes on this machine.
+    """Cost of an architecture on this machine.
 
     Args:
-        params: numbers that it learns.
-        gmacs: multiply-adds of one image in evaluation, in billions.
-        step_ms: one micro-batch, forward and backward.
-        judge_ms: one image in evaluation.
-        mib: peak memory of training: weights, optimiser state, activations and gradients.
+        params: number of parameters.
+        gmacs: multiply-adds for one image in evaluation, in billions.
+        step_ms: milliseconds for one micro-batch, forward and backward.
+        evaluation_ms: milliseconds for one image in evaluation.
+        mib: peak memory of training in MiB: weights, optimiser state, activations and gradients.
     """
 
     params: int
@@ -63,7 +63,7 @@ class TrainingCost:
     mib: float
 
     def seconds(self, workload: Workload) -> float | None:
-        """Time of a whole training with its validations; None where the dataset is not there."""
+        """Return the time of a whole training with validations; None without the dataset."""
         if workload.steps is None or workload.evaluated is None:
             return None
         steps = workload.steps * workload.accumulate * self.step_ms
@@ -71,10 +71,10 @@ class TrainingCost:
 
 
 def workload_of(config: DictConfig) -> Workload:
-    """How much a cell has to do.
+    """Compute the amount of work in a cell.
 
     Raises:
-        ValueError: nothing says how large the images are.
+        ValueError: the image size is unknown, because both crop size and dataset are missing.
     """
     data: SegmentationDataModule = instantiate(config.data)
     processes = count_devices(config.trainer.devices, len(visible_gpus()))
@@ -83,12 +83,12 @@ def workload_of(config: DictConfig) -> Workload:
     size = getattr(data.train_transform, "crop_size", None)
     for split in ("train", "val"):
         try:
-            scenes = data.make_dataset(split)
+            dataset = data.make_dataset(split)
         except (OSError, ValueError):  # the dataset is not on this machine
             counts.append(None)
             continue
-        counts.append(len(scenes))
-        size = size or scenes[0]["image"].shape[-2:]
+        counts.append(len(dataset))
+        size = size or dataset[0]["image"].shape[-2:]
     if size is None:
         raise ValueError(
             "the size of the training images is unknown without the dataset; set "
@@ -96,8 +96,8 @@ def workload_of(config: DictConfig) -> Workload:
         )
     train, val = counts
     per_epoch = None if train is None else train // data.global_batch_size
-    most = config.trainer.get("max_steps", -1)
-    steps = most if most > 0 else per_epoch and per_epoch * (config.trainer.max_epochs or 0)
+    limit = config.trainer.get("max_steps", -1)
+    steps = limit if limit > 0 else per_epoch and per_epoch * (config.trainer.max_epochs or 0)
     evaluated = None
     if val is not None and per_epoch and steps is not None:
         every = config.trainer.get("check_val_every_n_epoch") or 1
@@ -108,21 +108,21 @@ def workload_of(config: DictConfig) -> Workload:
 
 
 def architecture(config: DictConfig, workload: Workload) -> str:
-    """Cells of which this is the same cost the same."""
+    """Return a key of the architecture; cells with the same key have the same cost."""
     parts = {part: config[part] for part in PARTS}
     parts["task"] = OmegaConf.masked_copy(config.task, [k for k in config.task if k != "seed"])
-    said = {name: OmegaConf.to_container(part, resolve=True) for name, part in parts.items()}
+    content = {name: OmegaConf.to_container(part, resolve=True) for name, part in parts.items()}
     sizes = [
         workload.size,
         workload.num_classes,
         workload.micro_batch_size,
         config.trainer.precision,
     ]
-    return json.dumps([said, sizes], sort_keys=True)
+    return json.dumps([content, sizes], sort_keys=True)
 
 
 def probe(config: DictConfig, workload: Workload) -> TrainingCost:
-    """Build a cell's network without its first weights, and measure it where it would train."""
+    """Build a cell's network with random weights and measure it on its training device."""
     model, meter = _build(config, workload)
     loss = instantiate(config.loss)
     optimizer = build_optimizer(
@@ -137,19 +137,21 @@ def probe(config: DictConfig, workload: Workload) -> TrainingCost:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    state = [t for of in optimizer.state.values() for t in of.values() if torch.is_tensor(t)]
+    states = optimizer.state.values()
+    tensors = [t for state in states for t in state.values() if torch.is_tensor(t)]
     evaluated = meter.measure(model.eval(), model.logits, (image[:1],), "eval")
-    memory = step.mib + _weights_mib(model) + sum(map(_bytes, state)) / 2**20
+    memory = step.mib + _weights_mib(model) + sum(map(_bytes, tensors)) / 2**20
     return TrainingCost(count_params(model), evaluated.gmacs, step.ms, evaluated.ms, memory)
 
 
 def evaluation_costs(config: DictConfig) -> dict[str, float]:
-    """Milliseconds and peak memory (weights included, MiB) of one image in evaluation.
+    """Measure milliseconds and peak memory (weights included, MiB) of one image in evaluation.
 
-    Of a network of a cell's making with random weights, on random pixels of its training size.
+    The network is built from a cell's config with random weights. Its input is random pixels of
+    the training size.
 
     Args:
-        config: of the cell; may come from a stranger, and builds classes of ours and torch.nn only.
+        config: of the cell. It may be untrusted: only classes of gald and torch.nn are built.
     """
     for part in (config.data, config.model):
         check_targets(OmegaConf.to_container(part, resolve=True))
@@ -164,7 +166,7 @@ def _build(config: DictConfig, workload: Workload) -> tuple[Segmentor, CostMeter
     device = pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     parts = OmegaConf.create({"model": OmegaConf.to_container(config.model, resolve=True)})
     if "weights" in parts.model.backbone:
-        parts.model.backbone.weights = None  # they change no cost, and may need a download
+        parts.model.backbone.weights = None  # weights change no cost, and may need a download
     model: Segmentor = instantiate(parts.model, num_classes=workload.num_classes).to(device)
     return model, CostMeter(device, DTYPES.get(config.trainer.precision), ROUNDS)
 

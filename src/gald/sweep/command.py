@@ -1,4 +1,4 @@
-"""`gald sweep ACTION FOLDER`: look at a sweep, and have another go at what failed."""
+"""`gald sweep ACTION FOLDER`: plan and check a sweep, and repeat its failed cells."""
 
 import importlib
 import shlex
@@ -18,9 +18,9 @@ ACTIONS = {
     ),
     "audit": (
         "gald.sweep.table.consistency:main",
-        "what differs undeclared: gald sweep audit FOLDER",
+        "differences besides the factors: gald sweep audit FOLDER",
     ),
-    "status": ("gald.sweep.command:status", "how far each cell is: gald sweep status FOLDER"),
+    "status": ("gald.sweep.command:status", "state of each cell: gald sweep status FOLDER"),
     "retry": ("gald.sweep.command:retry", "let failed cells run again: gald sweep retry FOLDER"),
 }
 USAGE = "usage: gald sweep ACTION ...\n\n" + "\n".join(
@@ -29,7 +29,7 @@ USAGE = "usage: gald sweep ACTION ...\n\n" + "\n".join(
 
 
 def main() -> int | None:
-    """Do what the command line says; returns the exit code.
+    """Run the action that the command line names; returns the exit code.
 
     Raises:
         ValueError: there is no such action.
@@ -47,14 +47,14 @@ def main() -> int | None:
 
 
 def one_folder(action: str) -> Path:
-    """The folder that the rest of the command line of `gald sweep ACTION` names."""
+    """Return the sweep folder from the rest of the command line of `gald sweep ACTION`."""
     parser = Arguments(f"gald sweep {action}", description=ACTIONS[action][1].split(":")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep, as gald train -m printed it")
     return parser.parse_args(sys.argv[1:]).sweep
 
 
 def status() -> int:
-    """Show the cells of a sweep; returns 1 where one has failed."""
+    """Print the cells of a sweep; returns 1 if one has failed."""
     from gald.sweep.launch.jobs import score
     from gald.sweep.launch.live_table import COLOURS, duration
     from gald.sweep.manifest import Manifest
@@ -74,33 +74,34 @@ def status() -> int:
         )
     console = Console()
     if not console.is_terminal:
-        console.width = 400  # a log has room; no line is to be cut
+        console.width = 400  # in a log, no line is cut
     console.print(table)
     count = manifest.count()
     print(", ".join(f"{number} {state}" for state, number in count.items() if number))
     if count["pending"]:
-        print(f"the rest: {shlex.join(manifest.command)}")
+        print(f"to run the pending cells: {shlex.join(manifest.command)}")
     return 1 if count["failed"] else 0
 
 
 def retry() -> int:
-    """Make the failed cells of a sweep pending again, and say which command runs them."""
+    """Make the failed cells of a sweep pending again, and print the command that runs them."""
     from gald.sweep.manifest import Manifest, edit
 
     folder = one_folder("retry")
-    Manifest.load(folder)  # says what is wrong with the folder before anything is written there
+    Manifest.load(folder)  # raises for a wrong folder before edit() writes a lock file there
     with edit(folder) as manifest:
         failed = [cell for cell in manifest.cells.values() if cell.state == "failed"]
         for cell in failed:
-            cell.state, cell.reason = "pending", f"to be tried again after: {cell.reason}"
+            cell.state, cell.reason = "pending", f"failed before: {cell.reason}"
     if not failed:
         print("no cell has failed")
     else:
-        print(f"{len(failed)} cells wait again; run them with\n{shlex.join(manifest.command)}")
+        print(f"{len(failed)} cells are pending again; to run them:")
+        print(shlex.join(manifest.command))
     return 0
 
 
 def _remark(reason: str | None, micro_batch_size: int | None) -> str:
-    if micro_batch_size is None or (reason and "images at once" in reason):
+    if micro_batch_size is None or (reason and "micro-batch size" in reason):
         return reason or ""
-    return "; ".join(filter(None, [reason, f"{micro_batch_size} images at once"]))
+    return "; ".join(filter(None, [reason, f"micro-batch size {micro_batch_size}"]))

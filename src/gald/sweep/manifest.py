@@ -1,4 +1,4 @@
-"""What a sweep consists of and how far it is: `manifest.json` in its folder."""
+"""Cells of a sweep and their states: `manifest.json` in the sweep's folder."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from gald.run.atomic import atomic_file
 NAME = "manifest.json"
 STATES = ("pending", "running", "done", "failed")
 VERSION = 1
-# What changes neither the weights nor a score: where files lie, who logs, how many load.
+# Keys that change neither weights nor scores: file locations, loggers, number of workers.
 IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
 IRRELEVANT_DATA_KEYS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 
@@ -26,13 +26,13 @@ class Cell:
     """One training run of a sweep.
 
     Args:
-        overrides: what the command line says of it, the seed included.
-        folder: its run folder, relative to that of the sweep.
+        overrides: its Hydra overrides, the seed included.
+        folder: its run folder, relative to the sweep's folder.
         state: pending, running, done or failed.
-        reason: why it failed, or why it waits again; one sentence.
-        attempts: how often it was started.
-        seconds: time spent on it, all attempts together.
-        micro_batch_size: images at once, where memory did not hold what the config asks for.
+        reason: why it failed, or why it is pending again; one sentence.
+        attempts: number of starts.
+        seconds: time of all attempts together.
+        micro_batch_size: reduced micro-batch size after running out of memory.
     """
 
     overrides: list[str]
@@ -46,13 +46,13 @@ class Cell:
 
 @dataclass
 class Manifest:
-    """The cells of a sweep by their hash, in the order in which they were declared.
+    """Cells of a sweep by hash, in the order of declaration.
 
     Args:
         path: folder of the sweep.
         name: name of the sweep.
         command: the command line that declared it.
-        cells: by `cell_hash`.
+        cells: cell by `cell_hash`.
     """
 
     path: Path
@@ -65,8 +65,8 @@ class Manifest:
         """Read the manifest of a sweep's folder.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, or of another version of gald.
+            FileNotFoundError: the folder has no manifest.
+            ValueError: the manifest is damaged, or from another version of gald.
         """
         path = Path(folder) / NAME
         if not path.is_file():
@@ -81,18 +81,18 @@ class Manifest:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{path} cannot be read as a sweep ({error}); delete it and repeat the sweep's "
-                "command, which keeps the finished cells"
+                "command, which keeps finished cells"
             ) from error
         if version != VERSION:
             raise ValueError(
-                f"{path} is of version {version}, this gald reads version {VERSION}; "
-                "use the gald that wrote it"
+                f"{path} has version {version}, but this gald reads version {VERSION}; "
+                "use the gald version that wrote it"
             )
         return manifest
 
     @property
     def factors(self) -> dict[str, list[str]]:
-        """Keys that the cells give more than one value, with the values in order of appearance."""
+        """Keys with more than one value in the cells, values in order of appearance."""
         values: dict[str, dict[str, None]] = {}
         for cell in self.cells.values():
             for key, value in split_overrides(cell.overrides).items():
@@ -100,7 +100,7 @@ class Manifest:
         return {key: list(seen) for key, seen in values.items() if len(seen) > 1}
 
     def save(self) -> None:
-        """Write the file in one move, so that it is whole at any time."""
+        """Write the file atomically, so that readers never see a part of it."""
         content: dict[str, Any] = {"version": VERSION, "name": self.name, "command": self.command}
         content["factors"] = self.factors
         content["cells"] = {key: asdict(cell) for key, cell in self.cells.items()}
@@ -108,14 +108,14 @@ class Manifest:
             partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def count(self) -> dict[str, int]:
-        """How many cells are in each state."""
+        """Return the number of cells in each state."""
         states = [cell.state for cell in self.cells.values()]
         return {state: states.count(state) for state in STATES}
 
 
 @contextmanager
 def edit(folder: str | Path) -> Generator[Manifest]:
-    """The newest manifest of a sweep, saved afterwards; other processes' edits wait meanwhile."""
+    """Lock and load the manifest of a sweep for editing, and save it afterwards."""
     with FileLock(Path(folder) / f"{NAME}.lock", timeout=60):
         manifest = Manifest.load(folder)
         yield manifest
@@ -123,16 +123,16 @@ def edit(folder: str | Path) -> Generator[Manifest]:
 
 
 def split_overrides(overrides: list[str]) -> dict[str, str]:
-    """Values by key, of Hydra's own keys none."""
+    """Return the value of each overridden key, without Hydra's own keys."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
     return {key: value for key, _, value in pairs if key.partition(".")[0] != "hydra"}
 
 
 def cell_hash(config: DictConfig) -> str:
-    """Twelve hex digits that name a training run by what decides its outcome.
+    """Hash the parts of a config that decide the outcome of a training run, as 12 hex digits.
 
-    Two runs that differ only in where their files lie, what logs them or how many processes load
-    have the same; every seed has its own.
+    Two runs have the same hash if they differ only in file locations, loggers or the number of
+    loading processes. Every seed has its own hash.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)

@@ -1,4 +1,4 @@
-"""What a tracking service shall call a run: alone, or as a cell of a sweep."""
+"""Labels of a run for tracking services: of a single run, or of a cell of a sweep."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from gald.sweep.manifest import NAME, Manifest, split_overrides
 
 @dataclass(frozen=True)
 class RunLabels:
-    """Words by which runs are found, grouped and averaged.
+    """Name, group and factors by which a tracking service finds, groups and averages runs.
 
     Args:
-        name: short and readable.
-        job_type: `cell` of a sweep, else `train`.
-        group: the sweep, if there is one.
+        name: short, readable name.
+        job_type: `cell` for a cell of a sweep, else `train`.
+        group: name of the sweep, if there is one.
         factors: values of the sweep's factors, the seed included.
     """
 
@@ -25,12 +25,12 @@ class RunLabels:
 
     @property
     def tags(self) -> list[str]:
-        """The factors as one would type them; services take 64 letters at most."""
+        """Factors as overrides, cut to the 64 characters that services accept."""
         return [f"{key}={value}"[:64] for key, value in self.factors.items()]
 
     @property
     def config(self) -> dict[str, object]:
-        """Keys to group by: `factor`, and `arm`, which runs that differ in the seed share."""
+        """Keys to group by: `factor`, and `arm`, which is the same for all seeds."""
         if not self.factors:
             return {}
         named = {factor_key(key): value for key, value in self.factors.items()}
@@ -39,18 +39,18 @@ class RunLabels:
 
 
 def factor_key(key: str) -> str:
-    """A factor's name without the signs by which services split names."""
+    """Replace the characters at which services split names by underscores."""
     return re.sub(r"[./]", "_", key)
 
 
 def run_labels(folder: Path) -> RunLabels:
-    """The labels of the run in a folder, which need not exist yet."""
+    """Return the labels of the run in a folder, which need not exist yet."""
     if (folder.parent / NAME).is_file():
         manifest = Manifest.load(folder.parent)
         for cell in manifest.cells.values():
             if cell.folder == folder.name:
-                # Of a sweep that goes on, an optimizer's, the first cell has no other to differ
-                # from; what the command does not say word for word was drawn for this cell.
+                # A sweeper such as Optuna adds cells one by one, so the first cell has no other
+                # to differ from. Overrides that are not in the command were drawn for this cell.
                 typed = set(manifest.command)
                 drawn = split_overrides([word for word in cell.overrides if word not in typed])
                 chosen = {

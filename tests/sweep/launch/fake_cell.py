@@ -1,4 +1,4 @@
-"""Stands in for `gald.sweep.launch.cell`: ends as its seed says, in moments."""
+"""Replacement for `gald.sweep.launch.cell`: its seed selects how it ends, within moments."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def save_and_leave(*_):
 
 
 def crash():
-    print("gald: RuntimeError: rank 1 fell over", flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)  # as Lightning does when a further process fails
+    print("gald: RuntimeError: rank 1 crashed", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)  # as Lightning does if a further process fails
 
 
 def hang():

@@ -1,4 +1,4 @@
-"""What can go wrong in a cell of two processes, as a callback."""
+"""Callback that makes a cell of two processes fail."""
 
 import os
 import time
@@ -15,9 +15,9 @@ class Fault(Callback):
         if trainer.global_step != 1:
             return
         if self.kind == "crash" and trainer.global_rank == 1:
-            raise RuntimeError("the second process fell over")
+            raise RuntimeError("the second process crashed")
         if self.kind == "hang" and trainer.global_rank == 1:
-            time.sleep(3600)  # the first waits for it in the next collective
+            time.sleep(3600)  # the first process waits for it in the next collective operation
         if self.kind == "memory" and len(batch["image"]) > 1:
             torch.empty(1 << 55, dtype=torch.uint8)
         if self.kind == "killed" and trainer.global_rank == 0 and trainer.current_epoch == 0:

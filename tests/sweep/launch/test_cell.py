@@ -1,4 +1,4 @@
-"""A cell does not outlive whoever started it."""
+"""A cell ends with the process that started it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import os, subprocess, sys, threading, time
 from gald.sweep.launch import cell
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 parent = int(os.environ[cell.LAUNCHER])
-threading.Thread(target=cell._end_with, args=(parent,), daemon=True).start()
+threading.Thread(target=cell._end_with_parent, args=(parent,), daemon=True).start()
 print(os.getpid(), other.pid, flush=True)
 time.sleep(600)
 """

@@ -11,11 +11,11 @@ def config(devices=1, accelerator="auto"):
 @pytest.mark.parametrize(
     ("devices", "count"), [(1, 1), (3, 3), (-1, 4), ("auto", 4), ("2", 2), ("0,3", 2), ([1, 2], 2)]
 )
-def test_devices_are_counted_as_lightning_does(devices, count):
+def test_devices_are_counted_as_in_lightning(devices, count):
     assert count_devices(config(devices).trainer.devices, 4) == count
 
 
-def test_each_cell_sees_gpus_of_its_own(monkeypatch):
+def test_each_cell_sees_its_own_gpus(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     devices = Devices(gpus=["0", "1", "5"])
     first, second = devices.take(config(2)), devices.take(config(1))
@@ -25,13 +25,13 @@ def test_each_cell_sees_gpus_of_its_own(monkeypatch):
     assert devices.take(config(2)).gpus == ("0", "1")
 
 
-def test_cells_share_a_gpu_if_told_so():
+def test_cells_share_a_gpu_if_jobs_per_gpu_is_set():
     devices = Devices(gpus=["0", "1"], jobs_per_gpu=2)
     taken = [devices.take(config()).gpus for _ in range(4)]
     assert sorted(taken) == [("0",), ("0",), ("1",), ("1",)] and devices.take(config()) is None
 
 
-def test_a_cell_that_asks_for_more_than_there_is_gets_all():
+def test_cell_that_requests_too_many_gpus_gets_all():
     assert Devices(gpus=["0", "1"]).take(config(8)).gpus == ("0", "1")
 
 
@@ -39,8 +39,8 @@ def test_cells_on_the_cpu_share_its_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     devices = Devices(jobs=2, gpus=["0"])
     devices.cores = 8
-    places = [devices.take(config(2, "cpu")) for _ in range(3)]
-    assert [place and place.environment() for place in places[1:]] == [
+    slots = [devices.take(config(2, "cpu")) for _ in range(3)]
+    assert [slot and slot.environment() for slot in slots[1:]] == [
         {"OMP_NUM_THREADS": "2"},
         None,
     ]

@@ -5,13 +5,13 @@ import pytest
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit
 
 
-def test_results_make_it_done():
+def test_cell_is_done_only_with_results():
     assert classify_exit(0, "", True, False) == ExitStatus("done")
     assert classify_exit(0, "", False, False).kind == "failed"
 
 
 @pytest.mark.parametrize("code", [75, -signal.SIGTERM, -signal.SIGUSR1])
-def test_a_stop_in_order_is_no_failure(code):
+def test_stop_by_a_signal_is_no_failure(code):
     assert classify_exit(code, "gald: whatever", False, False).kind == "preempted"
 
 
@@ -25,22 +25,22 @@ def test_a_stop_in_order_is_no_failure(code):
         "MemoryError",
     ],
 )
-def test_want_of_memory_is_told_by_what_was_said(line):
+def test_out_of_memory_is_recognised_in_the_log(line):
     status = classify_exit(1, f"epoch 1\n{line}\n", False, False)
     assert status.kind == "memory" and line[:40] in status.reason
 
 
-def test_a_kill_is_the_kernels_if_the_kernel_counted_one():
+def test_sigkill_is_out_of_memory_if_the_kernel_counted_a_kill():
     assert classify_exit(-9, "", False, True).kind == "memory"
     assert classify_exit(-9, "", False, False) == ExitStatus(
         "killed", "ended by SIGKILL from outside"
     )
 
 
-def test_a_failed_process_speaks_for_the_one_that_lightning_killed():
-    log = "run folder: x\ngald: RuntimeError: rank 1 fell over\n(GALD_TRACEBACK=1 shows where)\n"
+def test_error_of_a_further_process_explains_the_kill_by_lightning():
+    log = "run folder: x\ngald: RuntimeError: rank 1 crashed\n(GALD_TRACEBACK=1 shows where)\n"
     assert classify_exit(-9, log, False, False) == ExitStatus(
-        "failed", "RuntimeError: rank 1 fell over"
+        "failed", "RuntimeError: rank 1 crashed"
     )
 
 

@@ -1,4 +1,4 @@
-"""Sweeps of processes that end in every way there is; what trains in earnest is in test_traps."""
+"""Sweeps of fake cells that end in every possible way; test_traps trains real networks."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SMALL = [
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Runs `gald train -m seed=SEEDS` on fake cells, here; returns exit code and manifest."""
+    """Runs `gald train -m seed=SEEDS` on fake cells; returns exit code and manifest."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cell_process, "ENTRY", [str(FAKE)])
     monkeypatch.setenv("GALD_TRACEBACK", "1")
@@ -53,7 +53,7 @@ def starts(manifest, seed):
 
 
 def survivors(folder):
-    """Processes of the cells in a sweep's folder that still run."""
+    """Return the processes of cells in a sweep's folder that still run."""
     pids = [pid for file in folder.rglob("pids.txt") for pid in file.read_text().split()]
     assert pids
     return [pid for pid in pids if runs(pid)]
@@ -73,7 +73,7 @@ def wait_until(condition, seconds=60):
         time.sleep(0.05)
 
 
-def test_every_ending_is_told_apart_and_stops_no_other_cell(sweep, capsys):
+def test_every_kind_of_end_is_recognised_and_stops_no_other_cell(sweep, capsys):
     code, manifest = sweep("1,2,3,4,5,6,8,9,10", "hydra.launcher.watchdog_minutes=0.05")
     assert code == 1
     states = {seed: cell_of(manifest, seed).state for seed in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
@@ -82,17 +82,17 @@ def test_every_ending_is_told_apart_and_stops_no_other_cell(sweep, capsys):
         **{1: done, 2: done, 3: failed, 4: failed, 5: done, 6: done},
         **{8: failed, 9: failed, 10: "pending"},
     }
-    assert cell_of(manifest, 3).reason == "RuntimeError: rank 1 fell over"
+    assert cell_of(manifest, 3).reason == "RuntimeError: rank 1 crashed"
     assert cell_of(manifest, 4).reason.startswith("no progress for 0.05 minutes")
     assert cell_of(manifest, 8).reason == "ended by SIGKILL from outside, 3 times"
-    assert "with one image at once" in cell_of(manifest, 9).reason
+    assert "with micro-batch size 1" in cell_of(manifest, 9).reason
     assert survivors(manifest.path) == []
     out = capsys.readouterr()
-    assert "failed: seed-3" in out.err and "rank 1 fell over" in out.err
+    assert "failed: seed-3" in out.err and "rank 1 crashed" in out.err
     assert "seed-1: done val/miou 0.1000" in out.out
 
 
-def test_memory_halves_the_micro_batch_from_a_fresh_start(sweep):
+def test_out_of_memory_restarts_with_half_the_micro_batch(sweep):
     _, manifest = sweep("5")
     assert starts(manifest, 5) == [
         "fresh ",
@@ -103,12 +103,12 @@ def test_memory_halves_the_micro_batch_from_a_fresh_start(sweep):
     assert cell_of(manifest, 5).state == "done"
 
 
-def test_killed_cell_goes_on_from_its_checkpoint(sweep):
+def test_killed_cell_resumes_from_its_checkpoint(sweep):
     _, manifest = sweep("6")
     assert starts(manifest, 6) == ["fresh ", "resumed ckpt_path=last"]
 
 
-def test_same_command_runs_what_is_missing_only(sweep, capsys):
+def test_same_command_runs_only_missing_cells(sweep, capsys):
     assert sweep("1,10")[0] == 1
     _, manifest = sweep("1,2,10")
     assert len(starts(manifest, 1)) == len(starts(manifest, 2)) == 1
@@ -137,7 +137,7 @@ def test_status_names_states_scores_and_reasons(sweep, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="1"):
         cli.main()
     out = capsys.readouterr().out
-    assert "0.2000" in out and "rank 1 fell over" in out and "1 done, 1 failed" in out
+    assert "0.2000" in out and "rank 1 crashed" in out and "1 done, 1 failed" in out
 
 
 def test_duplicates_run_once(sweep, capsys):
@@ -146,13 +146,13 @@ def test_duplicates_run_once(sweep, capsys):
     assert "2 cells, 2 duplicates left out" in capsys.readouterr().out
 
 
-def test_another_sweep_does_not_mix_with_one_that_is_there(sweep):
+def test_sweep_over_other_keys_needs_a_new_folder(sweep):
     sweep("1")
-    with pytest.raises(ValueError, match=r"holds a sweep over .* give it a folder of its own"):
+    with pytest.raises(ValueError, match=r"holds a sweep over .* choose a new folder with name="):
         sweep("1,2", "model/ga=none,psp")
 
 
-def test_batches_of_a_sweep_go_on_after_a_failed_one(sweep):
+def test_batches_of_a_sweep_continue_after_a_failed_one(sweep):
     code, manifest = sweep("3,1", "hydra.sweeper.max_batch_size=1")
     assert code == 1 and cell_of(manifest, 1).state == "done"
 
@@ -163,7 +163,7 @@ def test_globbed_factors_are_cells(sweep):
     assert manifest.count()["done"] == 2
 
 
-def test_a_cell_sees_one_resolved_config_and_its_share_of_threads(sweep, monkeypatch):
+def test_cell_gets_one_resolved_config_and_its_number_of_threads(sweep, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "7")
     _, manifest = sweep("1")
@@ -176,7 +176,7 @@ def test_a_cell_sees_one_resolved_config_and_its_share_of_threads(sweep, monkeyp
 
 
 class Launcher:
-    """A launcher as a process of its own: a copy of this one, which has imported everything."""
+    """A launcher in its own process: a fork of this one, which has already imported everything."""
 
     def __init__(self, folder, number):
         self.output = folder / f"launcher_{number}.txt"
@@ -210,7 +210,7 @@ class Launcher:
             os.kill(self.pid, number)
 
     def wait(self):
-        """Its exit code and what it printed."""
+        """Return its exit code and its output."""
 
         def has_ended():
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -225,7 +225,7 @@ class Launcher:
 
 @pytest.fixture
 def launcher(tmp_path):
-    """Starts a launcher on a cell that waits; it is ended afterwards."""
+    """Starts launchers with a waiting cell, and ends them after the test."""
     started = []
 
     def start():
@@ -241,8 +241,8 @@ def launcher(tmp_path):
             os.killpg(int(pid), signal.SIGKILL)
 
 
-def test_a_launcher_that_is_stopped_lets_its_cells_save(launcher, tmp_path):
-    """By either signal; meanwhile no second launcher runs the same sweep."""
+def test_interrupted_launcher_lets_its_cells_save(launcher, tmp_path):
+    """While it runs, no second launcher runs the same sweep."""
     process = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
     code, out = launcher().wait()
@@ -250,7 +250,7 @@ def test_a_launcher_that_is_stopped_lets_its_cells_save(launcher, tmp_path):
 
     process.send(signal.SIGINT)
     code, out = process.wait()
-    assert code == 130 and "the same command goes on" in out
+    assert code == 130 and "repeat the command to resume" in out
     manifest = Manifest.load(tmp_path / "runs" / "train")
     assert cell_of(manifest, 7).state == "pending"
     assert survivors(tmp_path) == []
@@ -264,12 +264,12 @@ def test_sigterm_stops_a_launcher_too(launcher, tmp_path):
     wait_until(lambda: list(tmp_path.rglob("ready")))
     process.send(signal.SIGTERM)
     code, out = process.wait()
-    assert code == 143 and "the same command goes on" in out
+    assert code == 143 and "repeat the command to resume" in out
     assert survivors(tmp_path) == []
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # Hydra's plugin speaks an older Optuna
-def test_optuna_goes_on_after_a_failed_trial_and_resumes_from_its_storage(sweep, tmp_path):
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Hydra's plugin is for an older Optuna
+def test_optuna_continues_after_a_failed_trial_and_resumes_from_its_storage(sweep, tmp_path):
     optuna = pytest.importorskip("optuna")
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     storage = f"sqlite:///{tmp_path}/study.db"
@@ -281,7 +281,7 @@ def test_optuna_goes_on_after_a_failed_trial_and_resumes_from_its_storage(sweep,
         "hydra.sweeper.direction=maximize",
         "hydra.sweeper.n_trials=4",
         "hydra.sweeper.n_jobs=2",
-        "hydra.sweeper.sampler.seed=1",  # the first two trials: one is done, one fails
+        "hydra.sweeper.sampler.seed=1",  # of the first two trials, one is done and one fails
     ]
     for count in (4, 8):
         code, manifest = sweep("choice(2,3)", *study)
@@ -296,7 +296,7 @@ def test_optuna_goes_on_after_a_failed_trial_and_resumes_from_its_storage(sweep,
 def test_jobs_of_other_launchers_are_cells_too(sweep, monkeypatch, capsys):
     monkeypatch.setitem(sweep.__globals__, "SMALL", SMALL[:3])
     code, manifest = sweep("2,3", "hydra/launcher=basic")
-    assert code == 1 and "rank 1 fell over" in capsys.readouterr().err
+    assert code == 1 and "rank 1 crashed" in capsys.readouterr().err
     assert [cell.state for cell in manifest.cells.values()] == ["done", "failed"]
     assert manifest.command[:3] == ["gald", "train", "-m"]
     sweep("2,3", "hydra/launcher=basic")

@@ -1,4 +1,4 @@
-"""Cells of two processes in bf16 run under our launcher, and those of joblib and submitit."""
+"""Cells of two processes in bf16 run under the launchers of gald, joblib and submitit."""
 
 import pytest
 

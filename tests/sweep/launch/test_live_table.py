@@ -22,7 +22,7 @@ def manifest(folder):
     return Manifest.load(folder)
 
 
-def test_durations_read_as_people_say_them():
+def test_durations_are_formatted_in_readable_units():
     assert [duration(s) for s in (4.2, 185, 7800)] == ["4 s", "3 min 05 s", "2 h 10 min"]
 
 
@@ -30,20 +30,20 @@ def test_terminal_shows_progress_score_and_time_left(tmp_path):
     manifest(tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
-    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as board:
-        board.update({"b": Running()})
+    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as table:
+        table.update({"b": Running()})
     text = out.getvalue()
     assert "0.5000" in text and "out of memory" in text
     assert "1 of 2 cells, 1 failed, about 1 min 30 s left" in text
 
 
 def test_log_gets_a_line_for_every_change(tmp_path):
-    begun = manifest(tmp_path)
+    sweep = manifest(tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=False, width=60)
-    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as board:
-        board.update({})
-        begun.cells["b"].state, begun.cells["b"].reason = "failed", "no progress"
-        begun.save()
-        board.update({})
+    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as table:
+        table.update({})
+        sweep.cells["b"].state, sweep.cells["b"].reason = "failed", "no progress"
+        sweep.save()
+        table.update({})
     assert out.getvalue() == "[2/2] seed-1: failed (no progress)\n"

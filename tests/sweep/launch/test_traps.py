@@ -1,4 +1,4 @@
-"""Traps 4, 5 and 6 of Hydra, torchrun and Lightning together: a regression test for each."""
+"""Regression tests for traps 4, 5 and 6 of Hydra, torchrun and Lightning together."""
 
 import json
 import os
@@ -33,7 +33,7 @@ FOUR = [*TINY, "trainer=ddp_cpu", "+callbacks.fault._target_=faults.Fault"]
 
 
 def start(folder, *overrides):
-    """A launcher as a process of its own, in a session of its own."""
+    """Start a launcher as a process in its own session."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     with (folder / "launcher.log").open("a") as log:
         return subprocess.Popen(
@@ -47,14 +47,14 @@ def start(folder, *overrides):
 
 
 def processes(folder):
-    """Processes that name a folder in their command line."""
-    found = []
+    """Return the ids of processes with a folder in their command line."""
+    pids = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found += [int(path.parent.name)] * (str(folder).encode() in path.read_bytes())
-        except OSError:  # it has just ended
+            pids += [int(path.parent.name)] * (str(folder).encode() in path.read_bytes())
+        except OSError:  # the process has just ended
             continue
-    return found
+    return pids
 
 
 def wait_until(condition, seconds=300):
@@ -73,7 +73,7 @@ def states(manifest):
 
 @pytest.mark.slow
 def test_trap_4_no_process_of_a_cell_runs_the_sweep_and_no_failure_hangs_it(tmp_path):
-    """Two processes a cell: one that falls over, one that waits forever, one out of memory."""
+    """Cells of two processes: one crashes, one waits forever, one runs out of memory."""
     faults = "+callbacks.fault.kind=none,crash,hang,memory"
     options = ["hydra.launcher.jobs=2", "hydra.launcher.watchdog_minutes=1.5"]
     process = start(tmp_path, *FOUR, faults, *options)
@@ -86,19 +86,19 @@ def test_trap_4_no_process_of_a_cell_runs_the_sweep_and_no_failure_hangs_it(tmp_
         "hang": "failed",
         "memory": "done",
     }
-    assert "the second process fell over" in cells["crash"].reason
+    assert "the second process crashed" in cells["crash"].reason
     assert "no progress for 1.5 minutes" in cells["hang"].reason
     assert cells["memory"].micro_batch_size == 1
     assert processes(tmp_path) == []
-    # One sweep, and of every cell one folder.
+    # One sweep, and one folder per cell.
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["train"]
     folders = {path.name for path in manifest.path.iterdir() if path.is_dir()}
     assert folders == {cell.folder for cell in manifest.cells.values()}
 
 
 @pytest.mark.slow
-def test_sweep_killed_twice_ends_in_the_scores_of_an_undisturbed_one(tmp_path):
-    """`kill -9` of the launcher, then of a cell: the same command goes on to the same numbers."""
+def test_sweep_killed_twice_gives_the_scores_of_an_undisturbed_one(tmp_path):
+    """After `kill -9` of the launcher, then of a cell, the command resumes to equal numbers."""
     command = [*TINY, "seed=0,1", "trainer.max_epochs=30", "callbacks.last.minutes=0"]
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     for folder in (calm, rough):
@@ -128,14 +128,14 @@ def test_sweep_killed_twice_ends_in_the_scores_of_an_undisturbed_one(tmp_path):
         ]
         scores = [{k: v for k, v in r.items() if k.startswith("val/")} for r in results]
         for one in scores:
-            one.pop("val/receipt", None)  # names the checkpoint's path
+            one.pop("val/receipt", None)  # contains the path of the checkpoint
         assert scores[0] == scores[1]
         tables = [(m.path / cell.folder / "metrics.csv").read_text() for m in manifests]
         assert tables[0] == tables[1]
     assert processes(tmp_path) == []
 
 
-def test_trap_6_no_image_is_judged_twice():
-    """A sampler that pads would judge 501 of 500 images over three processes."""
-    shares = [list(EvalSampler(500, rank, 3)) for rank in range(3)]
-    assert sorted(index for share in shares for index in share) == list(range(500))
+def test_trap_6_no_image_is_evaluated_twice():
+    """A padding sampler would evaluate 501 images instead of 500 on three processes."""
+    indices = [list(EvalSampler(500, rank, 3)) for rank in range(3)]
+    assert sorted(index for part in indices for index in part) == list(range(500))

@@ -1,4 +1,4 @@
-"""A multirun's words in; cells, costs and warnings out; nothing is written."""
+"""Plans of multiruns: cells, costs and warnings; nothing is written."""
 
 import sys
 
@@ -22,8 +22,8 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def other_scores(tmp_path, monkeypatch):
-    """Relative sweep folders lie in a folder of their own."""
+def working_directory(tmp_path, monkeypatch):
+    """Each test has its own working directory for relative sweep folders."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -36,12 +36,12 @@ def test_grid_becomes_cells_without_duplicates(capsys, tmp_path):
     assert len(entries) == 4 and len({entry.job.key for entry in entries}) == 4
     assert dict(entries[-1].values) == {"model/ga": "psp", "model/ld": "mask"}
     shown = capsys.readouterr().out
-    assert "sweep runs/grid: 4 cells, 4 of 8 declared are duplicates and left out" in shown
+    assert "sweep runs/grid: 4 cells, 4 of 8 declared are duplicates and skipped" in shown
     assert "model/ga=psp model/ld=mask" in shown and "ga=none ld=none" in shown
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cells_that_are_done_are_known(capsys, tmp_path):
+def test_finished_cells_are_recognised(capsys, tmp_path):
     entries = planned("seed=0,1", "name=known")
     folder = tmp_path / "runs" / "known"
     done = entries[1].job
@@ -57,7 +57,7 @@ def test_experiment_with_multirun_params_and_globs_are_expanded():
     assert len(planned("model/ga=glob(g*)")) == len({"gap", "gc", "glore"})
 
 
-def test_what_differs_undeclared_is_warned_of(capsys):
+def test_undeclared_differences_give_a_warning(capsys):
     plan(["experiment=demo,camvid_lite0"], probing=False)
     shown = capsys.readouterr().out
     assert "warning: schedule (trainer.max_epochs) differs outside the declared factors" in shown
@@ -70,31 +70,33 @@ def test_one_probe_measures_each_architecture(capsys):
     assert "memory: " in shown and "MiB on each device for all runs, the largest" in shown
 
 
-def test_network_that_cannot_be_built_is_told_before_the_night(capsys):
+def test_network_that_cannot_be_built_is_reported_by_the_plan(capsys):
     plan([*TINY, "model.channels=7", "model/ga=cgnl"])
     shown = capsys.readouterr().out
     assert "warning: all runs cannot train: " in shown and "7" in shown
 
 
-def test_too_few_seeds_are_warned_of_with_the_formula(capsys):
+def test_too_few_seeds_give_a_warning_with_the_formula(capsys):
     planned("model/ga=none,psp", "seed=0,1")
     shown = capsys.readouterr().out
-    assert "warning: 2 arms with 2 seeds tell" in shown and "Formula: (t[1 - 0.05/2m, f]" in shown
+    assert "warning: 2 arms with 2 seeds can detect only" in shown
+    assert "Formula: (t[1 - 0.05/2m, f]" in shown
     planned("model/ga=none,psp", "seed=0,1", difference=9.0)
-    assert "seeds: 2 arms with 2 seeds tell" in capsys.readouterr().out
+    assert "seeds: 2 arms with 2 seeds can detect" in capsys.readouterr().out
     planned("model/ga=none,psp")
-    assert "2 arms with 1 seed tell nothing, not 0.5" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 arms with 1 seed can detect no difference, but --difference is 0.5" in shown
 
 
 def test_deviation_comes_from_an_earlier_sweep(toy_sweep, capsys):
     folder = toy_sweep(lambda ga, ld, seed: 0.6 + 0.05 * seed)
     planned("model/ga=none,psp", deviation=str(folder))
     points = float(capsys.readouterr().out.split(" points between seeds")[0].rpartition("(")[2])
-    assert 4 < points < 8  # of a mIoU that rises by some 5 points from seed to seed
+    assert 4 < points < 8  # the mIoU rises by about 5 points from seed to seed
 
 
-def test_power_is_that_of_the_textbook():
-    # Two arms, n seeds each: paired t of n - 1 degrees of freedom with deviation sqrt(2) sd.
+def test_power_matches_the_textbook_formula():
+    # Two arms, n seeds each: paired t with n - 1 degrees of freedom and deviation sqrt(2) sd.
     assert detectable(2, 10, 1.0) == pytest.approx((2.262 + 0.883) * (2 / 10) ** 0.5, rel=1e-3)
     assert detectable(2, 1, 1.0) == float("inf")
     needed = seeds_needed(4, 0.5, 0.4)
@@ -104,7 +106,7 @@ def test_power_is_that_of_the_textbook():
     assert power_sentence(1, 3, 0.5, 0.4) == "seeds: one arm only, nothing to compare"
 
 
-def test_command_refuses_in_one_sentence(monkeypatch, capsys):
+def test_command_reports_errors_in_one_sentence(monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["gald", "sweep", "plan", *words])
         with pytest.raises(SystemExit):
@@ -114,6 +116,5 @@ def test_command_refuses_in_one_sentence(monkeypatch, capsys):
     assert "ga has no option 'pspp'" in run("model/ga=none,pspp")
     assert "--difference is 0" in run("seed=0,1", "--difference", "0")
     assert "holds no sweep" in run("seed=0,1", "--sd", "nowhere")
-    assert "0 arms are 'ga=gc'; name one of 'model/ga=none', 'model/ga=psp'" in run(
-        "--baseline", "ga=gc", "model/ga=none,psp"
-    )
+    error = run("--baseline", "ga=gc", "model/ga=none,psp")
+    assert "0 arms match --baseline 'ga=gc'; choose one of 'model/ga=none', 'model/ga=psp'" in error

@@ -1,4 +1,4 @@
-"""What differs between cells beyond their factors is named; what has to differ is not."""
+"""Differences between cells besides their factors are reported; expected ones are not."""
 
 import json
 import sys
@@ -30,10 +30,10 @@ def test_difference_outside_the_factors_is_named_with_its_cells(toy_sweep, chang
         if (ga, ld) == ("psp", "mask"):
             content.update(OmegaConf.to_container(OmegaConf.merge(content, change)))
 
-    found = audit(toy_sweep(config=config))
-    assert len(found) == 1 and found[0].startswith(sentence)
-    assert "in 9 (ga=none ld=none seed=0; ga=none ld=none seed=1; ...)" in found[0]
-    assert "in 3 (ga=psp ld=mask seed=0;" in found[0]
+    findings = audit(toy_sweep(config=config))
+    assert len(findings) == 1 and findings[0].startswith(sentence)
+    assert "in 9 (ga=none ld=none seed=0; ga=none ld=none seed=1; ...)" in findings[0]
+    assert "in 3 (ga=psp ld=mask seed=0;" in findings[0]
 
 
 def test_seed_sets_and_receipts_are_compared(toy_sweep):
@@ -44,14 +44,14 @@ def test_seed_sets_and_receipts_are_compared(toy_sweep):
     path.write_text(json.dumps(results))
     seeds, images = audit(folder)
     assert seeds.startswith("set of seeds differs") and "0, 1 in 1 (ga=psp ld=mask)" in seeds
-    assert images.startswith("judged images (val, images_sha256) differs")
+    assert images.startswith("evaluated images (val, images_sha256) differs")
     assert "in 1 (ga=none ld=mask seed=0)" in images
 
 
-def test_what_both_splits_say_is_said_once(toy_sweep):
+def test_same_difference_in_both_splits_is_reported_once(toy_sweep):
     folder = toy_sweep(ga=("none",), seeds=(0,))
-    for place, commit in enumerate(("abc", "def")):
-        path = folder / f"cell_{place}" / "results.json"
+    for index, commit in enumerate(("abc", "def")):
+        path = folder / f"cell_{index}" / "results.json"
         results = json.loads(path.read_text())
         results["val/receipt"]["commit"] = commit
         path.write_text(json.dumps(results | {"test/receipt": results["val/receipt"]}))
@@ -59,7 +59,7 @@ def test_what_both_splits_say_is_said_once(toy_sweep):
     assert only.startswith("commit of the code (val, commit) differs")
 
 
-def test_what_repeats_a_factor_is_declared_and_a_longer_key_is_not():
+def test_copy_of_a_factor_is_declared_and_a_longer_key_is_not():
     cells = [
         Audited(
             {"optimizer.lr": str(lr)}, {"optimizer": {"lr": lr, "lr_min": lo}, "log": {"lr": lr}}
@@ -71,7 +71,7 @@ def test_what_repeats_a_factor_is_declared_and_a_longer_key_is_not():
     ]
 
 
-def test_command_ends_with_1_where_there_is_something_to_see(toy_sweep, monkeypatch, capsys):
+def test_command_exits_with_1_if_there_are_findings(toy_sweep, monkeypatch, capsys):
     def code(folder):
         monkeypatch.setattr(sys, "argv", ["gald", "sweep", "audit", str(folder)])
         try:
@@ -81,7 +81,7 @@ def test_command_ends_with_1_where_there_is_something_to_see(toy_sweep, monkeypa
         return 0
 
     assert code(toy_sweep()) == 0
-    assert capsys.readouterr().out == "nothing but the declared factors differs\n"
+    assert capsys.readouterr().out == "only the declared factors differ\n"
     odd = toy_sweep(name="odd", unfinished={("psp", "mask", 2): ("failed", "crashed")})
     assert code(odd) == 1
     assert capsys.readouterr().out.startswith("warning: set of seeds differs")

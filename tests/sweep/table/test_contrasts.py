@@ -1,4 +1,4 @@
-"""False alarms and planted effects in simulated sweeps; unequal seeds; absent scores."""
+"""False alarms and true effects in simulated sweeps; unequal seeds; missing scores."""
 
 import numpy as np
 import pytest
@@ -7,34 +7,34 @@ from gald.comparison.bootstrap import holm, resampled
 from gald.sweep.table.contrasts import contrast, fit, seed_deviation
 
 
-def share(sums):
-    """Share of the pixels that are hit (S, 1)."""
+def hit_rate(sums):
+    """Return the fraction of pixels that are hit (S, 1)."""
     return (sums[..., 0] / sums[..., 1])[..., None]
 
 
 def simulate(rng, arms, seeds, deviation, effect=0.0, images=40):
-    """Counts of each run (N, 2): images differ, seeds differ, and the last arm is better."""
-    hard = rng.normal(0.7, 0.1, images)
-    common = rng.normal(0, 0.01, seeds)
-    found = []
+    """Draw the counts of each run (N, 2): images and seeds differ, and the last arm is better."""
+    image_skill = rng.normal(0.7, 0.1, images)
+    seed_skill = rng.normal(0, 0.01, seeds)
+    counts = []
     for arm in range(arms):
         for seed in range(seeds):
             better = effect if arm == arms - 1 else 0
-            skill = hard + common[seed] + rng.normal(0, deviation) + better
+            skill = image_skill + seed_skill[seed] + rng.normal(0, deviation) + better
             skill += rng.normal(0, 0.02, images)
             hits = rng.binomial(1000, np.clip(skill, 0, 1))
-            found.append(np.stack([hits, np.full(images, 1000)], 1))
-    return found
+            counts.append(np.stack([hits, np.full(images, 1000)], 1))
+    return counts
 
 
 def p_values(counts, arms, seeds, seed):
-    """Of all arms against the first, after Holm."""
-    places, numbers = np.repeat(np.arange(arms), seeds), np.tile(np.arange(seeds), arms)
-    scores = np.concatenate([share(one.sum(0, keepdims=True)) for one in counts])
-    drawn = np.stack([resampled(one, share, 400, seed) for one in counts], 1)
+    """Return the p values of all arms against the first, after Holm's correction."""
+    arm_of_run, seed_of_run = np.repeat(np.arange(arms), seeds), np.tile(np.arange(seeds), arms)
+    scores = np.concatenate([hit_rate(one.sum(0, keepdims=True)) for one in counts])
+    drawn = np.stack([resampled(one, hit_rate, 400, seed) for one in counts], 1)
     weights = np.eye(arms)[1:] - np.eye(arms)[0]
-    found = [contrast(places, numbers, w, scores, drawn, seed)[0].p[0] for w in weights]
-    return holm(np.array(found))
+    p = [contrast(arm_of_run, seed_of_run, w, scores, drawn, seed)[0].p[0] for w in weights]
+    return holm(np.array(p))
 
 
 @pytest.mark.parametrize(
@@ -43,30 +43,30 @@ def p_values(counts, arms, seeds, seed):
         (4, 3, 0.01, 10),
         (6, 2, 0.005, 10),
         (4, 3, 0.0, 10),
-        (2, 3, 0.01, 16),  # one question at 5%: 4 of 100 in 1000 sweeps, and 200 may have 8
+        (2, 3, 0.01, 16),  # one comparison at 5%: 4 of 100 in 1000 sweeps, and 200 may have 8
     ],
 )
-def test_at_most_5_of_100_sweeps_without_an_effect_are_called_one(arms, seeds, deviation, most):
+def test_at_most_5_of_100_sweeps_without_effect_give_a_false_alarm(arms, seeds, deviation, most):
     rng = np.random.default_rng(0)
-    called = [
+    alarms = [
         (p_values(simulate(rng, arms, seeds, deviation), arms, seeds, k) < 0.05).any()
         for k in range(200)
     ]
-    assert sum(called) <= most
+    assert sum(alarms) <= most
 
 
-def test_planted_effect_is_found_and_its_interval_holds_it():
+def test_simulated_effect_of_one_arm_is_detected():
     rng = np.random.default_rng(1)
-    found = [p_values(simulate(rng, 4, 3, 0.005, effect=0.03), 4, 3, k) < 0.05 for k in range(50)]
-    assert sum(one[2] for one in found) >= 45
-    assert sum(one[:2].any() for one in found) <= 3
+    clear = [p_values(simulate(rng, 4, 3, 0.005, effect=0.03), 4, 3, k) < 0.05 for k in range(50)]
+    assert sum(sweep[2] for sweep in clear) >= 45
+    assert sum(sweep[:2].any() for sweep in clear) <= 3
 
 
 def interval(arms, seeds, scores, weights=(-1, 1), drawn=None):
     column = np.array(scores, float)[:, None]
     drawn = np.repeat(column[None], 4000, 0) if drawn is None else drawn
-    found, degrees_of_freedom = contrast(arms, seeds, np.array(weights, float), column, drawn)
-    return [float(part[0]) for part in found[2:5]], int(degrees_of_freedom[0])
+    difference, degrees_of_freedom = contrast(arms, seeds, np.array(weights, float), column, drawn)
+    return [float(part[0]) for part in difference[2:5]], int(degrees_of_freedom[0])
 
 
 def test_images_without_noise_leave_students_interval_of_paired_seeds():
@@ -74,13 +74,13 @@ def test_images_without_noise_leave_students_interval_of_paired_seeds():
         [0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2], [0.5, 0.6, 0.4, 0.61, 0.72, 0.5]
     )
     change = np.array([0.11, 0.12, 0.10])
-    reach = 4.303 * change.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
+    half_width = 4.303 * change.std(ddof=1) / np.sqrt(3)  # t with 2 degrees of freedom
     assert degrees_of_freedom == 2 and difference == pytest.approx(change.mean())
-    assert (high - low) / 2 == pytest.approx(reach, rel=0.15)
+    assert (high - low) / 2 == pytest.approx(half_width, rel=0.15)
 
 
-def test_unequal_seeds_are_compared_where_both_have_them():
-    # Seed 9 is a lucky one; only the second arm has it, and so it must not count as a gain.
+def test_unequal_seeds_are_compared_on_common_seeds():
+    # Seed 9 has a high score in the only arm that has it, which must not count as a gain.
     arms, seeds = [0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 0, 1, 2, 9]
     (difference, *_), degrees_of_freedom = interval(
         arms, seeds, [0.5, 0.6, 0.4, 0.51, 0.61, 0.41, 0.9]
@@ -88,14 +88,14 @@ def test_unequal_seeds_are_compared_where_both_have_them():
     assert difference == pytest.approx(0.01) and degrees_of_freedom == 2
 
 
-def test_seeds_in_common_to_none_are_compared_as_if_apart():
+def test_arms_without_common_seeds_are_compared_unpaired():
     (difference, *_), degrees_of_freedom = interval(
         [0, 0, 1, 1], [0, 1, 2, 3], [0.5, 0.6, 0.7, 0.8]
     )
     assert difference == pytest.approx(0.2) and degrees_of_freedom == 2
 
 
-def test_one_seed_leaves_the_interval_of_images_and_no_freedom():
+def test_one_seed_gives_the_interval_of_images_and_no_degrees_of_freedom():
     column = np.array([[0.5], [0.6]])
     drawn = column + np.random.default_rng(0).normal(0, 0.01, (4000, 2, 1))
     (_, low, high), degrees_of_freedom = interval([0, 1], [0, 0], [0.5, 0.6], drawn=drawn)
@@ -104,20 +104,20 @@ def test_one_seed_leaves_the_interval_of_images_and_no_freedom():
     )
 
 
-def test_score_that_an_arm_lacks_is_nan_and_others_stay():
+def test_missing_score_of_an_arm_is_nan_and_others_stay():
     scores = np.array([[0.5, np.nan], [0.6, 0.3], [0.7, np.nan], [0.8, np.nan]])
     drawn = np.repeat(scores[None], 50, 0)
-    found, degrees_of_freedom = contrast(
+    result, degrees_of_freedom = contrast(
         [0, 0, 1, 1], [0, 1, 0, 1], np.array([-1.0, 1]), scores, drawn
     )
-    assert np.isfinite(found.difference[0]) and np.isnan([part[1] for part in found]).all()
+    assert np.isfinite(result.difference[0]) and np.isnan([part[1] for part in result]).all()
     assert degrees_of_freedom.tolist() == [1, 0]
 
 
 def test_interaction_of_a_square_is_the_difference_of_differences():
-    found = fit(np.repeat(np.arange(4), 2), np.tile([0, 1], 4), np.array([1.0, -1, -1, 1]))
-    assert found is not None and found.degrees_of_freedom == 3
-    np.testing.assert_allclose(found.weights, [0.5, 0.5, -0.5, -0.5, -0.5, -0.5, 0.5, 0.5])
+    result = fit(np.repeat(np.arange(4), 2), np.tile([0, 1], 4), np.array([1.0, -1, -1, 1]))
+    assert result is not None and result.degrees_of_freedom == 3
+    np.testing.assert_allclose(result.weights, [0.5, 0.5, -0.5, -0.5, -0.5, -0.5, 0.5, 0.5])
 
 
 def test_deviation_between_seeds_is_pooled_over_arms():

@@ -1,4 +1,4 @@
-"""A sweep's folder in, a verdict and tables in four formats out."""
+"""Reports of a sweep: conclusion and tables in four formats."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from gald.sweep.table import figures
 from gald.sweep.table.table import print_table
 
 
-def planted(ga, ld, seed):
+def ld_helps(ga, ld, seed):
     """LD helps, GA does not; seeds differ a little."""
     return 0.7 + 0.002 * seed + (0.06 if ld == "mask" else 0)
 
@@ -26,14 +26,18 @@ def rows(text):
     return {row["arm"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
-def test_planted_effect_is_the_verdict_and_noise_is_called_noise(toy_sweep, capsys):
-    folder = toy_sweep(planted)
+def test_true_effect_is_better_and_noise_is_noise(toy_sweep, capsys):
+    folder = toy_sweep(ld_helps)
     print_table(folder, samples=1000, form="csv")
-    found = rows(capsys.readouterr().out)
-    assert found["ga=none ld=none"]["verdict"] == "baseline"
-    assert found["ga=none ld=mask"]["verdict"] == found["ga=psp ld=mask"]["verdict"] == "better"
-    assert found["ga=psp ld=none"]["verdict"] == "noise"
-    row = found["ga=none ld=mask"]
+    table = rows(capsys.readouterr().out)
+    assert {arm: row["conclusion"] for arm, row in table.items()} == {
+        "ga=none ld=none": "baseline",
+        "ga=none ld=mask": "better",
+        "ga=psp ld=none": "noise",
+        "ga=psp ld=mask": "better",
+    }
+    row = table["ga=none ld=mask"]
+    assert int(row["degrees_of_freedom"]) == 6
     assert float(row["low"]) < float(row["difference"]) < float(row["high"])
     assert row["seeds"] == "0 1 2" and row["model/ld"] == "mask" and float(row["mIoU sd"]) > 0
     assert float(row["params (M)"]) == pytest.approx(1.000001) and float(row["GMACs"]) == 2
@@ -43,40 +47,40 @@ def test_planted_effect_is_the_verdict_and_noise_is_called_noise(toy_sweep, caps
     assert "Main effects" in shown and "ga=psp : ld=mask" in shown
 
 
-def test_boundaries_have_differences_and_intervals_of_their_own(toy_sweep, capsys):
-    found = print_table(toy_sweep(planted), samples=300, form="csv")
+def test_boundaries_have_their_own_differences_and_intervals(toy_sweep, capsys):
+    analysis = print_table(toy_sweep(ld_helps), samples=300, form="csv")
     table = rows(capsys.readouterr().out)
     title = "boundary F (3 px)"
-    (column,) = found.other_scores  # the other metrics have scores, but no counts of images
+    (column,) = analysis.other_scores  # the other metrics have scores, but no per-image counts
     assert column.title == title and column.higher_is_better
     row = table["ga=none ld=mask"]
     assert float(row[f"{title} difference"]) == pytest.approx(3)
     assert float(row[f"{title} low"]) < 3 < float(row[f"{title} high"])
     assert table["ga=none ld=none"][f"{title} difference"] == ""
-    said = {answer.question.name: answer.verdict for answer in found.other_scores[column]}
-    assert said == {
+    results = analysis.other_scores[column]
+    assert {result.question.name: result.verdict for result in results} == {
         "ga=none ld=mask": "better",
         "ga=psp ld=none": "noise",
         "ga=psp ld=mask": "better",
         "ga=psp": "noise",
         "ld=mask": "better",
     }
-    print_table(toy_sweep(planted, name="again"), samples=300, form="md")
+    print_table(toy_sweep(ld_helps, name="again"), samples=300, form="md")
     text = capsys.readouterr().out
     section = text[text.index("Boundaries and small things") :]
     assert re.search(r"\| ld=mask \| \+3\.00 \(\+2\.\d+ to \+3\.\d+\)\* \|", section)
 
 
-def test_one_factor_is_asked_about_once(toy_sweep, capsys):
-    print_table(toy_sweep(planted, ga=("none",)), samples=200, form="md")
+def test_main_effects_of_a_single_factor_are_not_repeated(toy_sweep, capsys):
+    print_table(toy_sweep(ld_helps, ga=("none",)), samples=200, form="md")
     text = capsys.readouterr().out
     section = re.search(r"## Boundaries and small things\n(.*?)\n## ", text, re.DOTALL)[1]
     assert section.count("| ld=mask |") == 1 and "main effects," not in section
-    assert "for asking 1 question (Holm)" in text
+    assert "corrected for 1 comparison (Holm)" in text
 
 
 def test_numbers_are_the_mean_and_deviation_of_the_runs(toy_sweep, capsys):
-    folder = toy_sweep(planted)
+    folder = toy_sweep(ld_helps)
     print_table(folder, samples=200, form="csv")
     row = rows(capsys.readouterr().out)["ga=none ld=none"]
     runs = [json.loads((folder / f"cell_{i}" / "results.json").read_text()) for i in range(3)]
@@ -90,38 +94,40 @@ def test_numbers_are_the_mean_and_deviation_of_the_runs(toy_sweep, capsys):
 
 
 def test_equal_arms_are_inside_the_noise(toy_sweep, capsys):
-    found = print_table(toy_sweep(), samples=1000)
-    assert capsys.readouterr().out.startswith("Inside the noise: none of 3 arms differs surely")
-    assert not any(answer.clear for answer in found.differences)
+    analysis = print_table(toy_sweep(), samples=1000)
+    shown = capsys.readouterr().out
+    assert shown.startswith("Inside the noise: none of 3 arms differs significantly from")
+    assert not any(result.clear for result in analysis.differences)
 
 
 @pytest.mark.parametrize(
-    ("gain", "sentence"), [(0.08, "differs by more than noise"), (0.0, "is inside the noise")]
+    ("gain", "relation"), [(0.08, "larger than the noise"), (0.0, "inside the noise")]
 )
-def test_two_arms_are_said_in_one_sentence(toy_sweep, capsys, gain, sentence):
+def test_two_arms_are_compared_in_one_sentence(toy_sweep, capsys, gain, relation):
     folder = toy_sweep(lambda ga, ld, seed: 0.7 + gain * (ga == "psp"), ld=("none",))
     print_table(folder, samples=500)
-    assert capsys.readouterr().out.startswith(f"The mIoU of ga=psp {sentence} against ga=none: ")
+    sentence = f"The mIoU difference of ga=psp from ga=none is {relation}: "
+    assert capsys.readouterr().out.startswith(sentence)
 
 
-def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
+def test_folder_holds_all_formats_and_their_figures(toy_sweep, tmp_path):
     to = tmp_path / "report"
-    print_table(toy_sweep(planted), to, samples=500)
-    pictures = {"arms.png", "pareto.png", "classes.png"}
+    print_table(toy_sweep(ld_helps), to, samples=500)
+    images = {"arms.png", "pareto.png", "classes.png"}
     texts = {"report.md", "report.html", "table.tex", "table.csv", "runs.csv"}
-    assert {path.name for path in to.iterdir()} == pictures | texts
-    assert all((to / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert {path.name for path in to.iterdir()} == images | texts
+    assert all((to / name).read_bytes().startswith(b"\x89PNG") for name in images)
     page = (to / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page
     assert "pole &amp; sign" in page
-    of_runs = list(csv.DictReader(io.StringIO((to / "runs.csv").read_text())))
-    assert [(row["arm"], row["seed"]) for row in of_runs[:4]] == [
+    runs = list(csv.DictReader(io.StringIO((to / "runs.csv").read_text())))
+    assert [(row["arm"], row["seed"]) for row in runs[:4]] == [
         *(("ga=none ld=none", seed) for seed in "012"),
         ("ga=none ld=mask", "0"),
     ]
-    assert len(of_runs) == 12 and {row["ground_truth_sha256"] for row in of_runs} == {"2e"}
-    run = json.loads((tmp_path / "toy" / "cell_3" / "results.json").read_text())
-    assert float(of_runs[3]["mIoU"]) == pytest.approx(100 * run["val/miou"])
+    assert len(runs) == 12 and {row["ground_truth_sha256"] for row in runs} == {"2e"}
+    results = json.loads((tmp_path / "toy" / "cell_3" / "results.json").read_text())
+    assert float(runs[3]["mIoU"]) == pytest.approx(100 * results["val/miou"])
     latex = (to / "table.tex").read_text()
     assert r"\toprule" in latex and r"$\pm$" in latex and "mIoU \\%" in latex
     widths = {line.count(" & ") for line in latex.splitlines() if line.endswith(r" \\")}
@@ -130,7 +136,7 @@ def test_folder_holds_all_formats_and_their_pictures(toy_sweep, tmp_path):
         print_table(toy_sweep(name="other"), to)
 
 
-def test_labels_of_alike_arms_do_not_cover_each_other(monkeypatch):
+def test_labels_of_similar_arms_do_not_overlap(monkeypatch):
     monkeypatch.setattr(figures, "to_png", lambda figure: figure)
     points = [figures.Point(f"ga=psp ld={i}", 0.36 + 0.0001 * i, 45.1, 1.0) for i in range(4)]
     figure = figures.pareto_chart({"GMACs": points, "latency (ms)": points})
@@ -142,9 +148,9 @@ def test_labels_of_alike_arms_do_not_cover_each_other(monkeypatch):
 
 def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
     folder = toy_sweep(
-        planted,
+        ld_helps,
         unfinished={
-            ("psp", "none", 1): ("failed", "out of memory with one image at once"),
+            ("psp", "none", 1): ("failed", "out of memory with micro-batch size 1"),
             ("psp", "mask", 0): ("failed", "crashed"),
             ("psp", "mask", 1): ("pending", None),
             ("psp", "mask", 2): ("running", None),
@@ -154,23 +160,23 @@ def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
     print_table(folder, samples=500, form="md")
     text = capsys.readouterr().out
     assert "5 cells are missing, see below" in text
-    assert "| ga=psp ld=none | 1 | failed | out of memory with one image at once |" in text
+    assert "| ga=psp ld=none | 1 | failed | out of memory with micro-batch size 1 |" in text
     assert "| ga=psp ld=mask | 2 | running |" in text
     assert "unreadable" in text and "cannot be read as image counts" in text
     assert re.search(r"\| ga=psp ld=mask \| 0 \|.*\| no result \|", text)
     assert "| ga=psp ld=none | 2 |" in text and "set of seeds differs" in text
     print_table(folder, samples=500, form="csv")
     row = rows(capsys.readouterr().out)["ga=psp ld=mask"]
-    assert row["verdict"] == "no result" and "seed 0: failed crashed" in row["missing"]
+    assert row["conclusion"] == "no result" and "seed 0: failed crashed" in row["missing"]
 
 
-def test_one_seed_is_never_called_an_effect(toy_sweep, capsys):
-    found = print_table(toy_sweep(planted, seeds=(0,)), samples=500)
+def test_one_seed_never_shows_an_effect(toy_sweep, capsys):
+    analysis = print_table(toy_sweep(ld_helps, seeds=(0,)), samples=500)
     assert "No arm was trained with two seeds" in capsys.readouterr().out
-    assert {answer.verdict for answer in found.differences} == {"seeds unknown"}
+    assert {result.verdict for result in analysis.differences} == {"seeds unknown"}
 
 
-def test_runs_judged_otherwise_are_left_out_and_said(toy_sweep, capsys):
+def test_runs_with_a_different_evaluation_are_listed_as_missing(toy_sweep, capsys):
     folder = toy_sweep()
     path = folder / "cell_11" / "results.json"
     results = json.loads(path.read_text())
@@ -182,16 +188,18 @@ def test_runs_judged_otherwise_are_left_out_and_said(toy_sweep, capsys):
 
 
 def test_baseline_is_named_by_keys_or_their_last_words(toy_sweep, capsys):
-    folder = toy_sweep(planted)
+    folder = toy_sweep(ld_helps)
     print_table(folder, baseline="model/ga=psp model/ld=mask", samples=200, form="csv")
-    assert rows(capsys.readouterr().out)["ga=psp ld=mask"]["verdict"] == "baseline"
+    assert rows(capsys.readouterr().out)["ga=psp ld=mask"]["conclusion"] == "baseline"
     print_table(folder, baseline="ga=psp ld=none", samples=200, form="csv")
-    assert rows(capsys.readouterr().out)["ga=psp ld=none"]["verdict"] == "baseline"
-    with pytest.raises(ValueError, match="2 arms are 'ga=psp'; name one of 'model/ga"):
+    assert rows(capsys.readouterr().out)["ga=psp ld=none"]["conclusion"] == "baseline"
+    with pytest.raises(
+        ValueError, match="2 arms match --baseline 'ga=psp'; choose one of 'model/ga"
+    ):
         print_table(folder, baseline="ga=psp")
 
 
-def test_command_words_its_failures(toy_sweep, tmp_path, monkeypatch, capsys):
+def test_command_reports_errors_in_one_sentence(toy_sweep, tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gald", "table", *map(str, arguments)])
         cli.main()
@@ -199,20 +207,20 @@ def test_command_words_its_failures(toy_sweep, tmp_path, monkeypatch, capsys):
     for arguments, sentence in (
         ((tmp_path,), "holds no sweep"),
         ((tmp_path, "--samples", 5), "--samples is 5"),
-        ((toy_sweep(), "--split", "test"), "none of the 12 cells of"),
+        ((toy_sweep(), "--split", "test"), "none of the 12 cells in"),
     ):
         with pytest.raises(SystemExit):
             run(*arguments)
         assert sentence in capsys.readouterr().err
 
 
-def test_smaller_batches_are_told(toy_sweep, capsys):
+def test_reduced_micro_batches_are_noted(toy_sweep, capsys):
     folder = toy_sweep()
     manifest = Manifest.load(folder)
     next(iter(manifest.cells.values())).micro_batch_size = 4
     manifest.save()
     print_table(folder, samples=200, form="md")
-    assert "ga=none ld=none, seed 0: 4 images at once instead" in capsys.readouterr().out
+    assert "ga=none ld=none, seed 0: micro-batch size 4 instead" in capsys.readouterr().out
 
 
 def test_measured_latency_and_memory_become_columns(toy_sweep, capsys):
@@ -222,13 +230,13 @@ def test_measured_latency_and_memory_become_columns(toy_sweep, capsys):
         cfg = compose("train", [*words, *size, "output_dir=x", "trainer.accelerator=cpu"])
         content.update(OmegaConf.to_container(cfg, resolve=True))
 
-    folder = toy_sweep(planted, ld=("none",), seeds=(0, 1), config=config)
+    folder = toy_sweep(ld_helps, ld=("none",), seeds=(0, 1), config=config)
     print_table(folder, samples=200, form="csv", measuring=True)
     for row in rows(capsys.readouterr().out).values():
         assert float(row["latency (ms)"]) > 0 and 0.1 < float(row["memory (MiB)"]) < 100
 
 
-def test_config_of_a_stranger_calls_no_code_when_measured(toy_sweep):
+def test_measuring_an_untrusted_config_calls_no_code(toy_sweep):
     def config(content, ga, ld, seed):
         content["data"] = {"_target_": "os.system", "command": "false"}
 

@@ -1,1 +1,1 @@
-"""Runs the cells of a sweep, each in a process group of its own."""
+"""Launcher of a sweep: runs each cell in its own process group."""

@@ -1,7 +1,8 @@
-"""The process of one cell: `gald train` that ends when whoever started it is gone.
+"""Process of one cell: `gald train` that ends when its parent process has ended.
 
-Lightning starts the further processes of a run by this module's name and arguments. Those name one
-resolved config in the cell's folder, so each is this one run and never the sweep again.
+Lightning starts the further processes of a run with this module's name and arguments. The arguments
+name one resolved config in the cell's folder, so each process joins this run and never starts the
+sweep again.
 """
 
 import os
@@ -13,16 +14,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
-CONFIG = "cell"  # the name of the resolved config in the cell's folder, without .yaml
-LAUNCHER = "GALD_LAUNCHER"  # names the process that started the cell
+CONFIG = "cell"  # name of the resolved config in the cell's folder, without .yaml
+LAUNCHER = "GALD_LAUNCHER"  # environment variable: id of the process that started the cell
 POLL = 0.5  # seconds
 
 
 def main() -> None:
-    """Watch the parent, wait for an earlier attempt to be gone, and train."""
+    """Watch the parent process, wait until an earlier attempt has ended, and train."""
     first = "LOCAL_RANK" not in os.environ
     parent = int(os.environ[LAUNCHER]) if first else os.getppid()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     folder = Path(sys.argv[sys.argv.index("--config-path") + 1])
     lock = FileLock(folder / "cell.lock", timeout=60)
     if first:
@@ -33,8 +34,8 @@ def main() -> None:
     run("gald.train:main", sys.argv[1:])
 
 
-def _end_with(parent: int) -> None:
-    """Kill the whole process group once `parent` is no longer the parent, however it ended."""
+def _end_with_parent(parent: int) -> None:
+    """Kill the whole process group once `parent` is no longer the parent process."""
     while os.getppid() == parent:
         time.sleep(POLL)
     os.killpg(0, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One start of a cell: its process group, its log, its signs of life."""
+"""One attempt at a cell: its process group, its log, its heartbeat."""
 
 import json
 import os
@@ -19,22 +19,22 @@ from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kill
 
 ENTRY = ["-m", "gald.sweep.launch.cell"]
 LOG, HEARTBEAT = "log.txt", "heartbeat.json"
-# What a launcher's own environment may say about processes, of which a cell has its own.
+# Variables of the launcher's environment about distributed processes; a cell sets its own.
 FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")
 
 
 class CellProcess:
-    """Starts a cell in a process group of its own and watches it.
+    """Running attempt at a cell, in its own process group.
 
     The processes get one resolved config, `cell.yaml` in the cell's folder, and print to `log.txt`
     there. They end when this process ends.
 
     Args:
-        config: the cell's config, with its folder in `output_dir`.
+        config: config of the cell, with its folder in `output_dir`.
         places: environment variables that name its devices.
-        micro_batch_size: images at once, if fewer than the config asks for; evaluation then takes
-            no more either.
-        patience: seconds without a sign of life after which it counts as hung.
+        micro_batch_size: micro-batch size, if smaller than in the config; evaluation batches are
+            limited to it too.
+        patience: seconds without a heartbeat after which the cell counts as hung.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CellProcess:
         environment = {key: v for key, v in os.environ.items() if key not in FOREIGN}
         environment |= {LAUNCHER: str(os.getpid()), "PYTHONUNBUFFERED": "1"} | dict(places)
         if environment.get("SLURM_NTASKS") == "1":
-            # Lightning would take the one task for all there is, and refuse to start processes.
+            # Otherwise Lightning relies on SLURM's single task and refuses to start processes.
             environment["SLURM_JOB_NAME"] = "interactive"
         log = self.folder / LOG
         self.log_start = log.stat().st_size if log.exists() else 0
@@ -75,7 +75,7 @@ class CellProcess:
                 env=environment,
                 start_new_session=True,
             )
-        self.life, self.alive_at = 0, time.monotonic()
+        self.last_beat, self.alive_at = 0, time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -83,69 +83,69 @@ class CellProcess:
         return time.monotonic() - self.started
 
     def poll(self) -> ExitStatus | None:
-        """How it ended, or None while it runs; what has hung is killed."""
+        """Return how it ended, or None while it runs; kill it if it hangs."""
         if self.process.poll() is None:
-            if not self._lives():
+            if not self._is_alive():
                 self.hung = True
                 self.kill()
             else:
                 return None
-        self.kill()  # what is left of its group
+        self.kill()  # the rest of its process group
         if self.hung:
             minutes = f"{self.patience / 60:g} minutes"
-            return ExitStatus("failed", f"no progress for {minutes}; killed (see its log)")
+            return ExitStatus("failed", f"no progress for {minutes}, so it was killed; see log.txt")
         kernel_killed = kernel_kills() > self.kills
         finished = (self.folder / "results.json").is_file()
         return classify_exit(self.process.returncode, self.log(), finished, kernel_killed)
 
     def log(self) -> str:
-        """What this attempt has printed."""
+        """Return the output of this attempt."""
         with (self.folder / LOG).open("rb") as file:
             file.seek(self.log_start)
             return file.read().decode(errors="replace")
 
     def heartbeat(self) -> dict[str, Any]:
-        """The newest sign of life, empty before the first."""
+        """Return the newest heartbeat; empty before the first one."""
         return read_json(self.folder / HEARTBEAT)
 
     def stop(self) -> None:
-        """Ask it to save and to end; the first process tells the others."""
+        """Send SIGTERM, so that it saves and ends; the first process stops the others."""
         self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the whole group at once, and wait until it is gone."""
+        """Kill the whole process group, and wait until it has ended."""
         self._signal(signal.SIGKILL)
         self.process.wait()
         deadline = time.monotonic() + 2
-        while self._signal(0) and _runs(self.process.pid) and time.monotonic() < deadline:
+        while self._signal(0) and _group_runs(self.process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _signal(self, number: int) -> bool:
         try:
             os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
+        except (ProcessLookupError, PermissionError):  # macOS refuses if only zombies are left
             return False
         return True
 
-    def _lives(self) -> bool:
+    def _is_alive(self) -> bool:
         path = self.folder / HEARTBEAT
-        life = path.stat().st_mtime_ns if path.is_file() else 0
-        if life != self.life:
-            self.life, self.alive_at = life, time.monotonic()
+        beat = path.stat().st_mtime_ns if path.is_file() else 0
+        if beat != self.last_beat:
+            self.last_beat, self.alive_at = beat, time.monotonic()
         return time.monotonic() - self.alive_at < self.patience
 
 
-def _runs(group: int) -> bool:
-    """Whether a process of a group still runs.
+def _group_runs(group: int) -> bool:
+    """Return whether a process of a group still runs.
 
-    In a container whose first process adopts no orphans, killed ones stay as zombies for ever.
+    Zombies do not count: they stay for ever in a container if its first process reaps no orphans.
     """
     if not Path("/proc/self/stat").is_file():  # not Linux
         return True
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         if int(its_group) == group and state != "Z":
             return True
@@ -153,7 +153,7 @@ def _runs(group: int) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an attempt has begun and another cannot go on from; its log stays."""
+    """Remove the files of an attempt that cannot be resumed; the log stays."""
     for name in ("checkpoints", "wandb"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("metrics.csv", HEARTBEAT):
@@ -161,7 +161,7 @@ def clear(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that another process replaces in one move; empty if there is none."""
+    """Read a JSON object that another process replaces atomically; empty if it is missing."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
@@ -177,7 +177,7 @@ def _write_config(config: DictConfig, folder: Path) -> None:
     content["hydra"] = {
         "run": {"dir": str(folder)},
         "job": {"name": "cell", "chdir": False},
-        "job_logging": {"root": None},  # all goes to one log
+        "job_logging": {"root": None},  # the output goes to log.txt only
         "output_subdir": None,
     }
     with atomic_file(folder / f"{CONFIG}.yaml") as partial:

@@ -1,4 +1,4 @@
-"""Why a cell's process ended, told from its exit code, its log and the kernel's count."""
+"""Cause of the end of a cell, from its exit code, its log and the kernel's out-of-memory count."""
 
 import re
 import signal
@@ -12,7 +12,7 @@ MEMORY = re.compile(
     r"|_ALLOC_FAILED",
     re.IGNORECASE,
 )
-SENTENCE = "gald: "  # begins the sentence in which gald.cli ends a program
+SENTENCE = "gald: "  # prefix of the error message with which gald.cli ends a program
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class ExitStatus:
     """How a cell ended.
 
     Args:
-        kind: done, failed, preempted (stopped in order, to go on later), killed (from outside, to
-            go on at once) or memory (to be repeated with fewer images at once).
-        reason: one sentence; null if all went well.
+        kind: done, failed, preempted (stopped by a signal, can be resumed later), killed (from
+            outside, is resumed at once) or memory (is restarted with smaller micro-batches).
+        reason: one sentence; null if the cell is done.
     """
 
     kind: str
@@ -30,34 +30,35 @@ class ExitStatus:
 
 
 def classify_exit(code: int, log: str, finished: bool, kernel_killed: bool) -> ExitStatus:
-    """Say how a process ended.
+    """Classify how a process ended.
 
     Args:
-        code: its exit code; negative is the signal that ended it.
-        log: what it and its further processes printed.
-        finished: whether its results are written.
-        kernel_killed: whether the kernel has killed processes for want of memory meanwhile.
+        code: exit code; if negative, the signal that ended the process.
+        log: output of the process and of its further processes.
+        finished: whether results.json is written.
+        kernel_killed: whether the kernel has killed a process for lack of memory meanwhile.
     """
     if code == 0:
-        reason = None if finished else "it ended before its results were written; see its log"
+        reason = None if finished else "it ended without writing results.json; see log.txt"
         return ExitStatus("done" if finished else "failed", reason)
     if code == PREEMPTED or -code in SIGNALS:
-        return ExitStatus("preempted", "stopped by a signal; goes on from its last checkpoint")
-    # A further process that fails says so in the log, and Lightning kills the first without a word.
+        return ExitStatus("preempted", "stopped by a signal; resumes from its last checkpoint")
+    # If a further process fails, its error is in the log, and Lightning kills the first process
+    # without a message.
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    said = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
+    errors = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
     memory = next((line for line in lines if MEMORY.search(line)), None)
     if memory or (kernel_killed and code == -signal.SIGKILL):
         return ExitStatus("memory", f"out of memory ({_short(memory or 'killed by the kernel')})")
-    if said:
-        return ExitStatus("failed", _short(said[0]))
+    if errors:
+        return ExitStatus("failed", _short(errors[0]))
     if code < 0:
         return ExitStatus("killed", f"ended by {signal.Signals(-code).name} from outside")
     return ExitStatus("failed", f"exit code {code}: {_short(lines[-1]) if lines else 'no output'}")
 
 
 def kernel_kills() -> int:
-    """How many processes the kernel has killed for want of memory, as far as it lets us know."""
+    """Return how many processes the kernel has killed for lack of memory, if it is readable."""
     total = 0
     for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
         try:

@@ -1,4 +1,4 @@
-"""A cell under another launcher than ours: joblib, submitit, Ray, or Hydra's own."""
+"""Cell under another launcher than gald's: joblib, submitit, Ray, or Hydra's basic launcher."""
 
 import sys
 from pathlib import Path
@@ -13,13 +13,13 @@ from gald.sweep.manifest import Manifest, edit
 
 
 def run_single(cfg: DictConfig) -> float:
-    """Run the cell that a job of another launcher stands for, with all that our own gives a cell.
+    """Run one job of another launcher as a cell, as gald's own launcher does.
 
-    It gets a process group of its own, so that several devices work inside it, and an entry in the
-    sweep's manifest; what is done already is not repeated.
+    The cell gets its own process group, so that it can use several devices, and an entry in the
+    sweep's manifest. A cell that is already done is not repeated.
 
     Returns:
-        its val/miou, not a number if it failed.
+        val/miou of the cell, nan if it failed.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
@@ -31,7 +31,7 @@ def run_single(cfg: DictConfig) -> float:
     register(folder, [job])
     with edit(folder) as manifest:
         cell = manifest.cells[job.key]
-        if cell.state == "running":  # as an attempt of this job that was killed has left it
+        if cell.state == "running":  # left by an attempt of this job that was killed
             cell.state, cell.reason = "pending", "its launcher ended"
     try:
         run_jobs(folder, [job], Devices(), RetryPolicy())

@@ -1,4 +1,4 @@
-"""From Hydra's composed configs to the cells of a sweep."""
+"""Cells of a sweep, built from the configs that Hydra composed."""
 
 import math
 import re
@@ -13,18 +13,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gald.sweep.launch.cell_process import read_json
 from gald.sweep.manifest import NAME, Cell, Manifest, cell_hash, edit, split_overrides
 
-SCORE = "val/miou"  # what a cell tells its sweeper
+SCORE = "val/miou"  # the value that a cell returns to its sweeper
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell with all that running it takes.
+    """A cell with everything that is needed to run it.
 
     Args:
-        key: its hash.
-        config: resolved but for its folder, without Hydra's part.
-        overrides: what the command line says of it.
-        label: what tells it from the other cells, for people.
+        key: hash of the cell.
+        config: config without Hydra's part; its folder is not set yet.
+        overrides: its Hydra overrides.
+        label: readable text that distinguishes it from other cells.
     """
 
     key: str
@@ -34,16 +34,17 @@ class Job:
 
     @property
     def folder(self) -> str:
-        """Name of its run folder: readable, and never that of another cell."""
+        """Name of its run folder: readable and unique."""
         return re.sub(r"[^\w.+-]+", "-", self.label).strip("-")[:80] + f"_{self.key[:6]}"
 
 
 def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
-    """A cell from what Hydra composed for it.
+    """Make a cell from the config that Hydra composed for it.
 
     Args:
         composed: the whole config, Hydra's part included.
-        typed: the sweep's arguments as they were typed; keys with one value name no cell.
+        typed: arguments of the sweep as they were typed; keys with one value are left out of the
+            label.
     """
     config = composed.copy()
     overrides = [str(override) for override in composed.hydra.overrides.task]
@@ -60,13 +61,13 @@ def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
 
 
 def open_sweep(folder: Path, name: str) -> None:
-    """Begin the manifest of a sweep that has none, as of the command that this process runs."""
+    """Create the manifest of a sweep if it is missing, with the command of this process."""
     if not (folder / NAME).exists():
         Manifest(folder, name, command_line()).save()
 
 
 def register(folder: Path, jobs: Sequence[Job]) -> Manifest:
-    """Enter cells into the manifest of their sweep.
+    """Add cells to the manifest of their sweep.
 
     Raises:
         ValueError: the folder holds a sweep over other keys.
@@ -77,7 +78,7 @@ def register(folder: Path, jobs: Sequence[Job]) -> Manifest:
         if known and known != new:
             raise ValueError(
                 f"{folder} holds a sweep over {', '.join(sorted(known))}, but this one is over "
-                f"{', '.join(sorted(new))}; give it a folder of its own with name=NAME"
+                f"{', '.join(sorted(new))}; choose a new folder with name=NAME"
             )
         for job in jobs:
             manifest.cells.setdefault(job.key, Cell(job.overrides, job.folder))
@@ -85,12 +86,12 @@ def register(folder: Path, jobs: Sequence[Job]) -> Manifest:
 
 
 def command_line() -> list[str]:
-    """The command that this process was started by."""
+    """Return the command line of this process."""
     return ["gald", "train", *sys.argv[1:]]
 
 
 def recover(folder: Path) -> None:
-    """Note by whom the sweep is run now, and correct what a launcher that was killed has left."""
+    """Store the command of this process, and correct states that a killed launcher has left."""
     with edit(folder) as manifest:
         manifest.command = command_line()
         for cell in manifest.cells.values():
@@ -104,7 +105,7 @@ def recover(folder: Path) -> None:
 
 
 def placed(job: Job, folder: Path, cell: Cell) -> DictConfig:
-    """The config of a job that runs in its cell's folder."""
+    """Return the config of a job with its cell's folder as `output_dir`."""
     config = job.config.copy()
     config.output_dir = str((folder / cell.folder).absolute())
     config.ckpt_path = None
@@ -113,20 +114,22 @@ def placed(job: Job, folder: Path, cell: Cell) -> DictConfig:
 
 
 def score(folder: Path, cell: Cell) -> float:
-    """The cell's val/miou; not a number unless it is done."""
+    """Return val/miou of a cell; nan unless it is done."""
     results = read_json(folder / cell.folder / "results.json") if cell.state == "done" else {}
     value = results.get(SCORE)
     return math.nan if value is None else float(value)
 
 
 def smaller_batch(config: DictConfig, now: int | None, processes: int) -> int | None:
-    """Half as many images at once, or the next divisor of the share; None if it was one.
+    """Return half the micro-batch size, or the next smaller divisor of the batch per process.
+
+    None if the micro-batch size is already 1.
 
     Args:
-        config: of the cell, for its global batch.
-        now: images that one process took at once, if known.
-        processes: processes that share the global batch, where it is not.
+        config: config of the cell, for its global batch size.
+        now: current micro-batch size of one process, if known.
+        processes: number of processes that share the global batch.
     """
-    share = config.data.global_batch_size // processes
-    now = now or min(config.data.micro_batch_size or share, share)
-    return next((size for size in range(now // 2, 0, -1) if share % size == 0), None)
+    per_process = config.data.global_batch_size // processes
+    now = now or min(config.data.micro_batch_size or per_process, per_process)
+    return next((size for size in range(now // 2, 0, -1) if per_process % size == 0), None)

@@ -1,4 +1,4 @@
-"""Hydra's multirun as a sweep: every cell a process group of its own, every ending written down."""
+"""Hydra multirun as a sweep: every cell runs in its own process group, and its end is recorded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from gald.sweep.manifest import Manifest
 
 @dataclass
 class NoScore(JobReturn):
-    """The answer of a cell without a score: a text, where Hydra's own would end the sweep.
+    """Result of a cell without a score: returns a text, where JobReturn would end the sweep.
 
-    Hydra's grids pass it over; Optuna takes what is no number for a failed trial.
+    Hydra's grid sweeper ignores it; Optuna counts a value that is no number as a failed trial.
     """
 
     @property
@@ -37,7 +37,7 @@ def launch(
     devices: Devices,
     patience: RetryPolicy,
 ) -> list[JobReturn]:
-    """Run the cells that a sweeper asks for, those left out that are done; their answers in order.
+    """Run the cells that a sweeper requests, except those already done; return results in order.
 
     Raises:
         ValueError: another launcher runs this sweep, or the folder holds a different one.
@@ -52,9 +52,11 @@ def launch(
             f"another process runs the sweep in {folder}; wait for it, or stop it first"
         ) from None
     except (KeyboardInterrupt, Stopped) as stop:
-        say = Console(stderr=True).print
         name = str(stop) or "SIGINT"
-        say(f"stopped ({name}); the same command goes on, gald sweep status {folder} tells more")
+        Console(stderr=True).print(
+            f"stopped ({name}); repeat the command to resume, "
+            f"gald sweep status {folder} shows the cells"
+        )
         raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
 
 
@@ -76,7 +78,7 @@ def _launch(
     _announce(folder, jobs, unique)
     run_jobs(folder, list(unique.values()), devices, patience)
     manifest = Manifest.load(folder)
-    return [_answer(job, one, manifest, folder) for job, one in zip(jobs, composed, strict=True)]
+    return [_result(job, one, manifest, folder) for job, one in zip(jobs, composed, strict=True)]
 
 
 def _announce(folder: Path, jobs: Sequence[Job], unique: dict[str, Job]) -> None:
@@ -88,19 +90,19 @@ def _announce(folder: Path, jobs: Sequence[Job], unique: dict[str, Job]) -> None
     if done:
         words.append(f"{done} done already")
     if failed:
-        words.append(f"{failed} failed before (gald sweep retry {folder} tries them again)")
+        words.append(f"{failed} failed before (gald sweep retry {folder} lets them run again)")
     Console().print(", ".join(words), soft_wrap=True, highlight=False)
 
 
-def _answer(job: Job, composed: DictConfig, manifest: Manifest, folder: Path) -> JobReturn:
+def _result(job: Job, composed: DictConfig, manifest: Manifest, folder: Path) -> JobReturn:
     cell = manifest.cells[job.key]
     done = cell.state == "done"
-    answer = JobReturn() if done else NoScore()
-    answer.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    answer._return_value = score(folder, cell) if done else f"{cell.state}: {cell.reason}"
-    answer.overrides = job.overrides
-    answer.cfg = placed(job, folder, cell)
-    answer.hydra_cfg = OmegaConf.create({"hydra": composed.hydra})
-    answer.working_dir = str(Path.cwd())
-    answer.task_name = "train"
-    return answer
+    result = JobReturn() if done else NoScore()
+    result.status = JobStatus.COMPLETED if done else JobStatus.FAILED
+    result._return_value = score(folder, cell) if done else f"{cell.state}: {cell.reason}"
+    result.overrides = job.overrides
+    result.cfg = placed(job, folder, cell)
+    result.hydra_cfg = OmegaConf.create({"hydra": composed.hydra})
+    result.working_dir = str(Path.cwd())
+    result.task_name = "train"
+    return result

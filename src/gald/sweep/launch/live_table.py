@@ -1,4 +1,4 @@
-"""What a waiting person sees of a sweep: a live table on a terminal, plain lines in a log."""
+"""Progress display of a sweep: a live table on a terminal, plain lines in a log."""
 
 import math
 import time
@@ -16,13 +16,13 @@ from rich.text import Text
 from gald.sweep.launch.jobs import score
 from gald.sweep.manifest import Cell, Manifest
 
-EVERY = 1.0  # seconds between two drawings
-LINE_EVERY = 60.0  # seconds between two lines about what runs, where there is no terminal
+EVERY = 1.0  # seconds between two updates
+LINE_EVERY = 60.0  # seconds between two lines about running cells, if there is no terminal
 COLOURS = {"pending": "dim", "running": "cyan", "done": "green", "failed": "red"}
 
 
 class Watched(Protocol):
-    """What is shown of a running cell."""
+    """Progress of a running cell."""
 
     @property
     def seconds(self) -> float:
@@ -30,17 +30,17 @@ class Watched(Protocol):
         ...
 
     def heartbeat(self) -> dict[str, Any]:
-        """Its newest sign of life."""
+        """Return its newest heartbeat."""
         ...
 
 
 class LiveTable:
-    """Shows the cells of a sweep while it is in its `with` block.
+    """Live table, or lines in a log, about the cells of a sweep; a context manager.
 
     Args:
-        folder: of the sweep.
-        labels: names of the cells that this launch runs, by hash.
-        console: where to show them; null: standard output.
+        folder: folder of the sweep.
+        labels: labels of the cells that this launch runs, by hash.
+        console: console to print to; null: standard output.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class LiveTable:
         self.states = {
             key: (cell.state, cell.attempts) for key, cell in Manifest.load(folder).cells.items()
         }
-        self.drawn_at = self.told_at = -math.inf
+        self.drawn_at = self.line_at = -math.inf
 
     def __enter__(self) -> "LiveTable":
         if self.console.is_terminal:
             self.live.start()
-        self.told_at = time.monotonic()
+        self.line_at = time.monotonic()
         return self
 
     def __exit__(
@@ -67,7 +67,7 @@ class LiveTable:
             self.live.stop()
 
     def update(self, running: Mapping[str, Watched]) -> None:
-        """Show what has changed; cheap when called often."""
+        """Show changes; calls in quick succession are cheap."""
         if running and time.monotonic() - self.drawn_at < EVERY:
             return
         self.drawn_at = time.monotonic()
@@ -85,31 +85,31 @@ class LiveTable:
                 continue
             self.states[key] = (cell.state, cell.attempts)
             ended = sum(cells[k].state in ("done", "failed") for k in self.labels)
-            self._say(f"[{ended}/{total}] {label}: {describe(cell, self.folder)}")
-        if running and time.monotonic() - self.told_at > LINE_EVERY:
-            self.told_at = time.monotonic()
+            self._print(f"[{ended}/{total}] {label}: {describe(cell, self.folder)}")
+        if running and time.monotonic() - self.line_at > LINE_EVERY:
+            self.line_at = time.monotonic()
             parts = [f"{self.labels[key]} {_beat(watched)}" for key, watched in running.items()]
-            self._say(f"{'; '.join(parts)}; {_left(cells, self.labels, running)}")
+            self._print(f"{'; '.join(parts)}; {_left(cells, self.labels, running)}")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def _table(self, cells: Mapping[str, Cell], running: Mapping[str, Watched]) -> RenderableType:
         table = Table(box=None, pad_edge=False)
         for column in ("cell", "state", "progress", "val/miou", "time"):
             table.add_column(column, justify="right" if column in ("val/miou", "time") else "left")
-        # What runs comes first: a terminal cuts a long table off at its foot.
+        # Running cells come first, because a terminal cuts off the end of a long table.
         order = ("running", "failed", "done", "pending")
         for key in sorted(self.labels, key=lambda k: order.index(cells[k].state)):
             cell, watched = cells[key], running.get(key)
             beat = watched.heartbeat() if watched else {}
-            share = _share(beat) if watched else float(cell.state == "done")
+            progress = _progress(beat) if watched else float(cell.state == "done")
             best = beat.get("miou") if watched else score(self.folder, cell)
             seconds = (cell.seconds or 0.0) + (watched.seconds if watched else 0.0)
             table.add_row(
                 self.labels[key],
                 Text(cell.state, COLOURS[cell.state]),
-                ProgressBar(1.0, share, width=16) if watched else Text(cell.reason or ""),
+                ProgressBar(1.0, progress, width=16) if watched else Text(cell.reason or ""),
                 "" if best is None or math.isnan(best) else f"{best:.4f}",
                 duration(seconds) if seconds else "",
             )
@@ -117,7 +117,7 @@ class LiveTable:
 
 
 def describe(cell: Cell, folder: Path) -> str:
-    """A cell's state in a few words."""
+    """Describe the state of a cell in a few words."""
     if cell.state == "running":
         return f"running, log in {folder / cell.folder}" if cell.attempts == 1 else "running again"
     words = [cell.state, *([f"({cell.reason})"] if cell.reason else [])]
@@ -127,7 +127,7 @@ def describe(cell: Cell, folder: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min."""
+    """Format seconds: 42 s, 3 min 05 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -136,32 +136,32 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _share(beat: Mapping[str, Any]) -> float:
+def _progress(beat: Mapping[str, Any]) -> float:
     return min(1.0, beat["step"] / beat["steps"]) if beat.get("steps") else 0.0
 
 
 def _beat(watched: Watched) -> str:
     beat = watched.heartbeat()
     best = "" if beat.get("miou") is None else f", val/miou {beat['miou']:.4f}"
-    return f"{100 * _share(beat):.0f} %{best}"
+    return f"{100 * _progress(beat):.0f} %{best}"
 
 
 def _left(
     cells: Mapping[str, Cell], labels: Mapping[str, str], running: Mapping[str, Watched]
 ) -> str:
-    """How many cells have ended, and how long the others should take at this pace."""
-    mine = [cells[key] for key in labels]
-    ended = [cell for cell in mine if cell.state in ("done", "failed")]
+    """Return how many cells have ended, and an estimate of the time that the others need."""
+    launched = [cells[key] for key in labels]
+    ended = [cell for cell in launched if cell.state in ("done", "failed")]
     failed = sum(cell.state == "failed" for cell in ended)
-    text = f"{len(ended)} of {len(mine)} cells" + (f", {failed} failed" if failed else "")
-    known = [cell.seconds for cell in mine if cell.state == "done" and cell.seconds]
+    text = f"{len(ended)} of {len(launched)} cells" + (f", {failed} failed" if failed else "")
+    durations = [cell.seconds for cell in launched if cell.state == "done" and cell.seconds]
     for watched in running.values():
-        share = _share(watched.heartbeat())
-        if share > 0.05:
-            known.append(watched.seconds / share)
-    if not known or len(ended) == len(mine):
+        progress = _progress(watched.heartbeat())
+        if progress > 0.05:
+            durations.append(watched.seconds / progress)
+    if not durations or len(ended) == len(launched):
         return text
-    whole = sum(known) / len(known)
-    begun = sum(min(watched.seconds, whole) for watched in running.values())
-    rest = (len(mine) - len(ended)) * whole - begun
+    mean = sum(durations) / len(durations)
+    elapsed = sum(min(watched.seconds, mean) for watched in running.values())
+    rest = (len(launched) - len(ended)) * mean - elapsed
     return f"{text}, about {duration(rest / max(1, len(running)))} left"

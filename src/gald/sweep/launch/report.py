@@ -1,4 +1,4 @@
-"""The end of a sweep: what failed and why, and an exit code that says so."""
+"""Final report of a sweep: failed cells with their reasons, and the exit code."""
 
 import sys
 from functools import partial
@@ -14,9 +14,10 @@ from gald.sweep.manifest import NAME, Manifest
 
 
 class SweepReport(Callback):
-    """Names the cells of a finished multirun that have no result, and ends it with exit code 1.
+    """Hydra callback that prints the cells of a multirun without a result, and exits with code 1.
 
-    It also begins the manifest, because the jobs of other launchers than ours know no command line.
+    It also creates the manifest, because jobs of other launchers than gald's do not know the
+    command line.
     """
 
     @override
@@ -32,13 +33,13 @@ class SweepReport(Callback):
         manifest = Manifest.load(folder)
         count = manifest.count()
         missing = [cell for cell in manifest.cells.values() if cell.state != "done"]
-        say = partial(
+        write = partial(
             Console(stderr=bool(missing)).print, soft_wrap=True, markup=False, highlight=False
         )
-        say(f"sweep {folder}: {count['done']} of {len(manifest.cells)} cells done")
+        write(f"sweep {folder}: {count['done']} of {len(manifest.cells)} cells done")
         for cell in missing:
-            say(f"  {cell.state}: {cell.folder}: {cell.reason or 'not begun'}")
+            write(f"  {cell.state}: {cell.folder}: {cell.reason or 'not started'}")
         if count["failed"]:
-            say(f"each folder's log.txt tells more; gald sweep retry {folder}")
+            write(f"see log.txt in each folder; to let failed cells run: gald sweep retry {folder}")
         if missing:
             sys.exit(1)

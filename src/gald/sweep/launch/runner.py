@@ -1,4 +1,4 @@
-"""Runs cells side by side until none is left, whatever becomes of each."""
+"""Runner of the cells of a sweep, side by side; a failed cell does not stop the others."""
 
 import signal
 import time
@@ -14,18 +14,18 @@ from gald.sweep.launch.jobs import Job, placed, smaller_batch
 from gald.sweep.launch.live_table import LiveTable
 from gald.sweep.manifest import Manifest, edit
 
-POLL = 0.2  # seconds between two looks at the processes
+POLL = 0.2  # seconds between two checks of the processes
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a sweep bears with its cells.
+    """Limits of a sweep for hung, killed and stopped cells.
 
     Args:
-        minutes: without a sign of life, after which a cell counts as hung; start, compilation and
-            the longest batch have to fit in.
-        retries: starts of a cell after one that was killed from outside.
-        grace_seconds: time that cells get to save when the sweep is stopped.
+        minutes: minutes without a heartbeat after which a cell counts as hung; must be longer than
+            start, compilation and the longest batch.
+        retries: number of restarts of a cell that was killed from outside.
+        grace_seconds: time in which cells can save when the sweep is stopped.
     """
 
     minutes: float = 30.0
@@ -38,10 +38,10 @@ class Stopped(BaseException):
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, patience: RetryPolicy) -> None:
-    """Run the pending cells among `jobs`; what becomes of each stands in the manifest.
+    """Run the pending cells among `jobs`, and record the end of each in the manifest.
 
     Raises:
-        KeyboardInterrupt, Stopped: the launcher was told to end; the cells have saved and ended.
+        KeyboardInterrupt, Stopped: the launcher received a signal; the cells have saved and ended.
     """
     cells = Manifest.load(folder).cells
     runner = _Runner(folder, devices, patience)
@@ -60,46 +60,48 @@ class _Runner:
     def run(self) -> None:
         old = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
-            with LiveTable(self.folder, {job.key: job.label for job in self.waiting}) as board:
+            with LiveTable(self.folder, {job.key: job.label for job in self.waiting}) as table:
                 while self.waiting or self.running:
-                    self._start_what_fits()
-                    board.update({key: attempt for key, (_, attempt, _) in self.running.items()})
+                    self._start_waiting()
+                    table.update({key: attempt for key, (_, attempt, _) in self.running.items()})
                     time.sleep(POLL)
                     self._collect()
-                board.update({})
+                table.update({})
         finally:
             self._stop_all()
             for number, handler in old.items():
                 signal.signal(number, handler)
 
-    def _start_what_fits(self) -> None:
+    def _start_waiting(self) -> None:
+        """Start waiting cells as long as devices are free."""
         for job in list(self.waiting):
-            place = self.devices.take(job.config)
-            if place is None:
+            slot = self.devices.take(job.config)
+            if slot is None:
                 continue
             self.waiting.remove(job)
             with edit(self.folder) as manifest:
                 cell = manifest.cells[job.key]
                 cell.state, cell.reason, cell.attempts = "running", None, cell.attempts + 1
             config = placed(job, self.folder, cell)
-            if place.gpus and not isinstance(config.trainer.devices, int):
-                config.trainer.devices = len(place.gpus)  # a list would count from the first again
+            if slot.gpus and not isinstance(config.trainer.devices, int):
+                # A list of indices would not match the GPUs that the cell can see.
+                config.trainer.devices = len(slot.gpus)
             seconds = 60 * self.patience.minutes
-            attempt = CellProcess(config, place.environment(), cell.micro_batch_size, seconds)
-            self.running[job.key] = (job, attempt, place)
+            attempt = CellProcess(config, slot.environment(), cell.micro_batch_size, seconds)
+            self.running[job.key] = (job, attempt, slot)
 
     def _collect(self) -> None:
-        for key, (job, attempt, place) in list(self.running.items()):
+        for key, (job, attempt, slot) in list(self.running.items()):
             status = attempt.poll()
             if status is not None:
                 del self.running[key]
-                self.devices.give_back(place)
-                self._enter(job, attempt, status)
+                self.devices.give_back(slot)
+                self._record(job, attempt, status)
 
-    def _enter(
+    def _record(
         self, job: Job, attempt: CellProcess, status: ExitStatus, stopping: bool = False
     ) -> None:
-        """Write down how an attempt ended, and queue the cell again where that may help."""
+        """Record how an attempt ended, and queue the cell again if a restart may help."""
         with edit(self.folder) as manifest:
             cell = manifest.cells[job.key]
             cell.seconds = round((cell.seconds or 0.0) + attempt.seconds, 1)
@@ -110,11 +112,11 @@ class _Runner:
                 last = cell.micro_batch_size or attempt.heartbeat().get("micro_batch_size")
                 cell.micro_batch_size = smaller_batch(job.config, last, count)
                 if cell.micro_batch_size is None:
-                    cell.state, cell.reason = "failed", f"{status.reason} with one image at once"
+                    cell.state, cell.reason = "failed", f"{status.reason} with micro-batch size 1"
                 else:
                     size = cell.micro_batch_size
-                    cell.reason = f"{status.reason}; repeated with {size} images at once"
-                    clear(attempt.folder)  # one training has one size throughout
+                    cell.reason = f"{status.reason}; restarted with micro-batch size {size}"
+                    clear(attempt.folder)  # the size must not change within a training
             if status.kind == "killed" and not stopping:
                 self.kills[job.key] = self.kills.get(job.key, 0) + 1
                 if self.kills[job.key] > self.patience.retries:
@@ -123,7 +125,7 @@ class _Runner:
             self.waiting.insert(0, job)
 
     def _stop_all(self) -> None:
-        """Let what runs save and end, then kill; a second interrupt kills at once."""
+        """Let running cells save and end, then kill them; a second interrupt kills at once."""
         deadline = time.monotonic() + self.patience.grace_seconds
         try:
             for _, attempt, _ in self.running.values():
@@ -134,12 +136,12 @@ class _Runner:
                     status = attempt.poll()
                     if status is not None:
                         del self.running[key]
-                        self._enter(job, attempt, status, stopping=True)
+                        self._record(job, attempt, status, stopping=True)
         finally:
             for job, attempt, _ in self.running.values():
                 attempt.kill()
-                late = ExitStatus("preempted", "killed when its launcher ended")
-                self._enter(job, attempt, late, stopping=True)
+                killed = ExitStatus("preempted", "killed when its launcher ended")
+                self._record(job, attempt, killed, stopping=True)
             self.running = {}
 
 

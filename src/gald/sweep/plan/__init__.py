@@ -1,1 +1,1 @@
-"""What a sweep will run, how long it takes, and which differences it can detect."""
+"""Plan of a sweep: its cells, their cost, and the differences that it can detect."""

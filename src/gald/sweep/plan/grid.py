@@ -1,4 +1,4 @@
-"""The cells that `gald train -m` would run, composed without running them."""
+"""Cells that `gald train -m` would run, composed without running them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Entry:
     """One cell of a plan.
 
     Args:
-        job: the cell.
-        values: of the factors, the seed included.
-        done: whether its folder holds a result already.
+        job: what the launcher would run.
+        values: values of the factors, the seed included.
+        done: whether the sweep's folder already holds its result.
     """
 
     job: Job
@@ -33,16 +33,16 @@ class Entry:
 
     @property
     def arm(self) -> dict[str, str]:
-        """The factors without the seed."""
+        """Values of the factors without the seed."""
         return {key: value for key, value in self.values.items() if key != SEED}
 
 
 def compose_cells(words: Sequence[str]) -> tuple[DictConfig, list[Job]]:
-    """Compose what the words of a multirun declare.
+    """Compose the cells that the overrides of a multirun declare.
 
     Args:
         words: overrides as `gald train -m` takes them, with lists, ranges and globs; those in
-            `hydra.sweeper.params` of an experiment count too.
+            `hydra.sweeper.params` of an experiment are added.
 
     Returns:
         the multirun's own config, and its cells in Hydra's order, duplicates included.
@@ -56,8 +56,8 @@ def compose_cells(words: Sequence[str]) -> tuple[DictConfig, list[Job]]:
         target = str(master.hydra.sweeper._target_)
         if not target.endswith(".BasicSweeper"):
             raise ValueError(
-                f"{target.rpartition('.')[2]} chooses its cells while it runs; plan a grid, "
-                "without hydra/sweeper"
+                f"{target.rpartition('.')[2]} chooses its cells while it runs and cannot be "
+                "planned; remove hydra/sweeper=... to plan a grid"
             )
         params = master.hydra.sweeper.get("params") or {}
         typed = [str(override) for override in master.hydra.overrides.task]
@@ -70,13 +70,13 @@ def compose_cells(words: Sequence[str]) -> tuple[DictConfig, list[Job]]:
 
 
 def plan_entries(folder: Path, jobs: Mapping[str, Job]) -> list[Entry]:
-    """The cells of a plan by their hash, with what the sweep's folder holds of them already."""
+    """List the cells of a plan, and mark those that are done in the sweep's folder."""
     cells = {key: Cell(job.overrides, job.folder) for key, job in jobs.items()}
     factors = Manifest(folder, "", [], cells).factors
     known = Manifest.load(folder).cells if (folder / NAME).is_file() else {}
     entries = []
     for key, job in jobs.items():
-        said = split_overrides(job.overrides)
-        values = {factor: said.get(factor, "default") for factor in factors}
+        overrides = split_overrides(job.overrides)
+        values = {factor: overrides.get(factor, "default") for factor in factors}
         entries.append(Entry(job, values, key in known and known[key].state == "done"))
     return entries

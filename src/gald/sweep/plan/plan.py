@@ -1,4 +1,4 @@
-"""`gald sweep plan ...`: what would `gald train -m ...` run, how long, and what could it tell?"""
+"""`gald sweep plan ...`: cells of `gald train -m ...`, their cost, and what they can detect."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,22 @@ def main() -> None:
     """Plan the multirun that the command line declares."""
     parser = Arguments("gald sweep plan", description="what would gald train -m ... run?")
     parser.add_argument("words", nargs="*", metavar="KEY=VALUES", help="as for gald train -m")
-    parser.add_argument("-m", "--multirun", action="store_true", help="understood by itself")
-    parser.add_argument("--baseline", metavar="KEYS", help="'model/ga=none model/ld=none'")
+    parser.add_argument("-m", "--multirun", action="store_true", help="accepted, but not needed")
     parser.add_argument(
-        "--difference", type=float, default=0.5, help="to be told, in points (default: 0.5)"
+        "--baseline", metavar="KEYS", help="baseline arm: 'model/ga=none model/ld=none'"
     )
     parser.add_argument(
-        "--sd", default="0.4", help="points between seeds, or a finished sweep (default: 0.4)"
+        "--difference",
+        type=float,
+        default=0.5,
+        help="mIoU difference to detect, in points (default: 0.5)",
     )
-    parser.add_argument("--no-probe", action="store_true", help="build and time no network")
+    parser.add_argument(
+        "--sd",
+        default="0.4",
+        help="deviation between seeds in points, or a finished sweep (default: 0.4)",
+    )
+    parser.add_argument("--no-probe", action="store_true", help="do not build and time networks")
     flags = parser.parse_intermixed_args(sys.argv[1:])
     plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe)
 
@@ -46,26 +53,28 @@ def plan(
     deviation: str = "0.4",
     probing: bool = True,
 ) -> list[Entry]:
-    """Print the cells of a multirun, what they cost, and what to mind; nothing is written.
+    """Print the cells of a multirun, their cost, and warnings; nothing is written.
 
     Args:
         words: overrides as `gald train -m` takes them.
         baseline: the arm that the others will be compared with, see `gald table`.
-        difference: of mIoU that is looked for, in points.
-        deviation: of mIoU between seeds, in points, or the folder of a sweep that tells it.
-        probing: whether to build each distinct network and take a few steps.
+        difference: mIoU difference to detect, in points.
+        deviation: standard deviation of mIoU between seeds, in points, or the folder of a sweep
+            to estimate it from.
+        probing: whether to build each distinct network and time a few steps.
 
     Returns:
         the cells without duplicates.
 
     Raises:
-        ValueError: a word is wrong, the cells cannot be told beforehand, or a number is.
+        ValueError: an override is wrong, the sweeper chooses its cells while it runs, or a number
+            is not above 0.
     """
     silence_warnings()
-    between = _deviation(deviation)
-    if difference <= 0 or between <= 0:
+    points = _deviation(deviation)
+    if difference <= 0 or points <= 0:
         raise ValueError(
-            f"--difference is {difference:g} and --sd {between:g}; both must be above 0"
+            f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
     master, jobs = compose_cells(words)
     folder = Path(master.hydra.sweep.dir)
@@ -75,25 +84,25 @@ def plan(
     for entry in entries:
         arms.setdefault(label(entry.arm), []).append(entry)
     factors = _factors(entries)
-    kinds = [Arm(own[0].arm, name) for name, own in arms.items()]
-    base = kinds[find_baseline(kinds, factors, baseline)]
+    empty_arms = [Arm(cells[0].arm, name) for name, cells in arms.items()]
+    base = empty_arms[find_baseline(empty_arms, factors, baseline)]
 
-    say = Console(soft_wrap=True, highlight=False)
-    if not say.is_terminal:
-        say.width = 400
-    say.print(f"sweep {folder}: {_count(len(jobs), len(entries), entries)}", style="bold")
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = 400  # in a log, no line is cut
+    console.print(f"sweep {folder}: {_count(len(jobs), len(entries), entries)}", style="bold")
     workloads = (
-        {name: workload_of(own[0].job.config) for name, own in arms.items()} if probing else {}
+        {name: workload_of(cells[0].job.config) for name, cells in arms.items()} if probing else {}
     )
     costs = _probe_all(arms, workloads)
-    say.print(_table(arms, base, workloads, costs))
+    console.print(_table(arms, base, workloads, costs))
     if probing:
         for line in _estimate(master, arms, workloads, costs):
-            say.print(line)
+            console.print(line)
     for warning in _warnings(entries):
-        say.print(f"warning: {warning}")
-    fewest = min(len({entry.values.get(SEED) for entry in own}) for own in arms.values())
-    say.print(power_sentence(len(arms), fewest, difference, between))
+        console.print(f"warning: {warning}")
+    fewest = min(len({entry.values.get(SEED) for entry in cells}) for cells in arms.values())
+    console.print(power_sentence(len(arms), fewest, difference, points))
     return entries
 
 
@@ -105,7 +114,7 @@ def _factors(entries: Sequence[Entry]) -> dict[str, list[str]]:
 def _count(declared: int, unique: int, entries: Sequence[Entry]) -> str:
     words = [f"{unique} cell{'s' if unique > 1 else ''}"]
     if declared > unique:
-        words.append(f"{declared - unique} of {declared} declared are duplicates and left out")
+        words.append(f"{declared - unique} of {declared} declared are duplicates and skipped")
     done = sum(entry.done for entry in entries)
     return ", ".join([*words, f"{done} done already"] if done else words)
 
@@ -113,19 +122,19 @@ def _count(declared: int, unique: int, entries: Sequence[Entry]) -> str:
 def _probe_all(
     arms: Mapping[str, Sequence[Entry]], workloads: Mapping[str, Workload]
 ) -> dict[str, TrainingCost | str]:
-    """The cost of each arm, or why it cannot be built; equal architectures are built once."""
-    found: dict[str, TrainingCost | str] = {}
+    """Measure each arm, equal architectures once; a text is the reason why it cannot be built."""
+    probed: dict[str, TrainingCost | str] = {}
     costs: dict[str, TrainingCost | str] = {}
     console = Console(stderr=True)
     for name in track(workloads, "probing networks", console=console, transient=True):
         config = arms[name][0].job.config
-        kind = architecture(config, workloads[name])
-        if kind not in found:
+        key = architecture(config, workloads[name])
+        if key not in probed:
             try:
-                found[kind] = probe(config, workloads[name])
-            except Exception as error:  # a network that cannot be built is what a plan is to find
-                found[kind] = to_sentence(error)
-        costs[name] = found[kind]
+                probed[key] = probe(config, workloads[name])
+            except Exception as error:  # a plan has to report networks that cannot be built
+                probed[key] = to_sentence(error)
+        costs[name] = probed[key]
     return costs
 
 
@@ -137,11 +146,11 @@ def _table(
 ) -> Table:
     table = Table("arm", "seeds", "differs from the baseline in")
     if workloads:
-        for title in ("params (M)", "GMACs", "ms a step", "training MiB", "time of a cell"):
+        for title in ("params (M)", "GMACs", "ms per step", "training MiB", "time per cell"):
             table.add_column(title, justify="right")
-    for name, own in arms.items():
-        changed = [f"{k}={v}" for k, v in own[0].arm.items() if base.values.get(k) != v]
-        seeds = " ".join(dict.fromkeys(entry.values.get(SEED, "one") for entry in own))
+    for name, cells in arms.items():
+        changed = [f"{k}={v}" for k, v in cells[0].arm.items() if base.values.get(k) != v]
+        seeds = " ".join(dict.fromkeys(entry.values.get(SEED, "one") for entry in cells))
         row = [name, seeds, " ".join(changed) or "baseline"]
         cost = costs.get(name)
         if isinstance(cost, TrainingCost):
@@ -170,27 +179,27 @@ def _estimate(
         seconds = cost.seconds(workloads[name])
         if seconds is None:
             lines.append(
-                f"time: unknown, since the dataset of {name} is not on this machine and "
+                f"time: unknown, because the dataset of {name} is not on this machine and "
                 "trainer.max_steps is not set"
             )
             return lines
         times += [seconds for entry in arms[name] if not entry.done]
     if not times:
         return lines
-    places = _places(master, next(iter(arms.values()))[0].job.config)
-    side_by_side = max(sum(times) / places, max(times))
+    parallel = _parallel_cells(master, next(iter(arms.values()))[0].job.config)
+    side_by_side = max(sum(times) / parallel, max(times))
     lines.append(
         f"time: {duration(sum(times))} for {len(times)} cells one after the other, about "
-        f"{duration(side_by_side)} on this machine with {places} at once; loading, logging and "
-        "what cells at once take from each other come on top"
+        f"{duration(side_by_side)} on this machine with {parallel} at once; data loading, logging "
+        "and contention between parallel cells are not included"
     )
     largest = max(known, key=lambda name: known[name].mib)
     lines.append(f"memory: {known[largest].mib:.0f} MiB on each device for {largest}, the largest")
     return lines
 
 
-def _places(master: DictConfig, config: DictConfig) -> int:
-    """How many cells the launcher would run at once here."""
+def _parallel_cells(master: DictConfig, config: DictConfig) -> int:
+    """Return the number of cells that the launcher would run at once on this machine."""
     launcher = master.hydra.launcher
     devices = Devices(launcher.get("jobs"), launcher.get("jobs_per_gpu", 1))
     count = 0
@@ -211,7 +220,7 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
 
 
 def _deviation(given: str) -> float:
-    """Points between seeds: a number, or what a finished sweep shows."""
+    """Return the deviation between seeds in points, from a number or from a finished sweep."""
     try:
         return float(given)
     except ValueError:
@@ -219,7 +228,9 @@ def _deviation(given: str) -> float:
     arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
     miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     scores = [score for arm in sweep.arms for score in values(arm, miou)]
-    found = seed_deviation(arms, scores)
-    if not found:
-        raise ValueError(f"{given} has no two seeds that differ; give --sd a number of points")
-    return found
+    measured = seed_deviation(arms, scores)
+    if not measured:
+        raise ValueError(
+            f"{given} has no arm with two seeds of different mIoU; set --sd to a number of points"
+        )
+    return measured

@@ -1,1 +1,1 @@
-"""What the finished cells of a sweep show: arms, effects, costs."""
+"""Evaluation of a sweep: arms, effects, costs, and their report."""

@@ -1,4 +1,4 @@
-"""All that a table says of a sweep, as numbers."""
+"""Statistics of a sweep: differences between arms, effects of factors, differences by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ FEW_SAMPLES = 2000  # intervals need fewer draws than the small p values of many
 
 @dataclass(frozen=True)
 class ContrastResult:
-    """What the runs say to one question.
+    """Estimate of one contrast from the runs of a sweep.
 
     Args:
-        question: the weighted sum of arms.
-        found: its difference, as shares.
-        p: p value after Holm's correction over all questions of its kind.
-        degrees_of_freedom: of the seeds' noise; 0: no seed was repeated.
-        higher_is_better: whether the larger of two scores is the better one.
+        question: the contrast, a weighted sum of arms.
+        found: its difference with interval, as fractions.
+        p: p value after Holm's correction over all contrasts of the same kind.
+        degrees_of_freedom: of the noise between seeds; 0: no seed was repeated.
+        higher_is_better: whether a larger score is better.
     """
 
     question: Contrast
@@ -40,12 +40,12 @@ class ContrastResult:
 
     @property
     def clear(self) -> bool:
-        """Whether it is more than noise: interval off 0, after Holm too, seeds repeated."""
+        """Whether it is more than noise: interval without 0, p (Holm) below 5%, repeated seeds."""
         return bool(self.degrees_of_freedom > 0 and self.found.clear and self.p < LEVEL)
 
     @property
     def verdict(self) -> str:
-        """Better, worse, or why that cannot be said."""
+        """Conclusion: better, worse, noise, or the reason why there is none."""
         if np.isnan(self.found.p):
             return "absent"
         if self.degrees_of_freedom == 0:
@@ -58,19 +58,20 @@ class ContrastResult:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Answers to the questions about a sweep.
+    """All estimates for a sweep; of mIoU unless another score is named.
 
     Args:
-        baseline: place of the arm that all are compared with.
-        differences: of every other arm from it, in order.
-        main_effects: of each level of each factor.
-        interactions: of each two levels of two factors.
-        elsewhere: by title of a score beside the mIoU, what `differences` and, of several factors,
-            `main_effects` ask, in this order.
+        baseline: index of the arm that the others are compared with.
+        differences: difference of every other arm from the baseline, in order.
+        main_effects: effect of each level of each factor.
+        interactions: interaction of every two levels of two factors.
+        other_scores: for each column with another score, its `differences`, then with several
+            factors its `main_effects`.
         classes: IoU difference of each other arm, arrays (K,), in order.
-        deviation: of mIoU between seeds, pooled over arms; None where none was repeated.
-        images: that each run was judged on.
-        samples: draws.
+        deviation: standard deviation of mIoU between seeds, pooled over arms; None if no seed was
+            repeated.
+        images: number of images that each run was evaluated on.
+        samples: number of bootstrap samples.
     """
 
     baseline: int
@@ -85,50 +86,52 @@ class Analysis:
 
 
 def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 0) -> Analysis:
-    """Compare all arms of a sweep with one of them, and work out the factors' effects.
+    """Compare all arms of a sweep with the baseline, and estimate the effects of the factors.
 
     Args:
-        sweep: its runs.
-        baseline: place of an arm.
-        samples: how often images are drawn.
-        seed: what they are drawn from.
+        sweep: the runs of the sweep.
+        baseline: index of the baseline arm.
+        samples: number of bootstrap samples.
+        seed: seed of the bootstrap.
     """
     runs = [run for arm in sweep.arms for run in arm.runs.values()]
-    arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
+    arms = [index for index, arm in enumerate(sweep.arms) for _ in arm.runs]
     seeds = [number for arm in sweep.arms for number in arm.runs]
     whole: list[np.ndarray] = []
     drawn: list[np.ndarray] = []
-    of_classes: list[np.ndarray] = []
+    drawn_classes: list[np.ndarray] = []
     for run in track(runs, "drawing images", console=Console(stderr=True), transient=True):
         counts = run.class_counts
-        whole.append(_both(counts.sum(0, keepdims=True))[0])
-        drawn.append(resampled(counts, _mean, samples, seed))
-        of_classes.append(resampled(counts, class_iou, min(samples, FEW_SAMPLES), seed))
+        whole.append(_miou_and_class_iou(counts.sum(0, keepdims=True))[0])
+        drawn.append(resampled(counts, _miou, samples, seed))
+        drawn_classes.append(resampled(counts, class_iou, min(samples, FEW_SAMPLES), seed))
     scores = np.stack(whole)
 
-    def ask(
-        questions: Sequence[Contrast],
+    def estimate(
+        contrasts: Sequence[Contrast],
         values: np.ndarray,
         samples: np.ndarray,
         higher_is_better: bool = True,
     ) -> list[ContrastResult]:
-        found = [contrast(arms, seeds, q.weights, values, samples, seed) for q in questions]
-        adjusted = holm(np.array([row.p[0] for row, _ in found]))
+        estimates = [contrast(arms, seeds, c.weights, values, samples, seed) for c in contrasts]
+        adjusted = holm(np.array([difference.p[0] for difference, _ in estimates]))
         return [
             ContrastResult(
-                q,
-                Difference(*(part[0] for part in row)),
+                one,
+                Difference(*(part[0] for part in difference)),
                 float(p),
                 int(degrees_of_freedom[0]),
                 higher_is_better,
             )
-            for q, (row, degrees_of_freedom), p in zip(questions, found, adjusted, strict=True)
+            for one, (difference, degrees_of_freedom), p in zip(
+                contrasts, estimates, adjusted, strict=True
+            )
         ]
 
     base = sweep.arms[baseline].values
-    asked = effects.differences(sweep.arms, baseline)
+    differences = effects.differences(sweep.arms, baseline)
     main = effects.main_effects(sweep.arms, sweep.factors, base)
-    averaged = main if len(sweep.factors) > 1 else []  # of one factor they are the differences
+    averaged = main if len(sweep.factors) > 1 else []  # with one factor they equal the differences
     miou = scores[:, :1], np.stack(drawn, 1)
     other_scores = {}
     for column in columns(sweep.arms, sweep.split):
@@ -136,16 +139,18 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
         numbers = _other_score(runs, column, sweep.split, few, seed)
         if numbers is not None:
             better = column.higher_is_better
-            tested = ask(asked, *numbers, better) + ask(averaged, *numbers, better)
-            other_scores[column] = tested
-    classes = np.stack(of_classes, 1)
+            other_scores[column] = [
+                *estimate(differences, *numbers, better),
+                *estimate(averaged, *numbers, better),
+            ]
+    classes = np.stack(drawn_classes, 1)
     return Analysis(
         baseline,
-        ask(asked, *miou),
-        ask(main, *miou),
-        ask(effects.interactions(sweep.arms, sweep.factors, base), *miou),
+        estimate(differences, *miou),
+        estimate(main, *miou),
+        estimate(effects.interactions(sweep.arms, sweep.factors, base), *miou),
         other_scores,
-        [contrast(arms, seeds, q.weights, scores[:, 1:], classes, seed)[0] for q in asked],
+        [contrast(arms, seeds, c.weights, scores[:, 1:], classes, seed)[0] for c in differences],
         seed_deviation(arms, scores[:, 0]),
         len(runs[0].class_counts),
         samples,
@@ -155,9 +160,9 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
 def _other_score(
     runs: Sequence[EvaluatedRun], column: Column, split: str, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """A score other than the mIoU of all runs (runs, 1), and on drawn images (S, runs, 1).
+    """Return another score than mIoU on all images (runs, 1) and on drawn images (S, runs, 1).
 
-    None where it is no score, or a run lacks the counts that it is made of.
+    None for mIoU and for costs, and if a run has no per-image counts of the metric.
     """
     key, names = column.key.removeprefix(f"{split}/"), runs[0].class_names
     metric = next((m for m in runs[0].metrics if key in m.score_keys(names)), None)
@@ -172,10 +177,10 @@ def _other_score(
     return np.concatenate([score(table.sum(0)[None]) for table in tables]), np.stack(drawn, 1)
 
 
-def _mean(sums: np.ndarray) -> np.ndarray:
+def _miou(sums: np.ndarray) -> np.ndarray:
     return mean_iou(sums)[..., None]
 
 
-def _both(sums: np.ndarray) -> np.ndarray:
-    """The mIoU, then the IoU of each class (S, 1 + K)."""
-    return np.concatenate([_mean(sums), class_iou(sums)], -1)
+def _miou_and_class_iou(sums: np.ndarray) -> np.ndarray:
+    """Return the mIoU, then the IoU of each class (S, 1 + K)."""
+    return np.concatenate([_miou(sums), class_iou(sums)], -1)

@@ -1,4 +1,4 @@
-"""The finished runs of a sweep, sorted into arms: one arm is one way to train, with its seeds."""
+"""Finished runs of a sweep, grouped into arms: an arm is one way to train, with all its seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ class Arm:
     """One way to train.
 
     Args:
-        values: of each factor, the seed left out.
-        label: the same for people.
-        runs: what was judged, by training seed.
+        values: value of each factor, without the seed.
+        label: the values as a short, readable text.
+        runs: evaluated runs by training seed.
     """
 
     values: dict[str, str]
@@ -27,7 +27,7 @@ class Arm:
 
 
 class MissingCell(NamedTuple):
-    """A cell that the table misses: its arm, its seed, its state, and why."""
+    """Cell without a run that can be compared: its arm, seed, state, and the reason."""
 
     arm: str
     seed: str
@@ -37,15 +37,15 @@ class MissingCell(NamedTuple):
 
 @dataclass
 class SweepRuns:
-    """All that a table needs of a sweep.
+    """Runs of a sweep, as a table needs them.
 
     Args:
-        name: of the sweep.
-        split: that its runs were judged on.
-        factors: keys with more than one value, and these in order of declaration; no seed.
-        arms: those with at least one run, in order of declaration.
-        lacks: cells without a run that can be compared.
-        notes: what was run otherwise than declared.
+        name: name of the sweep.
+        split: split that the runs were evaluated on.
+        factors: values of each key that has more than one, in order of declaration; without seed.
+        arms: arms with at least one run, in order of declaration.
+        missing_cells: cells without a run that can be compared.
+        notes: deviations of runs from the declared settings.
     """
 
     name: str
@@ -57,11 +57,11 @@ class SweepRuns:
 
 
 def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
-    """Read the runs of a sweep; what cannot be read or compared is listed with the reason.
+    """Read the runs of a sweep, and list the cells that cannot be read or compared.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: its manifest is damaged, or no cell has a run.
+        ValueError: the manifest is damaged, or no cell has a run.
     """
     manifest = Manifest.load(folder)
     factors = {key: values for key, values in manifest.factors.items() if key != SEED}
@@ -70,10 +70,10 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
     notes: list[str] = []
     first: EvaluatedRun | None = None
     for cell in manifest.cells.values():
-        said = split_overrides(cell.overrides)
-        values = {key: said.get(key, "default") for key in factors}
+        overrides = split_overrides(cell.overrides)
+        values = {key: overrides.get(key, "default") for key in factors}
         arm = arms.setdefault(tuple(values.values()), Arm(values, label(values)))
-        seed = said.get(SEED, "")
+        seed = overrides.get(SEED, "")
         if cell.state != "done":
             missing_cells.append(MissingCell(arm.label, seed, cell.state, cell.reason or ""))
             continue
@@ -84,7 +84,7 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
             trained = int(run.results.get("seed", seed or 0))
             if trained in arm.runs:
                 raise ValueError(
-                    f"seed {trained} was already trained by {arm.runs[trained].folder}"
+                    f"seed {trained} of this arm already has a run, {arm.runs[trained].folder}"
                 )
         except (OSError, ValueError) as error:
             missing_cells.append(MissingCell(arm.label, seed, "unreadable", str(error)))
@@ -93,24 +93,24 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
         arm.runs[trained] = run
         if cell.micro_batch_size is not None:
             notes.append(
-                f"{arm.label}, seed {trained}: {cell.micro_batch_size} images at once instead of "
-                "as declared, since memory did not hold more; batch norms saw fewer images"
+                f"{arm.label}, seed {trained}: micro-batch size {cell.micro_batch_size} instead of "
+                "the declared one, because memory ran out; batch norm saw fewer images"
             )
     kept = [arm for arm in arms.values() if arm.runs]
     if not kept:
-        why = (
-            f"; of the first: {missing_cells[0].state} {missing_cells[0].reason}".rstrip()
-            if missing_cells
-            else ""
-        )
+        example = ""
+        if missing_cells:
+            example = f" (first cell: {missing_cells[0].state} {missing_cells[0].reason}".rstrip()
+            example += ")"
         raise ValueError(
-            f"none of the {len(manifest.cells)} cells of {folder} has results of {split}{why}"
+            f"none of the {len(manifest.cells)} cells in {folder} has results for {split}"
+            f"{example}; see gald sweep status {folder}"
         )
     return SweepRuns(manifest.name, split, factors, kept, missing_cells, notes)
 
 
 def label(values: dict[str, str]) -> str:
-    """An arm in few words: `ga=psp ld=none`; whole keys where their last words are the same."""
+    """Return a short label of an arm, `ga=psp ld=none`; with full keys if last words clash."""
     short = {key: key.replace("/", ".").rpartition(".")[2] for key in values}
     clash = len(set(short.values())) < len(short)
     words = (f"{key if clash else short[key]}={value}" for key, value in values.items())
@@ -118,32 +118,33 @@ def label(values: dict[str, str]) -> str:
 
 
 def find_baseline(arms: Sequence[Arm], factors: dict[str, list[str]], wanted: str | None) -> int:
-    """The place of the arm that the others are compared with.
+    """Return the index of the arm that the others are compared with.
 
     Args:
-        arms: of a sweep.
-        factors: its factors.
-        wanted: as `model/ga=none model/ld=none`; None takes `none` where a factor has it and else
-            the first value, or the first arm if there is no such.
+        arms: arms of a sweep.
+        factors: factors of the sweep.
+        wanted: an arm, such as `model/ga=none model/ld=none`. None chooses the arm in which each
+            factor has the value `none`, or its first value if it has no `none`; if there is no
+            such arm, the first arm.
 
     Raises:
-        ValueError: no arm or more than one is meant.
+        ValueError: no arm or more than one matches.
     """
     if wanted is None:
-        usual = {key: "none" if "none" in of else of[0] for key, of in factors.items()}
+        usual = {k: "none" if "none" in levels else levels[0] for k, levels in factors.items()}
         return next((i for i, arm in enumerate(arms) if arm.values == usual), 0)
     pairs = split_overrides(wanted.split())
-    fits = [i for i, arm in enumerate(arms) if _means(pairs, arm)]
-    if len(fits) != 1:
+    matches = [i for i, arm in enumerate(arms) if _matches(pairs, arm)]
+    if len(matches) != 1:
         raise ValueError(
-            f"{len(fits)} arms are {wanted!r}; name one of "
+            f"{len(matches)} arms match --baseline {wanted!r}; choose one of "
             + ", ".join(repr(" ".join(f"{k}={v}" for k, v in arm.values.items())) for arm in arms)
         )
-    return fits[0]
+    return matches[0]
 
 
-def _means(pairs: dict[str, str], arm: Arm) -> bool:
-    """Whether an arm has these values; a key may be given by its last word."""
+def _matches(pairs: dict[str, str], arm: Arm) -> bool:
+    """Return whether an arm has these values; a key may be given by its last word."""
     ends = {key.replace("/", ".").rpartition(".")[2]: value for key, value in arm.values.items()}
     known = ends | arm.values
     return all(known.get(key) == value for key, value in pairs.items())

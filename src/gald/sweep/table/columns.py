@@ -1,4 +1,4 @@
-"""Which numbers of a run stand beside its mIoU in a table."""
+"""Columns of a table: scores and costs of each run."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,15 +16,15 @@ COSTS = (
 
 
 class Column(NamedTuple):
-    """A number of every run.
+    """One score or cost of every run.
 
     Attributes:
         title: heading.
         key: flat key of results.json.
-        factor: what the stored number is multiplied by to be shown.
+        factor: factor from the stored number to the number that is shown.
         score: whether it is a score and not a cost.
-        unit: of the number that is shown, where it is a score.
-        higher_is_better: whether the larger of two numbers is the better one.
+        unit: unit of the number that is shown, if it is a score.
+        higher_is_better: whether a larger number is better.
     """
 
     title: str
@@ -36,16 +36,16 @@ class Column(NamedTuple):
 
 
 def columns(arms: Sequence[Arm], split: str) -> list[Column]:
-    """The columns that at least one run can fill: a score of each metric, then costs."""
+    """List the columns with a number of at least one run: one score per metric, then costs."""
     runs = [run for arm in arms for run in arm.runs.values()]
     known = {key for run in runs for key, value in run.results.items() if value is not None}
     scored = {key.removeprefix(f"{split}/") for key in known if key.startswith(f"{split}/")}
-    found = []
+    scores = []
     for metric in runs[0].metrics:
         headline = metric.headline(scored, runs[0].class_names)
         if headline is not None:
             key, title = headline
-            found.append(
+            scores.append(
                 Column(
                     title if metric.higher_is_better else f"{title}, lower is better",
                     f"{split}/{key}",
@@ -55,19 +55,19 @@ def columns(arms: Sequence[Arm], split: str) -> list[Column]:
                     bool(metric.higher_is_better),
                 )
             )
-    return found + [
+    return scores + [
         Column(title, key, factor, False) for title, key, factor in COSTS if key in known
     ]
 
 
 def values(arm: Arm, column: Column) -> np.ndarray:
-    """The column's number of each run of an arm, nan where it has none (runs,)."""
+    """Return the column's number for each run of an arm, nan if it has none (runs,)."""
     raw: list[Any] = [run.results.get(column.key) for run in arm.runs.values()]
     return column.factor * np.array([np.nan if value is None else value for value in raw], float)
 
 
 def mean_and_deviation(numbers: np.ndarray) -> tuple[float, float, int]:
-    """Mean, standard deviation over seeds (nan for fewer than 2) and how many there are."""
+    """Return mean, standard deviation over seeds (nan for fewer than 2) and number of values."""
     known = numbers[~np.isnan(numbers)]
     mean = float(known.mean()) if len(known) else np.nan
     deviation = float(known.std(ddof=1)) if len(known) > 1 else np.nan

@@ -1,4 +1,4 @@
-"""`gald sweep audit FOLDER`: does anything but the declared factors differ between cells?"""
+"""`gald sweep audit FOLDER`: find differences between cells besides the declared factors."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from gald.sweep.command import one_folder
 from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
 from gald.sweep.table.arms import SEED, label
 
-# The first that begins a key says what it is about.
+# Topic of a config key, by the first prefix that matches.
 TOPICS = {
     "data.global_batch_size": "global batch",
-    "data.micro_batch_size": "images at once",
+    "data.micro_batch_size": "micro-batch size",
     "data.train_transform.crop_size": "crop",
     "data.train_transform": "augmentation",
     "data": "data",
@@ -33,13 +33,13 @@ TOPICS = {
     "loss": "loss",
 }
 RECEIPT = {
-    "images_sha256": "judged images",
-    "ground_truth_sha256": "true masks",
+    "images_sha256": "evaluated images",
+    "ground_truth_sha256": "ground-truth masks",
     "classes_sha256": "classes",
-    "inference": "inference of the judges",
-    "metrics": "metrics of the judges",
+    "inference": "inference of the evaluation",
+    "metrics": "metrics of the evaluation",
     "void": "void label",
-    "precision": "precision of the judges",
+    "precision": "precision of the evaluation",
     "commit": "commit of the code",
     "version/torch": "version of torch",
 }
@@ -50,8 +50,8 @@ class Audited(NamedTuple):
     """One cell under audit.
 
     Attributes:
-        values: of the declared factors, the seed included.
-        config: resolved, plain data.
+        values: values of the declared factors, the seed included.
+        config: resolved config as plain data.
     """
 
     values: Mapping[str, str]
@@ -59,25 +59,25 @@ class Audited(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The cell in few words."""
+        """Short label of the cell."""
         return label(dict(self.values))
 
 
 def main() -> int:
-    """Audit the sweep that the command line names; returns 1 where there is something to see."""
+    """Audit the sweep that the command line names; returns 1 if there are findings."""
     findings = audit(one_folder("audit"))
     for finding in findings:
         print(f"warning: {finding}")
     if not findings:
-        print("nothing but the declared factors differs")
+        print("only the declared factors differ")
     return 1 if findings else 0
 
 
 def audit(folder: Path) -> list[str]:
-    """What differs between the cells of a sweep besides its factors, one sentence each.
+    """List differences between the cells of a sweep besides its factors, one sentence each.
 
-    Read from each cell's config.yaml and from the receipts in its results.json; cells that have
-    neither yet are passed over.
+    They are read from each cell's config.yaml and from the receipts in its results.json. Cells
+    without these files are skipped.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
@@ -89,8 +89,8 @@ def audit(folder: Path) -> list[str]:
     receipts: list[tuple[str, dict[str, Any]]] = []
     trained: list[Mapping[str, str]] = []
     for cell in manifest.cells.values():
-        said = split_overrides(cell.overrides)
-        values = {key: said.get(key, "default") for key in factors}
+        overrides = split_overrides(cell.overrides)
+        values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
             content = OmegaConf.to_container(OmegaConf.load(config))
@@ -103,37 +103,37 @@ def audit(folder: Path) -> list[str]:
 
 
 def audit_configs(cells: Sequence[Audited]) -> list[str]:
-    """Keys of the configs that differ although no factor says so, one sentence each."""
-    flat = [dict(_flatten(_placeless(cell.config))) for cell in cells]
+    """List config keys that differ although they belong to no factor, one sentence each."""
+    configs = [dict(_flatten(_without_irrelevant(cell.config))) for cell in cells]
     findings = []
-    for key in dict.fromkeys(key for one in flat for key in one):
-        found = [json.dumps(one[key]) if key in one else "nothing" for one in flat]
-        if len(set(found)) > 1 and not _declared(key, found, [cell.values for cell in cells]):
+    for key in dict.fromkeys(key for config in configs for key in config):
+        values = [json.dumps(config[key]) if key in config else "unset" for config in configs]
+        if len(set(values)) > 1 and not _declared(key, values, [cell.values for cell in cells]):
             names = [cell.name for cell in cells]
-            findings.append(_sentence(f"{_topic(key)} ({key})", found, names))
+            findings.append(_sentence(f"{_topic(key)} ({key})", values, names))
     return findings
 
 
 def audit_seeds(cells: Sequence[Mapping[str, str]]) -> list[str]:
-    """Say which arms have other seeds than most; cells are values of the factors."""
+    """Report arms with other seeds than most arms; a cell is given by its factor values."""
     seeds: dict[str, set[str]] = {}
     for values in cells:
         rest = {key: value for key, value in values.items() if key != SEED}
         seeds.setdefault(label(rest), set()).add(values.get(SEED, "one"))
-    found = [", ".join(sorted(s, key=lambda n: (len(n), n))) for s in seeds.values()]
-    return [_sentence("set of seeds", found, list(seeds))] if len(set(found)) > 1 else []
+    texts = [", ".join(sorted(s, key=lambda n: (len(n), n))) for s in seeds.values()]
+    return [_sentence("set of seeds", texts, list(seeds))] if len(set(texts)) > 1 else []
 
 
 def _audit_receipts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    findings: dict[tuple[str, ...], str] = {}  # one, where both splits say the same
+    findings: dict[tuple[str, ...], str] = {}  # the same finding in both splits counts once
     names = [name for name, _ in runs]
     for split in SPLITS:
         receipts = [results.get(f"{split}/receipt") or {} for _, results in runs]
         for key, topic in RECEIPT.items():
-            found = [json.dumps(receipt.get(key)) for receipt in receipts]
-            if len(set(found)) > 1:
-                sentence = _sentence(f"{topic} ({split}, {key})", found, names)
-                findings.setdefault((key, *found), sentence)
+            values = [json.dumps(receipt.get(key)) for receipt in receipts]
+            if len(set(values)) > 1:
+                sentence = _sentence(f"{topic} ({split}, {key})", values, names)
+                findings.setdefault((key, *values), sentence)
     return list(findings.values())
 
 
@@ -144,8 +144,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); repeat its evaluation") from error
 
 
-def _placeless(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what changes no result: where files lie, who logs."""
+def _without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without keys that change no result, such as file locations and loggers."""
     folder = str(config.get("output_dir"))
 
     def strip(value: Any) -> Any:
@@ -169,23 +169,23 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", part
 
 
-def _declared(key: str, found: Sequence[str], values: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a key lies below a factor, or only repeats the value of one."""
-    factors = list(values[0])
+def _declared(key: str, values: Sequence[str], cells: Sequence[Mapping[str, str]]) -> bool:
+    """Return whether a key lies below a factor, or only repeats the value of a factor."""
+    factors = list(cells[0])
     below = [factor.partition("@")[0].replace("/", ".") for factor in factors]
     if key.startswith(HARMLESS) or any(f"{key}.".startswith(f"{name}.") for name in below):
         return True
-    bare = [value.strip('"') for value in found]
-    return any(bare == [one[factor] for one in values] for factor in factors)
+    bare = [value.strip('"') for value in values]
+    return any(bare == [cell[factor] for cell in cells] for factor in factors)
 
 
 def _topic(key: str) -> str:
     return next((words for start, words in TOPICS.items() if key.startswith(start)), "setting")
 
 
-def _sentence(what: str, found: Sequence[str], names: Sequence[str]) -> str:
+def _sentence(what: str, values: Sequence[str], names: Sequence[str]) -> str:
     groups: dict[str, list[str]] = {}
-    for value, name in zip(found, names, strict=True):
+    for value, name in zip(values, names, strict=True):
         groups.setdefault(value, []).append(name)
     order = sorted(groups.items(), key=lambda item: -len(item[1]))
     words = [

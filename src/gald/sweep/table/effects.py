@@ -1,4 +1,4 @@
-"""Which weighted sums of arms answer a question: differences, main effects, interactions."""
+"""Contrasts between the arms of a sweep: differences, main effects, interactions."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,20 +9,20 @@ import numpy as np
 from gald.sweep.table.arms import Arm
 
 HOW_TO_READ = (
-    "A main effect is what a level gains over the baseline's level of its factor, averaged over "
-    "the settings of the other factors; an interaction is what two levels gain together beyond the "
-    "sum of what each gains alone: above 0 they help each other, below 0 they do the same work "
-    "twice."
+    "A main effect is the gain of a level over the baseline's level of the same factor, averaged "
+    "over the settings of the other factors. An interaction is the gain of two levels together "
+    "beyond the sum of their separate gains: above 0 they help each other, below 0 they do the "
+    "same work twice."
 )
 
 
 class Contrast(NamedTuple):
-    """A weighted sum of arms.
+    """Weighted sum of arms.
 
     Attributes:
-        name: what it is, for people.
-        weights: of the arms (A,).
-        settings: settings of the other factors that it is averaged over.
+        name: readable name.
+        weights: weights of the arms (A,).
+        settings: number of settings of the other factors that it is averaged over.
     """
 
     name: str
@@ -31,37 +31,43 @@ class Contrast(NamedTuple):
 
 
 def differences(arms: Sequence[Arm], baseline: int) -> list[Contrast]:
-    """Every arm against the baseline, in the order of the arms."""
-    found = []
-    for place, arm in enumerate(arms):
-        if place != baseline:
+    """List the contrast of every arm against the baseline, in the order of the arms."""
+    contrasts = []
+    for index, arm in enumerate(arms):
+        if index != baseline:
             weights = np.zeros(len(arms))
-            weights[[baseline, place]] = -1, 1
-            found.append(Contrast(arm.label, weights, 1))
-    return found
+            weights[[baseline, index]] = -1, 1
+            contrasts.append(Contrast(arm.label, weights, 1))
+    return contrasts
 
 
 def main_effects(
     arms: Sequence[Arm], factors: dict[str, list[str]], base: dict[str, str]
 ) -> list[Contrast]:
-    """Every level of every factor against the factor's level in `base`, over all other settings.
+    """List the contrast of every level of every factor against the factor's level in `base`.
 
-    Settings count where both arms have runs; a level without any is left out.
+    It is averaged over those settings of the other factors for which both arms have runs. A level
+    without any such setting is omitted.
     """
     return [
-        question
+        effect
         for key, levels in factors.items()
         for level in levels
         if level != base[key]
-        and (question := _averaged(arms, {key: level}, {key: base[key]}, _name(key, level)))
+        and (effect := _averaged(arms, {key: level}, {key: base[key]}, _name(key, level)))
     ]
 
 
 def interactions(
     arms: Sequence[Arm], factors: dict[str, list[str]], base: dict[str, str]
 ) -> list[Contrast]:
-    """Every pair of levels of two factors: together, less each alone, plus neither."""
-    found = []
+    """List the interaction of every two levels of two factors.
+
+    It is the score of both levels together, minus that of each alone, plus that of neither.
+
+    It is averaged over the settings of the other factors, as in `main_effects`.
+    """
+    contrasts = []
     for one, other in combinations(factors, 2):
         for a in factors[one]:
             for b in factors[other]:
@@ -69,17 +75,17 @@ def interactions(
                     continue
                 name = f"{_name(one, a)} : {_name(other, b)}"
                 levels = {one: a, other: b}
-                question = _averaged(arms, levels, {key: base[key] for key in levels}, name)
-                if question:
-                    found.append(question)
-    return found
+                effect = _averaged(arms, levels, {key: base[key] for key in levels}, name)
+                if effect:
+                    contrasts.append(effect)
+    return contrasts
 
 
 def _averaged(
     arms: Sequence[Arm], levels: dict[str, str], base: dict[str, str], name: str
 ) -> Contrast | None:
-    """Differences of differences over the given levels, averaged over the other factors."""
-    place = {tuple(sorted(arm.values.items())): i for i, arm in enumerate(arms)}
+    """Build a difference of differences over the levels, averaged over the other factors."""
+    index = {tuple(sorted(arm.values.items())): i for i, arm in enumerate(arms)}
     total, settings = np.zeros(len(arms)), 0
     for arm in arms:
         if not levels.items() <= arm.values.items():
@@ -88,7 +94,7 @@ def _averaged(
         for size in range(len(levels) + 1):
             for kept in combinations(levels, size):
                 values = arm.values | base | {key: levels[key] for key in kept}
-                corners.append((place.get(tuple(sorted(values.items()))), len(levels) - size))
+                corners.append((index.get(tuple(sorted(values.items()))), len(levels) - size))
         if all(corner is not None for corner, _ in corners):
             settings += 1
             for corner, lowered in corners:

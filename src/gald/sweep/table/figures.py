@@ -1,4 +1,4 @@
-"""Pictures of a sweep that need no colour."""
+"""Figures of a sweep, readable without colour."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from gald.painting import new_figure, to_png
 
 
 class Point(NamedTuple):
-    """An arm in a picture of scores against costs: cost, mIoU in percent, deviation or nan."""
+    """Arm in a plot of score against cost: cost, mIoU in percent, standard deviation or nan."""
 
     label: str
     cost: float
@@ -23,7 +23,7 @@ class Point(NamedTuple):
 
 
 def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
-    """Draw mIoU against each cost; filled are the arms that no other beats in both.
+    """Plot mIoU against each cost; filled markers are arms that no other arm beats in both.
 
     Args:
         panels: name of the cost -> arms; bars are one standard deviation over seeds.
@@ -56,15 +56,16 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
 
 
 def _move_apart(figure: Figure) -> None:
-    """Raise labels that would cover one below them."""
-    figure.draw_without_rendering()  # sets the limits, without which labels have no place
-    renderer = FigureCanvasAgg(figure).get_renderer()  # once: asking the figure draws it each time
+    """Move labels up until they overlap no label below them."""
+    figure.draw_without_rendering()  # sets the axis limits, which label positions depend on
+    # Without a renderer, get_window_extent would redraw the figure for each label.
+    renderer = FigureCanvasAgg(figure).get_renderer()
     for axis in figure.axes:
         placed: list[Bbox] = []
         labels = [text for text in axis.texts if isinstance(text, Annotation)]
         for label in sorted(labels, key=lambda label: label.get_window_extent(renderer).y0):
             box = label.get_window_extent(renderer)
-            for _ in range(20 * len(labels)):  # points up; a label that is not shown stays put
+            for _ in range(20 * len(labels)):  # in points; limited, as hidden labels do not move
                 if not any(box.overlaps(other) for other in placed):
                     break
                 label.xyann = (label.xyann[0], label.xyann[1] + 1)
@@ -77,12 +78,12 @@ def class_chart(
 ) -> bytes:
     """Draw the IoU difference of each class and arm as numbers on grey.
 
-    A star says that the class's own 95% interval leaves out 0; the darker, the larger.
+    A star marks a 95% interval of the class that excludes 0. Darker cells have larger differences.
 
     Args:
         arms: labels of the columns.
-        names: of the classes.
-        differences: of each arm, arrays (K,), as shares.
+        names: names of the classes.
+        differences: IoU differences of each arm, arrays (K,), as fractions.
         against: label of the baseline.
 
     Returns:

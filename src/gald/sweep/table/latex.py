@@ -1,4 +1,4 @@
-"""A table for a paper: LaTeX with booktabs."""
+"""LaTeX table for a paper, with booktabs."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ SPECIAL = {
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A `table` environment that needs the package booktabs. The first column is text."""
+    """Return a `table` environment, which needs the package booktabs; the first column is text."""
     lines = [
         "% \\usepackage{booktabs}",
         "\\begin{table}",
@@ -40,9 +40,9 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: s
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Escape text for LaTeX."""
     marked = "".join(SPECIAL.get(letter, letter) for letter in text)
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", marked)  # a minus, not a hyphen
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", marked)  # minus sign, not hyphen
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A sweep's analysis as a verdict, tables and pictures."""
+"""Report sections of a sweep: conclusion, tables and figures."""
 
 from collections.abc import Sequence
 
@@ -12,97 +12,98 @@ from gald.sweep.table.columns import Column, columns, mean_and_deviation, values
 from gald.sweep.table.effects import HOW_TO_READ
 from gald.sweep.table.figures import Point, class_chart, pareto_chart
 
-JUDGED = ("difference", "95% interval", "p (Holm)", "verdict")
+RESULT_HEADER = ("difference", "95% interval", "p (Holm)", "conclusion")
 
 
-def conclusion(sweep: SweepRuns, found: Analysis) -> str:
-    """Say in one sentence or two which arms differ from the baseline."""
-    base, answers = sweep.arms[found.baseline].label, found.differences
+def conclusion(sweep: SweepRuns, analysis: Analysis) -> str:
+    """Summarise in one or two sentences which arms differ from the baseline."""
+    base, results = sweep.arms[analysis.baseline].label, analysis.differences
     count = len(sweep.missing_cells)
     missing = "1 cell is missing" if count == 1 else f"{count} cells are missing"
-    missing_cells = f" {missing}, see below." if count else ""
-    if not answers:
-        return f"One arm only, {base}: nothing to compare it with.{missing_cells}"
-    if found.deviation is None:
+    missing_note = f" {missing}, see below." if count else ""
+    if not results:
+        return f"One arm only, {base}: nothing to compare it with.{missing_note}"
+    if analysis.deviation is None:
         return (
-            f"No arm was trained with two seeds, so nothing can be told from chance: train each of "
-            f"the {len(sweep.arms)} arms with 3 seeds or more.{missing_cells}"
+            f"No arm was trained with two seeds, so no difference can be distinguished from noise: "
+            f"train each of the {len(sweep.arms)} arms with 3 seeds or more.{missing_note}"
         )
-    clear = [answer for answer in answers if answer.clear]
-    top = max(clear or answers, key=lambda answer: abs(np.nan_to_num(answer.found.difference)))
+    clear = [result for result in results if result.clear]
+    top = max(clear or results, key=lambda result: abs(np.nan_to_num(result.found.difference)))
     name, low, high = top.question.name, _signed(top.found.low), _signed(top.found.high)
     size = f"{_signed(top.found.difference)} points (95% interval {low} to {high})"
-    if len(answers) == 1:
-        sure = "differs by more than noise" if clear else "is inside the noise"
-        return f"The mIoU of {name} {sure} against {base}: {size}.{missing_cells}"
-    many = f"{len(answers)} arms"
+    if len(results) == 1:
+        relation = "larger than the noise" if clear else "inside the noise"
+        return f"The mIoU difference of {name} from {base} is {relation}: {size}.{missing_note}"
+    compared = f"{len(results)} arms"
     if not clear:
         return (
-            f"Inside the noise: none of {many} differs surely from {base}; the largest mIoU "
-            f"difference is that of {name}, {size}.{missing_cells}"
+            f"Inside the noise: none of {compared} differs significantly from {base}; the largest "
+            f"mIoU difference is that of {name}, {size}.{missing_note}"
         )
     return (
-        f"{len(clear)} of {many} differ{'s' if len(clear) == 1 else ''} from {base} by more than "
-        f"noise; the largest mIoU difference is that of {name}, {size}.{missing_cells}"
+        f"{len(clear)} of {compared} differ{'s' if len(clear) == 1 else ''} from {base} by more "
+        f"than noise; the largest mIoU difference is that of {name}, {size}.{missing_note}"
     )
 
 
-def sections(sweep: SweepRuns, found: Analysis, warnings: Sequence[str]) -> list[Section]:
-    """Arrange everything, the audit's warnings first if there are any."""
+def sections(sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str]) -> list[Section]:
+    """Build all sections of the report; warnings of the audit come first."""
     shown = columns(sweep.arms, sweep.split)
     parts = []
     if warnings:
-        words = "More than the declared factors differs between cells; the table may mislead."
+        words = "Cells differ in more than the declared factors; the table may be misleading."
         parts.append(Section("Audit", words, ("warning",), [[text] for text in warnings]))
-    parts.append(_arms(sweep, found))
+    parts.append(_arms(sweep, analysis))
     parts.append(_columns(sweep, shown))
-    if found.other_scores:
-        parts.append(_other_scores(sweep, found))
-    if len(sweep.factors) > 1 and found.main_effects:
-        parts.append(_effects("Main effects", found.main_effects, HOW_TO_READ, found))
-        words = "Of each pair of levels, in points of mIoU. " + _holm(found.interactions, found)
-        parts.append(_effects("Interactions", found.interactions, words, found))
-    if found.classes:
-        parts.append(_classes(sweep, found))
+    if analysis.other_scores:
+        parts.append(_other_scores(sweep, analysis))
+    if len(sweep.factors) > 1 and analysis.main_effects:
+        parts.append(_effects("Main effects", analysis.main_effects, HOW_TO_READ, analysis))
+        correction = _holm(analysis.interactions, analysis)
+        words = f"For each pair of levels, in points of mIoU. {correction}"
+        parts.append(_effects("Interactions", analysis.interactions, words, analysis))
+    if analysis.classes:
+        parts.append(_classes(sweep, analysis))
     if sweep.missing_cells:
-        words = "These cells have no run that could be compared; nothing above counts them."
+        words = "These cells have no run that can be compared; they are not included above."
         parts.append(
             Section("Missing cells", words, ("arm", "seed", "state", "reason"), sweep.missing_cells)
         )
     if sweep.notes:
         rows = [[note] for note in sweep.notes]
-        parts.append(Section("Run otherwise than declared", "", ("cell",), rows))
-    return [*parts, _reading(found)]
+        parts.append(Section("Deviations from the declared settings", "", ("cell",), rows))
+    return [*parts, _how_to_read(analysis)]
 
 
-def _arms(sweep: SweepRuns, found: Analysis) -> Section:
-    base = sweep.arms[found.baseline]
-    answers = {answer.question.name: answer for answer in found.differences}
+def _arms(sweep: SweepRuns, analysis: Analysis) -> Section:
+    base = sweep.arms[analysis.baseline]
+    results = {result.question.name: result for result in analysis.differences}
     miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     rows = []
     for arm in sweep.arms:
         mean, deviation, _ = mean_and_deviation(values(arm, miou))
-        evaluated = _judged(answers[arm.label]) if arm is not base else ["", "", "", "baseline"]
-        rows.append([arm.label, str(len(arm.runs)), _spread(mean, deviation), *evaluated])
+        cells = _result_cells(results[arm.label]) if arm is not base else ["", "", "", "baseline"]
+        rows.append([arm.label, str(len(arm.runs)), _spread(mean, deviation), *cells])
     known = {arm.label for arm in sweep.arms}
-    for name in dict.fromkeys(lack.arm for lack in sweep.missing_cells if lack.arm not in known):
+    for name in dict.fromkeys(cell.arm for cell in sweep.missing_cells if cell.arm not in known):
         rows.append([name, "0", "", "", "", "", "no result"])
-    words = f"Differences are from {base.label}. " + _holm(found.differences, found)
+    words = f"Differences are from {base.label}. " + _holm(analysis.differences, analysis)
     chart = None
-    if found.differences:
-        bars = {answer.question.name: answer.found for answer in found.differences}
-        clear = [answer.clear for answer in found.differences]
+    if analysis.differences:
+        bars = {result.question.name: result.found for result in analysis.differences}
+        clear = [result.clear for result in analysis.differences]
         along = f"mIoU against {base.label} (points)"
         chart = ("arms.png", difference_chart(bars, clear, "Arms", along))
-    return Section("Arms", words, ("arm", "seeds", "mIoU %", *JUDGED), rows, chart)
+    return Section("Arms", words, ("arm", "seeds", "mIoU %", *RESULT_HEADER), rows, chart)
 
 
 def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
     rows = [[arm.label, *(shown_value(arm, column) for column in shown)] for arm in sweep.arms]
     header = ["arm", *(f"{c.title} {c.unit}".rstrip() for c in shown)]
     words = (
-        "Scores: mean ± standard deviation over seeds. Costs: one image in evaluation; latency "
-        "and memory as --measure finds them on this machine."
+        "Scores: mean ± standard deviation over seeds. Costs: one image in evaluation; latency and "
+        "memory are measured by --measure on this machine."
     )
     names = {"cost/total/gmacs": "GMACs", "cost/total/ms": "latency (ms)"}
     panels = {}
@@ -111,24 +112,25 @@ def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
             points = [_point(arm, shown[0], column) for arm in sweep.arms]
             panels[names[column.key]] = [p for p in points if not np.isnan(p.cost + p.score)]
     if panels:
-        words += " Filled in the picture: no other arm is both cheaper and better."
-    picture = ("pareto.png", pareto_chart(panels)) if panels else None
-    return Section("Where, and at what cost", words, header, rows, picture)
+        words += " Filled markers in the figure: no other arm is both cheaper and better."
+    chart = ("pareto.png", pareto_chart(panels)) if panels else None
+    return Section("Scores and costs", words, header, rows, chart)
 
 
-def _other_scores(sweep: SweepRuns, found: Analysis) -> Section:
-    shown = list(found.other_scores)
+def _other_scores(sweep: SweepRuns, analysis: Analysis) -> Section:
+    shown = list(analysis.other_scores)
     rows = [
         [
-            answers[0].question.name,
-            *(_brief(answer, column) for answer, column in zip(answers, shown, strict=True)),
+            results[0].question.name,
+            *(_brief(result, column) for result, column in zip(results, shown, strict=True)),
         ]
-        for answers in zip(*found.other_scores.values(), strict=True)
+        for results in zip(*analysis.other_scores.values(), strict=True)
     ]
+    base = sweep.arms[analysis.baseline].label
     more = ", then main effects," if len(sweep.factors) > 1 else ""
     words = (
-        f"Differences from {sweep.arms[found.baseline].label}{more} in points with 95% intervals. "
-        "A star: more than noise, corrected within each score for the number of arms, and for that "
+        f"Differences from {base}{more} in points with 95% intervals. A star marks more than "
+        "noise, corrected within each score for the number of arms, and separately for the number "
         "of main effects."
     )
     header = ("effect", *(column.title for column in shown))
@@ -136,7 +138,7 @@ def _other_scores(sweep: SweepRuns, found: Analysis) -> Section:
 
 
 def shown_value(arm: Arm, column: Column) -> str:
-    """A number of an arm as the tables show it."""
+    """Format a score or cost of an arm as in the tables."""
     mean, deviation, _ = mean_and_deviation(values(arm, column))
     if column.score:
         return _spread(mean, deviation)
@@ -148,68 +150,73 @@ def _point(arm: Arm, score: Column, cost: Column) -> Point:
     return Point(arm.label, mean_and_deviation(values(arm, cost))[0], mean, deviation)
 
 
-def _effects(title: str, answers: Sequence[ContrastResult], words: str, found: Analysis) -> Section:
-    if not answers:
-        return Section(title, "No four arms with runs form a square of two factors.")
-    rows = [[a.question.name, str(a.question.settings), *_judged(a)] for a in answers]
+def _effects(
+    title: str, results: Sequence[ContrastResult], words: str, analysis: Analysis
+) -> Section:
+    if not results:
+        return Section(title, "No two factors have four arms with runs that form a 2 x 2 square.")
+    rows = [[r.question.name, str(r.question.settings), *_result_cells(r)] for r in results]
     if title == "Main effects":
-        words = f"{words} {_holm(answers, found)}"
-    return Section(title, words, ("effect on mIoU", "settings", *JUDGED), rows)
+        words = f"{words} {_holm(results, analysis)}"
+    return Section(title, words, ("effect on mIoU", "settings", *RESULT_HEADER), rows)
 
 
-def _classes(sweep: SweepRuns, found: Analysis) -> Section:
+def _classes(sweep: SweepRuns, analysis: Analysis) -> Section:
     names = next(iter(sweep.arms[0].runs.values())).class_names
-    arms = [answer.question.name for answer in found.differences]
+    arms = [result.question.name for result in analysis.differences]
     rows = [
-        [name, *(_starred(of.difference[k], of.clear[k]) for of in found.classes)]
+        [name, *(_starred(arm.difference[k], arm.clear[k]) for arm in analysis.classes)]
         for k, name in enumerate(names)
     ]
-    asked = sum(int(np.count_nonzero(~np.isnan(of.p))) for of in found.classes)
-    base = sweep.arms[found.baseline].label
+    tested = sum(int(np.count_nonzero(~np.isnan(arm.p))) for arm in analysis.classes)
+    base = sweep.arms[analysis.baseline].label
     words = (
-        f"IoU difference from {base} in points; a star where the class's own 95% interval leaves "
-        f"out 0, which about {LEVEL * asked:.1f} of these {asked} would do by chance."
+        f"IoU difference from {base} in points. A star marks a 95% interval of the class that "
+        f"excludes 0; about {LEVEL * tested:.1f} of these {tested} would do so by chance."
     )
-    chart = ("classes.png", class_chart(arms, names, found.classes, base))
+    chart = ("classes.png", class_chart(arms, names, analysis.classes, base))
     return Section("Classes", words, ("class", *arms), rows, chart)
 
 
-def _reading(found: Analysis) -> Section:
-    spread = "" if found.deviation is None else f" {100 * found.deviation:.2f} points here,"
+def _how_to_read(analysis: Analysis) -> Section:
+    spread = "" if analysis.deviation is None else f" {100 * analysis.deviation:.2f} points here,"
     return Section(
         "How to read this",
-        f"{found.images} images were drawn {found.samples} times with replacement, the same for "
-        "all runs (paired bootstrap), and the noise of training seeds was added: Student's t with "
-        f"the standard deviation between seeds that all arms have in common,{spread} with runs of "
-        "one seed compared with each other. It is assumed to be alike in all arms. An interval "
-        "that holds 0 is noise. Holm's correction keeps the chance of any false alarm among the "
-        "arms below 5%.",
+        f"{analysis.images} images were drawn {analysis.samples} times with replacement, with the "
+        "same draws for all runs (paired bootstrap). The noise of training seeds was added: "
+        f"Student's t with the standard deviation between seeds, pooled over all arms,{spread} "
+        "with runs of the same seed compared with each other. The standard deviation is assumed to "
+        "be equal in all arms. An interval that contains 0 is noise. Holm's correction keeps the "
+        "chance of any false alarm among the arms below 5%.",
     )
 
 
-def _holm(answers: Sequence[ContrastResult], found: Analysis) -> str:
-    asked = sum(not np.isnan(answer.p) for answer in answers)
-    questions = "1 question" if asked == 1 else f"{asked} questions"
-    words = f"p values are corrected for asking {questions} (Holm)."
-    if asked * 2 / (found.samples + 1) >= LEVEL:
-        words += f" With {found.samples} samples none can be clear: take more with --samples."
+def _holm(results: Sequence[ContrastResult], analysis: Analysis) -> str:
+    count = sum(not np.isnan(result.p) for result in results)
+    comparisons = "1 comparison" if count == 1 else f"{count} comparisons"
+    words = f"p values are corrected for {comparisons} (Holm)."
+    if count * 2 / (analysis.samples + 1) >= LEVEL:
+        words += (
+            f" With {analysis.samples} samples no difference can be significant: take more with "
+            "--samples."
+        )
     return words
 
 
-def _judged(answer: ContrastResult) -> list[str]:
-    if np.isnan(answer.found.p):
-        return ["", "", "", answer.verdict]
-    low, high = _signed(answer.found.low), _signed(answer.found.high)
-    p = f"{answer.p:.4f}" if answer.p < 0.01 else f"{answer.p:.3f}"
-    return [_signed(answer.found.difference), f"{low} to {high}", p, answer.verdict]
+def _result_cells(result: ContrastResult) -> list[str]:
+    if np.isnan(result.found.p):
+        return ["", "", "", result.verdict]
+    low, high = _signed(result.found.low), _signed(result.found.high)
+    p = f"{result.p:.4f}" if result.p < 0.01 else f"{result.p:.3f}"
+    return [_signed(result.found.difference), f"{low} to {high}", p, result.verdict]
 
 
-def _brief(answer: ContrastResult, column: Column) -> str:
-    if np.isnan(answer.found.p):
+def _brief(result: ContrastResult, column: Column) -> str:
+    if np.isnan(result.found.p):
         return "absent"
-    ends = (answer.found.difference, answer.found.low, answer.found.high)
+    ends = (result.found.difference, result.found.low, result.found.high)
     value, low, high = (_signed(end, column.factor) for end in ends)
-    return f"{value} ({low} to {high}){'*' if answer.clear else ''}"
+    return f"{value} ({low} to {high}){'*' if result.clear else ''}"
 
 
 def _starred(value: float, clear: bool) -> str:

@@ -25,18 +25,24 @@ TITLE = "Which arms differ by more than noise?"
 
 
 def main() -> None:
-    """Report on the sweep that the command line names."""
+    """Print the table of the sweep that the command line names."""
     parser = Arguments("gald table", description="which arms differ, where, and at what cost?")
     parser.add_argument("sweep", type=Path, help="folder of a sweep, as gald train -m printed it")
     parser.add_argument("--to", type=Path, metavar="DIR", help="a new folder for all formats")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val")
-    parser.add_argument("--baseline", metavar="KEYS", help="'model/ga=none model/ld=none'")
+    parser.add_argument(
+        "--baseline", metavar="KEYS", help="baseline arm: 'model/ga=none model/ld=none'"
+    )
     parser.add_argument("--format", choices=FORMATS, help="print this instead of a screen table")
     parser.add_argument(
-        "--measure", action="store_true", help="latency and memory of each arm, here and now"
+        "--measure",
+        action="store_true",
+        help="measure latency and memory of each arm on this machine",
     )
-    parser.add_argument("--samples", type=int, default=10_000, help="draws (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument(
+        "--samples", type=int, default=10_000, help="bootstrap samples (default: 10000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     flags = parser.parse_args(sys.argv[1:])
     print_table(
         flags.sweep,
@@ -60,66 +66,65 @@ def print_table(
     seed: int = 0,
     measuring: bool = False,
 ) -> Analysis:
-    """Analyse the finished runs of a sweep, print the table and write it where asked.
+    """Analyse the finished runs of a sweep, print the table, and write the report to a folder.
 
     Args:
-        folder: of the sweep; may still run.
+        folder: folder of the sweep, which may still be running.
         to: a folder for `report.md`, `report.html`, `table.tex`, `table.csv`, `runs.csv` and the
-            pictures; must be empty or not there, and appears whole or not at all.
+            figures; must be empty or missing. It is written completely or not at all.
         split: `val` or `test`.
-        baseline: the arm that others are compared with, as `model/ga=none model/ld=none`; None is
-            where every factor is `none`, or its first value if it has no such.
-        form: one of `FORMATS` to print instead of the screen's table.
-        samples: how often to draw the images.
-        seed: what they are drawn from.
-        measuring: whether to build each arm's network and time it on this machine; cells that ran
-            side by side could not be timed then.
+        baseline: the arm that others are compared with, as `model/ga=none model/ld=none`; None
+            chooses `none` for every factor, or its first value if it has no `none`.
+        form: one of `FORMATS` to print instead of the screen table.
+        samples: number of bootstrap samples of the images.
+        seed: seed of the bootstrap.
+        measuring: whether to build and time the network of each arm on this machine. Sweeps do
+            not time their networks, because parallel cells slow each other down.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: there is no run yet, the baseline is not one arm, or `to` holds something.
+        ValueError: there is no run yet, the baseline does not match one arm, or `to` is not empty.
     """
     if to is not None:
         to = to.expanduser().absolute()
         refuse_filled(to, "choose another folder with --to")
     if samples < 100:
-        raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
+        raise ValueError(f"--samples is {samples}; set it to 100 or more to estimate intervals")
     folder = folder.expanduser()
     sweep = read_sweep(folder, split)
     if measuring:
         _measure(sweep)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
-    found = analyse(sweep, base, samples, seed)
-    said, parts = conclusion(sweep, found), sections(sweep, found, audit(folder))
+    analysis = analyse(sweep, base, samples, seed)
+    summary, parts = conclusion(sweep, analysis), sections(sweep, analysis, audit(folder))
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
-        f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, judged on {found.images} images "
-        f"of {split}."
+        f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, evaluated on {analysis.images} "
+        f"images of {split}."
     )
     latex = _latex(sweep, parts)
     if to is not None:
-        with new_folder(to) as whole:
-            write_report(whole, TITLE, said, about, parts)
-            (whole / "table.tex").write_text(latex, encoding="utf-8")
-            (whole / "table.csv").write_text(arms_csv(sweep, found), encoding="utf-8")
-            (whole / "runs.csv").write_text(runs_csv(sweep), encoding="utf-8")
+        with new_folder(to) as partial:
+            write_report(partial, TITLE, summary, about, parts)
+            (partial / "table.tex").write_text(latex, encoding="utf-8")
+            (partial / "table.csv").write_text(arms_csv(sweep, analysis), encoding="utf-8")
+            (partial / "runs.csv").write_text(runs_csv(sweep), encoding="utf-8")
     if form is None:
-        _show(said, parts, to)
+        _show(summary, parts, to)
     elif form in ("latex", "csv"):
-        print(latex if form == "latex" else arms_csv(sweep, found), end="")
+        print(latex if form == "latex" else arms_csv(sweep, analysis), end="")
     else:
         shown = [part._replace(picture=None) for part in parts] if form == "md" else parts
         with tempfile.TemporaryDirectory() as scratch:
-            write_report(Path(scratch), TITLE, said, about, shown)
+            write_report(Path(scratch), TITLE, summary, about, shown)
             print((Path(scratch) / f"report.{form}").read_text(encoding="utf-8"), end="")
-    return found
+    return analysis
 
 
 def _measure(sweep: SweepRuns) -> None:
-    """Add latency and memory to the results of all runs, measured once for each arm."""
-    from gald.sweep.cell_cost import (
-        evaluation_costs,  # builds networks, which the table alone does not
-    )
+    """Add latency and memory to the results of all runs, measured once per arm."""
+    # Imported late: it builds networks, which the table alone does not need.
+    from gald.sweep.cell_cost import evaluation_costs
 
     console = Console(stderr=True)
     for arm in track(sweep.arms, "measuring networks", console=console, transient=True):
@@ -131,11 +136,11 @@ def _measure(sweep: SweepRuns) -> None:
             run.results.update(costs)
 
 
-def _show(said: str, parts: Sequence[Section], to: Path | None) -> None:
+def _show(summary: str, parts: Sequence[Section], to: Path | None) -> None:
     console = Console()
     if not console.is_terminal:
-        console.width = 400  # a log has room; no number is to be cut
-    console.print(said, style="bold", soft_wrap=True, highlight=False)
+        console.width = 400  # in a log, no number is cut
+    console.print(summary, style="bold", soft_wrap=True, highlight=False)
     for part in parts:
         if not part.header or part.title == "Classes":
             continue
@@ -147,11 +152,11 @@ def _show(said: str, parts: Sequence[Section], to: Path | None) -> None:
 
 
 def _latex(sweep: SweepRuns, parts: Sequence[Section]) -> str:
-    """Arms with scores, differences and costs in one table."""
+    """Return one LaTeX table of all arms with their scores, differences and costs."""
     arms = next(part for part in parts if part.title == "Arms")
-    where = next(part for part in parts if part.title == "Where, and at what cost")
-    more = {row[0]: list(row[2:]) for row in where.rows}
-    empty = [""] * (len(where.header) - 2)
+    scores = next(part for part in parts if part.title == "Scores and costs")
+    more = {row[0]: list(row[2:]) for row in scores.rows}
+    empty = [""] * (len(scores.header) - 2)
     rows = [[*row, *more.get(row[0], empty)] for row in arms.rows]
     caption = f"Sweep {sweep.name}, {sweep.split}. {arms.words}"
-    return latex_table([*arms.header, *where.header[2:]], rows, caption)
+    return latex_table([*arms.header, *scores.header[2:]], rows, caption)
