@@ -117,20 +117,22 @@ folder = Path(SWEEP) if SWEEP else simulated_sweep(Path(tempfile.mkdtemp()) / "s
 # %%
 sweep = read_sweep(folder, "val")
 base = find_baseline(sweep.arms, sweep.factors, None)
-found = analyse(sweep, base, SAMPLES)
+analysis = analyse(sweep, base, SAMPLES)
 scores = {arm.label: [100 * r.results["val/miou"] for r in arm.runs.values()] for arm in sweep.arms}
 for label, of_seeds in scores.items():
     mean, deviation, count = mean_and_deviation(np.array(of_seeds))
     print(f"{label:<22} mIoU {mean:5.2f}  sd {deviation:.2f}  seeds {count}")
 print(f"\nagainst {sweep.arms[base].label}:")
-for answer in found.differences:
-    gap = answer.found
-    ends = f"[{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
-    print(f"{answer.question.name:<22} {100 * gap.difference:+.2f} {ends}  {answer.verdict}")
+for result in analysis.differences:
+    estimate = result.estimate
+    ends = f"[{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
+    print(
+        f"{result.contrast.name:<22} {100 * estimate.difference:+.2f} {ends}  {result.conclusion}"
+    )
 print("\ninteraction (does the gain of LD depend on GA?):")
-for answer in found.interactions:
-    gap = answer.found
-    print(f"{answer.question.name}  {100 * gap.difference:+.2f}  {answer.verdict}")
+for result in analysis.interactions:
+    estimate = result.estimate
+    print(f"{result.contrast.name}  {100 * estimate.difference:+.2f}  {result.conclusion}")
 
 # %% [markdown]
 # ## Plots
@@ -139,8 +141,8 @@ for answer in found.interactions:
 # correction, a hollow marker is not; bars are 95% intervals.
 
 # %%
-rows = {answer.question.name: answer.found for answer in found.differences}
-clear = [answer.clear for answer in found.differences]
+rows = {result.contrast.name: result.estimate for result in analysis.differences}
+clear = [result.clear for result in analysis.differences]
 display(Image(difference_chart(rows, clear, "mIoU", f"minus {sweep.arms[base].label} (points)")))
 
 # %% [markdown]
@@ -150,7 +152,7 @@ display(Image(difference_chart(rows, clear, "mIoU", f"minus {sweep.arms[base].la
 
 # %%
 names = next(iter(sweep.arms[base].runs.values())).class_names
-display(Image(class_chart(list(rows), names, found.classes, sweep.arms[base].label)))
+display(Image(class_chart(list(rows), names, analysis.classes, sweep.arms[base].label)))
 
 # %% [markdown]
 # Score against cost: no other arm beats a filled one in both.

@@ -177,7 +177,9 @@ def test_a_full_disk_leaves_nothing(network, tmp_path, format, file_limit):
         pytest.importorskip("onnxruntime")
     with (
         file_limit(100_000),
-        pytest.raises(OSError, match=r"cannot write .*out .*nothing was left there; see to its space and"),
+        pytest.raises(
+            OSError, match=r"cannot write .*out .*nothing was left there; see to its space and"
+        ),
     ):
         export_network(
             network, tmp_path / "out", format, None if format == "pretrained" else (64, 64)

@@ -14,6 +14,7 @@ from gald import cli
 from gald.config import compose
 from gald.sweep.manifest import Manifest
 from gald.sweep.table import figures
+from gald.sweep.table.arms import Arm, find_baseline
 from gald.sweep.table.table import print_table
 
 
@@ -58,7 +59,7 @@ def test_boundaries_have_their_own_differences_and_intervals(toy_sweep, capsys):
     assert float(row[f"{title} low"]) < 3 < float(row[f"{title} high"])
     assert table["ga=none ld=none"][f"{title} difference"] == ""
     results = analysis.other_scores[column]
-    assert {result.question.name: result.verdict for result in results} == {
+    assert {result.contrast.name: result.conclusion for result in results} == {
         "ga=none ld=mask": "better",
         "ga=psp ld=none": "noise",
         "ga=psp ld=mask": "better",
@@ -173,7 +174,7 @@ def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
 def test_one_seed_never_shows_an_effect(toy_sweep, capsys):
     analysis = print_table(toy_sweep(ld_helps, seeds=(0,)), samples=500)
     assert "No arm was trained with two seeds" in capsys.readouterr().out
-    assert {result.verdict for result in analysis.differences} == {"seeds unknown"}
+    assert {result.conclusion for result in analysis.differences} == {"seeds unknown"}
 
 
 def test_runs_with_a_different_evaluation_are_listed_as_missing(toy_sweep, capsys):
@@ -185,6 +186,14 @@ def test_runs_with_a_different_evaluation_are_listed_as_missing(toy_sweep, capsy
     print_table(folder, samples=200, form="md")
     text = capsys.readouterr().out
     assert "| ga=psp ld=mask | 2 | unreadable |" in text and "ground_truth_sha256 = 2e" in text
+
+
+def test_a_last_word_that_two_keys_share_names_no_baseline():
+    factors = {"optimizer.lr": ["1", "2"], "scheduler.lr": ["1", "2"]}
+    arms = [Arm({"optimizer.lr": a, "scheduler.lr": b}, f"{a} {b}") for a in "12" for b in "12"]
+    assert find_baseline(arms, factors, "optimizer.lr=2 scheduler.lr=1") == 2
+    with pytest.raises(ValueError, match="0 arms match --baseline 'lr=1'"):
+        find_baseline(arms, factors, "lr=1")
 
 
 def test_baseline_is_named_by_keys_or_their_last_words(toy_sweep, capsys):

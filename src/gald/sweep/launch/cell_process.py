@@ -31,21 +31,21 @@ class CellProcess:
 
     Args:
         config: config of the cell, with its folder in `output_dir`.
-        places: environment variables that name its devices.
+        device_variables: environment variables that name its devices.
         micro_batch_size: micro-batch size, if smaller than in the config; evaluation batches are
             limited to it too.
-        patience: seconds without a heartbeat after which the cell counts as hung.
+        timeout: seconds without a heartbeat after which the cell counts as hung.
     """
 
     def __init__(
         self,
         config: DictConfig,
-        places: Mapping[str, str],
+        device_variables: Mapping[str, str],
         micro_batch_size: int | None,
-        patience: float,
+        timeout: float,
     ) -> None:
         self.folder = Path(config.output_dir)
-        self.patience = patience
+        self.timeout = timeout
         self.started = time.monotonic()
         self.kills = kernel_kills()
         self.hung = False
@@ -60,7 +60,9 @@ class CellProcess:
             arguments += [f"data.eval_batch_size={evaluated}"]
         _write_config(config, self.folder)
         environment = {key: v for key, v in os.environ.items() if key not in FOREIGN}
-        environment |= {LAUNCHER: str(os.getpid()), "PYTHONUNBUFFERED": "1"} | dict(places)
+        environment |= {LAUNCHER: str(os.getpid()), "PYTHONUNBUFFERED": "1"} | dict(
+            device_variables
+        )
         if environment.get("SLURM_NTASKS") == "1":
             # Otherwise Lightning relies on SLURM's single task and refuses to start processes.
             environment["SLURM_JOB_NAME"] = "interactive"
@@ -92,7 +94,7 @@ class CellProcess:
                 return None
         self.kill()  # the rest of its process group
         if self.hung:
-            minutes = f"{self.patience / 60:g} minutes"
+            minutes = f"{self.timeout / 60:g} minutes"
             return ExitStatus("failed", f"no progress for {minutes}, so it was killed; see log.txt")
         kernel_killed = kernel_kills() > self.kills
         finished = (self.folder / "results.json").is_file()
@@ -132,7 +134,7 @@ class CellProcess:
         beat = path.stat().st_mtime_ns if path.is_file() else 0
         if beat != self.last_beat:
             self.last_beat, self.alive_at = beat, time.monotonic()
-        return time.monotonic() - self.alive_at < self.patience
+        return time.monotonic() - self.alive_at < self.timeout
 
 
 def _group_runs(group: int) -> bool:

@@ -56,9 +56,9 @@ class Devices:
             self.taken.append(slot)
         return slot
 
-    def give_back(self, place: DeviceSlot) -> None:
+    def give_back(self, slot: DeviceSlot) -> None:
         """Release a slot for the next cell."""
-        self.taken.remove(place)
+        self.taken.remove(slot)
 
     def _on_gpus(self, count: int) -> DeviceSlot | None:
         at_once = max(1, len(self.gpus) * self.jobs_per_gpu // count)

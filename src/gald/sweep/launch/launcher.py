@@ -35,7 +35,7 @@ def launch(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     devices: Devices,
-    patience: RetryPolicy,
+    policy: RetryPolicy,
 ) -> list[JobReturn]:
     """Run the cells that a sweeper requests, except those already done; return results in order.
 
@@ -46,7 +46,7 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "launcher.lock", timeout=0):
-            return _launch(context, config, job_overrides, folder, devices, patience)
+            return _launch(context, config, job_overrides, folder, devices, policy)
     except Timeout:
         raise ValueError(
             f"another process runs the sweep in {folder}; wait for it, or stop it first"
@@ -55,7 +55,9 @@ def launch(
         name = str(stop) or "SIGINT"
         Console(stderr=True).print(
             f"stopped ({name}); repeat the command to resume, "
-            f"gald sweep status {folder} shows the cells"
+            f"gald sweep status {folder} shows the cells",
+            soft_wrap=True,
+            highlight=False,
         )
         raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
 
@@ -66,7 +68,7 @@ def _launch(
     job_overrides: Sequence[Sequence[str]],
     folder: Path,
     devices: Devices,
-    patience: RetryPolicy,
+    policy: RetryPolicy,
 ) -> list[JobReturn]:
     typed = [str(override) for override in config.hydra.overrides.task]
     composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
@@ -76,7 +78,7 @@ def _launch(
     register(folder, list(unique.values()))
     recover(folder)
     _announce(folder, jobs, unique)
-    run_jobs(folder, list(unique.values()), devices, patience)
+    run_jobs(folder, list(unique.values()), devices, policy)
     manifest = Manifest.load(folder)
     return [_result(job, one, manifest, folder) for job, one in zip(jobs, composed, strict=True)]
 

@@ -37,22 +37,22 @@ class Stopped(BaseException):
     """SIGTERM or SIGHUP reached the launcher."""
 
 
-def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, patience: RetryPolicy) -> None:
+def run_jobs(folder: Path, jobs: Sequence[Job], devices: Devices, policy: RetryPolicy) -> None:
     """Run the pending cells among `jobs`, and record the end of each in the manifest.
 
     Raises:
         KeyboardInterrupt, Stopped: the launcher received a signal; the cells have saved and ended.
     """
     cells = Manifest.load(folder).cells
-    runner = _Runner(folder, devices, patience)
+    runner = _Runner(folder, devices, policy)
     runner.waiting = [job for job in jobs if cells[job.key].state == "pending"]
     if runner.waiting:
         runner.run()
 
 
 class _Runner:
-    def __init__(self, folder: Path, devices: Devices, patience: RetryPolicy) -> None:
-        self.folder, self.devices, self.patience = folder, devices, patience
+    def __init__(self, folder: Path, devices: Devices, policy: RetryPolicy) -> None:
+        self.folder, self.devices, self.policy = folder, devices, policy
         self.waiting: list[Job] = []
         self.running: dict[str, tuple[Job, CellProcess, DeviceSlot]] = {}
         self.kills: dict[str, int] = {}
@@ -86,7 +86,7 @@ class _Runner:
             if slot.gpus and not isinstance(config.trainer.devices, int):
                 # A list of indices would not match the GPUs that the cell can see.
                 config.trainer.devices = len(slot.gpus)
-            seconds = 60 * self.patience.minutes
+            seconds = 60 * self.policy.minutes
             attempt = CellProcess(config, slot.environment(), cell.micro_batch_size, seconds)
             self.running[job.key] = (job, attempt, slot)
 
@@ -119,14 +119,14 @@ class _Runner:
                     clear(attempt.folder)  # the size must not change within a training
             if status.kind == "killed" and not stopping:
                 self.kills[job.key] = self.kills.get(job.key, 0) + 1
-                if self.kills[job.key] > self.patience.retries:
+                if self.kills[job.key] > self.policy.retries:
                     cell.state, cell.reason = "failed", f"{cell.reason}, {cell.attempts} times"
         if cell.state == "pending" and status.kind in ("memory", "killed"):
             self.waiting.insert(0, job)
 
     def _stop_all(self) -> None:
         """Let running cells save and end, then kill them; a second interrupt kills at once."""
-        deadline = time.monotonic() + self.patience.grace_seconds
+        deadline = time.monotonic() + self.policy.grace_seconds
         try:
             for _, attempt, _ in self.running.values():
                 attempt.stop()

@@ -25,15 +25,15 @@ class ContrastResult:
     """Estimate of one contrast from the runs of a sweep.
 
     Args:
-        question: the contrast, a weighted sum of arms.
-        found: its difference with interval, as fractions.
+        contrast: a weighted sum of arms.
+        estimate: its difference with interval, as fractions.
         p: p value after Holm's correction over all contrasts of the same kind.
         degrees_of_freedom: of the noise between seeds; 0: no seed was repeated.
         higher_is_better: whether a larger score is better.
     """
 
-    question: Contrast
-    found: Difference
+    contrast: Contrast
+    estimate: Difference
     p: float
     degrees_of_freedom: int
     higher_is_better: bool = True
@@ -41,19 +41,19 @@ class ContrastResult:
     @property
     def clear(self) -> bool:
         """Whether it is more than noise: interval without 0, p (Holm) below 5%, repeated seeds."""
-        return bool(self.degrees_of_freedom > 0 and self.found.clear and self.p < LEVEL)
+        return bool(self.degrees_of_freedom > 0 and self.estimate.clear and self.p < LEVEL)
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """Conclusion: better, worse, noise, or the reason why there is none."""
-        if np.isnan(self.found.p):
+        if np.isnan(self.estimate.p):
             return "absent"
         if self.degrees_of_freedom == 0:
             return "seeds unknown"
         if self.clear:
-            gained = (self.found.difference > 0) == self.higher_is_better
+            gained = (self.estimate.difference > 0) == self.higher_is_better
             return "better" if gained else "worse"
-        return "noise after Holm" if self.found.clear else "noise"
+        return "noise after Holm" if self.estimate.clear else "noise"
 
 
 @dataclass(frozen=True)

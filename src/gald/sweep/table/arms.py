@@ -1,5 +1,6 @@
 """Finished runs of a sweep, grouped into arms: an arm is one way to train, with all its seeds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,7 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
 
 def label(values: dict[str, str]) -> str:
     """Return a short label of an arm, `ga=psp ld=none`; with full keys if last words clash."""
-    short = {key: key.replace("/", ".").rpartition(".")[2] for key in values}
+    short = {key: _last_word(key) for key in values}
     clash = len(set(short.values())) < len(short)
     words = (f"{key if clash else short[key]}={value}" for key, value in values.items())
     return " ".join(words) or "all runs"
@@ -144,7 +145,12 @@ def find_baseline(arms: Sequence[Arm], factors: dict[str, list[str]], wanted: st
 
 
 def _matches(pairs: dict[str, str], arm: Arm) -> bool:
-    """Return whether an arm has these values; a key may be given by its last word."""
-    ends = {key.replace("/", ".").rpartition(".")[2]: value for key, value in arm.values.items()}
-    known = ends | arm.values
+    """Return whether an arm has these values; a key's last word will do where it is unique."""
+    ends = Counter(_last_word(key) for key in arm.values)
+    short = {_last_word(key): value for key, value in arm.values.items()}
+    known = {word: value for word, value in short.items() if ends[word] == 1} | arm.values
     return all(known.get(key) == value for key, value in pairs.items())
+
+
+def _last_word(key: str) -> str:
+    return key.replace("/", ".").rpartition(".")[2]

@@ -29,9 +29,9 @@ def conclusion(sweep: SweepRuns, analysis: Analysis) -> str:
             f"train each of the {len(sweep.arms)} arms with 3 seeds or more.{missing_note}"
         )
     clear = [result for result in results if result.clear]
-    top = max(clear or results, key=lambda result: abs(np.nan_to_num(result.found.difference)))
-    name, low, high = top.question.name, _signed(top.found.low), _signed(top.found.high)
-    size = f"{_signed(top.found.difference)} points (95% interval {low} to {high})"
+    top = max(clear or results, key=lambda result: abs(np.nan_to_num(result.estimate.difference)))
+    name, low, high = top.contrast.name, _signed(top.estimate.low), _signed(top.estimate.high)
+    size = f"{_signed(top.estimate.difference)} points (95% interval {low} to {high})"
     if len(results) == 1:
         relation = "larger than the noise" if clear else "inside the noise"
         return f"The mIoU difference of {name} from {base} is {relation}: {size}.{missing_note}"
@@ -78,7 +78,7 @@ def sections(sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str]) -> l
 
 def _arms(sweep: SweepRuns, analysis: Analysis) -> Section:
     base = sweep.arms[analysis.baseline]
-    results = {result.question.name: result for result in analysis.differences}
+    results = {result.contrast.name: result for result in analysis.differences}
     miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     rows = []
     for arm in sweep.arms:
@@ -91,7 +91,7 @@ def _arms(sweep: SweepRuns, analysis: Analysis) -> Section:
     words = f"Differences are from {base.label}. " + _holm(analysis.differences, analysis)
     chart = None
     if analysis.differences:
-        bars = {result.question.name: result.found for result in analysis.differences}
+        bars = {result.contrast.name: result.estimate for result in analysis.differences}
         clear = [result.clear for result in analysis.differences]
         along = f"mIoU against {base.label} (points)"
         chart = ("arms.png", difference_chart(bars, clear, "Arms", along))
@@ -121,7 +121,7 @@ def _other_scores(sweep: SweepRuns, analysis: Analysis) -> Section:
     shown = list(analysis.other_scores)
     rows = [
         [
-            results[0].question.name,
+            results[0].contrast.name,
             *(_brief(result, column) for result, column in zip(results, shown, strict=True)),
         ]
         for results in zip(*analysis.other_scores.values(), strict=True)
@@ -155,7 +155,7 @@ def _effects(
 ) -> Section:
     if not results:
         return Section(title, "No two factors have four arms with runs that form a 2 x 2 square.")
-    rows = [[r.question.name, str(r.question.settings), *_result_cells(r)] for r in results]
+    rows = [[r.contrast.name, str(r.contrast.settings), *_result_cells(r)] for r in results]
     if title == "Main effects":
         words = f"{words} {_holm(results, analysis)}"
     return Section(title, words, ("effect on mIoU", "settings", *RESULT_HEADER), rows)
@@ -163,7 +163,7 @@ def _effects(
 
 def _classes(sweep: SweepRuns, analysis: Analysis) -> Section:
     names = next(iter(sweep.arms[0].runs.values())).class_names
-    arms = [result.question.name for result in analysis.differences]
+    arms = [result.contrast.name for result in analysis.differences]
     rows = [
         [name, *(_starred(arm.difference[k], arm.clear[k]) for arm in analysis.classes)]
         for k, name in enumerate(names)
@@ -204,17 +204,17 @@ def _holm(results: Sequence[ContrastResult], analysis: Analysis) -> str:
 
 
 def _result_cells(result: ContrastResult) -> list[str]:
-    if np.isnan(result.found.p):
-        return ["", "", "", result.verdict]
-    low, high = _signed(result.found.low), _signed(result.found.high)
+    if np.isnan(result.estimate.p):
+        return ["", "", "", result.conclusion]
+    low, high = _signed(result.estimate.low), _signed(result.estimate.high)
     p = f"{result.p:.4f}" if result.p < 0.01 else f"{result.p:.3f}"
-    return [_signed(result.found.difference), f"{low} to {high}", p, result.verdict]
+    return [_signed(result.estimate.difference), f"{low} to {high}", p, result.conclusion]
 
 
 def _brief(result: ContrastResult, column: Column) -> str:
-    if np.isnan(result.found.p):
+    if np.isnan(result.estimate.p):
         return "absent"
-    ends = (result.found.difference, result.found.low, result.found.high)
+    ends = (result.estimate.difference, result.estimate.low, result.estimate.high)
     value, low, high = (_signed(end, column.factor) for end in ends)
     return f"{value} ({low} to {high}){'*' if result.clear else ''}"
 

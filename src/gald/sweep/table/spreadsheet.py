@@ -18,9 +18,9 @@ RECEIPT_KEYS = ("checkpoint_sha256", "predictions_sha256", "images_sha256", "gro
 def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
     """Return all numbers, one line per arm, also for arms without a run; scores in percent."""
     shown = columns(sweep.arms, sweep.split)
-    results = {result.question.name: result for result in analysis.differences}
+    results = {result.contrast.name: result for result in analysis.differences}
     other_scores = {
-        column: {result.question.name: result for result in column_results}
+        column: {result.contrast.name: result for result in column_results}
         for column, column_results in analysis.other_scores.items()
     }
     header = ["arm", *sweep.factors, "seeds"]
@@ -40,9 +40,9 @@ def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
         row |= {"conclusion": "baseline", "missing": _missing(sweep, arm.label)}
         if arm.label in results:
             result = results[arm.label]
-            row |= _ends(result) | {"p": _number(float(result.found.p))}
+            row |= _ends(result) | {"p": _number(float(result.estimate.p))}
             row |= {"degrees_of_freedom": str(result.degrees_of_freedom)}
-            row |= {"conclusion": result.verdict}
+            row |= {"conclusion": result.conclusion}
             for column, column_results in other_scores.items():
                 ends = _ends(column_results[arm.label], column.factor)
                 row |= {f"{column.title} {end}": text for end, text in ends.items()}
@@ -79,7 +79,7 @@ def _csv(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
 
 def _ends(result: ContrastResult, factor: float = 100) -> dict[str, str]:
     """Return a difference and its interval in points, and its corrected p value."""
-    ends = {key: _number(factor * float(getattr(result.found, key))) for key in ENDS}
+    ends = {key: _number(factor * float(getattr(result.estimate, key))) for key in ENDS}
     return ends | {"p_holm": _number(result.p)}
 
 
