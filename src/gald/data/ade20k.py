@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.downloads import Download
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair
 
@@ -196,6 +197,16 @@ class ADE20K(SegmentationDataset):
     title = "ADE20K"
     name = "ade20k"
     url = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
+    licence = "images for non-commercial research and education only"
+    downloads = (
+        Download(
+            "ADEChallengeData2016.zip",
+            url,
+            "923 MB",
+            "sha1:219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
+        ),
+    )
+    required = (("ADEChallengeData2016", "ADEChallengeData2016.zip"),)
     class_names = tuple(name for name, _ in _CLASSES)
     palette = tuple(colour for _, colour in _CLASSES)
     label_map: Mapping[int, int] = {0: VOID} | {i + 1: i for i in range(150)}

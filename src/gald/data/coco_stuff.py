@@ -191,6 +191,7 @@ _CLASSES = (
 _LABELS = {label: train_id for train_id, (label, _, _) in enumerate(_CLASSES)}
 # Labels of things that COCO named and never annotated.
 _UNUSED = set(range(1, 183)) - set(_LABELS)
+_V1_1 = "cocostuff-10k-v1.1"  # its zip, and the folder in it
 _LAST_V1_0 = 172  # its largest label
 _LOOKED_AT = 100  # masks, at most, for a sign of their version
 _IS_V1_0 = (
@@ -211,6 +212,7 @@ class CocoStuff(SegmentationDataset):
     CVPR 2018.
     """
 
+    licence = "annotations CC BY 4.0; images under Flickr's terms of use"
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
 
@@ -246,6 +248,20 @@ class CocoStuff10k(CocoStuff):
     url = (
         "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip"
     )
+    required = tuple((part, f"{_V1_1}.zip") for part in ("images", "annotations", "imageLists"))
+    instructions = """\
+{title} is not fetched by gald: no checksum is published to detect damaged or altered files
+licence: {licence}
+files:
+  cocostuff-10k-v1.1.zip  2.0 GB  {url}
+steps:
+  1. download in a browser, or with wget -c
+  2. put the zip files into {quoted_root}, as they are or extracted
+{root} then holds:
+  images/COCO_train2014_*.jpg, or cocostuff-10k-v1.1.zip for this and the next two
+  annotations/COCO_train2014_*.mat
+  imageLists/{train,test,all}.txt
+"""
     label_map: Mapping[int, int] = dict.fromkeys((0, *_UNUSED), VOID) | _LABELS
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
     submission_splits = ("val",)
@@ -297,8 +313,7 @@ class CocoStuff10k(CocoStuff):
         return super().missing(places)
 
     def _folder(self, name: str) -> Path:
-        top = "cocostuff-10k-v1.1"
-        tops = ("", f"{top}/", f"{top}.zip/", f"{top}.zip/{top}/")
+        tops = ("", f"{_V1_1}/", f"{_V1_1}.zip/", f"{_V1_1}.zip/{_V1_1}/")
         return self.folder(*(f"{place}{name}" for place in tops))
 
     def _listed(self, split: str) -> tuple[Path, list[str]]:
@@ -341,6 +356,28 @@ class CocoStuff164k(CocoStuff):
         "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
         "stuffthingmaps_trainval2017.zip"
     )
+    required = (
+        ("images/train2017", "train2017.zip"),
+        ("images/val2017", "val2017.zip"),
+        ("annotations/train2017", "stuffthingmaps_trainval2017.zip"),
+        ("annotations/val2017", "stuffthingmaps_trainval2017.zip"),
+    )
+    instructions = """\
+{title} is not fetched by gald: no checksum is published to detect damaged or altered files
+licence: {licence}
+files:
+  train2017.zip                     18 GB  http://images.cocodataset.org/zips/train2017.zip
+  val2017.zip                        1 GB  http://images.cocodataset.org/zips/val2017.zip
+  stuffthingmaps_trainval2017.zip  659 MB  {url}
+steps:
+  1. download in a browser, or with wget -c
+  2. put the zip files into {quoted_root}, as they are or extracted \
+(train2017.zip and val2017.zip in images/, the labels in annotations/)
+{root} then holds:
+  images/train2017/*.jpg, or train2017.zip
+  images/val2017/*.jpg, or val2017.zip
+  annotations/{train,val}2017/*.png, or stuffthingmaps_trainval2017.zip
+"""
     label_map: Mapping[int, int] = dict.fromkeys((255, *(label - 1 for label in _UNUSED)), VOID) | {
         label - 1: train_id for label, train_id in _LABELS.items()
     }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from gald.data.downloads import Download
 from gald.data.labels import UNKNOWN, label_lut, label_ranges
 from gald.data.reading.files import (
     SampleError,
@@ -136,7 +137,14 @@ class SegmentationDataset(BaseDataset):
     Attributes:
         title: the dataset's name in messages.
         name: its name in `data=NAME`, and of its folder below `GALD_DATA`.
-        url: where it is to be had.
+        url: web page of the dataset, or its archive.
+        licence: its terms in one line.
+        downloads: files that `gald data prepare` downloads, all with a published checksum.
+        required: paths in `root` that a complete dataset has, as groups of alternatives; with all
+            of them `gald data prepare` leaves the folder alone.
+        instructions: what `gald data prepare` prints if there are no `downloads`; `{title}`,
+            `{licence}`, `{url}`, `{root}`, `{quoted_root}` (for a shell), `{class}` and
+            `{docstring}` are filled in.
         class_names: by train id.
         palette: RGB colours by train id.
         label_map: stored label -> train id, or 255 for void; any other label is an error.
@@ -149,7 +157,19 @@ class SegmentationDataset(BaseDataset):
 
     title: ClassVar[str]
     name: ClassVar[str]
-    url: ClassVar[str]
+    url: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    downloads: ClassVar[tuple[Download, ...]] = ()
+    required: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    instructions: ClassVar[str] = """\
+{title} is not fetched by gald: its class names no downloads
+licence: {licence}
+steps:
+  1. get it from {url}
+  2. put it into {quoted_root} in the layout that {class} describes:
+
+{docstring}
+"""
     label_map: Mapping[int, int]
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {}

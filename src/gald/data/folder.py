@@ -72,7 +72,16 @@ class Folder(SegmentationDataset):
 
     title = "folder"
     name = "folder"
-    url = ""
+    instructions = """\
+these are images of your own; {root} shall hold
+  images/train images/val   png or jpg
+  masks/train masks/val     png of the same names
+  classes.yaml              what the labels in the masks mean, for example:
+    classes:
+      - {name: road, ids: [1]}
+      - {name: car, ids: [2, 3]}
+    void: {ids: [0]}
+"""
     splits = ("train", "val", "test")
 
     def __init__(

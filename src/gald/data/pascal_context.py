@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 from gald.data.datamodule import DatasetDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.downloads import Download
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, reject
 from gald.data.reading.files import (
@@ -161,6 +162,32 @@ class PascalContext59(SegmentationDataset):
     title = "Pascal Context, 59 classes"
     name = "pascal_context"
     url = "https://cs.stanford.edu/~roozbeh/pascal-context"
+    licence = "images of VOC 2010, under Flickr's terms of use"
+    downloads = (
+        Download(
+            "VOCtrainval_03-May-2010.tar",
+            "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+            "1.3 GB",
+            "sha1:bf9985e9f2b064752bf6bd654d89f017c76c395a",
+            folder="VOCdevkit/VOC2010",
+        ),
+        Download(
+            "trainval_merged.json",
+            "https://codalabuser.blob.core.windows.net/public/trainval_merged.json",
+            "590 MB",
+            "sha1:169325d9f7e9047537fedca7b04de4dddf10b881",
+        ),
+    )
+    required = (
+        ("VOCdevkit/VOC2010/JPEGImages",),
+        (
+            "trainval_merged.json",
+            "VOCdevkit/VOC2010/trainval_merged.json",
+            "VOCdevkit/VOC2010/SegmentationClassContext",
+            "59_context_labels",
+            "trainval",
+        ),
+    )
     class_names: ClassVar[tuple[str, ...]] = _NAMES[1:]
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = _COLOURS[1:]
     label_map: Mapping[int, int] = {0: VOID} | {i: i - 1 for i in range(1, 60)}
@@ -301,6 +328,7 @@ class PascalContextDataModule(DatasetDataModule):
         loading: as in `SegmentationDataModule`.
     """
 
+    dataset_class = PascalContext59
     has_test = False
 
     def __init__(

@@ -4,6 +4,9 @@ import fake
 import pytest
 
 from gald import cli
+from gald.data.camvid import CamVid
+from gald.data.folder import Folder
+from gald.data.pascal_context import PascalContext59
 from gald.data.tools import command
 
 
@@ -106,11 +109,17 @@ def test_the_twin_of_every_dataset_is_as_it_should_be(name, monkeypatch, tmp_pat
     assert "problem in" not in out and "label map: " in out and "hash of names" in out
 
 
-def test_prepare_is_called_with_the_folder_of_the_configuration(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "dataset_class"),
+    [("camvid", CamVid), ("folder", Folder), ("pascal_context", PascalContext59)],
+)
+def test_prepare_gets_the_class_and_the_configured_folder(
+    name, dataset_class, monkeypatch, tmp_path
+):
     calls = []
     monkeypatch.setattr("gald.data.tools.prepare.prepare", lambda *call: calls.append(call))
-    assert run(monkeypatch, "prepare", "camvid", f"data.root={tmp_path / 'here'}") == 0
-    assert calls == [("camvid", tmp_path / "here")]
+    assert run(monkeypatch, "prepare", name, f"data.root={tmp_path / 'here'}") == 0
+    assert calls == [(dataset_class, name, tmp_path / "here")]
 
 
 def test_prepare_of_what_has_no_files_says_so(monkeypatch, capsys):

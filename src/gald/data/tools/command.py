@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from gald.cli import Arguments, fail
 from gald.config import CONF_DIR, compose
@@ -71,7 +72,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _act(flags: argparse.Namespace) -> int:
-    from hydra.utils import instantiate
+    from hydra.utils import get_class, instantiate
 
     cfg = compose("train", [f"data={flags.name}", *flags.overrides])
     if flags.action == "prepare":
@@ -80,7 +81,9 @@ def _act(flags: argparse.Namespace) -> int:
             return 0
         from gald.data.tools.prepare import prepare
 
-        prepare(flags.name, Path(cfg.data.root))
+        # the class alone: an instance of some modules reads the dataset, which is not there yet
+        module_class: Any = get_class(cfg.data._target_)
+        prepare(module_class.dataset_class, flags.name, Path(cfg.data.root))
         return 0
     data = instantiate(cfg.data)
     if flags.action == "verify":
