@@ -1,4 +1,4 @@
-"""Cityscapes: street scenes of 2048x1024 pixels from 50 cities, 19 classes."""
+"""Cityscapes: street images of 2048x1024 pixels from 50 cities, 19 classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,20 +34,21 @@ _CLASSES = (
 
 
 class Cityscapes(SegmentationDataset):
-    """Street scenes seen from a driving car, each part from other cities.
+    """Street images from a driving car, 19 classes; no city occurs in two splits.
 
-    2975 train, 500 val and 1525 test images with fine labels, and 19998 more with coarse ones
+    2975 train, 500 val and 1525 test images with fine labels, and 19998 more with coarse labels
     (`train_extra`). The labels of test are placeholders: the real ones are not public. Of the 34
     labels (and -1, the licence plate, which is 255 in a byte) 19 are classes, the others void.
 
-    Format: `leftImg8bit/PART/CITY/*_leftImg8bit.png` and `gtFine/PART/CITY/*_gtFine_labelIds.png`,
-    for train_extra `gtCoarse/train_extra/CITY/*_gtCoarse_labelIds.png`; or, in place of each
-    folder, the zip it came in: `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`,
-    `leftImg8bit_trainextra.zip`, `gtCoarse.zip`. Files of `labelTrainIds` are not read.
+    Format: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and
+    `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`, for train_extra
+    `gtCoarse/train_extra/CITY/*_gtCoarse_labelIds.png`; or the original zip in place of each
+    folder: `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`, `leftImg8bit_trainextra.zip`,
+    `gtCoarse.zip`. Files of `labelTrainIds` are not read.
 
-    Submission: as the head of cityscapesScripts 2.3.0, evalPixelLevelSemanticLabeling.py, which the
-    server uses too, describes it: png at the size of the image whose values are labels (not train
-    ids) and whose names begin with CITY_SEQUENCE_FRAME, one for each image, in any folder.
+    Submission: one png per image, in any folder, with the size of the image, labels (not train
+    ids) as values and a name that begins with CITY_SEQUENCE_FRAME, as described at the head of
+    evalPixelLevelSemanticLabeling.py in cityscapesScripts 2.3.0, which the server uses too.
 
     Licence: non-commercial, after registration; neither the data nor changed versions of it may be
     passed on.
@@ -56,8 +57,9 @@ class Cityscapes(SegmentationDataset):
     CVPR 2016.
 
     Args:
-        root: folder that holds the folders or zips.
-        split: `train`, `val`, `test`, `train_extra`, or several joined, as `train+train_extra`.
+        root: folder with the folders or zips.
+        split: `train`, `val`, `test`, `train_extra`, or several joined by `+`, e.g.
+            `train+train_extra`.
     """
 
     title = "Cityscapes"
@@ -94,7 +96,7 @@ steps:
         label: train_id for train_id, (label, _, _) in enumerate(_CLASSES)
     }
     splits = ("train", "val", "test", "train_extra")
-    # One image of train_extra, troisdorf_000000_000073, is broken and often taken out.
+    # One image of train_extra, troisdorf_000000_000073, is broken and often removed.
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "train": (2975,),
         "val": (500,),
@@ -104,7 +106,7 @@ steps:
     submission_splits = ("test", "val")
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Pair the files of the part's two folders."""
+        """Pair the images and masks of one split."""
         coarse = split == "train_extra"
         images, labels = f"leftImg8bit/{split}", f"{'gtCoarse' if coarse else 'gtFine'}/{split}"
         image_zip = f"leftImg8bit_{'trainextra' if coarse else 'trainvaltest'}.zip"
@@ -118,25 +120,25 @@ steps:
 
     @classmethod
     def submission_name(cls, file: str) -> str:
-        """Which image a file in a submission stands for: the server reads a name's beginning."""
+        """Return the image name of a file: the server reads only CITY_SEQUENCE_FRAME."""
         stem, dot, ending = file.rpartition("/")[2].rpartition(".")
         return "_".join(stem.split("_")[:3]) + dot + ending
 
     def list_images(self, split: str) -> dict[str, Path]:
-        """List the images of val or test as CITY_SEQUENCE_FRAME."""
+        """List the images of val or test by CITY_SEQUENCE_FRAME."""
         images = f"leftImg8bit/{split}"
         place = self.folder(images, f"leftImg8bit_trainvaltest.zip/{images}")
         return by_name(place, ("_leftImg8bit.png",))
 
 
 class CityscapesDataModule(DatasetDataModule):
-    """Cityscapes as batches: trains on train, selects and reports on val.
+    """Data module of Cityscapes: trains on train, selects and reports on val.
 
     Args:
-        root: folder that holds the folders or zips.
-        train_split: `train`; `train+train_extra` adds the coarse labels, `train+val` the rest of
-            the fine ones once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        root: folder with the folders or zips.
+        train_split: `train`; `train+train_extra` adds the coarse labels, `train+val` the other fine
+            labels for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = Cityscapes
