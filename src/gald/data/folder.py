@@ -74,7 +74,7 @@ class Folder(SegmentationDataset):
     title = "folder"
     name = "folder"
     instructions = """\
-these are your own images; {root} must hold
+these are your own images; {root} must contain
   images/train images/val   png or jpg
   masks/train masks/val     png of the same names
   classes.yaml              what the labels in the masks mean, for example:

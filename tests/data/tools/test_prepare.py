@@ -35,7 +35,7 @@ BY_HAND = [name for name in PUBLISHED if name not in FETCHED]
 
 class Handler(SimpleHTTPRequestHandler):
     def do_GET(self):
-        self.server.asked.append(self.path.lstrip("/"))
+        self.server.requested.append(self.path.lstrip("/"))
         super().do_GET()
 
     def log_message(self, *_):
@@ -59,7 +59,7 @@ def server(tmp_path, monkeypatch):
     (folder / "trainval_merged.json").write_text("{}")
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
-    server.asked, server.folder = [], folder
+    server.requested, server.folder = [], folder
     use_server(monkeypatch, server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -189,7 +189,7 @@ def test_ade20k_is_fetched_once_and_stays_zipped(server, tmp_path, capsys):
     assert "non-commercial" in first and last == f"next: gald data verify ade20k data.root={root}"
     assert files(root) == ["ADEChallengeData2016.zip"]
     prepare(DATASETS["ade20k"], "ade20k", root)
-    assert server.asked == ["ADEChallengeData2016.zip"]
+    assert server.requested == ["ADEChallengeData2016.zip"]
     assert "already" in capsys.readouterr().out
 
 
@@ -205,7 +205,7 @@ def test_pascal_context_is_fetched_and_extracted_and_its_archive_deleted(server,
     ]
     assert files(root) == whole
     prepare(DATASETS["pascal_context"], "pascal_context", root)
-    assert server.asked == ["VOCtrainval_03-May-2010.tar", "trainval_merged.json"]
+    assert server.requested == ["VOCtrainval_03-May-2010.tar", "trainval_merged.json"]
     assert files(root) == whole
 
 
@@ -227,7 +227,7 @@ def test_a_repeated_call_skips_what_an_interrupted_one_finished(server, tmp_path
         prepare(DATASETS["pascal_context"], "pascal_context", root)
     labels.write_bytes(content)
     prepare(DATASETS["pascal_context"], "pascal_context", root)
-    assert server.asked.count("VOCtrainval_03-May-2010.tar") == 1
+    assert server.requested.count("VOCtrainval_03-May-2010.tar") == 1
     assert "trainval_merged.json" in files(root)
 
 
@@ -273,6 +273,6 @@ def test_home_folder_is_expanded(tmp_path, monkeypatch, capsys):
 def test_folder_shows_the_layout_and_a_valid_classes_yaml(tmp_path, capsys):
     prepare(DATASETS["folder"], "folder", tmp_path / "mine")
     out = capsys.readouterr().out
-    assert f"{tmp_path}/mine shall hold" in out and "masks/train" in out
+    assert f"{tmp_path}/mine must contain" in out and "masks/train" in out
     assert yaml.safe_load(out[out.index("    classes:") : out.index("next:")])["void"]["ids"] == [0]
     assert f"gald data verify folder data.root={tmp_path}/mine" in out

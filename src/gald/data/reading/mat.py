@@ -27,7 +27,7 @@ def read_mat(path: Path, key: str, largest: int) -> np.ndarray:
         ) from None
     if labels.ndim != 2 or low < 0 or high > largest or (labels != stored).any():
         raise SampleError(
-            f"mask {path} has a key {key} of shape {labels.shape} with values from {low} to {high}, "
+            f"mask {path} has a key {key} of shape {labels.shape} with values {low}..{high}, "
             f"not (H, W) with integers 0..{largest}; copy or download it again"
         )
     return labels

@@ -277,6 +277,7 @@ def _table(name: str, reports: Sequence[Report], class_names: Sequence[str]) -> 
     for label in facts[0]:
         cells = [str(fact[label]) for fact in facts]
         if any(cells):
+            # the key in the JSON report stays as it was in earlier versions
             table.add_row("images" if label == "scenes" else label, *cells)
     table.add_section()
     shares = [report.shares(class_names) for report in reports]
