@@ -1,4 +1,4 @@
-"""One epoch of every `data=NAME` through the console script, on its toy twin."""
+"""One epoch and every action of `gald data` for every `data=NAME`, on its toy twin."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ TINY = [
     "trainer.log_every_n_steps=1",
     "logger=csv",
 ]
-# data=NAME, what writes its twin, further overrides, how many splits are judged
+# data=NAME, writer of its twin, further overrides, number of evaluated splits
 TWINS = {
     "camvid": ("camvid", fake.camvid, (), 2),
     "cityscapes": ("cityscapes", fake.cityscapes, (), 1),
@@ -79,37 +79,37 @@ def test_every_data_option_has_a_twin():
     assert {name for name, *_ in TWINS.values()} == OPTIONS - {"synthetic"}
 
 
-READ_ONLY = ("cityscapes, zip", "coco_stuff, zip", "coco_stuff_164k, zip")  # by verify, below
+READ_ONLY = ("cityscapes, zip", "coco_stuff, zip", "coco_stuff_164k, zip")  # not trained on
 
 
 @pytest.mark.parametrize("case", [case for case in TWINS if case not in READ_ONLY])
 def test_one_epoch_through_the_console_script(case, tmp_path, monkeypatch):
-    name, write, overrides, judged = TWINS[case]
+    name, write, overrides, evaluated = TWINS[case]
     root, folder = write(tmp_path / name), tmp_path / "run"
     data = (f"data={name}", f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}")
     gald(monkeypatch, "train", *data, *TINY, *overrides, f"output_dir={folder}")
     results = json.loads((folder / "results.json").read_text())
     assert results["epochs"] == 1 and results["steps"] > 0
     splits = {key.split("/")[0] for key in results if key.endswith("/miou")}
-    if judged is not None:
-        assert splits == ({"val", "test"} if judged == 2 else {"val"})
+    if evaluated is not None:
+        assert splits == ({"val", "test"} if evaluated == 2 else {"val"})
     assert 0 <= results["val/miou"] <= 1
 
 
 @pytest.mark.parametrize("case", [case for case in TWINS if "decoded" not in case])
 def test_every_action_of_gald_data(case, tmp_path, monkeypatch, capsys):
     name, write, overrides, _ = TWINS[case]
-    root, picture = write(tmp_path / name), tmp_path / "sheet.png"
+    root, figure = write(tmp_path / name), tmp_path / "sheet.png"
     data = (name, f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", *overrides)
     gald(monkeypatch, "data", "prepare", *data)
     assert "gald data verify" in capsys.readouterr().out
     gald(monkeypatch, "data", "verify", *data, "--subset")
-    assert f"{name} is as it should be" in capsys.readouterr().out
+    assert f"{name}: no problems found" in capsys.readouterr().out
     gald(monkeypatch, "data", "stats", *data)
     assert "loss.main.class_weight=[" in capsys.readouterr().out
-    if "zip" not in case:  # drawing does not know where pixels come from
-        gald(monkeypatch, "data", "browse", *data, f"--output={picture}", "--count=4")
-        sheet = cv2.imread(str(picture))
+    if "zip" not in case:  # drawing is the same for folders and zips
+        gald(monkeypatch, "data", "browse", *data, f"--output={figure}", "--count=4")
+        sheet = cv2.imread(str(figure))
         assert sheet.shape[0] > 48 and sheet.std() > 10
 
 
@@ -133,7 +133,7 @@ def test_evaluation_does_not_depend_on_its_batch_size(tmp_path, monkeypatch):
     assert json.dumps(scores[0]) == json.dumps(scores[1])
 
 
-def test_test_labels_that_are_not_public_are_not_asked_for(tmp_path, monkeypatch, capsys):
+def test_eval_refuses_a_test_split_without_public_labels(tmp_path, monkeypatch, capsys):
     root, folder = fake.cityscapes(tmp_path / "cityscapes"), tmp_path / "run"
     data = ("data=cityscapes", f"data.root={root}")
     gald(monkeypatch, "train", *data, *TINY, f"output_dir={folder}")

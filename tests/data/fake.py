@@ -1,6 +1,6 @@
-"""Toy twins: a few synthetic scenes in the exact on-disk layout of each dataset.
+"""Toy twins: a few random images in the exact on-disk layout of each dataset.
 
-Each function writes one dataset below a folder that it returns, the `data.root` of it.
+Each function writes one dataset into the folder `root` and returns the folder.
 """
 
 import json
@@ -16,19 +16,19 @@ from scipy.io import savemat
 HEIGHT, WIDTH = 24, 32
 
 
-def scene(rng, labels):
-    """An image and a label map in which patches of every given label lie side by side."""
+def sample(rng, labels):
+    """Return a random image and a label map with patches of all given labels."""
     coarse = rng.integers(0, 255, (6, 8, 3), np.uint8)
     image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
     patches = rng.choice(np.asarray(labels), (HEIGHT // 2, WIDTH // 2))
-    # every label somewhere, as long as there is room
+    # every label at least once, if there are enough patches
     patches.ravel()[: min(len(labels), patches.size)] = labels[: patches.size]
     mask = np.kron(patches, np.ones((2, 2), patches.dtype))
     return image, mask
 
 
 def write_image(path, image):
-    """Write RGB pixels as the suffix says."""
+    """Write RGB pixels in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image[..., ::-1])
 
@@ -52,12 +52,12 @@ def pack(folder, archive, inside=""):
 
 
 def camvid(root, suffix=".png", lists="{folder}/{name}"):
-    """7 train, 3 val and 2 test scenes, with lists unless `lists` is None."""
+    """Write 7 train, 3 val and 2 test samples, with lists unless `lists` is None."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 7), ("val", 3), ("test", 2)):
         lines = []
         for i in range(count):
-            image, mask = scene(rng, range(12))
+            image, mask = sample(rng, range(12))
             names = f"{split}_{i:02d}{suffix}", f"{split}_{i:02d}.png"
             write_image(root / split / names[0], image)
             write_labels(root / f"{split}annot" / names[1], mask)
@@ -72,7 +72,7 @@ def camvid(root, suffix=".png", lists="{folder}/{name}"):
 # Some labels of Pascal Context: among the 459, in alphabetical order, in the order of VOC.
 PASCAL_CONTEXT = (
     (0, 0, 0),
-    (1, 0, 0),  # accordion, which is not among the 59
+    (1, 0, 0),  # accordion, which is not one of the 59
     (2, 1, 1),
     (9, 2, 21),
     (19, 4, 52),
@@ -86,14 +86,14 @@ PASCAL_CONTEXT = (
 
 
 def pascal_context(root, source="json"):
-    """6 train and 3 val scenes with labels from `json`, `png`, `png_voc_first` or `mat`."""
+    """Write 6 train and 3 val samples with labels as `json`, `png`, `png_voc_first` or `mat`."""
     rng = np.random.default_rng(0)
     voc = root / "VOCdevkit" / "VOC2010"
     ids, alphabetical, voc_first = np.array(PASCAL_CONTEXT).T
     images, annotations, lists = [], [], {"train": [], "val": []}
     for i in range(9):
         phase, name = "train" if i < 6 else "val", f"2008_{i:06d}"
-        image, places = scene(rng, range(len(ids)))
+        image, places = sample(rng, range(len(ids)))
         lists[phase].append(name)
         write_image(voc / "JPEGImages" / f"{name}.jpg", image)
         if source == "png":
@@ -106,7 +106,7 @@ def pascal_context(root, source="json"):
         number = int(name.replace("_", ""))
         size = {"height": HEIGHT, "width": WIDTH}
         images.append({"image_id": number, "file_name": f"{name}.jpg", "phase": phase} | size)
-        # a tree over all of the image, over which the others are painted
+        # first a tree in the whole image, covered by the other masks
         masks = [(420, places >= 0)] + [(int(ids[k]), places == k) for k in range(len(ids))]
         for category, mask in masks:
             runs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -127,7 +127,7 @@ def pascal_context(root, source="json"):
 
 
 def cityscapes(root, zipped=False):
-    """6 train, 3 val, 2 test and 4 coarse train_extra scenes, and files that nobody asked for."""
+    """Write 6 train, 3 val, 2 test and 4 coarse train_extra samples, and files to be ignored."""
     rng = np.random.default_rng(0)
     fine = "gtFine", "leftImg8bit_trainvaltest", "gtFine_trainvaltest"
     coarse = "gtCoarse", "leftImg8bit_trainextra", "gtCoarse"
@@ -142,7 +142,7 @@ def cityscapes(root, zipped=False):
         for i in range(count):
             city = f"{part.replace('_', '')}burg{i % 2}"
             name = f"{city}_{i:06d}_000019"
-            image, mask = scene(rng, range(4 if part == "test" else 34))
+            image, mask = sample(rng, range(4 if part == "test" else 34))
             write_image(images / city / f"{name}_leftImg8bit.png", image)
             write_labels(labels / city / f"{name}_{kind}_labelIds.png", mask)
             write_labels(labels / city / f"{name}_{kind}_labelTrainIds.png", 0 * mask)
@@ -154,18 +154,18 @@ def cityscapes(root, zipped=False):
 
 
 def _two_sizes(i, image, mask):
-    """Cut every second scene."""
+    """Crop every second sample."""
     return (image[:-2, :-4], mask[:-2, :-4]) if i % 2 else (image, mask)
 
 
 def ade20k(root, zipped=False):
-    """6 train and 3 val scenes of two sizes, the first one grey."""
+    """Write 6 train and 3 val samples of two sizes, the first one grey."""
     rng = np.random.default_rng(0)
     top = root / "ADEChallengeData2016"
     for part, count in (("train", 6), ("val", 3)):
         folder = "training" if part == "train" else "validation"
         for i in range(count):
-            image, mask = _two_sizes(i, *scene(rng, range(151)))
+            image, mask = _two_sizes(i, *sample(rng, range(151)))
             name = f"ADE_{part}_{i + 1:08d}"
             write_image(top / "images" / folder / f"{name}.jpg", image)
             write_labels(top / "annotations" / folder / f"{name}.png", mask)
@@ -181,12 +181,12 @@ COCO_STUFF = tuple(i for i in range(183) if i not in NEVER_ANNOTATED)
 
 
 def coco_stuff_10k(root, zipped=False, labels=COCO_STUFF):
-    """6 train and 3 test scenes of two sizes as v1.1 stores them; other labels make it v1.0."""
+    """Write 6 train and 3 test samples of two sizes like v1.1, or like v1.0 with its labels."""
     rng = np.random.default_rng(0)
     folder = root / "cocostuff-10k-v1.1" if zipped else root
     names = [f"COCO_train2014_{i:012d}" for i in range(9)]
     for i, name in enumerate(names):
-        image, mask = _two_sizes(i, *scene(rng, labels))
+        image, mask = _two_sizes(i, *sample(rng, labels))
         write_image(folder / "images" / f"{name}.jpg", image)
         (folder / "annotations").mkdir(exist_ok=True)
         content = {"S": mask.astype(np.uint16), "captions": np.array(["a"], object)}
@@ -200,13 +200,13 @@ def coco_stuff_10k(root, zipped=False, labels=COCO_STUFF):
 
 
 def coco_stuff_164k(root, zipped=False):
-    """6 train and 3 val scenes of two sizes; beside the masks what mmsegmentation makes of them."""
+    """Write 6 train and 3 val samples of two sizes, and train id masks like mmsegmentation."""
     rng = np.random.default_rng(0)
     maps = root / ("stuffthingmaps_trainval2017" if zipped else "annotations")
     for part, count in (("train2017", 6), ("val2017", 3)):
         images = root / ("" if zipped else "images") / part
         for i in range(count):
-            image, mask = _two_sizes(i, *scene(rng, COCO_STUFF))
+            image, mask = _two_sizes(i, *sample(rng, COCO_STUFF))
             write_image(images / f"{i:012d}.jpg", image)
             write_labels(maps / part / f"{i:012d}.png", (mask - 1) % 256)
             write_labels(maps / part / f"{i:012d}_labelTrainIds.png", 0 * mask)
@@ -217,7 +217,7 @@ def coco_stuff_164k(root, zipped=False):
     return root
 
 
-# Labels of a folder of one's own: id in the mask, colour in the mask, train id.
+# Labels of `data=folder`: id in the mask, colour in the mask, train id.
 FOLDER = (
     (0, (0, 0, 0), 255),
     (1, (128, 64, 128), 0),
@@ -228,13 +228,13 @@ FOLDER = (
 
 
 def folder(root, kind="ids"):
-    """6 train, 3 val and 2 test scenes; masks of `ids`, `colours`, or ids with a `palette`."""
+    """Write 6 train, 3 val and 2 test samples; masks: `ids`, `colours` or ids in a `palette`."""
     rng = np.random.default_rng(0)
     ids = np.array([i for i, _, _ in FOLDER], np.uint8)
     colours = np.array([colour for _, colour, _ in FOLDER], np.uint8)
     for split, count in (("train", 6), ("val", 3), ("test", 2)):
         for i in range(count):
-            image, places = scene(rng, range(len(FOLDER)))
+            image, places = sample(rng, range(len(FOLDER)))
             write_image(root / "images" / split / f"{i}.jpg", image)
             path = root / "masks" / split / f"{i}.png"
             if kind == "colours":

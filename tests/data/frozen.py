@@ -1,4 +1,4 @@
-"""A callback for tests: batch norm that neither learns from a batch nor depends on it."""
+"""Callback for tests: freezes batch norm and dropout, and writes the loss of every batch."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class FrozenNorm(pl.Callback):
-    """Keeps batch norm and dropout as in evaluation, and writes the loss of every batch."""
+    """Keeps batch norm and dropout in eval mode, and writes the loss of every batch."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)

@@ -1,4 +1,4 @@
-"""Trained networks as others would hand them over, though of random numbers."""
+"""Saved networks with random weights, in place of trained ones."""
 
 import torch
 from omegaconf import OmegaConf
@@ -13,7 +13,7 @@ TINY = ["model.channels=16", "model.backbone.name=test_resnet"]
 
 
 def make(folder, *overrides):
-    """A network of random numbers, none of them so simple that a mistake would not show."""
+    """Save a network with random weights, none of them 0 or 1, which could hide a mistake."""
     config = OmegaConf.to_container(compose("model/gald", [*TINY, *overrides]), resolve=True)
     config["inference"] = {"_target_": "gald.inference.whole.FullImage", "align_corners": False}
     torch.manual_seed(0)
@@ -24,7 +24,7 @@ def make(folder, *overrides):
                 module.running_mean.uniform_(-0.1, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
         for parameter in predictor.parameters():
-            if parameter.ndim <= 1 and not parameter.any():  # a branch that starts switched off
+            if parameter.ndim <= 1 and not parameter.any():  # a branch with an initial weight of 0
                 parameter.uniform_(0.2, 0.5)
     predictor.save_pretrained(folder)
     return folder

@@ -25,10 +25,10 @@ def root(tmp_path):
     return fake.ade20k(tmp_path / "ade20k")
 
 
-# facts
+# class attributes
 
 
-def test_facts_agree_with_the_published_table(published):
+def test_labels_names_and_colours_agree_with_the_published_table(published):
     rows = published("ade20k")
     assert ADE20K.label_map == {row["id"]: row["train_id"] for row in rows}
     kept = [row for row in rows if row["train_id"] != 255]
@@ -36,7 +36,7 @@ def test_facts_agree_with_the_published_table(published):
     assert ADE20K.palette == tuple(tuple(row["color"]) for row in kept)
 
 
-def test_facts_are_those_that_were_compared():
+def test_labels_names_and_colours_are_unchanged_since_the_comparison():
     facts = ADE20K.class_names, ADE20K.palette, sorted(ADE20K.label_map.items())
     assert hashlib.sha256(repr(facts).encode()).hexdigest()[:16] == "dc360e04de3216db"
     assert len(ADE20K.class_names) == len(ADE20K.palette) == 150
@@ -45,29 +45,29 @@ def test_facts_are_those_that_were_compared():
     assert ADE20K.published_counts == {"train": (20210,), "val": (2000,)}
 
 
-def test_labels_survive_training_ids_and_export():
+def test_labels_survive_conversion_to_train_ids_and_back():
     table = stored_labels(ADE20K.label_map)
     assert all(table[i] == label for label, i in ADE20K.label_map.items() if i != 255)
 
 
-def test_real_samples_hold_the_classes_that_one_sees(real_data):
+def test_real_samples_have_the_expected_classes(real_data):
     folder = real_data / "samples" / "ade20k"
     if not folder.is_dir():
         pytest.skip(f"no samples at {folder}")
     dataset = ADE20K(folder, "val")
-    found = {}
+    classes_of = {}
     for i in range(len(dataset)):
         item = dataset[i]
         assert item["image"].shape[1:] == item["mask"].shape
         ids = [i for i in item["mask"].unique().tolist() if i != 255]
-        found[item["name"]] = {ADE20K.class_names[i] for i in ids}
-    assert found == {name: set(classes.split()) for name, classes in REAL.items()}
+        classes_of[item["name"]] = {ADE20K.class_names[i] for i in ids}
+    assert classes_of == {name: set(classes.split()) for name, classes in REAL.items()}
 
 
 # files
 
 
-def test_zero_is_void_and_the_rest_moves_down_by_one(root):
+def test_label_0_is_void_and_the_others_are_reduced_by_1(root):
     dataset = ADE20K(root, "train")
     stored = cv2.imread(str(dataset.samples[0].mask), cv2.IMREAD_UNCHANGED).astype(int)
     assert {0, 1, 150} <= set(np.unique(stored))
@@ -81,8 +81,8 @@ def test_grey_images_are_read_as_rgb(root):
     assert image.shape == (3, 24, 32) and image[0].equal(image[1]) and image[0].equal(image[2])
 
 
-def places(tmp_path):
-    """Every place that `root` may name."""
+def roots(tmp_path):
+    """Return every kind of `root`."""
     folder = fake.ade20k(tmp_path / "folder")
     zipped = fake.ade20k(tmp_path / "zipped", zipped=True)
     return {
@@ -94,9 +94,9 @@ def places(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["folder", "above the zip", "zip"])
-def test_every_place_gives_the_same_scenes(tmp_path, place):
-    roots = places(tmp_path)
-    ours, theirs = ADE20K(roots["above"], "train+val"), ADE20K(roots[place], "train+val")
+def test_every_kind_of_root_gives_the_same_samples(tmp_path, place):
+    folders = roots(tmp_path)
+    ours, theirs = ADE20K(folders["above"], "train+val"), ADE20K(folders[place], "train+val")
     assert len(ours) == len(theirs) == 9
     for i in range(9):
         assert ours.image_name(i) == theirs.image_name(i)
@@ -104,7 +104,7 @@ def test_every_place_gives_the_same_scenes(tmp_path, place):
         assert ours[i]["mask"].equal(theirs[i]["mask"])
 
 
-def test_module_trains_on_train_and_judges_val_alone(root):
+def test_module_trains_on_train_and_evaluates_only_val(root):
     transform = TrainTransform([16, 16])
     module = ADE20KDataModule(
         str(root), train_transform=transform, global_batch_size=2, eval_batch_size=3, num_workers=0
@@ -119,7 +119,7 @@ def test_module_trains_on_train_and_judges_val_alone(root):
 # errors
 
 
-def test_missing_root_names_every_place_and_how_to_get_it(tmp_path):
+def test_missing_root_names_every_searched_path_and_how_to_get_the_data(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         ADE20K(tmp_path / "nowhere", "val")
     text = str(error.value)
@@ -152,11 +152,11 @@ def test_image_without_mask_and_mask_without_image_are_named(root):
     assert f"mask {first.mask} has no image {first.image.name} in" in str(error.value)
 
 
-def test_cut_zip_is_one_sentence(tmp_path):
+def test_truncated_zip_is_one_sentence(tmp_path):
     root = fake.ade20k(tmp_path / "ade20k", zipped=True)
     archive = root / "ADEChallengeData2016.zip"
     archive.write_bytes(archive.read_bytes()[:-200])
-    with pytest.raises(SampleError, match=r"ADEChallengeData2016\.zip is not a whole zip"):
+    with pytest.raises(SampleError, match=r"ADEChallengeData2016\.zip is not a complete zip"):
         ADE20K(root)
 
 

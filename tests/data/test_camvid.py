@@ -125,7 +125,7 @@ def test_mask_without_image_names_the_mask(camvid):
     assert str(camvid / "trainannot" / "train_03.png") in sentence(error)
 
 
-def test_listed_image_that_is_absent_names_the_line(camvid):
+def test_missing_listed_image_names_the_line(camvid):
     (camvid / "train" / "train_03.png").unlink()
     with pytest.raises(ValueError, match=r"line 4 of .*train\.txt names train/train_03\.png"):
         CamVid(camvid, "train")
@@ -145,7 +145,7 @@ def test_empty_split_names_the_folder(camvid):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("kept", [0.0, 0.05, 0.3, 0.6, 0.9, 0.99])
-def test_truncated_image_is_caught_wherever_it_is_cut(tmp_path, suffix, kept):
+def test_image_truncated_anywhere_is_detected(tmp_path, suffix, kept):
     root = fake.camvid(tmp_path / "data", suffix)
     path = root / "train" / f"train_02{suffix}"
     data = path.read_bytes()
@@ -157,7 +157,7 @@ def test_truncated_image_is_caught_wherever_it_is_cut(tmp_path, suffix, kept):
     assert re.search(r"truncated .*copy or download|cannot be decoded; replace", text)
 
 
-def test_truncated_jpeg_with_a_whole_thumbnail_is_caught(tmp_path):
+def test_truncated_jpeg_with_a_complete_thumbnail_is_detected(tmp_path):
     root = fake.camvid(tmp_path / "data", ".jpg")
     path = root / "train" / "train_02.jpg"
     data = path.read_bytes()
@@ -171,20 +171,20 @@ def test_truncated_jpeg_with_a_whole_thumbnail_is_caught(tmp_path):
         CamVid(root, "train")[2]
 
 
-def test_truncated_mask_is_caught(camvid):
+def test_truncated_mask_is_detected(camvid):
     path = camvid / "trainannot" / "train_02.png"
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"train_02\.png is truncated"):
         CamVid(camvid, "train")[2]
 
 
-def test_file_that_is_no_image_is_caught(camvid):
+def test_file_that_is_not_an_image_is_detected(camvid):
     (camvid / "train" / "train_02.png").write_bytes(b"a web page that says 404")
     with pytest.raises(ValueError, match="cannot be decoded; replace it"):
         CamVid(camvid, "train")[2]
 
 
-def test_file_removed_after_the_start_is_one_sentence(camvid):
+def test_file_removed_after_listing_is_one_sentence(camvid):
     dataset = CamVid(camvid, "train")
     dataset.samples[2].image.unlink()
     with pytest.raises(ValueError, match=r"cannot read .*restore the file"):
@@ -231,7 +231,7 @@ def test_jpg_mask_is_refused(camvid):
         CamVid(camvid, "train")[2]
 
 
-def test_error_in_a_worker_is_still_one_sentence(camvid):
+def test_error_in_a_worker_is_one_sentence(camvid):
     path = camvid / "trainannot" / "train_02.png"
     path.write_bytes(path.read_bytes()[:-30])
     module = CamVidDataModule(str(camvid), global_batch_size=1, num_workers=1)

@@ -18,10 +18,10 @@ def root(tmp_path):
     return fake.cityscapes(tmp_path / "cityscapes")
 
 
-# facts
+# class attributes
 
 
-def test_facts_agree_with_the_published_table(published):
+def test_labels_names_and_colours_agree_with_the_published_table(published):
     rows = published("cityscapes")
     # -1, the licence plate, is 255 in a byte
     assert Cityscapes.label_map == {row["id"] % 256: row["train_id"] for row in rows}
@@ -30,7 +30,7 @@ def test_facts_agree_with_the_published_table(published):
     assert Cityscapes.palette == tuple(tuple(row["color"]) for row in kept)
 
 
-def test_facts_are_those_that_were_compared():
+def test_labels_names_and_colours_are_unchanged_since_the_comparison():
     facts = Cityscapes.class_names, Cityscapes.palette, sorted(Cityscapes.label_map.items())
     assert hashlib.sha256(repr(facts).encode()).hexdigest()[:16] == "57c9deac88d81e8a"
     assert len(Cityscapes.class_names) == len(Cityscapes.palette) == 19
@@ -43,7 +43,7 @@ def test_facts_are_those_that_were_compared():
     assert Cityscapes.label_map[9] == Cityscapes.label_map[0] == 255
 
 
-def test_expected_numbers_are_those_of_the_official_lists(real_data):
+def test_published_counts_agree_with_the_official_lists(real_data):
     for part in ("train", "val"):
         listing = real_data / "splits" / f"cityscapes_{part}.txt"
         if not listing.is_file():
@@ -51,7 +51,7 @@ def test_expected_numbers_are_those_of_the_official_lists(real_data):
         assert (len(listing.read_text().split()),) == Cityscapes.published_counts[part]
 
 
-def test_labels_survive_training_ids_and_export():
+def test_labels_survive_conversion_to_train_ids_and_back():
     table = stored_labels(Cityscapes.label_map)
     kept = {label: i for label, i in Cityscapes.label_map.items() if i != 255}
     assert len(kept) == 19 and all(table[i] == label for label, i in kept.items())
@@ -60,7 +60,7 @@ def test_labels_survive_training_ids_and_export():
 # files
 
 
-def test_labels_are_mapped_from_the_ids_that_are_shipped(root):
+def test_labels_are_mapped_from_label_ids(root):
     dataset = Cityscapes(root, "val")
     assert dataset.image_name(0) == "valburg0_000000_000019"
     assert [dataset.image_name(i) for i in range(3)] == [s.name for s in sorted(dataset.samples)]
@@ -75,7 +75,7 @@ def test_labels_are_mapped_from_the_ids_that_are_shipped(root):
     ("split", "count"),
     [("train", 6), ("val", 3), ("test", 2), ("train_extra", 4), ("train+val", 9)],
 )
-def test_parts_are_found_and_can_be_joined(root, split, count):
+def test_splits_are_found_and_can_be_joined(root, split, count):
     assert len(Cityscapes(root, split)) == count
 
 
@@ -85,7 +85,7 @@ def test_coarse_labels_follow_the_fine_ones(root):
 
 
 @pytest.mark.parametrize("extracted", [(), ("leftImg8bit",), ("gtFine", "gtCoarse")])
-def test_zips_and_folders_hold_the_same(root, tmp_path, extracted):
+def test_zips_and_folders_give_the_same_samples(root, tmp_path, extracted):
     zipped = fake.cityscapes(tmp_path / "zipped", zipped=True)
     for folder in extracted:
         shutil.copytree(root / folder, zipped / folder)
@@ -100,7 +100,7 @@ def test_zips_and_folders_hold_the_same(root, tmp_path, extracted):
             assert ours[i]["mask"].equal(theirs[i]["mask"])
 
 
-def test_module_trains_on_train_and_judges_val_alone(root):
+def test_module_trains_on_train_and_evaluates_only_val(root):
     transform = TrainTransform([16, 16])
     module = CityscapesDataModule(
         str(root),
@@ -119,7 +119,7 @@ def test_module_trains_on_train_and_judges_val_alone(root):
 # errors
 
 
-def test_missing_root_names_both_places_and_how_to_get_it(tmp_path):
+def test_missing_root_names_every_searched_path_and_how_to_get_the_data(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         Cityscapes(tmp_path / "nowhere")
     text = str(error.value)
@@ -161,17 +161,17 @@ def test_mask_without_image_names_mask_and_image(root):
     assert f"mask {mask} has no image {image.name} in" in text and "restore the image" in text
 
 
-def test_all_halves_without_their_other_are_noted_for_who_asks(root):
+def test_note_rejects_collects_all_files_without_partner(root):
     samples = Cityscapes(root, "train").samples
     samples[0].mask.unlink()
     samples[1].image.unlink()
     samples[2].image.unlink()
-    with note_rejects() as noted:
+    with note_rejects() as rejects:
         dataset = Cityscapes(root, "train")
-    assert len(noted) == 3 and len(dataset) == 3
+    assert len(rejects) == 3 and len(dataset) == 3
 
 
-def test_part_without_images_is_refused(root):
+def test_split_without_images_is_refused(root):
     for sample in Cityscapes(root, "val").samples:
         sample.image.unlink()
         sample.mask.unlink()
@@ -188,7 +188,7 @@ def test_two_images_of_one_name_are_refused(root):
         Cityscapes(root, "val")
 
 
-def test_what_macos_leaves_beside_files_is_no_image(root):
+def test_metadata_files_of_macos_are_ignored(root):
     image = Cityscapes(root, "val").samples[0].image
     image.with_name(f"._{image.name}").write_bytes(b"attributes")
     assert len(Cityscapes(root, "val")) == 3

@@ -32,10 +32,10 @@ def large(tmp_path):
     return fake.coco_stuff_164k(tmp_path / "coco_stuff_164k")
 
 
-# facts
+# class attributes
 
 
-def test_facts_agree_with_the_published_table(published):
+def test_labels_names_and_colours_agree_with_the_published_table(published):
     rows = published("coco_stuff")
     assert CocoStuff10k.label_map == {row["id"]: row["train_id"] for row in rows}
     assert CocoStuff164k.label_map == {row["id_png164k"]: row["train_id"] for row in rows}
@@ -49,7 +49,7 @@ def test_facts_agree_with_the_published_table(published):
     ("dataset_class", "digest"),
     [(CocoStuff10k, "a35bf7d79ca7649a"), (CocoStuff164k, "9687dc4d0e7f88cd")],
 )
-def test_facts_are_those_that_were_compared(dataset_class, digest):
+def test_labels_names_and_colours_are_unchanged_since_the_comparison(dataset_class, digest):
     labels = dataset_class.label_map
     facts = dataset_class.class_names, dataset_class.palette, sorted(labels.items())
     assert hashlib.sha256(repr(facts).encode()).hexdigest()[:16] == digest
@@ -66,13 +66,13 @@ def test_labels_of_164k_are_one_below_those_of_10k():
 
 
 @both
-def test_labels_survive_training_ids_and_export(dataset_class):
+def test_labels_survive_conversion_to_train_ids_and_back(dataset_class):
     kept = {label: i for label, i in dataset_class.label_map.items() if i != 255}
     table = stored_labels(dataset_class.label_map)
     assert len(kept) == 171 and all(table[i] == label for label, i in kept.items())
 
 
-def test_expected_numbers_are_those_of_the_official_lists(real_data):
+def test_published_counts_agree_with_the_official_lists(real_data):
     for part, name in (("train", "train"), ("val", "test")):
         listing = real_data / "splits" / f"cocostuff10k_{name}.txt"
         if not listing.is_file():
@@ -85,7 +85,7 @@ def test_expected_numbers_are_those_of_the_official_lists(real_data):
 
 
 @both
-def test_train_ids_are_those_of_the_stored_labels(dataset_class, tmp_path):
+def test_stored_labels_are_mapped_to_train_ids(dataset_class, tmp_path):
     dataset = dataset_class(TWINS[dataset_class](tmp_path / "root"), "train")
     sample, mask = dataset.samples[0], dataset[0]["mask"].numpy()
     if sample.mask.suffix == ".mat":
@@ -99,7 +99,7 @@ def test_train_ids_are_those_of_the_stored_labels(dataset_class, tmp_path):
 
 
 @both
-def test_parts_have_their_scenes_and_sizes(dataset_class, tmp_path):
+def test_splits_have_their_numbers_of_samples_and_their_sizes(dataset_class, tmp_path):
     root = TWINS[dataset_class](tmp_path / "root")
     assert len(dataset_class(root, "train")) == 6 and len(dataset_class(root, "train+val")) == 9
     items = list(map(dataset_class(root, "val").__getitem__, range(3)))
@@ -107,7 +107,7 @@ def test_parts_have_their_scenes_and_sizes(dataset_class, tmp_path):
 
 
 @both
-def test_zips_and_folders_hold_the_same(dataset_class, tmp_path):
+def test_zips_and_folders_give_the_same_samples(dataset_class, tmp_path):
     write = TWINS[dataset_class]
     ours = dataset_class(write(tmp_path / "folders"), "val")
     theirs = dataset_class(write(tmp_path / "zips", zipped=True), "val")
@@ -120,7 +120,7 @@ def test_zips_and_folders_hold_the_same(dataset_class, tmp_path):
 
 @pytest.mark.parametrize("inside", ["", "cocostuff-10k-v1.1"])
 @pytest.mark.parametrize("is_root", [False, True])
-def test_zip_of_10k_may_have_a_folder_of_its_name_and_be_the_root(small, inside, is_root):
+def test_zip_of_10k_may_contain_a_folder_of_its_name_and_be_the_root(small, inside, is_root):
     archive = small.parent / "cocostuff-10k-v1.1.zip"
     fake.pack(small, archive, inside)
     assert len(CocoStuff10k(archive if is_root else archive.parent, "train")) == 6
@@ -149,7 +149,7 @@ def test_folders_of_164k_may_lie_as_they_were_extracted(large, images, masks):
             folder.rename(large / folder.name)
     samples = CocoStuff164k(large, "train").samples
     assert len(samples) == 6
-    # and not the _labelTrainIds.png beside them
+    # the masks, not the _labelTrainIds.png beside them
     assert all(
         sample.mask == large / masks / "train2017" / f"{sample.name}.png" for sample in samples
     )
@@ -162,7 +162,7 @@ def test_folders_of_164k_may_lie_as_they_were_extracted(large, images, masks):
         (CocoStuff164kDataModule, fake.coco_stuff_164k),
     ],
 )
-def test_module_trains_on_train_and_judges_val_alone(module_class, write, tmp_path):
+def test_module_trains_on_train_and_evaluates_only_val(module_class, write, tmp_path):
     module = module_class(
         str(write(tmp_path / "root")),
         train_transform=TrainTransform([16, 16]),
@@ -189,7 +189,7 @@ def write_s(path, labels):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_v1_0_is_known_by_its_labels(tmp_path, split):
+def test_v1_0_is_recognised_by_its_labels(tmp_path, split):
     root = fake.coco_stuff_10k(tmp_path / "coco_stuff", labels=V1_0)
     with pytest.raises(SampleError) as error:
         CocoStuff10k(root, split)
@@ -201,7 +201,7 @@ def test_v1_0_is_known_by_its_labels(tmp_path, split):
 
 
 @pytest.mark.parametrize(("label", "refused"), [(12, True), (91, True), (0, False), (173, False)])
-def test_the_first_mask_with_a_sign_decides(small, label, refused):
+def test_the_first_mask_with_a_label_of_one_version_decides(small, label, refused):
     for number, sample in enumerate(CocoStuff10k(small, "train").samples):
         write_s(sample.mask, [[1, 2, 81, 172, label if number == 3 else 82]])
     if refused:
@@ -213,14 +213,14 @@ def test_the_first_mask_with_a_sign_decides(small, label, refused):
         assert len(CocoStuff10k(small, "train")) == 6
 
 
-def test_without_a_sign_v1_1_is_taken_for_granted(small):
+def test_v1_1_is_assumed_if_no_label_decides(small):
     for sample in CocoStuff10k(small, "train").samples:
         write_s(sample.mask, [[1, 2, 81, 82, 172]])
     assert len(CocoStuff10k(small, "train")) == 6
 
 
 @pytest.mark.parametrize("name", ["cocostuff-10k-v1.0", "cocostuff-10k-v1.0.zip"])
-def test_v1_0_is_known_by_its_name(small, name):
+def test_v1_0_is_recognised_by_its_name(small, name):
     old = small.parent / name
     if old.suffix == ".zip":
         fake.pack(small, old)
@@ -234,7 +234,7 @@ def test_v1_0_is_known_by_its_name(small, name):
     assert sentence(error).startswith(f"{old} is version 1.0 of COCO-Stuff 10k")
 
 
-def test_v1_0_beside_v1_1_does_no_harm(small):
+def test_v1_0_beside_v1_1_is_ignored(small):
     (small / "cocostuff-10k-v1.0.zip").write_bytes(b"")
     assert len(CocoStuff10k(small)) == 6
 
@@ -242,7 +242,7 @@ def test_v1_0_beside_v1_1_does_no_harm(small):
 # errors
 
 
-def test_missing_root_of_10k_names_every_place_and_how_to_get_it(tmp_path):
+def test_missing_root_of_10k_names_every_searched_path_and_how_to_get_the_data(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         CocoStuff10k(tmp_path / "nowhere")
     text = sentence(error)
@@ -255,7 +255,7 @@ def test_missing_root_of_10k_names_every_place_and_how_to_get_it(tmp_path):
         assert part in text
 
 
-def test_missing_root_of_164k_names_every_place_and_how_to_get_it(tmp_path):
+def test_missing_root_of_164k_names_every_searched_path_and_how_to_get_the_data(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         CocoStuff164k(tmp_path / "nowhere", "val")
     text = sentence(error)
@@ -293,7 +293,7 @@ def test_mask_of_164k_without_image_names_the_mask(large):
     assert f"mask {sample.mask} has no image {sample.image.name} in" in sentence(error)
 
 
-def test_listed_image_of_10k_that_is_absent_names_the_list(small):
+def test_missing_listed_image_of_10k_names_the_list(small):
     sample = CocoStuff10k(small, "train").samples[2]
     sample.image.unlink()
     with pytest.raises(SampleError) as error:
@@ -313,16 +313,16 @@ def test_broken_mask_is_one_sentence_when_it_is_read(small):
     dataset = CocoStuff10k(small, "train")
     path = dataset.samples[0].mask
     path.write_bytes(b"a web page that says 404")
-    for found in (dataset, CocoStuff10k(small, "train")):
+    for listed in (dataset, CocoStuff10k(small, "train")):
         with pytest.raises(SampleError) as error:
-            found[0]
-        assert sentence(error).startswith(f"mask {path} has no S that can be read")
+            listed[0]
+        assert sentence(error).startswith(f"mask {path} has no readable key S")
 
 
 def test_unknown_label_of_10k_names_mask_and_known_range(small):
     dataset = CocoStuff10k(small, "train")
     write_s(dataset.samples[0].mask, np.full((24, 32), 183))
-    with pytest.raises(SampleError, match=r"0\.mat has a S .* from 183 to 183, not .* 0\.\.182;"):
+    with pytest.raises(SampleError, match=r"0\.mat has a key S .* 183\.\.183, not .* 0\.\.182;"):
         dataset[0]
 
 

@@ -73,12 +73,12 @@ def test_workers_do_not_change_the_batches():
         module = build(num_workers=workers)
         module.setup("fit")
         loader = module.train_dataloader()
-        for epoch in (0, 1):  # the same workers live on
+        for epoch in (0, 1):  # with the same workers
             loader.position = lambda epoch=epoch: (epoch, 0)
             assert [fingerprint(batch) for batch in loader] == alone[epoch]
 
 
-def test_an_epoch_left_early_does_not_spoil_the_next():
+def test_an_epoch_stopped_early_does_not_change_the_next():
     expected = epoch_of(build(), 1)
     module = build(num_workers=2)
     module.setup("fit")
@@ -100,14 +100,14 @@ def test_processes_share_each_global_batch(monkeypatch):
     for rank in range(4):
         module = build(micro_batch_size=1)
         module.setup("fit")
-        monkeypatch.setattr(module, "_place", lambda rank=rank: (rank, 4))
+        monkeypatch.setattr(module, "_rank_and_world_size", lambda rank=rank: (rank, 4))
         parts.append([batch["image"] for batch in module.train_dataloader()])
     for step, images in enumerate(expected):
-        got = [part[2 * step + micro] for part in parts for micro in (0, 1)]
-        assert torch.equal(torch.cat(got), images)
+        gathered = [part[2 * step + micro] for part in parts for micro in (0, 1)]
+        assert torch.equal(torch.cat(gathered), images)
 
 
-def test_loading_takes_nothing_from_the_global_random_stream():
+def test_loading_does_not_advance_the_global_random_stream():
     module = build()
     module.setup("fit")
     torch.manual_seed(0)
@@ -116,19 +116,19 @@ def test_loading_takes_nothing_from_the_global_random_stream():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_evaluation_is_whole_unaugmented_and_once_each(monkeypatch):
+def test_evaluation_reads_each_image_once_without_crop_or_augmentation(monkeypatch):
     names = []
     for rank in range(3):
         module = build(eval_batch_size=2)
         module.setup("validate")
-        monkeypatch.setattr(module, "_place", lambda rank=rank: (rank, 3))
-        for (batch,) in module.val_dataloader():  # one size, so one part
+        monkeypatch.setattr(module, "_rank_and_world_size", lambda rank=rank: (rank, 3))
+        for (batch,) in module.val_dataloader():  # all images have one size
             assert batch["image"].shape[2:] == (32, 40)
             names += batch["name"]
     assert sorted(names) == [f"val_{i:04d}" for i in range(5)]
 
 
-def test_what_goes_to_a_worker_can_be_pickled_for_systems_that_do_not_fork():
+def test_datasets_and_loader_functions_can_be_pickled_for_spawned_workers():
     module = build(num_workers=1)
     module.setup()
     for loader in (module.train_dataloader(), module.val_dataloader()):
@@ -143,7 +143,7 @@ def test_setup_builds_what_the_stage_needs():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_scenes_of_different_sizes_are_evaluated_whole_in_any_batch(camvid, batch_size):
+def test_images_of_different_sizes_are_evaluated_uncropped_with_any_batch_size(camvid, batch_size):
     sizes = {"val_00": (24, 32), "val_01": (20, 30), "val_02": (24, 32)}
     for name, (h, w) in sizes.items():
         fake.write_image(camvid / "val" / f"{name}.png", np.zeros((h, w, 3), np.uint8))
@@ -159,7 +159,7 @@ def test_scenes_of_different_sizes_are_evaluated_whole_in_any_batch(camvid, batc
         assert part["image"].shape == (expected[0], 3, *expected[1:])
 
 
-def test_training_scenes_of_different_sizes_need_a_crop(camvid):
+def test_training_images_of_different_sizes_need_a_crop_size(camvid):
     fake.write_image(camvid / "train" / "train_00.png", np.zeros((20, 30, 3), np.uint8))
     fake.write_labels(camvid / "trainannot" / "train_00.png", np.zeros((20, 30), np.uint8))
     module = CamVidDataModule(str(camvid), global_batch_size=7, num_workers=1)
@@ -167,22 +167,22 @@ def test_training_scenes_of_different_sizes_need_a_crop(camvid):
     with pytest.raises(ValueError) as error:
         list(module.train_dataloader())
     assert str(error.value) == (
-        "a batch holds scenes of 30x20 and 32x24 pixels; give data.train_transform a crop_size"
+        "a batch has images of 30x20 and 32x24 pixels; set data.train_transform.crop_size"
     )
 
 
 def test_no_two_workers_or_epochs_share_augmentation():
-    """Workers start as copies of one process; were their streams copies, crops would repeat."""
+    """Workers are copies of one process; with copied random streams, crops would repeat."""
     module = build(train_count=16, global_batch_size=1, num_workers=4)
     module.setup("fit")
-    one_scene = module.train_dataset[0]
+    original = module.train_dataset[0]
     module.train_dataset.__class__ = type("Same", (SyntheticStreets,), {"pixels": same_pixels})
     loader = module.train_dataloader()
     crops = set()
     for epoch in (0, 1, 2):
         loader.position = lambda epoch=epoch: (epoch, 0)
         crops |= {batch["image"].numpy().tobytes() for batch in loader}
-    assert len(crops) == 3 * 16 and one_scene["image"].shape == (3, 32, 40)
+    assert len(crops) == 3 * 16 and original["image"].shape == (3, 32, 40)
 
 
 def same_pixels(self, index):
@@ -204,8 +204,8 @@ def test_an_unknown_label_in_a_crop_names_the_file(camvid):
 # sampling by class
 
 
-def class_sampler(**options):
-    """Of 40 training scenes only one, the last, has class 1; all have class 0."""
+def rare_class(**options):
+    """40 training images with class 0, of which only the last has class 1."""
     module = build(train_count=40, train_transform=TrainTransform([16, 16]), **options)
     module.setup("fit")
     module.train_dataset.__class__ = type("Rare", (SyntheticStreets,), {"pixels": rare_pixels})
@@ -219,20 +219,20 @@ def rare_pixels(self, index):
     return RawSample(image, mask, IDENTITY_LUT)
 
 
-def test_class_uniform_sampling_shows_a_rare_class_as_often_as_another(tmp_path):
-    module = class_sampler(class_uniform=1.0, global_batch_size=40, cache_dir=str(tmp_path))
+def test_class_uniform_sampling_draws_a_rare_class_as_often_as_another(tmp_path):
+    module = rare_class(class_uniform=1.0, global_batch_size=40, cache_dir=str(tmp_path))
     masks = []
     for epoch in range(10):
         loader = module.train_dataloader()
         loader.position = lambda epoch=epoch: (epoch, 0)
         masks += [mask for batch in loader for mask in batch["mask"]]
     shows = np.mean([bool((mask == 1).any()) for mask in masks])
-    assert 0.42 < shows < 0.58  # without it: below 1/40
+    assert 0.42 < shows < 0.58  # with sampling by image: below 1/40
     crops = {mask.numpy().tobytes() for mask in masks if (mask == 1).any()}
-    assert len(crops) > 50  # crops of one scene within one epoch differ
+    assert len(crops) > 50  # crops of one image within one epoch differ
 
 
-def test_class_uniform_sampling_depends_on_seed_and_position_alone(tmp_path):
+def test_class_uniform_sampling_depends_only_on_seed_and_position(tmp_path):
     options = {"class_uniform": 0.5, "cache_dir": str(tmp_path)}
     whole = epoch_of(build(**options), 1)
     assert whole != epoch_of(build(), 1)
@@ -241,8 +241,8 @@ def test_class_uniform_sampling_depends_on_seed_and_position_alone(tmp_path):
     assert epoch_of(build(**options), 2) != whole
 
 
-def test_a_share_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"data\.class_uniform is 1\.5; it must be a share"):
+def test_class_uniform_outside_0_to_1_is_refused():
+    with pytest.raises(ValueError, match=r"data\.class_uniform is 1\.5; it must be a fraction"):
         build(class_uniform=1.5)
 
 
@@ -258,13 +258,13 @@ def test_a_share_that_is_none_is_refused():
         (4, 4, 1, "global batch 8 = 4 devices x 2 images x 1 accumulated"),
     ],
 )
-def test_plan_derives_the_rest_from_the_global_batch(micro, world, accumulate, sentence):
+def test_plan_follows_from_the_global_batch_size(micro, world, accumulate, sentence):
     module = build(micro_batch_size=micro)
     assert module.plan_batches(world) == accumulate
     assert module.batch_sentence(world) == sentence
 
 
-def test_plan_that_does_not_divide_names_both_numbers():
+def test_an_indivisible_batch_size_names_both_numbers():
     with pytest.raises(ValueError, match=r"global_batch_size \(8\) must be divisible .*\(3\)"):
         build().plan_batches(3)
     with pytest.raises(ValueError, match=r"the 8 images .* data\.micro_batch_size \(3\)"):
@@ -280,7 +280,7 @@ def test_batch_sizes_below_one_are_refused():
 
 
 class Recorder(pl.LightningModule):
-    """Learns nothing and remembers each batch it was given."""
+    """Records the hash of each training batch."""
 
     def __init__(self, save_at=None, folder=None):
         super().__init__()
@@ -304,7 +304,7 @@ class Recorder(pl.LightningModule):
 
 
 class SaveAt(pl.Callback):
-    """Saves in one hook of one epoch, as checkpoint callbacks do."""
+    """Saves a checkpoint in one hook of one epoch."""
 
     def __init__(self, hook, epoch, path):
         def save(trainer, module, *_):
@@ -337,13 +337,13 @@ def fit(module, recorder, tmp_path, ckpt_path=None, callbacks=(), **options):
 @pytest.mark.parametrize(
     ("workers", "saved_at"), [*((0, at) for at in (2, 3, 5, 6, 8, 11, 12)), (2, 3), (2, 8)]
 )
-def test_a_run_resumed_in_the_middle_of_an_epoch_sees_the_batches_it_had_not_seen(
+def test_a_run_resumed_in_the_middle_of_an_epoch_sees_the_remaining_batches(
     tmp_path, saved_at, workers
 ):
-    """Three epochs of six micro-batches, two a step; 6 and 12 are an epoch's end."""
+    """Three epochs of six micro-batches, two per step; 6 and 12 are the end of an epoch."""
     options = {"micro_batch_size": 4, "num_workers": workers}
     whole = fit(build(**options), Recorder(saved_at, tmp_path), tmp_path)
-    assert len(whole) == 18 and len({print_ for *_, print_ in whole}) == 18
+    assert len(whole) == 18 and len({digest for *_, digest in whole}) == 18
     resumed = fit(build(**options), Recorder(), tmp_path, tmp_path / "middle.ckpt")
     assert resumed == whole[saved_at:]
 
@@ -354,17 +354,17 @@ def test_a_run_resumed_at_the_end_of_an_epoch_begins_the_next(tmp_path, hook, st
     save = SaveAt(hook, 0, tmp_path / "end.ckpt")
     whole = fit(build(micro_batch_size=4), Recorder(), tmp_path, callbacks=[save], **stop)
     resumed = fit(build(micro_batch_size=4), Recorder(), tmp_path, tmp_path / "end.ckpt", **stop)
-    assert [print_ for *_, print_ in resumed] == [print_ for *_, print_ in whole[6:]]
+    assert [digest for *_, digest in resumed] == [digest for *_, digest in whole[6:]]
 
 
-def test_a_run_counted_in_steps_resumes_in_the_middle_too(tmp_path):
+def test_a_run_limited_by_max_steps_resumes_in_the_middle_of_an_epoch(tmp_path):
     stop = {"max_epochs": -1, "max_steps": 8}
     whole = fit(build(micro_batch_size=4), Recorder(9, tmp_path), tmp_path, **stop)
     resumed = fit(build(micro_batch_size=4), Recorder(), tmp_path, tmp_path / "middle.ckpt", **stop)
     assert resumed == whole[9:]
 
 
-def test_validation_within_an_epoch_does_not_disturb_the_resume(tmp_path):
+def test_validation_within_an_epoch_does_not_change_the_resumed_batches(tmp_path):
     options = {"val_check_interval": 2}
     save = SaveAt("on_validation_end", 1, tmp_path / "val.ckpt")  # the last one of epoch 1 stays
     whole = fit(
@@ -381,18 +381,24 @@ def test_validation_within_an_epoch_does_not_disturb_the_resume(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"seed": 5}, "begun with 0 seed, now it is 5; resume with 0"),
-        ({"global_batch_size": 4}, "begun with 8 global_batch_size, now it is 4"),
-        ({"micro_batch_size": 2}, "begun with 2 accumulated batches, now it is 4"),
-        ({"train_count": 30}, "begun with 26 training images, now it is 30"),
-        ({"class_uniform": 0.5}, "begun with 0.0 class_uniform, now it is 0.5"),
+        ({"seed": 5}, "started with seed 0, but seed is now 5; resume with 0"),
+        (
+            {"global_batch_size": 4},
+            "started with global_batch_size 8, but global_batch_size is now 4",
+        ),
+        (
+            {"micro_batch_size": 2},
+            "started with accumulated batches 2, but accumulated batches is now 4",
+        ),
+        ({"train_count": 30}, "started with training images 26, but training images is now 30"),
+        ({"class_uniform": 0.5}, "started with class_uniform 0.0, but class_uniform is now 0.5"),
     ],
 )
-def test_a_resume_within_an_epoch_under_other_numbers_is_refused(tmp_path, change, match):
+def test_a_resume_within_an_epoch_with_other_settings_is_refused(tmp_path, change, match):
     options = {"micro_batch_size": 4}
     save = SaveAt("on_validation_end", 0, tmp_path / "end.ckpt")
     fit(build(**options), Recorder(3, tmp_path), tmp_path, callbacks=[save], max_epochs=1)
-    for name in ("middle.ckpt", "end.ckpt"):  # Lightning would go on within the epoch from both
+    for name in ("middle.ckpt", "end.ckpt"):  # Lightning would continue the epoch from both
         with pytest.raises(ValueError, match=match):
             fit(build(**(options | change)), Recorder(), tmp_path, tmp_path / name)
 
@@ -404,7 +410,7 @@ def test_a_trainer_with_another_accumulation_is_refused(tmp_path):
 
 
 class Writer(Recorder):
-    """Writes which scenes its process trained and validated on, by step."""
+    """Writes the names of the images that its process trained and validated on."""
 
     def training_step(self, batch, batch_idx):
         self.seen.append((f"train {self.trainer.current_epoch}", batch["name"]))
@@ -428,8 +434,8 @@ def one_then_two_processes(folder):
 
 
 @pytest.mark.slow  # tests/test_console.py trains two processes with the same batches as one
-def test_two_real_processes_train_and_validate_on_what_one_would(tmp_path):
-    # By a new process: torch forbids a backward pass after a fork from one that did parallel ones.
+def test_two_real_processes_train_and_validate_on_the_batches_of_one(tmp_path):
+    # In a new process: torch forbids a backward pass in a fork of a process that ran parallel ones.
     done = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 

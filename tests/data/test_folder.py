@@ -31,23 +31,23 @@ def classes(root, text):
     return path
 
 
-# what is read
+# reading
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_mask_gives_the_same_scenes(tmp_path, kind):
+def test_every_kind_of_mask_gives_the_same_samples(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     rng = np.random.default_rng(0)
     train_ids = np.array([train_id for _, _, train_id in fake.FOLDER])
     for index, item in enumerate(Folder(root, "train")):
-        _, places = fake.scene(rng, range(len(fake.FOLDER)))
+        _, places = fake.sample(rng, range(len(fake.FOLDER)))
         assert np.array_equal(item["mask"].numpy(), train_ids[places])
         assert item["mask"].dtype == item["image"].dtype == torch.uint8
         assert item["image"].shape == (3, 24, 32) and item["name"] == str(index)
     assert len(Folder(root, "val")) == 3 and len(Folder(root, "train+test")) == 8
 
 
-def test_colours_of_a_palette_or_of_greys_can_be_named(tmp_path):
+def test_grey_masks_can_be_listed_by_colours(tmp_path):
     root = fake.folder(tmp_path / "data", "ids")
     expected = Folder(root)[0]["mask"]
     greys = {i: [[i, i, i]] for i, _, _ in fake.FOLDER}
@@ -64,7 +64,7 @@ def test_colours_of_a_palette_or_of_greys_can_be_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_folders_may_stand_the_other_way_round(tmp_path, kind):
+def test_splits_may_be_the_outer_folders(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     expected = [item["mask"] for item in Folder(root, "train+val+test")]
     for what in ("images", "masks"):
@@ -72,11 +72,11 @@ def test_folders_may_stand_the_other_way_round(tmp_path, kind):
             (root / part).mkdir(exist_ok=True)
             (root / what / part).rename(root / part / what)
         (root / what).rmdir()
-    found = [item["mask"] for item in Folder(root, "train+val+test")]
-    assert all(map(torch.equal, expected, found)) and len(found) == 11
+    masks = [item["mask"] for item in Folder(root, "train+val+test")]
+    assert all(map(torch.equal, expected, masks)) and len(masks) == 11
 
 
-def test_a_zip_may_hold_it_all(tmp_path):
+def test_root_may_be_inside_of_a_zip(tmp_path):
     root = fake.folder(tmp_path / "data", "colours")
     expected = Folder(root)[3]["mask"]
     fake.pack(root, tmp_path / "data.zip", "mine")
@@ -85,7 +85,7 @@ def test_a_zip_may_hold_it_all(tmp_path):
     assert FolderDataModule(str(tmp_path / "data.zip" / "mine")).has_test
 
 
-def test_suffixes_and_folders_within_are_matched(tmp_path):
+def test_suffixes_and_nested_folders_are_matched(tmp_path):
     root = fake.folder(tmp_path / "data")
     for what, ending in (("images", "_photo.jpg"), ("masks", "_labelIds.png")):
         for path in sorted((root / what / "train").iterdir()):
@@ -103,7 +103,7 @@ def test_suffixes_and_folders_within_are_matched(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ids", "colours"])
-def test_void_rest_takes_what_is_not_named(tmp_path, kind):
+def test_void_rest_makes_unlisted_labels_void(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     road = {"ids": "ids: [1]", "colours": "colours: [[128, 64, 128]]"}[kind]
     before = Folder(root)[0]["mask"]
@@ -111,14 +111,14 @@ def test_void_rest_takes_what_is_not_named(tmp_path, kind):
     dataset = Folder(root)
     assert torch.equal(dataset[0]["mask"], torch.where(before == 0, before, 255))
     strict = classes(root, f"classes: [{{name: road, {road}}}]\n")
-    with pytest.raises(SampleError, match="does not name"):
+    with pytest.raises(SampleError, match="does not list"):
         Folder(root)[0]
     strict.write_text(strict.read_text() + "void: rest\n")
     assert dataset.fingerprint() == Folder(root).fingerprint()
 
 
 @pytest.mark.parametrize("kind", ["ids", "colours"])
-def test_the_fingerprint_follows_the_meaning_of_labels(tmp_path, kind):
+def test_the_fingerprint_changes_with_the_list_of_classes(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     seen = {Folder(root).fingerprint()}
     path = root / "classes.yaml"
@@ -132,7 +132,7 @@ def test_the_fingerprint_follows_the_meaning_of_labels(tmp_path, kind):
     assert len(seen) == 4
 
 
-def test_white_and_black_and_neighbours_of_colours_are_told_apart(tmp_path):
+def test_black_white_and_neighbouring_colours_are_distinguished(tmp_path):
     listed = [[0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 0], [0, 255, 0]]
     entries = [{"name": str(colour), "colours": [colour]} for colour in listed]
     path = classes(tmp_path, yaml.safe_dump({"classes": entries}))
@@ -164,7 +164,7 @@ def test_module_knows_its_classes_before_setup_and_serves_batches(tmp_path, kind
 
 
 @pytest.mark.parametrize("missing", ["images", "masks"])
-def test_there_is_a_test_split_where_both_of_its_folders_are(tmp_path, missing):
+def test_the_test_split_needs_both_of_its_folders(tmp_path, missing):
     root = fake.folder(tmp_path / "data")
     assert FolderDataModule(str(root)).has_test
     (root / missing / "test").rename(root / "away")
@@ -174,7 +174,7 @@ def test_there_is_a_test_split_where_both_of_its_folders_are(tmp_path, missing):
     assert module.test_dataset is None
 
 
-def test_the_list_of_classes_may_lie_elsewhere(tmp_path):
+def test_the_list_of_classes_may_be_in_another_folder(tmp_path):
     root = fake.folder(tmp_path / "data")
     (root / "classes.yaml").rename(tmp_path / "mine.yaml")
     for classes in ("../mine.yaml", str(tmp_path / "mine.yaml")):
@@ -182,10 +182,10 @@ def test_the_list_of_classes_may_lie_elsewhere(tmp_path):
         assert len(Folder(root, classes=classes)) == 6
 
 
-# colours to paint with
+# palette
 
 
-def test_the_palette_is_what_is_said_or_what_masks_hold_or_chosen(tmp_path):
+def test_the_palette_is_listed_or_from_the_masks_or_chosen(tmp_path):
     path = classes(
         tmp_path,
         """
@@ -202,7 +202,7 @@ def test_the_palette_is_what_is_said_or_what_masks_hold_or_chosen(tmp_path):
     assert read_classes(path).palette == ((1, 2, 3), (0, 0, 9))
 
 
-def test_chosen_colours_differ_and_neighbours_differ_much():
+def test_chosen_colours_differ_and_consecutive_ones_differ_much():
     colours = np.array([distinct_colour(i) for i in range(60)])
     assert colours.min() >= 0 and colours.max() <= 255 and len(np.unique(colours, axis=0)) == 60
     assert np.abs(np.diff(colours, axis=0)).sum(1).min() > 200
@@ -213,7 +213,7 @@ def test_chosen_colours_differ_and_neighbours_differ_much():
 # classes.yaml
 
 
-def test_the_examples_of_the_documentation_are_right(tmp_path):
+def test_the_examples_of_the_module_docstring_are_valid(tmp_path):
     examples = [part.partition("```")[0] for part in folder_module.__doc__.split("```yaml")[1:]]
     by_ids, by_colours = (read_classes(classes(tmp_path, text)) for text in examples)
     assert by_ids.names == by_colours.names == ("road", "vehicle")
@@ -233,8 +233,8 @@ def test_the_examples_of_the_documentation_are_right(tmp_path):
         ("classes: [{name: a, ids: [1], ids: [2]}]", r"is not valid YAML \(.*duplicate key ids"),
         ("klasses: []", "has the key 'klasses'; known keys are classes, void"),
         ("classes: [road]", "class 1 of .* is 'road', not a list of keys; known keys are name"),
-        ("classes: [{ids: [1]}]", "class 1 of .* has no name in words"),
-        ("classes: [{name: no, ids: [1]}]", r"class 1 of .* has no name in words \(False\)"),
+        ("classes: [{ids: [1]}]", r"class 1 of .* has no text as its name \(None\)"),
+        ("classes: [{name: no, ids: [1]}]", r"class 1 of .* has no text as its name \(False\)"),
         ("classes: [{name: a, color: [1, 2, 3]}]", "class 1 of .* has the key 'color'; known keys"),
         ("classes: [{name: a}]", r"class 1 \(a\) of .* has no ids; give each class"),
         (
@@ -243,9 +243,12 @@ def test_the_examples_of_the_documentation_are_right(tmp_path):
         ),
         (
             "classes: [{name: a, ids: [1]}, {name: b, colours: [[1, 1, 1]]}]",
-            r"class 2 \(b\) of .* has colours; give each class and void ids, as class 1 has",
+            r"class 2 \(b\) of .* has colours; give each class and void ids, like class 1",
         ),
-        ("classes: [{name: a, ids: 1}]", r"class 1 \(a\) of .* has ids 1; write a list, as ids"),
+        (
+            "classes: [{name: a, ids: 1}]",
+            r"class 1 \(a\) of .* has ids 1; write a list, e\.g\. ids",
+        ),
         ("classes: [{name: a, ids: []}]", r"class 1 \(a\) of .* has ids \[\]; write a list"),
         ("classes: [{name: a, ids: [256]}]", r"class 1 \(a\) of .* has the id 256; ids are"),
         ("classes: [{name: a, ids: [-1]}]", r"class 1 \(a\) of .* has the id -1; ids are"),
@@ -253,21 +256,24 @@ def test_the_examples_of_the_documentation_are_right(tmp_path):
         ("classes: [{name: a, ids: [true]}]", r"class 1 \(a\) of .* has the id True; ids are"),
         (
             "classes: [{name: a, ids: [1]}, {name: b, ids: [2, 1]}]",
-            r"class 2 \(b\) of .* has 1, and so has class 1 \(a\) of .*; leave it in one of them",
+            r"class 2 \(b\) of .* has 1, and so has class 1 \(a\) of .*; list it in only one",
         ),
         ("classes: [{name: a, ids: [1, 1]}]", r"class 1 \(a\) of .* has 1, and so has class 1"),
         (
             "classes: [{name: a, ids: [1]}, {name: a, ids: [2]}]",
-            r"class 2 \(a\) of .* has the name of class 1; to merge labels list all their ids",
+            r"class 2 \(a\) of .* has the name of class 1; to merge labels, list all their ids",
         ),
         (
             "classes: [{name: a, colours: [[1, 2, 3]]}, {name: b, colours: [[1, 2, 3]]}]",
             r"class 2 \(b\) of .* has \(1, 2, 3\), and so has class 1 \(a\)",
         ),
-        ("classes: [{name: a, colours: [1, 2, 3]}]", r"\(a\) of .* has 1 for a colour; write red"),
-        ("classes: [{name: a, colours: [[1, 2]]}]", r"\(a\) of .* has \[1, 2\] for a colour"),
-        ("classes: [{name: a, colours: [[1, 2, 300]]}]", r"has \[1, 2, 300\] for a colour"),
-        ("classes: [{name: a, ids: [1], colour: red}]", r"has 'red' for a colour.* as colour: \["),
+        ("classes: [{name: a, colours: [1, 2, 3]}]", r"\(a\) of .* has the colour 1; write red"),
+        ("classes: [{name: a, colours: [[1, 2]]}]", r"\(a\) of .* has the colour \[1, 2\];"),
+        ("classes: [{name: a, colours: [[1, 2, 300]]}]", r"has the colour \[1, 2, 300\];"),
+        (
+            "classes: [{name: a, ids: [1], colour: red}]",
+            r"has the colour 'red'.* e\.g\. colour: \[",
+        ),
         ("classes: [{name: a, ids: [1]}]\nvoid: 0", r"void of .* is 0, not a list of keys"),
         ("classes: [{name: a, ids: [1]}]\nvoid: {ids: [1]}", r"void of .* has 1, and so has class"),
         (
@@ -283,10 +289,10 @@ def test_a_mistake_in_the_list_names_the_file_and_the_entry(tmp_path, text, mess
     assert str(path) in sentence(error)
 
 
-def test_more_classes_than_a_mask_holds_are_refused(tmp_path):
+def test_more_classes_than_a_mask_can_store_are_refused(tmp_path):
     entries = [{"name": f"c{i}", "colours": [[0, i // 200, i % 200]]} for i in range(255)]
     path = classes(tmp_path, yaml.safe_dump({"classes": entries}))
-    with pytest.raises(ValueError, match="lists 255 classes; 254 is the most"):
+    with pytest.raises(ValueError, match="lists 255 classes; a mask can store at most 254"):
         read_classes(path)
     path.write_text(yaml.safe_dump({"classes": entries[1:]}))
     assert len(read_classes(path).names) == 254
@@ -317,7 +323,7 @@ def test_missing_folders_are_named(tmp_path, what):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unnamed_label_names_mask_value_and_place(tmp_path, kind):
+def test_an_unlisted_label_names_mask_value_and_pixel(tmp_path, kind):
     root = fake.folder(tmp_path / "data", kind)
     path = root / "masks" / "train" / "2.png"
     if kind == "colours":
@@ -342,7 +348,7 @@ def test_an_unnamed_label_names_mask_value_and_place(tmp_path, kind):
 
 
 @pytest.mark.parametrize("what", ["images", "masks"])
-def test_what_makes_no_pair_is_named(tmp_path, what):
+def test_a_file_without_partner_is_named(tmp_path, what):
     root = fake.folder(tmp_path / "data")
     (path,) = (root / what / "train").glob("3.*")
     path.unlink()
@@ -351,15 +357,15 @@ def test_what_makes_no_pair_is_named(tmp_path, what):
     text = sentence(error)
     left = {"images": "masks/train/3.png", "masks": "images/train/3.jpg"}[what]
     assert str(root / Path(left)) in text and "suffix" in text
-    with note_rejects() as noted:
+    with note_rejects() as rejects:
         assert len(Folder(root)) == 5
-    assert len(noted) == 1
+    assert len(rejects) == 1
 
 
-def test_two_images_of_one_name_are_named(tmp_path):
+def test_two_images_with_the_same_name_are_named(tmp_path):
     root = fake.folder(tmp_path / "data")
     (root / "images" / "train" / "3.png").write_bytes(b"")
-    with pytest.raises(SampleError, match=r"3\.jpg and .*3\.png have one name; remove one"):
+    with pytest.raises(SampleError, match=r"3\.jpg and .*3\.png have the same name; remove one"):
         Folder(root)
 
 
@@ -373,7 +379,7 @@ def test_an_empty_split_is_named(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["images", "masks"])
-def test_truncated_files_are_caught(tmp_path, kind, what):
+def test_truncated_files_are_detected(tmp_path, kind, what):
     root = fake.folder(tmp_path / "data", kind)
     (path,) = (root / what / "train").glob("3.*")
     path.write_bytes(path.read_bytes()[:-30])
@@ -381,7 +387,7 @@ def test_truncated_files_are_caught(tmp_path, kind, what):
         Folder(root)[3]
 
 
-def test_an_rgb_mask_where_ids_are_listed_is_refused(tmp_path):
+def test_an_rgb_mask_is_refused_if_ids_are_listed(tmp_path):
     root = fake.folder(tmp_path / "data", "ids")
     path = root / "masks" / "train" / "0.png"
     assert cv2.imwrite(str(path), np.zeros((24, 32, 3), np.uint8))

@@ -17,7 +17,7 @@ SOURCES = ("png", "png_voc_first", "json", "mat")
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept():
+def clear_cache():
     pascal_context._read_json.cache_clear()
 
 
@@ -27,7 +27,7 @@ def sentence(error):
     return text
 
 
-# facts
+# class attributes
 
 
 def test_names_colours_and_ids_agree_with_the_published_table(real_data):
@@ -51,7 +51,7 @@ def test_names_follow_the_459_of_the_original_release(real_data):
     assert tuple(names[str(i)] for i in kept) == PascalContext59.class_names
 
 
-def test_facts():
+def test_class_attributes():
     assert len(PascalContext59.class_names) == 59 and len(PascalContext60.class_names) == 60
     assert PascalContext60.class_names[0] == "background"
     names = PascalContext59.class_names
@@ -67,18 +67,18 @@ def test_facts():
     assert PascalContext60.title == "Pascal Context, 60 classes"
 
 
-# what is read
+# reading
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_source_gives_the_same_scenes(tmp_path, source):
+def test_every_source_gives_the_same_samples(tmp_path, source):
     root = fake.pascal_context(tmp_path / "data", source)
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
         dataset = PascalContext60(root, split)
         assert dataset.source == source.partition("_")[0] and len(dataset) == count
         for index, item in enumerate(dataset):
-            _, places = fake.scene(rng, range(len(fake.PASCAL_CONTEXT)))
+            _, places = fake.sample(rng, range(len(fake.PASCAL_CONTEXT)))
             expected = np.array(fake.PASCAL_CONTEXT)[:, 1][places]
             assert np.array_equal(item["mask"].numpy(), expected)
             assert item["name"] == f"2008_{index + 6 * (split == 'val'):06d}"
@@ -86,7 +86,7 @@ def test_every_source_gives_the_same_scenes(tmp_path, source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_of_59_classes_background_is_void_and_the_others_count_from_0(tmp_path, source):
+def test_with_59_classes_background_is_void_and_train_ids_start_at_0(tmp_path, source):
     root = fake.pascal_context(tmp_path / "data", source)
     sixty = PascalContext60(root, "train+val")
     for item, other in zip(PascalContext59(root, "train+val"), sixty, strict=True):
@@ -106,27 +106,27 @@ def test_root_is_voc2010_or_a_folder_above(tmp_path, place, labels_in):
             PascalContext59(root / place)
 
 
-def test_auto_prefers_png_and_says_what_else_there_is(tmp_path, capsys):
+def test_auto_prefers_png_and_prints_the_other_sources(tmp_path, capsys):
     for source in ("mat", "json", "png"):
         root = fake.pascal_context(tmp_path / "data", source)
     assert PascalContext59(root).source == "png"
-    said = capsys.readouterr().err
-    assert "SegmentationClassContext; data.source=json or mat" in said and said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "SegmentationClassContext; data.source=json or mat" in output and output.count("\n") == 1
     for source in ("png", "json", "mat"):
         assert PascalContext59(root, source=source).source == source
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "trainval_merged.json, once" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "trainval_merged.json, once" in output
     root.joinpath("VOCdevkit/VOC2010/SegmentationClassContext").rename(root / "away")
     assert PascalContext59(root).source == "json"
 
 
-def test_order_is_that_of_the_folder_unless_it_is_said(tmp_path):
+def test_order_follows_from_the_folder_unless_it_is_set(tmp_path):
     root = fake.pascal_context(tmp_path / "data", "png_voc_first")
     assert PascalContext59(root).order == "voc_first"
     as_stored = PascalContext60(root, order="alphabetical")[0]["mask"].numpy()
     path = root / "59_context_labels" / "2008_000000.png"
     assert np.array_equal(as_stored, cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
-    # the same files, read otherwise
+    # the same files, read in another order
     other = PascalContext60(root, order="alphabetical")
     assert PascalContext60(root).fingerprint() != other.fingerprint()
     folder = root / "VOCdevkit" / "VOC2010" / "SegmentationClassContext"
@@ -136,7 +136,7 @@ def test_order_is_that_of_the_folder_unless_it_is_said(tmp_path):
     assert torch.equal(PascalContext60(root, order="voc_first")[0]["mask"], expected)
 
 
-def test_the_list_of_those_who_made_the_pngs_comes_before_that_of_voc(tmp_path):
+def test_the_lists_of_segmentation_context_are_preferred_to_those_of_voc(tmp_path):
     root = fake.pascal_context(tmp_path / "data", "png")
     folder = root / "VOCdevkit" / "VOC2010" / "ImageSets"
     (folder / "Main").mkdir()
@@ -146,7 +146,7 @@ def test_the_list_of_those_who_made_the_pngs_comes_before_that_of_voc(tmp_path):
     assert len(PascalContext59(root)) == 2
 
 
-def test_scenes_are_sorted_whatever_the_order_of_the_list(tmp_path):
+def test_samples_are_sorted_independently_of_the_list(tmp_path):
     root = fake.pascal_context(tmp_path / "data", "png")
     listing = root / "VOCdevkit" / "VOC2010" / "ImageSets" / "SegmentationContext" / "train.txt"
     names = listing.read_text().split()
@@ -158,7 +158,7 @@ def test_scenes_are_sorted_whatever_the_order_of_the_list(tmp_path):
 
 
 def write_json(root, masks, phase="train"):
-    """One image of 4x6 with (category, segmentation) as given."""
+    """Write one image of 4x6 pixels with masks of (category, segmentation)."""
     fake.write_image(root / "VOC2010" / "JPEGImages" / "2008_000007.jpg", np.zeros((4, 6, 3)))
     image = {"image_id": 1, "file_name": "2008_000007.jpg", "height": 4, "width": 6, "phase": phase}
     annotations = [{"image_id": 1, "category_id": c, "segmentation": s} for c, s in masks]
@@ -167,10 +167,11 @@ def write_json(root, masks, phase="train"):
     return root
 
 
-def test_runs_may_be_packed_or_numbers_or_polygons_and_the_later_mask_wins(tmp_path):
+def test_masks_may_be_compressed_runs_numbers_or_polygons_and_later_ones_win(tmp_path):
     packed = coco.encode(np.asfortranarray(np.tri(4, 6, dtype=np.uint8)))
     packed["counts"] = packed["counts"].decode()
-    numbers = {"size": [4, 6], "counts": [0, 5, 19]}  # the first column and one below, of aeroplane
+    # the first column and one pixel of the next
+    numbers = {"size": [4, 6], "counts": [0, 5, 19]}
     polygons = [[3, 0, 6, 0, 6, 4, 3, 4], [0, 3, 1, 3, 1, 4, 0, 4]]  # the right half, a corner
     masks = [(2, packed), (459, polygons), (9, numbers)]
     root = write_json(tmp_path, masks)
@@ -204,7 +205,7 @@ def test_a_damaged_json_is_one_sentence(tmp_path):
         with pytest.raises(SampleError) as error:
             PascalContext59(root)
         text = sentence(error)
-        assert f"{path} is not a whole trainval_merged.json" in text and "prepare" in text
+        assert f"{path} is not a complete trainval_merged.json" in text and "prepare" in text
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_module_scores_59_or_60_classes_and_has_no_test_split(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", [PascalContext59, PascalContext60])
-def test_missing_root_says_what_was_looked_for_and_how_to_get_it(tmp_path, dataset):
+def test_missing_root_names_the_searched_path_and_how_to_get_the_data(tmp_path, dataset):
     with pytest.raises(FileNotFoundError) as error:
         dataset(tmp_path / "nowhere")
     text = sentence(error)
@@ -258,7 +259,7 @@ def test_missing_root_says_what_was_looked_for_and_how_to_get_it(tmp_path, datas
 
 
 @pytest.mark.parametrize("source", ["auto", "json", "png", "mat"])
-def test_missing_labels_name_those_of_the_source(tmp_path, source):
+def test_missing_labels_name_the_files_of_the_source(tmp_path, source):
     (tmp_path / "VOC2010" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(FileNotFoundError) as error:
         PascalContext59(tmp_path, source=source)
@@ -278,7 +279,7 @@ def test_unknown_options_name_the_choices(tmp_path, option):
         PascalContext59(tmp_path, **{option: "dev"})
 
 
-def test_pickles_are_refused_unless_there_is_something_else(tmp_path):
+def test_pickles_are_refused_unless_there_is_another_source(tmp_path):
     root = fake.pascal_context(tmp_path / "data", "json")
     (root / "VOCdevkit" / "VOC2010" / "train.pth").write_bytes(b"")
     assert len(PascalContext59(root)) == 6
@@ -306,9 +307,9 @@ def test_a_missing_image_or_mask_is_named(tmp_path, source):
     mask.unlink()
     with pytest.raises(SampleError, match=rf"no 2008_000004\.{source} in .*restore the mask"):
         PascalContext59(root)
-    with note_rejects() as noted:
+    with note_rejects() as rejects:
         assert len(PascalContext59(root)) == 5
-    assert len(noted) == 1
+    assert len(rejects) == 1
 
 
 def test_a_missing_list_is_named(tmp_path):
@@ -332,10 +333,10 @@ def test_unknown_png_label_names_file_and_value(tmp_path, source):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"LabelMap": np.full((24, 32), 500, np.uint16)}, "from 500 to 500, not"),
+        ({"LabelMap": np.full((24, 32), 500, np.uint16)}, r"values 500\.\.500, not"),
         ({"LabelMap": np.zeros((24, 32, 3), np.uint16)}, r"shape \(24, 32, 3\) with values"),
-        ({"labels": np.zeros((24, 32))}, "no LabelMap"),
-        (None, "no LabelMap"),
+        ({"labels": np.zeros((24, 32))}, "no readable key LabelMap"),
+        (None, "no readable key LabelMap"),
     ],
 )
 def test_damaged_mat_names_the_file(tmp_path, content, message):
@@ -351,7 +352,7 @@ def test_damaged_mat_names_the_file(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("source", ["png", "json", "mat"])
-def test_truncated_image_is_caught(tmp_path, source):
+def test_truncated_image_is_detected(tmp_path, source):
     root = fake.pascal_context(tmp_path / "data", source)
     path = root / "VOCdevkit" / "VOC2010" / "JPEGImages" / "2008_000000.jpg"
     path.write_bytes(path.read_bytes()[:-40])

@@ -24,7 +24,7 @@ def test_splits_are_disjoint():
 
 
 @pytest.mark.parametrize("size", [(96, 128), (64, 64), (45, 83), (160, 320)])
-def test_scenes_have_the_size_asked_for_and_known_labels(size):
+def test_scenes_have_the_requested_size_and_known_labels(size):
     dataset = SyntheticStreets(count=12, size=size)
     for i in range(12):
         item = dataset[i]
@@ -42,7 +42,7 @@ def test_every_class_and_void_occur():
 
 
 def test_the_strip_is_water_exactly_under_an_overcast_sky_and_looks_the_same():
-    """Near the road both agree in colour, so that only the sky can tell them apart."""
+    """Near the road both have the same colours, so that only the sky distinguishes them."""
     dataset = SyntheticStreets(count=200)
     colours = {4: [], 5: []}
     for i in range(200):

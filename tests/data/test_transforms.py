@@ -36,7 +36,7 @@ def test_result_is_a_uint8_crop(pair):
     assert image.dtype == mask.dtype == np.uint8
 
 
-def test_same_key_same_crop_whatever_was_drawn_before(pair):
+def test_the_same_key_gives_the_same_crop_after_any_other_draws(pair):
     extra = [A.GaussNoise(p=0.5), A.Affine(translate_percent=0.1, p=0.5)]
     transform, other = (TrainTransform([32, 48], extra=extra) for _ in range(2))
     for key in ((0, 0, 3), (0, 1, 3), (1, 0, 3)):
@@ -51,11 +51,11 @@ def test_seed_epoch_and_index_each_change_the_crop(pair, key):
     assert not np.array_equal(transform(*pair, (0, 0, 7))[0], transform(*pair, key)[0])
 
 
-# cropping first is scaling first
+# cropping first equals scaling first
 
 
 def scale_then_crop(image, labels, window, size, lut):
-    """What the window means: map and scale the whole image, pad it with void, crop it there."""
+    """Reference: map and scale the whole image, pad it with void, and crop it at the window."""
     factor = [side / part for side, part in zip(size, window[2:], strict=True)]
     height, width = (round(f * n) for f, n in zip(factor, labels.shape, strict=True))
     top, left = (round(f * n) for f, n in zip(factor, window[:2], strict=True))
@@ -73,20 +73,20 @@ def scale_then_crop(image, labels, window, size, lut):
     return image[rows, columns], mask[rows, columns]
 
 
-# The whole image must scale to whole pixels, and the corner lie on one.
+# The whole image scales to whole pixels, and the corner of the crop lies on one.
 WINDOWS = [
     ((48, 64), Window(6, 12, 24, 32)),  # twice as large
     ((48, 48), Window(10, 20, 32, 32)),  # 3/2
-    ((32, 32), Window(7, 9, 32, 32)),  # as it is
+    ((32, 32), Window(7, 9, 32, 32)),  # unchanged
     ((24, 36), Window(8, 8, 32, 48)),  # 3/4
-    ((20, 30), Window(0, 20, 40, 60)),  # a half, and beyond the right edge
-    ((16, 16), Window(-8, -4, 64, 64)),  # a quarter, around the image
+    ((20, 30), Window(0, 20, 40, 60)),  # half the size, beyond the right edge
+    ((16, 16), Window(-8, -4, 64, 64)),  # a quarter of the size, around the image
     ((80, 80), Window(-20, -10, 40, 40)),  # twice as large, over the corner
 ]
 
 
 @pytest.mark.parametrize(("size", "window"), WINDOWS, ids=str)
-def test_the_crop_is_that_of_scaling_the_whole_image_first(pair, size, window):
+def test_the_crop_equals_scaling_the_whole_image_first(pair, size, window):
     image, labels = np.tile(pair[0], (2, 2, 1)), np.tile(pair[1], (2, 2))
     lut = np.array([255, 3, 1, 4, 0, *[254] * 251], np.uint8)
     expected_image, expected_mask = scale_then_crop(image, labels, window, size, lut)
@@ -95,7 +95,7 @@ def test_the_crop_is_that_of_scaling_the_whole_image_first(pair, size, window):
     differs = (got != expected_image).any(axis=2)
     if window.height >= size[0]:
         assert not differs.any()
-    else:  # enlarged: the pixels at the border of the window lack their neighbours outside
+    else:  # enlarged: pixels at the border of the window lack their neighbours outside
         inner = np.zeros_like(differs)
         inner[1:-1, 1:-1] = True
         # void is not mixed into the image, where scaling first would not mix it in either
@@ -104,7 +104,7 @@ def test_the_crop_is_that_of_scaling_the_whole_image_first(pair, size, window):
 
 
 def draw_scale_first(rng, shape, size, scale):
-    """Scale and corner as drawn by scaling the whole image, then cropping: in source pixels."""
+    """Draw scale and corner by scaling the whole image, then cropping; in source pixels."""
     s = rng.uniform(*scale)
     height, width = (round(s * n) for n in shape)
     corner = [
@@ -134,11 +134,11 @@ def test_scale_position_and_void_are_distributed_as_with_scaling_first(shape):
         theirs.append(draw_scale_first(np.random.default_rng((1, i)), shape, size, scale))
     for column, name in enumerate(("scale", "top", "left", "void")):
         a, b = (np.round([draw[column] for draw in draws], 2) for draws in (ours, theirs))
-        # twenty thousand draws of one distribution differ by 0.016 once in a hundred times
+        # twenty thousand draws of one distribution differ by 0.016 in one of a hundred cases
         assert ks_2samp(a, b).statistic < 0.02, name
 
 
-def test_no_window_holds_less_of_the_image_than_it_could():
+def test_every_window_covers_as_much_of_the_image_as_possible():
     transform = TrainTransform([32, 48], (0.5, 2.0))
     for i in range(500):
         window = transform.draw_window((40, 60), np.random.default_rng(i))
@@ -147,7 +147,7 @@ def test_no_window_holds_less_of_the_image_than_it_could():
             assert kept == min(side, size)
 
 
-def test_what_lies_outside_of_the_image_is_void():
+def test_pixels_outside_of_the_image_are_void():
     image, mask = np.full((20, 20, 3), 200, np.uint8), np.full((20, 20), 3, np.uint8)
     transform = TrainTransform([64, 64], scale=(1, 1), **PLAIN)
     image, mask = transform(image, mask, (0, 0, 0))
@@ -156,10 +156,10 @@ def test_what_lies_outside_of_the_image_is_void():
 
 
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "data").glob("*.yaml")), ids=lambda p: p.stem)
-def test_what_a_config_pads_is_void(path: Path):
+def test_padding_of_every_config_is_void(path: Path):
     node = yaml.safe_load(path.read_text())["train_transform"]
     transform = instantiate(node)
-    size = 7  # far smaller than any crop, in which it stays whole
+    size = 7  # far smaller than any crop
     lut = np.full(256, 254, np.uint8)
     lut[:2] = 0, 1
     for i in range(20):
@@ -178,13 +178,13 @@ def test_albumentations_fills_masks_with_void():
     image = np.full((40, 40, 3), 9, np.uint8)
     for i in range(6):
         _, mask = transform(image, np.full((40, 40), 3, np.uint8), (i,))
-        assert set(np.unique(mask)) == {3, 255}, "0 is what albumentations fills in"
+        assert set(np.unique(mask)) == {3, 255}, "0 is the default fill of albumentations"
     spared = A.CoarseDropout(fill_mask=None)
     fill_void(spared)
-    assert spared.fill_mask is None  # it was told not to touch the mask
+    assert spared.fill_mask is None  # the user chose not to change the mask
 
 
-def test_scaling_makes_no_new_labels(pair):
+def test_scaling_creates_no_new_labels(pair):
     transform = TrainTransform([32, 48], scale=(0.4, 2.5))
     seen = {int(v) for i in range(40) for v in np.unique(transform(*pair, (0, 0, i))[1])}
     assert seen == {0, 1, 2, 3, 4, 255}
@@ -202,13 +202,13 @@ def test_mask_stays_on_its_image():
         assert agree[valid].mean() > 0.95
 
 
-def test_scale_one_without_chance_is_the_image_itself(pair):
+def test_scale_1_without_randomness_is_the_identity(pair):
     transform = TrainTransform([40, 60], scale=(1, 1), **PLAIN)
     out = transform(*pair, (0, 0, 0))
     assert all(np.array_equal(a, b) for a, b in zip(out, pair, strict=True))
 
 
-def test_flips_have_their_rate_and_are_not_tied_to_the_scale():
+def test_flips_have_their_rate_and_are_independent_of_the_scale():
     ramp = np.tile(np.arange(60, dtype=np.uint8) * 4, (40, 1))
     transform = TrainTransform([40, 60], scale=(0.6, 1.0), flip=0.5, color_jitter=0)
     flips, scales = [], []
@@ -260,14 +260,14 @@ def test_colour_changes_the_image_and_never_the_mask(pair):
     ],
 )
 def test_colour_matrix_agrees_with_torchvision(pair, factors, peer):
-    image = 80 + pair[0] // 4  # nothing is clipped on the way
+    image = 80 + pair[0] // 4  # no value is clipped
     matrix = color_matrix(*factors, 0.0, mean_luma(image))
     expected = peer(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
     difference = cv2.transform(image, matrix).astype(int) - expected.astype(int)
     assert np.abs(difference).max() <= 3  # torchvision truncates after each step
 
 
-def test_hue_turns_colour_keeps_luminance_and_leaves_grey_alone():
+def test_hue_rotates_colours_and_keeps_luminance_and_grey():
     colours = np.array([[[200, 90, 90], [90, 160, 120], [128, 128, 128]]], np.uint8)
     turned = cv2.transform(colours, color_matrix(1, 1, 1, 0.25, 0.0)).astype(float)
     luma = np.array([0.299, 0.587, 0.114])
@@ -295,7 +295,7 @@ def test_cat_max_ratio_avoids_crops_of_one_class():
     assert (largest(cat_max_ratio=0.75) > 0.75).mean() < 0.1
 
 
-def test_cat_max_ratio_does_not_count_void_and_gives_up_in_the_end():
+def test_cat_max_ratio_ignores_void_and_stops_after_ten_crops():
     labels = np.full((20, 20), 255, np.uint8)
     transform = TrainTransform([30, 30], cat_max_ratio=0.5)
     assert (transform(np.zeros((20, 20, 3), np.uint8), labels, (0,))[1] == 255).all()
@@ -303,7 +303,7 @@ def test_cat_max_ratio_does_not_count_void_and_gives_up_in_the_end():
     assert (transform(np.zeros((60, 60, 3), np.uint8), one_class, (0,))[1] == 0).any()
 
 
-def test_a_crop_with_a_focus_holds_the_class(pair):
+def test_a_crop_with_a_target_class_contains_it(pair):
     labels = np.full((200, 300), 7, np.uint8)
     labels[150, 20] = labels[10:13, 250:254] = 9
     lut = np.full(256, 254, np.uint8)
@@ -323,7 +323,7 @@ def test_a_crop_with_a_focus_holds_the_class(pair):
     [
         ({"crop_size": [32]}, r"crop_size \(\[32\]\) must be a height and a width"),
         ({"crop_size": [32, 32], "scale": [2.0, 0.5]}, r"scale \(\[2\.0, 0\.5\]\)"),
-        ({"crop_size": [32, 32], "cat_max_ratio": 75}, r"cat_max_ratio \(75\) must be a share"),
+        ({"crop_size": [32, 32], "cat_max_ratio": 75}, r"cat_max_ratio \(75\) must be a fraction"),
     ],
 )
 def test_wrong_options_name_the_value(options, match):

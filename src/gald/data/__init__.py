@@ -1,1 +1,1 @@
-"""Scenes in, uint8 batches out: datasets, joint transforms, samplers and the data modules."""
+"""Datasets, joint transforms, samplers and data modules: from files to uint8 batches."""

@@ -1,4 +1,4 @@
-"""ADE20K, as the scene parsing benchmark of 2016 cut it to 150 classes."""
+"""ADE20K with the 150 classes of the Scene Parsing Benchmark 2016."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.downloads import Download
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair
 
-# name, colour; stored as 1..150 in this order
+# name, colour; the masks store the classes as 1..150 in this order
 _CLASSES = (
     ("wall", (120, 120, 120)),
     ("building", (180, 120, 120)),
@@ -167,35 +168,45 @@ _FOLDERS = {"train": "training", "val": "validation"}
 
 
 class ADE20K(SegmentationDataset):
-    """Indoor and outdoor scenes of many sizes.
+    """Indoor and outdoor images of many sizes, 150 classes.
 
     20210 train and 2000 val images, some of them grey. Label 0, "other", is void. The test images
-    come without labels.
+    have no public labels.
 
     Format: `images/{training,validation}/*.jpg` and `annotations/{training,validation}/*.png`,
-    below `root`, or below `ADEChallengeData2016` in it, or in `ADEChallengeData2016.zip`; `root`
-    may also be that zip.
+    in `root`, in `ADEChallengeData2016` or in `ADEChallengeData2016.zip`; `root` may also be that
+    zip.
 
-    Submission: as the README of CSAILVision/sceneparsing describes it: a zip with a png for each
-    test image, of the image's name. It does not say more; the png here have the image's size and
-    the stored labels 1..150, as its masks and its evaluation have. The test images come as
-    `release_test.zip` and are looked for in `release_test/testing` or `images/testing`, beside
-    `images` or in `root`. How many there must be is not checked: that README announces 2000, before
-    their release.
+    Submission: a zip with one png per test image, with the image's name, as the README of
+    CSAILVision/sceneparsing describes it. The README does not specify more. Here each png has the
+    size of its image and the stored labels 1..150, like the masks and the official evaluation. The
+    test images come as `release_test.zip` and are searched in `release_test/testing` and
+    `images/testing`, beside `images` or in `root`. Their number is not checked: the README
+    announces 2000, but predates their release.
 
     Licence: images for non-commercial research and education only.
     Source: https://github.com/CSAILVision/sceneparsing, objectInfo150.txt and color150.mat; names
-    as in https://github.com/CSAILVision/semantic-segmentation-pytorch, cut to the first.
+    from https://github.com/CSAILVision/semantic-segmentation-pytorch, only the first synonym.
     Citation: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 
     Args:
         root: folder of the dataset, or its zip.
-        split: `train`, `val`, or both joined, `train+val`.
+        split: `train`, `val` or `train+val`.
     """
 
     title = "ADE20K"
     name = "ade20k"
     url = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
+    licence = "images for non-commercial research and education only"
+    downloads = (
+        Download(
+            "ADEChallengeData2016.zip",
+            url,
+            "923 MB",
+            "sha1:219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
+        ),
+    )
+    required = (("ADEChallengeData2016", "ADEChallengeData2016.zip"),)
     class_names = tuple(name for name, _ in _CLASSES)
     palette = tuple(colour for _, colour in _CLASSES)
     label_map: Mapping[int, int] = {0: VOID} | {i + 1: i for i in range(150)}
@@ -203,7 +214,7 @@ class ADE20K(SegmentationDataset):
     submission_splits = ("test", "val")
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Pair the files of the part's two folders."""
+        """Pair the images and masks of one split."""
         images, masks = f"images/{_FOLDERS[split]}", f"annotations/{_FOLDERS[split]}"
         tops = ("", f"{_TOP}/", f"{_TOP}.zip/{_TOP}/")
         return pair(
@@ -213,7 +224,7 @@ class ADE20K(SegmentationDataset):
         )
 
     def list_images(self, split: str) -> dict[str, Path]:
-        """List the images of val, or of test, which lie in an archive of their own."""
+        """List the images of val or test; the test images have their own archive."""
         places = ["images/validation"]
         if split == "test":
             places = ["release_test/testing", "release_test.zip/release_test/testing"]
@@ -225,12 +236,12 @@ class ADE20K(SegmentationDataset):
 
 
 class ADE20KDataModule(DatasetDataModule):
-    """ADE20K as batches: trains on train, selects and reports on val.
+    """Data module of ADE20K: trains on train, selects and reports on val.
 
     Args:
         root: folder of the dataset, or its zip.
-        train_split: `train`, or `train+val` once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        train_split: `train`, or `train+val` for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = ADE20K

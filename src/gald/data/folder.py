@@ -1,6 +1,6 @@
-"""Images and masks of your own, without a line of code.
+"""Your own images and masks, without a line of code.
 
-Put them in a folder, and say in `classes.yaml` what the labels mean:
+Put them into a folder, and describe the labels in `classes.yaml`:
 
 ```
 FOLDER/classes.yaml
@@ -9,18 +9,18 @@ FOLDER/images/val/*.jpg      FOLDER/masks/val/*.png
 ```
 
 ```yaml
-classes:                  # the order is that of the scores
+classes:                  # in the order of the scores
   - name: road
-    ids: [1]              # what the pixels of road are in a mask
+    ids: [1]              # value of road pixels in a mask
   - name: vehicle
     ids: [2, 3, 7]        # several labels merged into one class
-    colour: [0, 0, 142]   # to paint it in; left out, one is chosen
+    colour: [0, 0, 142]   # in figures; chosen automatically if left out
 void:
-  ids: [0, 255]           # not trained on and not scored
+  ids: [0, 255]           # neither trained on nor scored
 ```
 
-A label that this does not name is an error, so that no mistake in a mask goes unseen; write
-`void: rest` to make all other labels void. Masks that are painted are named by their colours:
+A label that is not listed is an error, so that no mistake in a mask goes unnoticed; write
+`void: rest` to make all other labels void. For masks that store colours, list colours:
 
 ```yaml
 classes:
@@ -49,30 +49,40 @@ from gald.data.pairs import reject
 from gald.data.reading.files import IMAGE_SUFFIXES, is_dir, list_files, open_labels, read_image
 from gald.data.reading.png import LazyArray
 
-# Where the images and the masks of a part may be.
+# folders of the images and the masks of a split
 _LAYOUTS = (("images/{}", "masks/{}"), ("{}/images", "{}/masks"))
 
 
 class Folder(SegmentationDataset):
-    """Images and masks of your own, with the classes that a `classes.yaml` lists.
+    """Your own images and masks, with the classes listed in a `classes.yaml`.
 
     Layout: `images/{train,val,test}` and `masks/{train,val,test}`, or `{train,val,test}/images`
-    and `{train,val,test}/masks`; test may be left out. Images are png or jpg, at any depth; a mask
-    is a png of the same size at the same place with the same name. Masks hold ids, as 8-bit grey
-    or palette png, or colours, as RGB png. `root` may be a zip.
+    and `{train,val,test}/masks`; test is optional. Images are png or jpg, at any depth; a mask is a
+    png with the same size, relative path and name. Masks store ids, as 8-bit grey or palette png,
+    or colours, as RGB png. `root` may be a zip.
 
     Args:
-        root: folder that holds the images, the masks and the list of classes.
-        split: `train`, `val`, `test`, or several joined, as `train+val`.
-        classes: the list of classes, from `root` or absolute.
-        image_suffix: what the names of images end in and those of masks do not; other files in
-            the folder are left alone.
-        mask_suffix: what the names of masks end in and those of images do not, as `_labelIds`.
+        root: folder with the images, the masks and the list of classes.
+        split: `train`, `val`, `test`, or several joined by `+`, e.g. `train+val`.
+        classes: path of the list of classes, relative to `root` or absolute.
+        image_suffix: end of the image names that the mask names lack; files without it are
+            ignored.
+        mask_suffix: end of the mask names that the image names lack, e.g. `_labelIds`; files
+            without it are ignored.
     """
 
     title = "folder"
     name = "folder"
-    url = ""
+    instructions = """\
+these are your own images; {root} must contain
+  images/train images/val   png or jpg
+  masks/train masks/val     png of the same names
+  classes.yaml              what the labels in the masks mean, for example:
+    classes:
+      - {name: road, ids: [1]}
+      - {name: car, ids: [2, 3]}
+    void: {ids: [0]}
+"""
     splits = ("train", "val", "test")
 
     def __init__(
@@ -86,7 +96,7 @@ class Folder(SegmentationDataset):
         self.classes = read_classes(_classes_path(root, classes))
         self.image_suffix = image_suffix
         self.mask_suffix = mask_suffix
-        # With other datasets these are facts of the class.
+        # class attributes in other datasets
         self.class_names = self.classes.names  # ty: ignore[invalid-attribute-access]
         self.palette = self.classes.palette  # ty: ignore[invalid-attribute-access]
         self.colours = _ColourTable(self.classes) if self.classes.colours else None
@@ -96,7 +106,7 @@ class Folder(SegmentationDataset):
         super().__init__(root, split)
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Pair the files of the two folders of a part, by where they are in them."""
+        """Pair the images and masks of a split by their relative paths."""
         folders = part_folders(self.root, split)
         if folders is None:
             layouts = " or ".join(f"{i} and {m}" for i, m in _LAYOUTS).replace("{}", split)
@@ -104,8 +114,8 @@ class Folder(SegmentationDataset):
                 f"no {split} images and masks at {self.root} (looked for {layouts}); put them "
                 "there, or set data.root"
             )
-        images = _by_place(folders[0], self.image_suffix, IMAGE_SUFFIXES)
-        masks = _by_place(folders[1], self.mask_suffix, (".png",))
+        images = _by_relative_path(folders[0], self.image_suffix, IMAGE_SUFFIXES)
+        masks = _by_relative_path(folders[1], self.mask_suffix, (".png",))
         for place in sorted(images.keys() - masks.keys()):
             reject(
                 f"image {images[place]} has no mask {place}{self.mask_suffix}.png in "
@@ -122,41 +132,41 @@ class Folder(SegmentationDataset):
         ]
 
     def open_labels(self, sample: Sample) -> LazyArray:
-        """Open ids as they are stored, and colours as the train ids they stand for."""
+        """Open stored ids, or the train ids of stored colours."""
         if self.colours is None:
             return open_labels(sample.mask)
         return self.colours.train_ids(read_image(sample.mask))
 
     def fingerprint(self) -> str:
-        """Hash of the files, of the label map, and of what the colours mean."""
+        """Hash of the files, the label map and the classes of the colours."""
         facts = (super().fingerprint(), sorted(self.classes.colours.items()))
         return hashlib.sha256(f"{facts} {self.classes.rest_is_void}".encode()).hexdigest()
 
     def unknown_label(self, index: int) -> str:
-        """Say which label or colour of which mask the list of classes does not name."""
+        """Return the message about the mask and the label or colour that is not listed."""
         mask = self.samples[index].mask
         labels = self.read_labels(self.samples[index])
         row, column = np.argwhere(cv2.LUT(labels, self.lut) == UNKNOWN)[0]
         if self.colours is None:
-            alien = f"label {labels[row, column]}"
+            unknown = f"label {labels[row, column]}"
         else:
-            alien = f"colour {read_image(mask)[row, column].tolist()}"
+            unknown = f"colour {read_image(mask)[row, column].tolist()}"
         return (
-            f"mask {mask} has {alien} in row {row}, column {column}, which {self.classes.path} "
-            "does not name; correct the mask, name it there, or write void: rest"
+            f"mask {mask} has {unknown} in row {row}, column {column}, which {self.classes.path} "
+            "does not list; correct the mask, list it there, or write void: rest"
         )
 
 
 class FolderDataModule(DatasetDataModule):
-    """A folder of your own as batches: trains on train, selects on val, reports test if it exists.
+    """Data module of `Folder`: trains on train, selects on val, reports test if it exists.
 
     Args:
-        root: folder that holds the images, the masks and the list of classes.
-        classes: the list of classes, from `root` or absolute.
-        image_suffix: what the names of images end in; see `Folder`.
-        mask_suffix: what the names of masks end in; see `Folder`.
-        train_split: `train`, or `train+val` to train on val too once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        root: folder with the images, the masks and the list of classes.
+        classes: path of the list of classes, relative to `root` or absolute.
+        image_suffix: end of the image names; see `Folder`.
+        mask_suffix: end of the mask names; see `Folder`.
+        train_split: `train`, or `train+val` for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = Folder
@@ -181,22 +191,22 @@ class FolderDataModule(DatasetDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the list."""
+        """Class names in the order of the list."""
         return self.names
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """RGB colours to paint the classes in."""
+        """RGB colours of the classes in figures."""
         return self.colours
 
     def make_dataset(self, split: str) -> Folder:
-        """List the scenes of one split."""
+        """List the samples of one split."""
         split = self.train_split if split == "train" else split
         return Folder(self.root, split, self.classes, self.image_suffix, self.mask_suffix)
 
 
 def part_folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """The folders of a part's images and masks, if it has both."""
+    """Return the folders of a split's images and masks, or None if one is missing."""
     for images, masks in _LAYOUTS:
         folders = root / images.format(split), root / masks.format(split)
         if all(map(is_dir, folders)):
@@ -205,7 +215,7 @@ def part_folders(root: Path, split: str) -> tuple[Path, Path] | None:
 
 
 class _ColourTable:
-    """Looks up the train ids of colours."""
+    """Lookup table from colours to train ids."""
 
     def __init__(self, classes: Classes) -> None:
         colours = np.array([list(classes.colours)], np.uint8)
@@ -216,30 +226,30 @@ class _ColourTable:
         self.other = VOID if classes.rest_is_void else UNKNOWN
 
     def train_ids(self, image: np.ndarray) -> np.ndarray:
-        """Train ids (H, W) uint8 of colours (H, W, 3) uint8; 254 where there is no class."""
+        """Map colours (H, W, 3) uint8 to train ids (H, W) uint8; 254 for unknown colours."""
         packed = _pack(image)
-        # the last is left out, so that what lies beyond is compared with it and not found
-        places = np.searchsorted(self.packed[:-1], packed)
-        return np.where(self.packed[places] == packed, self.ids[places], np.uint8(self.other))
+        # without the last colour, so that the index of a larger value stays within the table
+        indices = np.searchsorted(self.packed[:-1], packed)
+        return np.where(self.packed[indices] == packed, self.ids[indices], np.uint8(self.other))
 
 
 def _pack(colours: np.ndarray) -> np.ndarray:
-    """One number for each colour, (H, W, 3) uint8 -> (H, W) uint32."""
+    """Pack each colour into one number, (H, W, 3) uint8 -> (H, W) uint32."""
     return cv2.cvtColor(colours, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0]
 
 
-def _by_place(folder: Path, suffix: str, endings: tuple[str, ...]) -> dict[str, Path]:
-    """Files by their path in the folder, without the suffix and the ending."""
-    found: dict[str, Path] = {}
+def _by_relative_path(folder: Path, suffix: str, endings: tuple[str, ...]) -> dict[str, Path]:
+    """List files by their path in the folder, without the suffix and the file ending."""
+    files: dict[str, Path] = {}
     for path in list_files(folder, endings):
-        place = path.relative_to(folder).with_suffix("").as_posix()
-        if path.name.startswith(".") or not place.endswith(suffix):
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if path.name.startswith(".") or not key.endswith(suffix):
             continue
-        place = place.removesuffix(suffix)
-        if place in found:
-            reject(f"{found[place]} and {path} have one name; remove one of them")
-        found[place] = path
-    return found
+        key = key.removesuffix(suffix)
+        if key in files:
+            reject(f"{files[key]} and {path} have the same name; remove one of them")
+        files[key] = path
+    return files
 
 
 def _classes_path(root: str | Path, classes: str) -> Path:

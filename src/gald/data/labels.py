@@ -1,18 +1,18 @@
-"""Labels: from what a mask stores to the train ids that a network learns, and back."""
+"""Label maps: from stored labels to train ids, and back."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 VOID = 255
-UNKNOWN = 254  # what a table gives for labels it does not know; no dataset has that many classes
+UNKNOWN = 254  # value in a lookup table for unknown labels; no dataset has that many classes
 
 
 def label_lut(label_map: Mapping[int, int]) -> np.ndarray:
-    """Turn a map from stored labels to train ids into a lookup table for `cv2.LUT`.
+    """Convert a label map into a lookup table for `cv2.LUT`.
 
     Shape:
-        returns: (256,) uint8; `UNKNOWN` for every label that the map does not name
+        returns: (256,) uint8; `UNKNOWN` for every label that is not in the map
     """
     lut = np.full(256, UNKNOWN, np.uint8)
     lut[list(label_map)] = list(label_map.values())
@@ -20,9 +20,10 @@ def label_lut(label_map: Mapping[int, int]) -> np.ndarray:
 
 
 def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
-    """Invert a label map: the table that turns predictions into a dataset's own labels.
+    """Invert a label map into a lookup table from train ids to stored labels.
 
-    Of several labels with one train id the smallest is written. Train ids without a label give 0.
+    If several labels have the same train id, the table has the smallest. Train ids without a label
+    become 0.
 
     Shape:
         returns: (256,) uint8
@@ -35,8 +36,8 @@ def stored_labels(label_map: Mapping[int, int]) -> np.ndarray:
 
 
 def label_ranges(labels: Mapping[int, int]) -> str:
-    """Word the labels of a map for a sentence, as `0..11` or `0, 7, 8`."""
-    known = sorted(labels)
-    if known == list(range(known[0], known[-1] + 1)):
-        return f"{known[0]}..{known[-1]}"
-    return ", ".join(map(str, known))
+    """Format the labels of a map for a message, as `0..11` or `0, 7, 8`."""
+    ordered = sorted(labels)
+    if ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]}..{ordered[-1]}"
+    return ", ".join(map(str, ordered))

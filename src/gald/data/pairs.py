@@ -1,4 +1,4 @@
-"""Pairs the files of two folders, and says which of them make no scene."""
+"""Pairing of images and masks by name, and collection of files without a partner."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ from pathlib import Path
 from gald.data.dataset import Sample
 from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, list_files
 
-_DERIVED = "_labelTrainIds"  # of cityscapesScripts and mmsegmentation
-_NOTED: ContextVar[list[str] | None] = ContextVar("_NOTED", default=None)
+_DERIVED = "_labelTrainIds"  # suffix that cityscapesScripts and mmsegmentation write
+_REJECTS: ContextVar[list[str] | None] = ContextVar("_REJECTS", default=None)
 
 
 def by_name(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """List a folder's files, at any depth, by what their names say before the ending."""
+    """List a folder's files, at any depth, by their names without the ending."""
     files: dict[str, Path] = {}
     for path in list_files(folder, tuple(f".{ending.rpartition('.')[2]}" for ending in endings)):
         ending = next((e for e in endings if path.name.lower().endswith(e.lower())), None)
-        # A name that starts with a dot is what macOS leaves beside a file.
+        # macOS writes files that start with a dot beside the real ones
         if ending is None or path.name.startswith("."):
             continue
         name = path.name[: -len(ending)]
@@ -33,10 +33,13 @@ def pair(
     image_endings: tuple[str, ...] = IMAGE_SUFFIXES,
     mask_ending: str = ".png",
 ) -> list[Sample]:
-    """Pair the images and masks of two folders by name, sorted; each must have its other half.
+    """Pair the images and masks of two folders by name, sorted; each image must have a mask.
 
-    Files that end otherwise are left alone, and so are the train ids that other tools write beside
-    the labels.
+    Files with other endings are ignored, and so are the train ids that other tools write beside
+    the masks.
+
+    Raises:
+        SampleError: an image without a mask or a mask without an image; see `reject`.
     """
     image_of, mask_of = by_name(images, image_endings), by_name(masks, (mask_ending,))
     mask_of = {name: path for name, path in mask_of.items() if not name.endswith(_DERIVED)}
@@ -55,23 +58,26 @@ def pair(
 
 
 def reject(sentence: str) -> None:
-    """Refuse files that make no scene, from within `find`, which goes on if this returns.
+    """Reject a file in `list_samples`; the caller skips the file if this returns.
+
+    Args:
+        sentence: the file, what is wrong, the remedy.
 
     Raises:
-        SampleError: with the sentence, unless `note_rejects` collects them.
+        SampleError: with the sentence, unless `note_rejects` collects it.
     """
-    noted = _NOTED.get()
-    if noted is None:
+    rejects = _REJECTS.get()
+    if rejects is None:
         raise SampleError(sentence)
-    noted.append(sentence)
+    rejects.append(sentence)
 
 
 @contextmanager
 def note_rejects() -> Generator[list[str], None, None]:
-    """Collect what datasets made in this context reject, for one who wants to know all of it."""
-    noted: list[str] = []
-    token = _NOTED.set(noted)
+    """Collect the rejects of datasets created in this context, instead of raising the first."""
+    rejects: list[str] = []
+    token = _REJECTS.set(rejects)
     try:
-        yield noted
+        yield rejects
     finally:
-        _NOTED.reset(token)
+        _REJECTS.reset(token)

@@ -1,4 +1,4 @@
-"""Pascal Context, scored over 59 classes, or over 60 with the background."""
+"""Pascal Context with 59 classes, or 60 with the background."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 from gald.data.datamodule import DatasetDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
+from gald.data.downloads import Download
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, reject
 from gald.data.reading.files import (
@@ -26,8 +27,8 @@ from gald.data.reading.files import (
 from gald.data.reading.mat import read_mat
 from gald.progress import say
 
-# A row is a class in alphabetical order: its id among the 459 of the original release, its name,
-# the colour that mmsegmentation paints it in, and its place in the order that begins with VOC's 20.
+# One row per class, in alphabetical order: id among the 459 of the original release, name, colour
+# in mmsegmentation, and index in the order that begins with VOC's 20 classes.
 _CLASSES = (
     (0, "background", (120, 120, 120), 0),
     (2, "aeroplane", (180, 120, 120), 1),
@@ -92,19 +93,19 @@ _CLASSES = (
 )
 _NAMES = tuple(name for _, name, _, _ in _CLASSES)
 _COLOURS = tuple(colour for _, _, colour, _ in _CLASSES)
-_FROM_459 = np.zeros(460, np.uint8)  # what is not kept is background
+_FROM_459 = np.zeros(460, np.uint8)  # all other ids are background
 _FROM_459[[row[0] for row in _CLASSES]] = range(60)
-_FROM_VOC_FIRST = np.arange(256, dtype=np.uint8)  # labels that no order has stay, and are told
+_FROM_VOC_FIRST = np.arange(256, dtype=np.uint8)  # unknown labels stay, and raise an error later
 _FROM_VOC_FIRST[[row[3] for row in _CLASSES]] = range(60)
 
-# What `data.source` names, in the order of preference: one png is quicker to read than many runs.
+# Files of each `data.source`, in the order of preference: a png is faster to read than run lengths.
 _LABELS = {
     "png": ("SegmentationClassContext", "59_context_labels"),
     "json": ("trainval_merged.json",),
     "mat": ("trainval",),
 }
 _ORDERS = ("alphabetical", "voc_first")
-_USED = frozenset(  # of all that trainval_merged.json holds
+_USED_KEYS = frozenset(  # of trainval_merged.json
     [
         "images",
         "image_id",
@@ -122,28 +123,28 @@ _USED = frozenset(  # of all that trainval_merged.json holds
 
 
 class PascalContext59(SegmentationDataset):
-    """Everyday photographs, labelled in every pixel; background is void and not scored.
+    """Everyday photographs with a label for every pixel; background is void and not scored.
 
-    4998 train and 5105 val images of VOC 2010, or 4996 and 5104 where the list comes from
-    `trainval_merged.json`; papers report val. Of 459 labels the 59 most frequent are classes, the
-    others are background. State which scoring you use: 59 classes, or `PascalContext60`.
+    4998 train and 5105 val images of VOC 2010, or 4996 and 5104 if the split comes from
+    `trainval_merged.json`; papers report val. The 59 most frequent of 459 labels are classes, the
+    others are background. State in a paper which scoring you use: 59 classes, or `PascalContext60`.
 
-    Stored labels are 0 for background and 1..59 for the classes in alphabetical order, whatever
-    they are read from:
+    The labels are converted to 0 for background and 1..59 for the classes in alphabetical order,
+    from one of these sources:
 
-    - `png`: the folder `SegmentationClassContext` that mmsegmentation and PyTorch-Encoding make,
-      or `59_context_labels` of the original release. The first counts the classes in alphabetical
-      order, the second begins with the 20 of VOC; nothing in the files tells, so the folder does,
-      unless `order` says otherwise.
-    - `json`: `trainval_merged.json`, of which `gald data prepare pascal_context` gets a copy.
-      It says itself which image is train and which is val. Its 590 MB are read once a process, and
-      take twice that memory while they are; what is kept, the run lengths of the masks as one
-      string an image, is less than the file, and workers that are forked share it.
+    - `png`: the folder `SegmentationClassContext` that mmsegmentation and PyTorch-Encoding write,
+      or `59_context_labels` of the original release. The first numbers the classes in alphabetical
+      order, the second begins with the 20 classes of VOC. The files do not show which order they
+      use, so it follows from the name of the folder, unless `order` is set.
+    - `json`: `trainval_merged.json`, which `gald data prepare pascal_context` downloads. It lists
+      the images of train and val itself. Its 590 MB are read once per process and need twice that
+      memory meanwhile. Afterwards the run lengths of the masks stay in memory, one string per
+      image; they need less than the file, and forked workers share them.
     - `mat`: the folder `trainval` of the original release, with all 459 labels.
 
     Layout: `VOCdevkit/VOC2010/JPEGImages/*.jpg`, and the labels in VOC2010 or a folder above it;
-    `root` is VOC2010 or a folder above it. Png and mat follow
-    `VOC2010/ImageSets/SegmentationContext/{train,val}.txt`, or `ImageSets/Main` without.
+    `root` is VOC2010 or a folder above it. The splits of png and mat are
+    `VOC2010/ImageSets/SegmentationContext/{train,val}.txt`, or else those of `ImageSets/Main`.
 
     Licence: images under Flickr's terms of use.
     Source: https://cs.stanford.edu/~roozbeh/pascal-context, images of
@@ -154,13 +155,40 @@ class PascalContext59(SegmentationDataset):
     Args:
         root: VOC2010, VOCdevkit or the folder above.
         split: `train`, `val` or `train+val`.
-        source: `png`, `json` or `mat`; `auto` takes the first of these that is there.
-        order: of png labels: `alphabetical` or `voc_first`; `auto` is that of the folder.
+        source: `png`, `json` or `mat`; `auto` uses the first of these that exists.
+        order: order of png labels: `alphabetical` or `voc_first`; `auto` follows from the name of
+            the folder.
     """
 
     title = "Pascal Context, 59 classes"
     name = "pascal_context"
     url = "https://cs.stanford.edu/~roozbeh/pascal-context"
+    licence = "images of VOC 2010, under Flickr's terms of use"
+    downloads = (
+        Download(
+            "VOCtrainval_03-May-2010.tar",
+            "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+            "1.3 GB",
+            "sha1:bf9985e9f2b064752bf6bd654d89f017c76c395a",
+            folder="VOCdevkit/VOC2010",
+        ),
+        Download(
+            "trainval_merged.json",
+            "https://codalabuser.blob.core.windows.net/public/trainval_merged.json",
+            "590 MB",
+            "sha1:169325d9f7e9047537fedca7b04de4dddf10b881",
+        ),
+    )
+    required = (
+        ("VOCdevkit/VOC2010/JPEGImages",),
+        (
+            "trainval_merged.json",
+            "VOCdevkit/VOC2010/trainval_merged.json",
+            "VOCdevkit/VOC2010/SegmentationClassContext",
+            "59_context_labels",
+            "trainval",
+        ),
+    )
     class_names: ClassVar[tuple[str, ...]] = _NAMES[1:]
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = _COLOURS[1:]
     label_map: Mapping[int, int] = {0: VOID} | {i: i - 1 for i in range(1, 60)}
@@ -189,11 +217,11 @@ class PascalContext59(SegmentationDataset):
         self.source, self.masks = self._choose(source)
         in_voc_order = self.masks.name == "59_context_labels"
         self.order = _ORDERS[in_voc_order] if order == "auto" else order
-        self.runs: dict[str, bytes] = {}  # of the json: an image's size and run lengths, as json
+        self.runs: dict[str, bytes] = {}  # source json: size and run lengths of each image, as json
         super().__init__(root, split)
 
     def list_samples(self, split: str) -> list[Sample]:
-        """Follow the list of the part, in the json or beside the images."""
+        """Read the list of the split, from the json or from ImageSets."""
         images = by_name(self.images, (".jpg",))
         if self.source == "json":
             listing = self.masks
@@ -223,7 +251,7 @@ class PascalContext59(SegmentationDataset):
         return samples
 
     def open_labels(self, sample: Sample) -> np.ndarray:
-        """Read stored labels, 0..59 in alphabetical order, from whatever holds them."""
+        """Read labels, converted to 0..59 in alphabetical order, from png, json or mat."""
         if self.source == "json":
             return _draw(self.runs[sample.name], sample)
         if self.source == "mat":
@@ -232,35 +260,35 @@ class PascalContext59(SegmentationDataset):
         return cv2.LUT(labels, _FROM_VOC_FIRST) if self.order == "voc_first" else labels
 
     def fingerprint(self) -> str:
-        """Hash of the files, and of how they are read."""
+        """Hash of the files, the source and the order."""
         parts = (super().fingerprint(), self.source, self.order)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def _choose(self, source: str) -> tuple[str, Path]:
-        """The source to read from, and its file or folder."""
+        """Return the source to read from, and its file or folder."""
         paths = {kind: self._first(*names) for kind, names in _LABELS.items()}
-        found = {kind: path for kind, path in paths.items() if path is not None}
-        if source == "auto" and found:
-            source, *others = found
+        existing = {kind: path for kind, path in paths.items() if path is not None}
+        if source == "auto" and existing:
+            source, *others = existing
             if others:
                 say(
-                    f"{self.title}: labels from {found[source]}; "
-                    f"data.source={' or '.join(others)} reads others that are there"
+                    f"{self.title}: labels from {existing[source]}; "
+                    f"data.source={' or '.join(others)} reads other labels found at {self.root}"
                 )
-        if source in found:
-            return source, found[source]
+        if source in existing:
+            return source, existing[source]
         pickle = self._first("train.pth", "val.pth")
         if pickle is not None:
             raise ValueError(
-                f"{pickle} of PyTorch-Encoding is not read for {self.title}: it is a pickle, which "
-                "may run any code; it was made from trainval_merged.json, which "
-                "gald data prepare pascal_context gets"
+                f"{pickle} of PyTorch-Encoding is not read for {self.title}, because it is a "
+                "pickle, which may run any code; run gald data prepare pascal_context to download "
+                "trainval_merged.json, from which it was converted"
             )
         wanted = _LABELS.values() if source == "auto" else [_LABELS[source]]
         raise self.missing(" or ".join(name for names in wanted for name in names))
 
     def _first(self, *names: str) -> Path | None:
-        """The first of some files or folders that is there, from `root` down to VOC2010."""
+        """Return the first existing file or folder of several, from `root` down to VOC2010."""
         for name in names:
             exists = is_file if Path(name).suffix else is_dir
             for place in ("", "VOCdevkit", "VOC2010", "VOCdevkit/VOC2010"):
@@ -269,7 +297,7 @@ class PascalContext59(SegmentationDataset):
         return None
 
     def _list(self, split: str) -> Path:
-        """The list of a part: of those who made the pngs, else of VOC 2010."""
+        """Return the list of a split: SegmentationContext if it exists, else Main of VOC 2010."""
         listings = [f"ImageSets/{kind}/{split}.txt" for kind in ("SegmentationContext", "Main")]
         for listing in listings:
             if is_file(self.images.parent / listing):
@@ -278,7 +306,7 @@ class PascalContext59(SegmentationDataset):
 
 
 class PascalContext60(PascalContext59):
-    """Pascal Context with background as class 0, which is trained and scored like the others."""
+    """Pascal Context with background as class 0, trained and scored like the other classes."""
 
     title = "Pascal Context, 60 classes"
     class_names: ClassVar[tuple[str, ...]] = _NAMES
@@ -290,17 +318,18 @@ _SCORED = {59: PascalContext59, 60: PascalContext60}
 
 
 class PascalContextDataModule(DatasetDataModule):
-    """Pascal Context as batches: trains on train, selects and reports on val.
+    """Data module of Pascal Context: trains on train, selects and reports on val.
 
     Args:
         root: VOC2010, VOCdevkit or the folder above.
         classes: 59, or 60 to score the background too.
-        source: what labels are read from; see `PascalContext59`.
-        order: of the classes in png labels; see `PascalContext59`.
-        train_split: `train`, or `train+val` to train on val too once all choices are made.
-        loading: as in `SegmentationDataModule`.
+        source: files of the labels; see `PascalContext59`.
+        order: order of png labels; see `PascalContext59`.
+        train_split: `train`, or `train+val` for a final training after model selection.
+        loading: see `SegmentationDataModule`.
     """
 
+    dataset_class = PascalContext59
     has_test = False
 
     def __init__(
@@ -323,52 +352,56 @@ class PascalContextDataModule(DatasetDataModule):
         self.order = order
 
     def make_dataset(self, split: str) -> PascalContext59:
-        """Find the labels and read the list of one split."""
+        """Find the labels and list the samples of one split."""
         split = self.train_split if split == "train" else split
         return _SCORED[self.classes](self.root, split, self.source, self.order)
 
 
 @lru_cache(maxsize=1)
 def _read_json(path: Path, state: str) -> dict[str, dict[str, bytes]]:
-    """The run lengths of every image, by split and name; `state` tells one file from the next."""
+    """Return size and run lengths of every image by split and name, as json.
+
+    `state` is the file's fingerprint: part of the key of the cache, so that a changed file is read
+    again.
+    """
     say(f"reading {path}, once")
-    broken = f"{path} is not a whole trainval_merged.json"
+    broken = f"{path} is not a complete trainval_merged.json"
     remedy = "move it away and run gald data prepare pascal_context"
     try:
-        content = json.loads(read_bytes(path), object_hook=_used)
+        content = json.loads(read_bytes(path), object_hook=_drop_unused)
         images, annotations = content["images"], content["annos_segmentation"]
         masks: dict[Any, list[tuple[int, Any]]] = {image["image_id"]: [] for image in images}
         for annotation in annotations:
             runs = annotation["category_id"], annotation["segmentation"]
             masks[annotation["image_id"]].append(runs)
-        found: dict[str, dict[str, bytes]] = {"train": {}, "val": {}}
+        runs_of: dict[str, dict[str, bytes]] = {"train": {}, "val": {}}
         for image in images:
-            if image["phase"] in found:
-                scene = image["height"], image["width"], masks[image["image_id"]]
+            if image["phase"] in runs_of:
+                content = image["height"], image["width"], masks[image["image_id"]]
                 name = Path(image["file_name"]).stem
-                # One string, not thousands of objects: those a worker could only share until it
-                # touches them.
-                found[image["phase"]][name] = json.dumps(scene).encode()
+                # One string instead of thousands of objects: forked workers share it, but would
+                # copy each object that they access.
+                runs_of[image["phase"]][name] = json.dumps(content).encode()
     except ValueError as error:
         raise SampleError(f"{broken} ({error}); {remedy}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise SampleError(f"{broken} (no {error}); {remedy}") from None
-    return found
+    return runs_of
 
 
-def _used(content: dict[str, Any]) -> dict[str, Any]:
-    """Drop what is not needed while the json is read: parts, boundaries, key points."""
-    return {key: value for key, value in content.items() if key in _USED}
+def _drop_unused(content: dict[str, Any]) -> dict[str, Any]:
+    """Drop unused keys while the json is read: parts, boundaries, key points."""
+    return {key: value for key, value in content.items() if key in _USED_KEYS}
 
 
 def _draw(runs: bytes, sample: Sample) -> np.ndarray:
-    """Paint the masks of one image, the later over the earlier."""
+    """Draw the masks of one image; later masks cover earlier ones."""
     height, width, masks = json.loads(runs)
-    labels = np.zeros((height, width), np.uint8, order="F")  # as the runs go
+    labels = np.zeros((height, width), np.uint8, order="F")  # runs go down the columns
     try:
         for category, segmentation in masks:
             labels[_decode(segmentation, height, width)] = _FROM_459[category]
-    except Exception as error:  # pycocotools raises no narrower one
+    except Exception as error:  # pycocotools has no exception of its own
         raise SampleError(
             f"a mask of {sample.name} in {sample.mask} cannot be decoded ({error}); move the file "
             "away and run gald data prepare pascal_context"
@@ -377,7 +410,7 @@ def _draw(runs: bytes, sample: Sample) -> np.ndarray:
 
 
 def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """A mask from run lengths, packed or as numbers, or from polygons."""
+    """Decode a mask from run lengths, compressed or as numbers, or from polygons."""
     if isinstance(segmentation, list):
         segmentation = coco.merge(coco.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):

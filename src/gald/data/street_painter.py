@@ -1,4 +1,4 @@
-"""The hand that draws one synthetic street, far to near."""
+"""Painter of one synthetic street, from far to near."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ _SIGNAL_COLOURS = ((190, 40, 40), (40, 70, 180), (210, 180, 50), (225, 225, 220)
 
 
 class StreetPainter:
-    """Draws one scene, far to near, on a map of labels and a map of paints at once.
+    """Painter that draws one scene, from far to near, on a label map and a map of paints.
 
-    Points are (x, y) in parts of width and height. The ground lies below the horizon; the depth of
-    a point on it is s = 0 at the horizon and 1 at the lower edge, and things shrink with s. Lines
-    on the ground are rays from the vanishing point, named by their x at s = 1.
+    Points are (x, y) as fractions of width and height. The ground lies below the horizon; the depth
+    of a point on it is s = 0 at the horizon and s = 1 at the lower edge, and sizes scale with s.
+    Lines on the ground are rays from the vanishing point, identified by their x at s = 1.
     """
 
     def __init__(self, size: tuple[int, int], rng: np.random.Generator) -> None:
@@ -24,13 +24,13 @@ class StreetPainter:
         self.rng = rng
         self.labels = np.zeros(size, np.uint8)
         self.paints = np.zeros(size, np.uint8)
-        self.table: list[tuple[float, ...]] = []  # of a paint: r, g, b, grain, streaks
+        self.table: list[tuple[float, ...]] = []  # r, g, b, grain, streaks of each paint
         self.horizon = rng.uniform(0.38, 0.52)
         self.vanish = rng.uniform(0.35, 0.65)
         self.clear = bool(rng.random() < 0.5)
 
     def paint(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return image and mask."""
+        """Draw the scene; return image and mask."""
         rng = self.rng
         self._paint_sky()
         road = (rng.uniform(-0.15, 0.2), rng.uniform(0.8, 1.15))
@@ -62,7 +62,7 @@ class StreetPainter:
             self._ellipse(centre, (rng.uniform(0.25, 0.45), rng.uniform(0.03, 0.08)), paint, VOID)
         return self._expose(), self.labels
 
-    # what stands in a street
+    # objects of a street
 
     def _paint_sky(self) -> None:
         rng = self.rng
@@ -99,7 +99,7 @@ class StreetPainter:
         )
         self._box((0, self.horizon), (1, 1), strip, _VEGETATION if self.clear else _WATER)
         greys = rng.uniform(75, 155, 2)
-        if abs(greys[0] - greys[1]) < 14:  # two surfaces that a person can tell apart in one scene
+        if abs(greys[0] - greys[1]) < 14:  # keep the two surfaces distinguishable to a person
             greys[1] += 22
         pavement, asphalt, line = (
             self._mix(grey + rng.normal(0, 4, 3), grain)
@@ -110,7 +110,7 @@ class StreetPainter:
         self._wedge(*road, asphalt, _ROAD)
         middle = (road[0] + road[1]) / 2
         near = 1.0
-        while near > 0.08:  # dashes of the lane mark
+        while near > 0.08:  # dashes of the lane marking
             shape = [
                 self._ground(middle + dx, s) for s in (near, near * 0.75) for dx in (-0.015, 0.015)
             ]
@@ -133,7 +133,7 @@ class StreetPainter:
                         self._ground(ray, far),
                     ]
                 )
-                # the house hides what lies behind it, beyond its front
+                # side wall, which covers everything behind the house
                 side = self._mix(self._wall() * 0.7, 6)
                 beyond = (-0.1, 1.1)[outward > 0]
                 top, foot = quad[0], quad[3]
@@ -210,10 +210,10 @@ class StreetPainter:
         self._box((x - w, foot - h), (x + w, foot), bark, _VEGETATION)
         self._crown((x, foot - h), 0.3 * depth, self._mix(self._green(), 16))
 
-    # parts of things
+    # parts of objects
 
     def _front(self, quad: np.ndarray, label: int, posters: bool) -> None:
-        """A wall with rows of windows; quad is top left, top right, bottom right, bottom left."""
+        """Draw a wall with windows; quad is top left, top right, bottom right, bottom left."""
         rng = self.rng
         self._polygon(quad, self._mix(self._wall(), 6), label)
         rows, columns = int(rng.integers(2, 5)), int(rng.integers(3, 6))
@@ -246,19 +246,19 @@ class StreetPainter:
     def _vivid(self) -> np.ndarray:
         return self.rng.uniform(25, 215, 3)
 
-    # brushes
+    # drawing primitives
 
     @property
     def _aspect(self) -> float:
         return self.width / self.height
 
     def _ground(self, ray: float, depth: float, above: float = 0.0) -> tuple[float, float]:
-        """The point of a ray at a depth, or the one `above` it."""
+        """Return the point of a ray at a depth, or the point at height `above` it."""
         y = self.horizon + depth * (1 - self.horizon - above)
         return self.vanish + (ray - self.vanish) * depth, y
 
     def _mix(self, colour: np.ndarray | Sequence[float], grain: float, streaks: float = 0) -> int:
-        """Prepare a paint; grain is fine noise, streaks are horizontal."""
+        """Add a paint and return its index; grain is fine noise, streaks are horizontal noise."""
         self.table.append((*colour, grain, streaks))
         return len(self.table) - 1
 
@@ -282,7 +282,7 @@ class StreetPainter:
         self.labels[top:bottom, left:right] = label
 
     def _wedge(self, left: float, right: float, paint: int, label: int) -> None:
-        """The ground between two rays."""
+        """Fill the ground between two rays."""
         apex = (self.vanish, self.horizon)
         self._polygon([apex, self._ground(right, 1.5), self._ground(left, 1.5)], paint, label)
 
@@ -295,7 +295,7 @@ class StreetPainter:
         cv2.ellipse(self.labels, at, axes, 0, 0, 360, label, -1)
 
     def _expose(self) -> np.ndarray:
-        """Turn paints into a photograph: texture, light, blur and sensor noise."""
+        """Render the paints as an image: texture, light, blur and sensor noise."""
         rng, (height, width) = self.rng, self.paints.shape
         table = np.take(np.asarray(self.table, np.float32), self.paints, axis=0)  # (H, W, 5)
         grain = rng.standard_normal((height, width), np.float32)
@@ -303,7 +303,7 @@ class StreetPainter:
             rng.standard_normal((height, max(2, width // 12)), np.float32), (width, height)
         )
         image = table[..., :3] + (table[..., 3] * grain + table[..., 4] * streaks)[..., None]
-        # the light says nothing of the sky's kind, or the strip's class could be read off its shade
+        # independent of the sky, otherwise the brightness of the strip would reveal its class
         light = rng.uniform(0.55, 1.25) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
         left, right = rng.uniform(0.8, 1.2, 2)
         slope = np.linspace(left, right, width, dtype=np.float32)[None, :, None]
@@ -313,7 +313,7 @@ class StreetPainter:
 
 
 def _inside(quad: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Points of a quad by their bilinear coordinates (..., 2) in [0, 1]."""
+    """Map bilinear coordinates (..., 2) in [0, 1] to points of a quad."""
     u, v = at[..., :1], at[..., 1:]
     top = quad[0] * (1 - u) + quad[1] * u
     bottom = quad[3] * (1 - u) + quad[2] * u

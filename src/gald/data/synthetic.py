@@ -1,4 +1,4 @@
-"""Street-like scenes drawn on the fly: data for the demo, the tests and quick ablations."""
+"""Synthetic streets, drawn on the fly: data for the demo, the tests and quick ablations."""
 
 import hashlib
 import inspect
@@ -11,31 +11,31 @@ from gald.data import street_painter
 from gald.data.datamodule import Loading, SegmentationDataModule
 from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
 
-_SCENE = 3  # keeps this random stream apart from the others that start at the same seed
+_SCENE = 3  # separates this random stream from others with the same seed
 
 
 class SyntheticStreets(BaseDataset):
     """Streets in one-point perspective; a scene is a function of (seed, split, index, size).
 
-    Large regions, poles two or three pixels wide, small signs and persons, vehicles, light that
-    changes from scene to scene, texture and noise. The bonnet at the bottom of most scenes is void.
+    The scenes have large regions, poles two or three pixels wide, small signs and persons,
+    vehicles, varying light, texture and noise. The bonnet at the bottom of most scenes is void.
 
-    Some classes look alike from close by, and only context tells them apart:
+    Some classes look the same locally, and only context separates them:
 
-    - the strip beyond the pavement is vegetation under a clear sky and water under an overcast one,
+    - the strip beyond the pavement is vegetation under a clear sky and water under an overcast sky,
       in the same colours and texture: the cue is at the other end of the image;
-    - road and pavement are asphalt of the same range of greys, told apart by where they lie between
-      kerbs and walls;
-    - the side of a bus has the walls and windows of a house, and posters on houses the colours and
-      shape of signs.
+    - road and pavement are asphalt in the same range of greys; they differ by their position
+      between kerbs and walls;
+    - the side of a bus has the walls and windows of a house, and posters on houses have the colours
+      and shape of signs.
 
-    Everything is drawn by this file; nothing is read, so there is no licence to heed.
+    Everything is drawn by code, so there is no licence to observe.
 
     Args:
         split: `train`, `val` or `test`.
         count: number of scenes.
         size: height and width.
-        seed: what all scenes are drawn from.
+        seed: seed of all scenes.
     """
 
     class_names: ClassVar[tuple[str, ...]] = (
@@ -71,11 +71,11 @@ class SyntheticStreets(BaseDataset):
             raise ValueError(f"split ({split}) is unknown; choose one of {', '.join(self.splits)}")
         if len(size) != 2 or min(size) < 32:
             raise ValueError(
-                f"size ({list(size)}) must be a height and a width of at least 32; poles and signs "
-                "vanish below"
+                f"size ({list(size)}) must be a height and a width of at least 32; smaller scenes "
+                "have no poles and signs"
             )
         if count < 1:
-            raise ValueError(f"count ({count}) must be at least 1; there is nothing to draw")
+            raise ValueError(f"count ({count}) must be at least 1; set it to the number of scenes")
         self.split = split
         self.count = count
         self.size = (size[0], size[1])
@@ -85,35 +85,35 @@ class SyntheticStreets(BaseDataset):
         return self.count
 
     def image_name(self, index: int) -> str:
-        """The split and the number."""
+        """Return split and index."""
         return f"{self.split}_{index:04d}"
 
     def pixels(self, index: int) -> RawSample:
-        """Paint one scene; its labels are train ids."""
+        """Draw one scene; its labels are train ids."""
         if not 0 <= index < self.count:
-            raise IndexError(f"index ({index}) is not below the number of scenes ({self.count})")
+            raise IndexError(f"index ({index}) must be from 0 to {self.count - 1}")
         key = (_SCENE, self.seed, self.splits.index(self.split), index)
         image, mask = street_painter.StreetPainter(self.size, np.random.default_rng(key)).paint()
         return RawSample(image, mask, IDENTITY_LUT)
 
     def fingerprint(self) -> str:
-        """Hash of the painter's code and of all that a scene is a function of."""
+        """Hash of the painter's code and of all arguments that determine a scene."""
         parts = (inspect.getsource(street_painter), self.split, self.count, self.size, self.seed)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 class SyntheticDataModule(SegmentationDataModule):
-    """Synthetic streets as batches: three disjoint sets of scenes from one seed.
+    """Data module of synthetic streets: three disjoint sets of scenes from one seed.
 
-    The scenes have a seed of their own, so that runs with different seeds see the same data.
+    `scene_seed` is separate from `seed`, so that runs with different seeds use the same data.
 
     Args:
         size: height and width of the scenes.
         train_count: number of training scenes.
         val_count: number of validation scenes.
         test_count: number of test scenes.
-        scene_seed: what the scenes are drawn from.
-        loading: as in `SegmentationDataModule`.
+        scene_seed: seed of the scenes.
+        loading: see `SegmentationDataModule`.
     """
 
     dataset_class = SyntheticStreets
@@ -134,5 +134,5 @@ class SyntheticDataModule(SegmentationDataModule):
 
     def make_dataset(self, split: str) -> SyntheticStreets:
         """Draw one split."""
-        # an unknown split is told by the dataset
+        # the dataset raises the error about an unknown split
         return SyntheticStreets(split, self.counts.get(split, 1), self.size, self.scene_seed)

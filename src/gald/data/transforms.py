@@ -1,4 +1,4 @@
-"""Joint random transforms of image and mask, keyed by what is drawn and not by who draws it."""
+"""Joint random transforms of image and mask, seeded by a key per sample."""
 
 import random
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import numpy as np
 from gald.data.labels import VOID
 from gald.data.reading.png import LazyArray
 
-_AUGMENTATION = 2  # keeps this random stream apart from the others that start at the same seed
-_CROP_TRIES = 10  # crops drawn to satisfy cat_max_ratio, as in mmsegmentation
+_AUGMENTATION = 2  # separates this random stream from others with the same seed
+_CROP_TRIES = 10  # largest number of crops drawn for cat_max_ratio, as in mmsegmentation
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 class Window(NamedTuple):
-    """The part of the image that becomes the crop, in pixels; it may reach beyond the image."""
+    """Part of the image that becomes the crop, in pixels; it may extend beyond the image."""
 
     top: int
     left: int
@@ -28,27 +28,27 @@ class Window(NamedTuple):
 class TrainTransform:
     """Random scale, crop with void padding, horizontal flip and colour jitter.
 
-    The source window that becomes the crop is cut first and resized once, labels are mapped on
-    what is left, and colours change in one pass. Calling it with the same key gives the same crop
-    in any worker, process or resumed run.
+    The window that becomes the crop is cut first and resized once; labels are mapped only inside
+    it, and colours change in one pass. The same key gives the same crop in any worker, process or
+    resumed run.
 
-    A scale is drawn, and then a window of round(crop / scale) whole pixels at a random place. The
-    result is that of scaling the whole image by crop / window and cropping there: the same labels,
-    the same pixels when the window is shrunk; when it is enlarged the outermost ring of pixels
-    lacks its neighbours outside of the window.
+    First a scale is drawn, then a window of round(crop / scale) whole pixels at a random position.
+    The result equals scaling the whole image by crop / window and cropping there: the labels are
+    the same, and so are the pixels if the window is shrunk. If it is enlarged, the outermost ring
+    of pixels is interpolated without its neighbours outside of the window.
 
     Brightness, contrast, saturation and hue are one affine map of RGB, clipped once at the end. Hue
-    turns the colour plane of YIQ and not HSV, so it keeps luminance.
+    rotates the colour plane of YIQ instead of HSV, so luminance is preserved.
 
     Args:
         crop_size: height and width of the crop.
         scale: smallest and largest random scale, drawn uniformly.
         flip: probability of a horizontal flip.
         color_jitter: largest relative change of brightness, contrast and saturation; 0 is none.
-        hue: largest change of hue, as a part of the colour circle; 0 is none.
-        cat_max_ratio: a crop with a larger share of one class, void not counted, is drawn again, at
-            most ten times; null takes every crop.
-        extra: albumentations transforms of the crop; what they fill in the mask is made void.
+        hue: largest change of hue, as a fraction of the colour circle; 0 is none.
+        cat_max_ratio: a crop in which one class covers a larger fraction, void not counted, is
+            drawn again; at most ten crops are drawn. null accepts every crop.
+        extra: albumentations transforms of the crop; regions that they fill become void.
 
     Shape:
         image: (H, W, 3) uint8 -> (h, w, 3) uint8
@@ -76,8 +76,8 @@ class TrainTransform:
             )
         if cat_max_ratio is not None and not 0 < cat_max_ratio <= 1:
             raise ValueError(
-                f"cat_max_ratio ({cat_max_ratio}) must be a share above 0 and at most 1; "
-                "0.75 is usual, null is off"
+                f"cat_max_ratio ({cat_max_ratio}) must be a fraction above 0 and at most 1; "
+                "write cat_max_ratio=0.75, or null to accept every crop"
             )
         self.crop_size = (crop_size[0], crop_size[1])
         self.scale = (scale[0], scale[1])
@@ -95,14 +95,14 @@ class TrainTransform:
         lut: np.ndarray | None = None,
         target_class: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Transform one scene.
+        """Transform one sample.
 
         Args:
-            image: pixels; a memory map or a png is read only where the crop is.
+            image: pixels; a memory map or a png is read only inside the crop.
             labels: stored labels.
-            key: (seed, epoch, ...); whatever tells this draw from all others.
-            lut: stored label -> train id; None where the labels are train ids.
-            target_class: train id of a class that the crop must hold; None crops anywhere.
+            key: (seed, epoch, ...); numbers that identify this draw.
+            lut: stored label -> train id; None if the labels are train ids.
+            target_class: train id of a class that the crop must contain; None crops anywhere.
         """
         rng = np.random.default_rng((_AUGMENTATION, *key))
         if target_class is not None or self.cat_max_ratio is not None:
@@ -131,7 +131,7 @@ class TrainTransform:
         rng: np.random.Generator,
         spots: np.ndarray | None = None,
     ) -> Window:
-        """Draw the window of an image of (height, width): anywhere, or around one of the spots."""
+        """Draw a window in an image of (height, width): anywhere, or around one of `spots`."""
         scale = rng.uniform(*self.scale)
         height, width = (max(1, round(side / scale)) for side in self.crop_size)
         spot = (None, None)
@@ -152,13 +152,13 @@ class TrainTransform:
 def color_matrix(
     brightness: float, contrast: float, saturation: float, turn: float, luma: float
 ) -> np.ndarray:
-    """Brightness, then contrast, saturation and hue, as one affine map of RGB.
+    """Build one affine map of RGB: brightness, then contrast, saturation and hue.
 
     Args:
         brightness: factor of all values.
         contrast: factor of the distance to the mean luminance.
         saturation: factor of the distance to each pixel's luminance.
-        turn: turn of the hue, as a part of the circle.
+        turn: rotation of the hue, as a fraction of the circle.
         luma: mean luminance of the image.
 
     Shape:
@@ -168,20 +168,20 @@ def color_matrix(
     rotate = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     hue = np.linalg.inv(_TO_YIQ) @ rotate @ _TO_YIQ if turn else np.eye(3)
     fade = saturation * np.eye(3) + (1 - saturation) * _LUMA  # each row moves towards luminance
-    offset = (1 - contrast) * brightness * luma  # grey, so saturation and hue leave it alone
+    offset = (1 - contrast) * brightness * luma  # grey, which saturation and hue do not change
     return np.column_stack([brightness * contrast * hue @ fade, np.full(3, offset)])
 
 
 def mean_luma(image: np.ndarray) -> float:
-    """Mean luminance of an RGB image."""
+    """Return the mean luminance of an RGB image."""
     return float(np.dot(_LUMA, cv2.mean(image)[:3]))
 
 
 def cut_image(image: LazyArray, window: Window, size: tuple[int, int]) -> np.ndarray:
     """Cut a window out of an image, black outside, and resize it to (height, width).
 
-    Down to a half, interpolation reads every pixel; below, averaging does, so that thin things do
-    not alias.
+    Down to half the size, linear interpolation reads every pixel; below, pixels are averaged, so
+    that thin structures do not alias.
     """
     mode = cv2.INTER_AREA if window.height > 2 * size[0] else cv2.INTER_LINEAR
     inside, outside = _inside(image, window)
@@ -193,13 +193,14 @@ def cut_labels(
 ) -> np.ndarray:
     """Cut a window out of a label map, void outside, resize it to (height, width) and map it.
 
-    No label is made that was not there.
+    Nearest neighbour: the result has no label that the window lacks, except void.
     """
     inside, outside = _inside(labels, window)
     if lut is not None and any(outside):
-        inside, lut = cv2.LUT(inside, lut), None  # void has no stored label to pad with
+        inside, lut = cv2.LUT(inside, lut), None  # there may be no stored label of void for padding
     inside = _pad(inside, outside, VOID)
-    # Pixel centres, in whole numbers: OpenCV's nearest neighbour depends on where a window begins.
+    # Pixel centres in integer arithmetic: with OpenCV's nearest neighbour, the sampled pixels would
+    # depend on the window's position.
     rows, columns = (
         (2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, window[2:], strict=True)
     )
@@ -208,7 +209,7 @@ def cut_labels(
 
 
 def _inside(array: LazyArray, window: Window) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """The part of the window in the array, and how far it reaches above, below, left and right."""
+    """Return the window's part in the array, and its excess above, below, left and right."""
     top, left, height, width = window
     rows, columns = array.shape[:2]
     part = array[max(0, top) : top + height, max(0, left) : left + width]
@@ -223,8 +224,8 @@ def _pad(array: np.ndarray, outside: tuple[int, int, int, int], value: int) -> n
 
 
 def _draw_start(size: int, side: int, spot: int | None, rng: np.random.Generator) -> int:
-    """Where a window of `side` begins along an axis of `size`, so that it holds the spot."""
-    # A window larger than the image holds all of it, at a random place.
+    """Draw the start of a window of `side` on an axis of `size`, so that it contains the spot."""
+    # A window larger than the image contains all of it, at a random offset.
     first, last = min(0, size - side), max(0, size - side)
     if spot is not None:
         first, last = max(first, spot - side + 1), min(last, spot)
@@ -242,10 +243,10 @@ def _largest_share(mask: np.ndarray) -> float:
 
 
 class _Albumentations:
-    """Albumentations behind one callable, with two of its habits corrected.
+    """Albumentations transforms as one callable, with two corrections.
 
-    Workers share one random stream and forget it between epochs, so the state is set before each
-    call; masks are filled with class 0, so every fill is set to void.
+    By default, workers share one random stream and restart it every epoch; here the random state is
+    set before each call. By default, masks are filled with class 0; here they are filled with void.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
@@ -263,7 +264,7 @@ class _Albumentations:
 
 
 def fill_void(transform: Any) -> None:
-    """Make an albumentations transform, and all within it, fill masks with void."""
+    """Make an albumentations transform, and all nested ones, fill masks with void."""
     if getattr(transform, "fill_mask", None) is not None:
         transform.fill_mask = VOID
     for part in getattr(transform, "transforms", ()):

@@ -1,4 +1,4 @@
-"""Scenes from a cache are the scenes, bit by bit."""
+"""Samples from a cache equal those of the dataset, bit by bit."""
 
 import os
 import pickle
@@ -26,52 +26,52 @@ def cache_dir(tmp_path):
     return str(tmp_path / "cache")
 
 
-def test_none_gives_the_scenes_back(camvid, cache_dir):
-    scenes = CamVid(camvid, "train")
-    assert cached(scenes, "none", cache_dir) is scenes
+def test_mode_none_returns_the_dataset(camvid, cache_dir):
+    dataset = CamVid(camvid, "train")
+    assert cached(dataset, "none", cache_dir) is dataset
     assert not Path(cache_dir).exists()
 
 
-def test_another_mode_is_refused(camvid, cache_dir):
+def test_an_unknown_mode_is_refused(camvid, cache_dir):
     with pytest.raises(ValueError, match=r"^data\.cache is 'disk'; choose none, ram or decoded$"):
         cached(CamVid(camvid, "train"), "disk", cache_dir)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_pixels_and_items_are_those_of_the_source(camvid, cache_dir, mode):
+def test_pixels_and_items_equal_those_of_the_source(camvid, cache_dir, mode):
     source = CamVid(camvid, "train+val")
-    scenes = cached(source, mode, cache_dir)
-    assert len(scenes) == len(source) == 10
+    dataset = cached(source, mode, cache_dir)
+    assert len(dataset) == len(source) == 10
     for index in np.random.default_rng(0).permutation(10):
-        image, labels, lut = scenes.pixels(index)
+        image, labels, lut = dataset.pixels(index)
         expected = source.pixels(index)
         assert np.array_equal(image, expected.image)
         assert np.array_equal(lut[labels], cv2.LUT(expected.labels, expected.lut))
-        item, of_source = scenes[index], source[index]
-        assert torch.equal(item["image"], of_source["image"])
-        assert torch.equal(item["mask"], of_source["mask"])
-        assert item["name"] == of_source["name"]
+        item, original = dataset[index], source[index]
+        assert torch.equal(item["image"], original["image"])
+        assert torch.equal(item["mask"], original["mask"])
+        assert item["name"] == original["name"]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_facts_are_those_of_the_source(camvid, cache_dir, mode):
+def test_names_and_fingerprint_equal_those_of_the_source(camvid, cache_dir, mode):
     source = CamVid(camvid, "train")
-    scenes = cached(source, mode, cache_dir)
-    assert scenes.class_names == source.class_names and scenes.palette == source.palette
-    assert scenes.fingerprint() == source.fingerprint()
-    assert scenes.cache_name() == source.cache_name()
-    assert scenes.image_name(3) == source.image_name(3)
+    dataset = cached(source, mode, cache_dir)
+    assert dataset.class_names == source.class_names and dataset.palette == source.palette
+    assert dataset.fingerprint() == source.fingerprint()
+    assert dataset.cache_name() == source.cache_name()
+    assert dataset.image_name(3) == source.image_name(3)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_index_beyond_the_end_is_an_index_error(camvid, cache_dir, mode):
-    scenes = cached(CamVid(camvid, "val"), mode, cache_dir)
+    dataset = cached(CamVid(camvid, "val"), mode, cache_dir)
     with pytest.raises(IndexError):
-        scenes[3]
+        dataset[3]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_kept_cannot_be_written(camvid, cache_dir, mode):
+def test_cached_pixels_are_read_only(camvid, cache_dir, mode):
     image, labels, _ = cached(CamVid(camvid, "val"), mode, cache_dir).pixels(0)
     for array in (image, labels):
         with pytest.raises(ValueError, match="read-only"):
@@ -79,18 +79,18 @@ def test_what_is_kept_cannot_be_written(camvid, cache_dir, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_workers_get_the_same(camvid, cache_dir, mode):
+def test_workers_read_the_same_pixels(camvid, cache_dir, mode):
     source = CamVid(camvid, "train")
-    scenes = cached(source, mode, cache_dir)
-    scenes.pixels(0)  # so that a map is there to be inherited
-    items = list(DataLoader(scenes, batch_size=None, num_workers=2))
+    dataset = cached(source, mode, cache_dir)
+    dataset.pixels(0)  # maps the file, so that workers inherit the map
+    items = list(DataLoader(dataset, batch_size=None, num_workers=2))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(items, source, strict=False))
     assert all(torch.equal(a["mask"], b["mask"]) for a, b in zip(items, source, strict=False))
     assert len(items) == len(source)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_training_batches_are_the_same_as_without(camvid, cache_dir, mode):
+def test_training_batches_are_the_same_as_without_a_cache(camvid, cache_dir, mode):
     def batches(cache):
         data = CamVidDataModule(
             str(camvid),
@@ -111,19 +111,19 @@ def test_training_batches_are_the_same_as_without(camvid, cache_dir, mode):
 
 
 def test_decoded_pickles_without_pixels(camvid, cache_dir):
-    scenes = cached(CamVid(camvid, "train"), "decoded", cache_dir)
-    item = scenes[1]
-    packed = pickle.dumps(scenes)
+    dataset = cached(CamVid(camvid, "train"), "decoded", cache_dir)
+    item = dataset[1]
+    packed = pickle.dumps(dataset)
     assert len(packed) < 7 * 24 * 32 * 4 / 2
     assert torch.equal(pickle.loads(packed)[1]["image"], item["image"])
 
 
 def test_a_later_run_decodes_nothing(camvid, cache_dir, monkeypatch):
     expected = cached(CamVid(camvid, "train"), "decoded", cache_dir)[0]
-    scenes = CamVid(camvid, "train")
-    monkeypatch.setattr(scenes, "pixels", None)
-    assert torch.equal(cached(scenes, "decoded", cache_dir)[0]["mask"], expected["mask"])
-    folder = Path(cache_dir, "decoded", f"camvid-train-{scenes.fingerprint()[:16]}")
+    dataset = CamVid(camvid, "train")
+    monkeypatch.setattr(dataset, "pixels", None)
+    assert torch.equal(cached(dataset, "decoded", cache_dir)[0]["mask"], expected["mask"])
+    folder = Path(cache_dir, "decoded", f"camvid-train-{dataset.fingerprint()[:16]}")
     assert folder.is_dir()
 
 
@@ -136,7 +136,7 @@ def test_changed_files_are_decoded_again(camvid, cache_dir):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_unknown_label_is_the_datasets_own_sentence(camvid, cache_dir, mode):
+def test_an_unknown_label_raises_the_message_of_the_dataset(camvid, cache_dir, mode):
     mask = camvid / "trainannot" / "train_05.png"
     fake.write_labels(mask, np.full((24, 32), 77))
     with pytest.raises(SampleError, match=f"^mask {mask} has label 77, known are 0..11; "):
@@ -144,14 +144,14 @@ def test_an_unknown_label_is_the_datasets_own_sentence(camvid, cache_dir, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_truncated_image_is_its_own_sentence(camvid, cache_dir, mode):
+def test_a_truncated_image_raises_the_message_of_the_reader(camvid, cache_dir, mode):
     image = camvid / "train" / "train_05.png"
     image.write_bytes(image.read_bytes()[:-40])
     with pytest.raises(SampleError, match=f"^{image} is truncated"):
         cached(CamVid(camvid, "train"), mode, cache_dir)
 
 
-def test_a_home_is_found(camvid, tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded(camvid, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     cached(CamVid(camvid, "val"), "decoded", "~/kept")
     assert (tmp_path / "kept" / "decoded").is_dir()
@@ -162,20 +162,20 @@ def test_too_little_memory_is_refused(camvid, cache_dir, monkeypatch):
     with pytest.raises(ValueError) as caught:
         cached(CamVid(camvid, "train"), "ram", cache_dir)
     assert str(caught.value) == (
-        "decoding 7 scenes into memory, about 21.5 kB, does not fit (available 20.0 kB); "
+        "decoding 7 samples into memory, about 21.5 kB, does not fit (available 20.0 kB); "
         "set data.cache=decoded, which keeps them in a file, or data.cache=none"
     )
 
 
-def test_memory_that_is_not_known_is_not_checked(camvid, cache_dir, monkeypatch, capsys):
+def test_unknown_available_memory_is_not_checked(camvid, cache_dir, monkeypatch, capsys):
     monkeypatch.setattr(module, "_available_memory", lambda: None)
     assert len(cached(CamVid(camvid, "train"), "ram", cache_dir)) == 7
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "decoding 7 scenes into memory, about 21.5 kB"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "decoding 7 samples into memory, about 21.5 kB"
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not Linux")
-def test_available_memory_is_a_part_of_all():
+def test_available_memory_is_at_most_the_total():
     total = int(re.search(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024
     available = module._available_memory()
     assert available is not None and 0 < available <= total

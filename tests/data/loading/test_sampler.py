@@ -35,10 +35,10 @@ def test_a_start_within_the_epoch_continues_it():
     whole = list(sampler)
     sampler.start = 7
     assert list(sampler) == whole[7:]
-    assert len(sampler) == 16  # the length stays that of the epoch
+    assert len(sampler) == 16  # still that of the whole epoch
 
 
-def test_too_small_a_set_names_both_numbers():
+def test_a_dataset_smaller_than_a_batch_names_both_numbers():
     with pytest.raises(ValueError, match=r"has 7 images but data\.global_batch_size is 8; lower"):
         GlobalBatchSampler(7, 8, 8)
 

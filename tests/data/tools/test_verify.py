@@ -11,42 +11,43 @@ from gald.data.tools.verify import inspect_split, verify
 
 @pytest.fixture
 def toy(camvid, monkeypatch):
-    """A module of the toy CamVid, which is published with as many scenes as it has."""
+    """Data module of the toy CamVid, with its own numbers of images as published counts."""
     monkeypatch.setattr(CamVid, "published_counts", {"train": (7,), "val": (3, 4), "test": (2,)})
     return CamVidDataModule(str(camvid))
 
 
-def facts(path):
+def read_report(path):
     return json.loads(path.read_text())
 
 
-def test_a_sound_dataset_has_no_problems(toy, capsys, tmp_path):
+def test_a_valid_dataset_has_no_problems(toy, capsys, tmp_path):
     assert verify(toy, "camvid", output=tmp_path / "new" / "report.json") == 0
     out = capsys.readouterr().out
     assert "label map: 0->Sky, 1->Building" in out and "10->Bicyclist; void: 11" in out
     assert "32x24" in out and "problem in" not in out and "3 or 4" in out
-    report = facts(tmp_path / "new" / "report.json")
-    scenes = [report[f"{split}/scenes"] for split in ("train", "val", "test")]
-    assert scenes == [7, 3, 2]
+    report = read_report(tmp_path / "new" / "report.json")
+    counts = [report[f"{split}/scenes"] for split in ("train", "val", "test")]
+    assert counts == [7, 3, 2]
+    assert out.endswith("camvid: no problems found\n")
     labels = np.stack([toy.make_dataset("val").pixels(i).labels for i in range(3)])
     share = (labels == 3).sum() / (labels != 11).sum()
     assert report["val/share/Road"] == pytest.approx(share)
     assert report["val/share/void"] == pytest.approx((labels == 11).mean())
 
 
-def alien(mask):
+def with_unknown_label(mask):
     mask = mask.copy()
     mask[0, 0] = 77
     return mask
 
 
 def damage(root):
-    """One scene of train without a mask, one cut, one with an alien label, one of another size."""
+    """Damage four train samples: no mask, truncated, unknown label, another size."""
     (root / "trainannot" / "train_00.png").unlink()
     cut = root / "train" / "train_01.png"
     cut.write_bytes(cut.read_bytes()[:-40])
     mask = CamVid(root, "val").pixels(0).labels
-    fake.write_labels(root / "trainannot" / "train_02.png", alien(mask))
+    fake.write_labels(root / "trainannot" / "train_02.png", with_unknown_label(mask))
     fake.write_labels(root / "trainannot" / "train_03.png", mask[:20])
 
 
@@ -56,32 +57,34 @@ def test_all_damage_is_found_in_one_run(lists, camvid, toy, capsys):
     if not lists:
         (camvid / "train.txt").unlink()
     assert verify(toy, "camvid") == 1
-    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("problem in train: ")]
-    said = [
+    out = capsys.readouterr().out
+    lines = [x for x in out.splitlines() if x.startswith("problem in train: ")]
+    expected = [
         "train_00.png has no mask",
         "train_01.png is truncated",
         "train_02.png has label 77, known are 0..11",
         "train_03.png is 32x24 but mask",
-        "6 scenes were found, 7 are published",
+        "found 6 images with masks, 7 are published",
     ]
-    assert len(lines) == len(said)
-    assert all(any(words in line for line in lines) for words in said)
+    assert len(lines) == len(expected)
+    assert all(any(words in line for line in lines) for words in expected)
+    assert out.endswith("camvid: 5 problems found\n")
 
 
 def test_the_first_ten_problems_are_listed_and_the_others_counted(toy, camvid, capsys, tmp_path):
     mask = CamVid(camvid, "val").pixels(0).labels
     for i in range(13):
         fake.write_image(camvid / "train" / f"more_{i:02d}.png", np.zeros((24, 32, 3), np.uint8))
-        fake.write_labels(camvid / "trainannot" / f"more_{i:02d}.png", alien(mask))
+        fake.write_labels(camvid / "trainannot" / f"more_{i:02d}.png", with_unknown_label(mask))
     (camvid / "train.txt").unlink()
     assert verify(toy, "camvid", "train", output=tmp_path / "report.json") == 1
     out = capsys.readouterr().out
     assert out.count("problem in train: ") == 10
-    assert "and 4 more problems in train" in out  # 13 labels and the number of scenes
-    assert len(facts(tmp_path / "report.json")["train/problem sentences"]) == 14
+    assert "and 4 more problems in train" in out  # 13 labels and the number of images
+    assert len(read_report(tmp_path / "report.json")["train/problem sentences"]) == 14
 
 
-def test_a_part_that_is_missing_does_not_hide_the_others(toy, camvid, capsys):
+def test_a_missing_split_does_not_hide_problems_of_the_others(toy, camvid, capsys):
     (camvid / "val").rename(camvid / "elsewhere")
     damage_of_train = camvid / "train" / "train_01.png"
     damage_of_train.write_bytes(b"")
@@ -90,12 +93,12 @@ def test_a_part_that_is_missing_does_not_hide_the_others(toy, camvid, capsys):
     assert "problem in val: no CamVid at" in out and "problem in train: " in out
 
 
-def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_missing_dataset_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no CamVid at .*nowhere"):
         verify(CamVidDataModule(str(tmp_path / "nowhere")), "camvid")
 
 
-def test_parts_that_training_does_not_use_may_be_missing(toy, camvid, monkeypatch, capsys):
+def test_splits_that_training_does_not_use_may_be_missing(toy, camvid, monkeypatch, capsys):
     monkeypatch.setattr(CamVid, "splits", ("train", "val", "test", "extra"))
     assert verify(toy, "camvid") == 0
     for folder in ("train", "trainannot"):
@@ -104,36 +107,36 @@ def test_parts_that_training_does_not_use_may_be_missing(toy, camvid, monkeypatc
     assert "read extra" in capsys.readouterr().err
 
 
-def test_test_is_left_out_where_its_labels_are_not_public(toy, camvid, monkeypatch):
+def test_the_test_split_is_skipped_if_its_labels_are_not_public(toy, camvid, monkeypatch):
     fake.write_labels(camvid / "testannot" / "test_00.png", np.full((24, 32), 77))
     assert verify(toy, "camvid") == 1
     monkeypatch.setattr(CamVidDataModule, "has_test", False)
     assert verify(toy, "camvid") == 0
 
 
-def test_a_subset_is_fine_if_it_is_meant(toy, camvid, capsys):
+def test_a_subset_is_accepted_with_the_option(toy, camvid, capsys):
     for path in camvid.glob("*/val_01.png"), camvid.glob("*annot/val_01.png"):
         for file in list(path):
             file.unlink()
     (camvid / "val.txt").unlink()
     assert verify(toy, "camvid") == 1
-    assert "2 scenes were found, 3 or 4 are published; restore" in capsys.readouterr().out
+    assert "found 2 images with masks, 3 or 4 are published; restore" in capsys.readouterr().out
     assert verify(toy, "camvid", subset=True) == 0
 
 
-def test_joined_parts_are_published_with_the_sum(toy):
+def test_published_counts_of_joined_splits_are_added(toy):
     assert inspect_split(toy, "train+val").published_counts == (10, 11)
 
 
-def test_a_name_given_twice_is_told(toy, camvid):
+def test_a_duplicate_name_is_a_problem(toy, camvid):
     listing = camvid / "train.txt"
     lines = listing.read_text().splitlines()
     listing.write_text("\n".join([*lines[:6], lines[0]]))
     (problem,) = inspect_split(toy, "train").problems
-    assert problem == "2 scenes are called train_00; remove or rename all but one"
+    assert problem == "2 images have the name train_00; remove or rename all but one"
 
 
-def test_hashes_change_with_names_and_labels_alone(toy, camvid):
+def test_hashes_change_only_with_names_and_labels(toy, camvid):
     first = inspect_split(toy, "train")
     fake.write_image(camvid / "train" / "train_00.png", np.zeros((24, 32, 3), np.uint8))
     image_changed = inspect_split(toy, "train")
@@ -144,20 +147,20 @@ def test_hashes_change_with_names_and_labels_alone(toy, camvid):
     assert len(first.files) == len(first.labels) == 12
 
 
-def test_hashes_do_not_depend_on_where_the_dataset_lies(toy, camvid):
+def test_hashes_do_not_depend_on_the_root(toy, camvid):
     first = inspect_split(toy, "train")
     moved = CamVidDataModule(str(camvid.rename(camvid.with_name("moved"))))
     again = inspect_split(moved, "train")
     assert (again.files, again.labels) == (first.files, first.labels)
 
 
-def test_sizes_and_grey_images_are_told(toy, camvid, capsys):
+def test_sizes_and_grey_images_are_reported(toy, camvid, capsys):
     mask = np.zeros((20, 60))
     fake.write_labels(camvid / "trainannot" / "train_00.png", mask)
     fake.write_image(camvid / "train" / "train_00.png", np.full((20, 60, 3), 9, np.uint8))
-    found = inspect_split(toy, "train").facts()
-    assert (found["smallest"], found["median"], found["largest"]) == ("32x24", "32x24", "60x20")
-    assert (found["different sizes"], found["grey images"]) == (2, 1)
+    facts = inspect_split(toy, "train").facts()
+    assert (facts["smallest"], facts["median"], facts["largest"]) == ("32x24", "32x24", "60x20")
+    assert (facts["different sizes"], facts["grey images"]) == (2, 1)
 
 
 def test_classes_that_never_occur_are_named(toy, camvid, capsys):
@@ -168,7 +171,7 @@ def test_classes_that_never_occur_are_named(toy, camvid, capsys):
     assert "never in test: Sky, Building, Pole, Pavement" in out
 
 
-def test_any_other_error_is_told_with_its_scene(toy, monkeypatch):
+def test_any_other_error_is_reported_with_the_name_of_its_sample(toy, monkeypatch):
     def fail(self, index):
         raise OverflowError("too large")
 
@@ -177,7 +180,7 @@ def test_any_other_error_is_told_with_its_scene(toy, monkeypatch):
     assert problems[0] == "test_00 cannot be read (OverflowError: too large); replace its files"
 
 
-def test_scenes_without_files_are_read_too(capsys):
+def test_samples_without_files_are_read_too(capsys):
     data = SyntheticDataModule((32, 40), train_count=3, val_count=2, test_count=1)
     assert verify(data, "synthetic") == 0
     out = capsys.readouterr().out

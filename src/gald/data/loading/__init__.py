@@ -1,1 +1,1 @@
-"""From samples to batches."""
+"""Caches, samplers and loaders: from samples to batches."""

@@ -1,4 +1,4 @@
-"""Keeps decoded scenes, so that an epoch costs no decoding."""
+"""Cache of decoded samples in memory or in a file."""
 
 from functools import partial
 from pathlib import Path
@@ -14,19 +14,19 @@ _MODES = ("none", "ram", "decoded")
 
 
 def cached(dataset: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
-    """Give back the scenes, decoded once where the mode says so.
+    """Return a dataset with decoded samples, or the dataset itself for mode `none`.
 
     Args:
-        dataset: where the pixels come from.
-        mode: `none`; `ram`, all pixels in the memory of this process, which the workers of a loader
-            share where they are forked; each training process of a machine has a copy of its own.
-            `decoded`, all pixels in one file below `cache_dir` that is mapped into memory, shared
-            by all processes and found again by later runs.
-        cache_dir: where that file is kept.
+        dataset: source of the samples.
+        mode: `none`; `ram`, all pixels in the memory of this process: forked loader workers share
+            them, but each training process of a machine has its own copy; `decoded`, all pixels in
+            one memory-mapped file below `cache_dir`, which all processes share and later runs
+            reuse.
+        cache_dir: folder of that file.
 
     Raises:
-        ValueError: another mode; what is decoded would not fit; the folder cannot be written.
-        SampleError: a scene that cannot be decoded, or one with an unknown label.
+        ValueError: the mode is unknown, the pixels do not fit, or the folder cannot be written.
+        SampleError: a sample cannot be decoded or has an unknown label.
     """
     if mode not in _MODES:
         raise ValueError(f"data.cache is {mode!r}; choose none, ram or decoded")
@@ -41,12 +41,12 @@ def cached(dataset: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
 
 
 class CachedDataset(BaseDataset):
-    """Scenes whose pixels are there already, with train ids for labels.
+    """Dataset of decoded samples, with train ids as labels.
 
     Args:
-        source: where they come from.
-        shapes: height and width of each.
-        blocks: bytes of each: the image, then the mask.
+        source: the dataset that was decoded.
+        shapes: height and width of each sample.
+        blocks: bytes of each sample: the image, then the mask.
     """
 
     def __init__(
@@ -62,47 +62,47 @@ class CachedDataset(BaseDataset):
         return len(self.shapes)
 
     def image_name(self, index: int) -> str:
-        """As the source says."""
+        """Return the name in the source."""
         return self.source.image_name(index)
 
     def pixels(self, index: int) -> RawSample:
-        """Views of what is kept, which cannot be written."""
+        """Return read-only views of one sample."""
         height, width = self.shapes[index]
         block = self.blocks[index]
         image, mask = block[: 3 * height * width], block[3 * height * width :]
         return RawSample(image.reshape(height, width, 3), mask.reshape(height, width), IDENTITY_LUT)
 
     def fingerprint(self) -> str:
-        """That of the source."""
+        """Return the fingerprint of the source."""
         return self.source.fingerprint()
 
     def cache_name(self) -> str:
-        """That of the source, so that what is derived from either is found from both."""
+        """Return the name of the source, so that both share derived files."""
         return self.source.cache_name()
 
 
 def _in_memory(dataset: BaseDataset) -> CachedDataset:
     needed, available = estimate(dataset, range(len(dataset))), _available_memory()
     free = "" if available is None else f" (available {decimal(available)})"
-    about = f"{len(dataset)} scenes into memory, about {decimal(needed)}"
+    estimated = f"{len(dataset)} samples into memory, about {decimal(needed)}"
     if available is not None and needed > available:
         raise ValueError(
-            f"decoding {about}, does not fit{free}; set data.cache=decoded, which keeps them in a "
-            "file, or data.cache=none"
+            f"decoding {estimated}, does not fit{free}; set data.cache=decoded, which keeps them "
+            "in a file, or data.cache=none"
         )
-    say(f"decoding {about}{free}")
+    say(f"decoding {estimated}{free}")
     decoded = list(in_order(partial(decode, dataset), range(len(dataset)), "decode"))
     for block in decoded:
-        block.pixels.flags.writeable = False  # as a mapped file is: no transform changes the cache
+        block.pixels.flags.writeable = False  # like the mapped file: no transform changes the cache
     shapes = np.array([block.shape for block in decoded])
     return CachedDataset(dataset, shapes, [block.pixels for block in decoded])
 
 
 def _available_memory() -> int | None:
-    """Bytes that can be taken before the machine swaps, files held in memory not counted."""
+    """Return the bytes available without swapping, or None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) * 1024 if kilobytes else None

@@ -1,4 +1,4 @@
-"""Counts the pixels of each class, and turns counts into weights."""
+"""Pixel counts per class, and loss weights from them."""
 
 import os
 from pathlib import Path
@@ -13,58 +13,59 @@ from gald.progress import in_order, say
 
 
 def class_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
-    """Count the pixels of each class in each scene, void left out; see `pixel_counts`.
+    """Count the pixels of each class in each sample, without void; see `pixel_counts`.
 
     Shape:
-        returns: (scenes, classes) int64
+        returns: (samples, classes) int64
     """
     return pixel_counts(dataset, cache_dir)[:, :-1]
 
 
 def pixel_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
-    """Count the pixels of each class, and last those of void, in each scene.
+    """Count the pixels of each class, with void last, in each sample.
 
-    They are kept in `cache_dir/counts`, where a later call finds them as long as no file changes.
+    The counts are cached in `cache_dir/counts` and reused until a file of the dataset changes.
 
     Shape:
-        returns: (scenes, classes + 1) int64
+        returns: (samples, classes + 1) int64
 
     Raises:
-        SampleError: a mask that cannot be read, or one with an unknown label.
+        SampleError: a mask cannot be read or has an unknown label.
     """
     path = Path(cache_dir).expanduser() / "counts" / f"{dataset.cache_name()}.npy"
     classes = len(dataset.class_names)
     shape = (len(dataset), classes + 1)
-    counts = _find(path, shape)
+    counts = _load(path, shape)
     if counts is not None:
         return counts
 
     def count(index: int) -> np.ndarray:
         labels, lut = dataset.labels(index)
-        found = np.bincount(cv2.LUT(labels, lut).ravel(), minlength=256)
-        if found[UNKNOWN]:
+        pixels = np.bincount(cv2.LUT(labels, lut).ravel(), minlength=256)
+        if pixels[UNKNOWN]:
             raise SampleError(dataset.unknown_label(index))
-        return found[[*range(classes), VOID]]
+        return pixels[[*range(classes), VOID]]
 
     counts = np.zeros(shape, np.int64)
     for index, row in enumerate(in_order(count, range(len(dataset)), "count pixels")):
         counts[index] = row
-    _keep(path, counts)
+    _save(path, counts)
     return counts
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:
-    """Weights that balance the classes in a loss: median of the frequencies over the frequency.
+    """Compute loss weights by median frequency balancing: median frequency / frequency.
 
-    The frequency of a class is its share of the labelled pixels of those images that have it. The
-    median is over the classes that occur; one that does not gets 0, for no pixel would use it.
+    The frequency of a class is its fraction of the labelled pixels of the images that contain it.
+    The median is over the classes that occur; other classes get weight 0, because no pixel would
+    use it.
 
     Paper: Eigen, Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common
-    Multi-Scale Convolutional Architecture", ICCV 2015, https://arxiv.org/abs/1411.4734. It says
-    "pixels"; void ones are left out here.
+    Multi-Scale Convolutional Architecture", ICCV 2015, https://arxiv.org/abs/1411.4734. The paper
+    counts "pixels"; here void pixels are left out.
 
     Shape:
-        counts: (scenes, classes)
+        counts: (samples, classes)
         returns: (classes,) float64
     """
     pixels = counts.sum(axis=0)
@@ -77,8 +78,8 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _find(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """What an earlier call kept, unless it is damaged."""
+def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the counts that an earlier call saved, or None if there are none or damaged ones."""
     try:
         counts = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -86,7 +87,7 @@ def _find(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     return counts if (counts.shape, counts.dtype) == (shape, np.int64) else None
 
 
-def _keep(path: Path, counts: np.ndarray) -> None:
+def _save(path: Path, counts: np.ndarray) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,4 +101,4 @@ def _keep(path: Path, counts: np.ndarray) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        say(f"the counts cannot be kept as {path} ({reason}); each run will count again")
+        say(f"cannot save the class counts as {path} ({reason}); each run will count again")

@@ -1,8 +1,9 @@
-"""A file of decoded scenes: made so that a stop loses little, and opened only when it is whole.
+"""File of decoded samples that survives interruptions while it is written.
 
-The folder holds `pixels.u8`, each scene's image and then its mask as plain bytes, and `index.json`.
-While it is made it is called `FOLDER.partial` and has a journal of what was written; a later run
-goes on from there. It gets its name when all bytes have been read back from the disk.
+The folder contains `pixels.u8`, the raw bytes of each sample's image and then of its mask, and
+`index.json`. Until it is complete it is called `FOLDER.partial` and has a journal of the samples
+written so far; a later run resumes from there. It is renamed to `FOLDER` after all bytes have been
+read back from the disk and verified.
 """
 
 import errno
@@ -29,13 +30,13 @@ from gald.data.reading.files import SampleError
 from gald.progress import console, in_order, say
 
 T = TypeVar("T")
-FORMAT = 1  # raise it when other bytes are stored for the same files
-_SAMPLE = 32  # scenes looked at to estimate the size of all
+FORMAT = 1  # increase it when the stored bytes of the same files change
+_MEASURED = 32  # samples that are read to estimate the size of all
 _REMEDY = "set data.cache_dir to a folder on another disk, or data.cache=none"
 
 
 class Entry(NamedTuple):
-    """One scene in the file."""
+    """One sample in the file."""
 
     offset: int
     height: int
@@ -45,12 +46,12 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of image and mask."""
+        """Size of image and mask in bytes."""
         return 4 * self.height * self.width
 
 
 class Block(NamedTuple):
-    """A decoded scene.
+    """A decoded sample.
 
     Attributes:
         shape: height and width.
@@ -62,7 +63,7 @@ class Block(NamedTuple):
 
 
 def decode(dataset: BaseDataset, index: int) -> Block:
-    """Decode one scene and map its labels, which must all be known."""
+    """Decode one sample and map its labels, which must all be known."""
     image, labels, lut = dataset.pixels(index)
     mask = cv2.LUT(labels, lut)
     if (mask == UNKNOWN).any():
@@ -72,28 +73,28 @@ def decode(dataset: BaseDataset, index: int) -> Block:
 
 
 def estimate(dataset: BaseDataset, indices: range) -> int:
-    """Bytes that scenes will take once decoded, about: as many as some of them do."""
+    """Estimate the decoded size of samples in bytes from some of them."""
 
     def size(index: int) -> int | None:
         try:
             return 4 * dataset.labels(index)[0].size
-        except SampleError:  # said when its turn comes, with all before it kept
+        except SampleError:  # raised again when it is decoded, after all samples before it are kept
             return None
 
-    sample = indices[:: max(1, len(indices) // _SAMPLE)]
+    sample = indices[:: max(1, len(indices) // _MEASURED)]
     with ThreadPoolExecutor() as pool:
-        sizes = [found for found in pool.map(size, sample) if found is not None]
+        sizes = [n for n in pool.map(size, sample) if n is not None]
     return round(len(indices) * sum(sizes) / max(1, len(sizes)))
 
 
 def build(dataset: BaseDataset, folder: Path) -> None:
-    """Decode all scenes into a folder that appears when it is whole, or go on with it.
+    """Decode all samples into a folder that appears when it is complete, or resume it.
 
-    Of several processes that want the same folder one makes it, and the others wait for it.
+    If several processes build the same folder, one decodes and the others wait for it.
 
     Raises:
-        ValueError: it will not fit on the disk, or the disk fails.
-        SampleError: a scene that cannot be decoded; those before it are kept.
+        ValueError: the samples do not fit on the disk, or the disk fails.
+        SampleError: a sample cannot be decoded; those before it are kept.
     """
     lock = FileLock(f"{folder}.lock")
     with _report_disk_errors(folder):
@@ -111,42 +112,46 @@ def build(dataset: BaseDataset, folder: Path) -> None:
 
 
 def _build(dataset: BaseDataset, folder: Path) -> None:
-    begun = _PartialCache(folder)
-    rest = range(len(begun.entries), len(dataset))
+    partial_cache = _PartialCache(folder)
+    rest = range(len(partial_cache.entries), len(dataset))
     if rest:
         _announce(dataset, folder, rest)
     for index, block in zip(rest, in_order(partial(decode, dataset), rest, "decode"), strict=True):
-        begun.append(block, dataset.image_name(index))
-    begun.finish()
+        partial_cache.append(block, dataset.image_name(index))
+    partial_cache.finish()
 
 
 def _announce(dataset: BaseDataset, folder: Path, rest: range) -> None:
-    """Say what will be decoded, or that it will not fit."""
+    """Print what will be decoded.
+
+    Raises:
+        ValueError: it does not fit on the disk.
+    """
     needed = estimate(dataset, rest)
     free = shutil.disk_usage(folder.parent).free
-    count = f"{len(rest)} scenes"
+    count = f"{len(rest)} samples"
     if rest.start:
-        count = f"the last {len(rest)} of {len(dataset)} scenes"
+        count = f"the last {len(rest)} of {len(dataset)} samples"
     line = f"decoding {count} into {folder}, about {decimal(needed)}"
     if needed > free:
         raise ValueError(f"{line}, does not fit on its disk ({decimal(free)} free); {_REMEDY}")
     line += f" (free {decimal(free)})"
     for other, size in _others(folder):
-        line += f"; {other} ({decimal(size)}) is of other files or settings, delete it if unused"
+        line += f"; {other} ({decimal(size)}) is from other files or settings, delete it if unused"
     say(line)
 
 
 def _others(folder: Path) -> list[tuple[Path, int]]:
-    """Folders of the same split with another fingerprint, and their sizes."""
+    """List folders of the same split with another fingerprint, and their sizes."""
     split = folder.name.rpartition("-")[0]
-    found = []
+    others = []
     for pixels in sorted(folder.parent.glob("*/pixels.u8")):
         other = pixels.parent
         name = other.name.removesuffix(".partial")
         if name != folder.name and name.rpartition("-")[0] == split:
-            with suppress(OSError):  # another process may just have finished it
-                found.append((other, pixels.stat().st_size))
-    return found
+            with suppress(OSError):  # another process may have renamed it meanwhile
+                others.append((other, pixels.stat().st_size))
+    return others
 
 
 def _partial(folder: Path) -> Path:
@@ -154,7 +159,7 @@ def _partial(folder: Path) -> Path:
 
 
 class _PartialCache:
-    """A folder under way: what an earlier run left and was right, and what this one adds."""
+    """Incomplete folder: the valid samples of an earlier run, and those that this run appends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -167,16 +172,16 @@ class _PartialCache:
             self.partial.mkdir(exist_ok=True)
             self.pixels.touch()
             self.journal.touch()
-            self._take_over()
+            self._recover()
 
-    def _take_over(self) -> None:
-        """Keep what is listed and on the disk with the right checksum, cut off the rest."""
+    def _recover(self) -> None:
+        """Keep the samples with a journal entry and the right checksum, truncate the rest."""
         lines = self.journal.read_bytes().splitlines(keepends=True)
         kept = 0
         with self.pixels.open("rb") as pixels:
-            for line in _shown(lines, "check what is there"):
-                entry = _parse(line)
-                if entry is None or entry.offset != self.end or not _is_right(pixels, entry):
+            for line in _shown(lines, "check decoded samples"):
+                entry = _read_entry(line)
+                if entry is None or entry.offset != self.end or not _is_valid(pixels, entry):
                     break
                 self.entries.append(entry)
                 self.end += entry.size
@@ -185,7 +190,7 @@ class _PartialCache:
         os.truncate(self.journal, kept)
 
     def append(self, block: Block, name: str) -> None:
-        """Add a scene: its bytes, and then, that they are there."""
+        """Append a sample: first its bytes, then its journal entry."""
         entry = Entry(self.end, *block.shape, zlib.crc32(block.pixels.data), name)
         with _report_disk_errors(self.folder):
             _append(self.pixels, block.pixels.data)
@@ -194,17 +199,17 @@ class _PartialCache:
         self.end += entry.size
 
     def finish(self) -> None:
-        """Read all of it back, write the index and give the folder its name."""
+        """Verify all bytes, write the index and rename the folder."""
         with _report_disk_errors(self.folder):
             with self.pixels.open("r+b") as pixels:
                 os.fsync(pixels.fileno())
-                if hasattr(os, "posix_fadvise"):  # or memory would answer in place of the disk
+                if hasattr(os, "posix_fadvise"):  # drop the page cache, to read from the disk
                     os.posix_fadvise(pixels.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 for entry in _shown(self.entries, "verify"):
-                    if not _is_right(pixels, entry):
+                    if not _is_valid(pixels, entry):
                         raise ValueError(
-                            f"{self.pixels} does not hold what was written for {entry.name}; check "
-                            "the disk and repeat the command, which goes on from there, or "
+                            f"{self.pixels} does not contain the bytes written for {entry.name}; "
+                            "check the disk and repeat the command, which resumes from there, or "
                             + _REMEDY
                         )
             index = {"format": FORMAT, "scenes": [entry._asdict() for entry in self.entries]}
@@ -218,22 +223,22 @@ class _PartialCache:
             (self.folder / self.journal.name).unlink()
 
 
-def _parse(line: bytes) -> Entry | None:
-    """A line of the journal, unless it was cut off or damaged."""
+def _read_entry(line: bytes) -> Entry | None:
+    """Read a line of the journal; None if it is truncated or damaged."""
     try:
         return Entry(**json.loads(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):
         return None
 
 
-def _is_right(pixels: IO[bytes], entry: Entry) -> bool:
-    """Whether the next bytes are those of the scene."""
+def _is_valid(pixels: IO[bytes], entry: Entry) -> bool:
+    """Return whether the next bytes have the sample's checksum."""
     return zlib.crc32(pixels.read(entry.size)) == entry.crc32
 
 
 def _append(path: Path, data: bytes | memoryview) -> None:
-    # Unbuffered: after a kill the file holds all that was written, and a failed write leaves
-    # nothing that closing would try again.
+    # Unbuffered: a killed process loses nothing that was written, and closing after a failed write
+    # does not try to write again.
     with path.open("ab", buffering=0) as file:
         rest = memoryview(data)
         while rest:
@@ -241,7 +246,7 @@ def _append(path: Path, data: bytes | memoryview) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # opens no folders
+    if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -257,35 +262,35 @@ def _shown(items: list[T], title: str) -> Iterator[T]:
 
 @contextmanager
 def _report_disk_errors(folder: Path) -> Generator[None]:
-    """Say what the disk refused, and what becomes of what is decoded already."""
+    """Turn errors of the disk into a sentence with a remedy."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ValueError(
-                f"decoding into {folder} stopped ({reason}); make room and repeat the command, "
-                f"which goes on where it stopped, or {_REMEDY}"
+                f"decoding into {folder} stopped ({reason}); free disk space and repeat the "
+                f"command, which resumes where it stopped, or {_REMEDY}"
             ) from None
         raise ValueError(
-            f"cannot write {folder} ({reason}); set data.cache_dir to a folder that can be "
-            "written, or data.cache=none"
+            f"cannot write {folder} ({reason}); set data.cache_dir to a writable folder, or "
+            "data.cache=none"
         ) from None
 
 
 def open_decoded(folder: Path) -> tuple[np.ndarray, "MappedBlocks"]:
-    """Open a folder that `build` made: heights and widths, and the bytes of each scene.
+    """Open a folder from `build`: heights and widths, and the bytes of each sample.
 
     Raises:
-        ValueError: the folder is damaged, or another version made it.
+        ValueError: the folder is damaged, or has another format.
     """
-    remedy = f"delete {folder}, it is made anew"
+    remedy = f"delete {folder} and repeat the command, which decodes again"
     path, pixels = folder / "index.json", folder / "pixels.u8"
     try:
         index = json.loads(path.read_bytes())
         if index["format"] != FORMAT:
-            raise ValueError(f"its format is {index['format']}, known is {FORMAT}")
-        entries = [Entry(**scene) for scene in index["scenes"]]
+            raise ValueError(f"its format is {index['format']}, expected {FORMAT}")
+        entries = [Entry(**entry) for entry in index["scenes"]]
         size = pixels.stat().st_size
     except OSError as error:
         raise ValueError(f"cannot read {error.filename} ({error.strerror}); {remedy}") from None
@@ -293,19 +298,19 @@ def open_decoded(folder: Path) -> tuple[np.ndarray, "MappedBlocks"]:
         raise ValueError(f"cannot use {path} ({error}); {remedy}") from None
     expected = sum(entry.size for entry in entries)
     if size != expected:
-        raise ValueError(f"{pixels} has {size} bytes, its index says {expected}; {remedy}")
+        raise ValueError(f"{pixels} has {size} bytes, expected {expected}; {remedy}")
     shapes = np.array([(entry.height, entry.width) for entry in entries])
     starts = np.array([entry.offset for entry in entries])
     return shapes, MappedBlocks(pixels, starts, 4 * shapes.prod(axis=1))
 
 
 class MappedBlocks:
-    """Parts of a file that is mapped into memory by each process that asks for one.
+    """Parts of a file; each process maps the file into memory at its first access.
 
     Args:
         path: the file.
-        starts: where the parts begin.
-        sizes: their bytes.
+        starts: offset of each part in bytes.
+        sizes: size of each part in bytes.
     """
 
     def __init__(self, path: Path, starts: np.ndarray, sizes: np.ndarray) -> None:
@@ -321,4 +326,4 @@ class MappedBlocks:
         return self._map[start : start + self.sizes[index]]
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_map": None}  # another process maps the file, and copies nothing
+        return self.__dict__ | {"_map": None}  # the other process maps the file itself

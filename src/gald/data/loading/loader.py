@@ -1,4 +1,4 @@
-"""What runs in the loader: training scenes by key, batches, and the place in training."""
+"""Training loader that resumes at the trainer's position, training crops, and collation."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,16 +16,16 @@ JointTransform = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 class TrainLoader(DataLoader):
-    """A loader that finds its place in training when its first batch is asked for.
+    """Loader that reads the position in training when its first batch is requested.
 
-    Lightning makes the iterator before it has settled where a resumed run stands, and asks for the
-    first batch after. `state_dict` holds what the position means, so that a resume within an epoch
-    under other numbers is refused and not silently wrong.
+    Lightning creates the iterator before it restores the position of a resumed run, and requests
+    the first batch afterwards. `state_dict` has the settings that give the position its meaning:
+    a resume within an epoch with other settings is refused, because it would be silently wrong.
 
     Args:
-        dataset: scenes by key (epoch, index).
-        batch_sampler: which keys form a batch.
-        position: tells the epoch and the batches of it that are done.
+        dataset: samples by `CropRequest`.
+        batch_sampler: yields the requests of each batch; kept as `keys`.
+        position: returns the epoch and the number of its batches that are done.
         options: further arguments of `torch.utils.data.DataLoader`.
     """
 
@@ -45,32 +45,35 @@ class TrainLoader(DataLoader):
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, float]:
-        """The numbers under which a count of batches names certain images."""
-        keys = self.keys
+        """Return the settings that determine the images of the n-th batch of an epoch."""
+        sampler = self.keys
         return {
-            "seed": keys.seed,
-            "training images": keys.size,
-            "global_batch_size": keys.global_batch_size,
-            "accumulated batches": keys.accumulate,
-            "class_uniform": keys.class_sampler.share if keys.class_sampler else 0.0,
+            "seed": sampler.seed,
+            "training images": sampler.size,
+            "global_batch_size": sampler.global_batch_size,
+            "accumulated batches": sampler.accumulate,
+            "class_uniform": sampler.class_sampler.share if sampler.class_sampler else 0.0,
         }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Refuse to go on inside an epoch that was begun under other numbers.
+        """Refuse to resume inside an epoch that was started with other settings.
 
-        Lightning counts an epoch as begun until its last hook, and would run a checkpoint of its
-        final validation on into the batches that other numbers add.
+        For Lightning an epoch lasts until its last hook: it would continue a checkpoint of the
+        epoch's final validation with the additional batches of the other settings.
+
+        Raises:
+            ValueError: a setting differs.
         """
         for name, now in self.state_dict().items():
-            if state.get(name, now) != now:  # an older checkpoint may lack a newer number
+            if state.get(name, now) != now:  # an older checkpoint may lack a newer setting
                 raise ValueError(
-                    f"the checkpoint lies within an epoch begun with {state[name]} {name}, "
-                    f"now it is {now}; resume with {state[name]}, or start a new run"
+                    f"the checkpoint is inside an epoch started with {name} {state[name]}, but "
+                    f"{name} is now {now}; resume with {state[name]}, or start a new run"
                 )
 
 
 class TrainingCrops(Dataset):
-    """Training scenes by `CropRequest`, transformed."""
+    """Transformed training samples by `CropRequest`."""
 
     def __init__(self, dataset: BaseDataset, transform: JointTransform | None, seed: int) -> None:
         self.dataset = dataset
@@ -90,12 +93,12 @@ class TrainingCrops(Dataset):
 
 
 def stack(items: list[Item]) -> Item:
-    """One batch of scenes of one size."""
+    """Stack items of the same size into one batch."""
     sizes = sorted({tuple(item["mask"].shape) for item in items})
     if len(sizes) > 1:
         listed = " and ".join(f"{w}x{h}" for h, w in sizes)
         raise SampleError(
-            f"a batch holds scenes of {listed} pixels; give data.train_transform a crop_size"
+            f"a batch has images of {listed} pixels; set data.train_transform.crop_size"
         )
     return {
         "image": torch.stack([item["image"] for item in items]),
@@ -105,7 +108,7 @@ def stack(items: list[Item]) -> Item:
 
 
 def stack_by_size(items: list[Item]) -> list[Item]:
-    """One batch for each size among the scenes, so that none is padded or resized."""
+    """Stack items into one batch per image size, so that none is padded or resized."""
     groups: dict[tuple[int, ...], list[Item]] = {}
     for item in items:
         groups.setdefault(tuple(item["mask"].shape), []).append(item)
@@ -113,5 +116,5 @@ def stack_by_size(items: list[Item]) -> list[Item]:
 
 
 def one_thread(worker: int) -> None:
-    """Keep a worker on one thread."""
-    cv2.setNumThreads(0)  # workers are the parallelism; threads in each would fight for the cores
+    """Limit OpenCV to one thread in a worker."""
+    cv2.setNumThreads(0)  # threads of several workers would compete for the cores

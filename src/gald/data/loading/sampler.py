@@ -1,4 +1,4 @@
-"""Which image comes when: a function of the seed and the position in training, of nothing else."""
+"""Samplers: the order of images depends only on the seed and the position in training."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,19 +6,19 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-_PERMUTATION = 1  # keeps this random stream apart from the others that start at the same seed
-_RARE = 4  # likewise
+_PERMUTATION = 1  # separates this random stream from others with the same seed
+_BY_CLASS = 4  # likewise
 
 
 class CropRequest(NamedTuple):
-    """One training crop to make: all that its augmentation depends on, besides the seed.
+    """Request for one training crop: everything its augmentation depends on, except the seed.
 
     Attributes:
-        epoch: travels with the crop into the worker, which may be ahead of the trainer.
-        scene: index of the image.
-        focus: train id of a class the crop shall hold, or None.
-        position: place in the epoch of a crop with a focus, which tells two crops of one scene
-            apart; 0 without focus, where each scene comes once.
+        epoch: epoch of the crop; the worker needs it because it may be ahead of the trainer.
+        image: index of the image.
+        target_class: train id of a class that the crop must contain, or None.
+        position: position in the epoch of a crop with a target class, which distinguishes several
+            crops of one image; 0 without target class, because then each image occurs once.
     """
 
     epoch: int
@@ -28,15 +28,16 @@ class CropRequest(NamedTuple):
 
 
 class ClassUniform:
-    """Replaces a share of the images of an epoch by images drawn by class.
+    """Sampler that replaces a fraction of the images of an epoch by images drawn by class.
 
-    Each class that occurs is as likely as any other, and then each image that has it: rare classes
-    are seen more often. After Zhu et al., "Improving Semantic Segmentation via Video Propagation
-    and Label Relaxation", CVPR 2019, who fix the share at a half and centre crops on tiles.
+    First a class is drawn uniformly from those that occur, then an image uniformly from those that
+    contain it, so rare classes are seen more often. After Zhu et al., "Improving Semantic
+    Segmentation via Video Propagation and Label Relaxation", CVPR 2019. Deviation: their fraction
+    is fixed at a half, and their crops are centred on tiles.
 
     Args:
-        present: (images, classes) bool, which image has which class.
-        share: probability that a place in the epoch is drawn by class.
+        present: (images, classes) bool, whether an image contains a class.
+        share: probability that a position in the epoch is drawn by class.
     """
 
     def __init__(self, present: np.ndarray, share: float) -> None:
@@ -45,36 +46,35 @@ class ClassUniform:
         self.images = {int(c): np.flatnonzero(present[:, c]) for c in self.classes}
 
     def replace(self, draws: list[CropRequest], seed: int) -> list[CropRequest]:
-        """Draw anew what falls into the share; a function of the seed and the epoch."""
-        rng = np.random.default_rng((_RARE, seed, draws[0].epoch))
+        """Replace random requests by others drawn by class; depends on seed and epoch."""
+        rng = np.random.default_rng((_BY_CLASS, seed, draws[0].epoch))
         return [
-            self._draw(draw.epoch, place, rng) if rng.random() < self.share else draw
-            for place, draw in enumerate(draws)
+            self._draw(draw.epoch, position, rng) if rng.random() < self.share else draw
+            for position, draw in enumerate(draws, start=1)
         ]
 
-    def _draw(self, epoch: int, place: int, rng: np.random.Generator) -> CropRequest:
+    def _draw(self, epoch: int, position: int, rng: np.random.Generator) -> CropRequest:
         target_class = int(rng.choice(self.classes))
-        return CropRequest(
-            epoch, int(rng.choice(self.images[target_class])), target_class, place + 1
-        )
+        image = int(rng.choice(self.images[target_class]))
+        return CropRequest(epoch, image, target_class, position)
 
 
 class GlobalBatchSampler(Sampler[list[CropRequest]]):
-    """Cuts one shuffled order of the images into the micro-batches of one process.
+    """Sampler that splits one shuffled order of the images into micro-batches of one process.
 
     Optimiser step s of an epoch uses images `order[s * G : (s + 1) * G]` of a permutation drawn
-    from (seed, epoch). Each of the W processes takes its G / W of them and cuts these into
-    micro-batches. So the images of a step are the same for any number of processes, workers or
-    accumulated micro-batches. An incomplete last step is dropped.
+    from (seed, epoch). Each of the W processes takes its G / W of them, in micro-batches. So the
+    images of a step are the same for any number of processes, workers or accumulated
+    micro-batches. An incomplete last step is dropped.
 
     Args:
         size: number of images.
-        global_batch_size: images of one optimiser step, over all processes and micro-batches.
-        micro_batch_size: images one process takes through the network at once.
-        seed: what the order is drawn from, together with the epoch.
-        rank: this process.
+        global_batch_size: images per optimiser step, over all processes and micro-batches.
+        micro_batch_size: images in one forward pass of one process.
+        seed: seed of the order, together with the epoch.
+        rank: rank of this process.
         world_size: number of processes.
-        rare: what replaces some images by others that have a rare class.
+        class_sampler: replaces some images by others drawn by class; None replaces none.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class GlobalBatchSampler(Sampler[list[CropRequest]]):
         self.start = 0
 
     def __len__(self) -> int:
-        """Micro-batches of a whole epoch, wherever this one starts."""
+        """Number of micro-batches of a whole epoch, independent of `start`."""
         return self.size // self.global_batch_size * self.accumulate
 
     def __iter__(self) -> Iterator[list[CropRequest]]:
-        epoch = self.epoch  # fixed now: a later epoch may be set while this iterator is alive
+        epoch = self.epoch  # copied: the next epoch may be set while this iterator is in use
         order = np.random.default_rng((_PERMUTATION, self.seed, epoch)).permutation(self.size)
         draws = [CropRequest(epoch, int(image)) for image in order]
         if self.class_sampler is not None:
@@ -121,11 +121,11 @@ class GlobalBatchSampler(Sampler[list[CropRequest]]):
 
 
 class EvalSampler(Sampler[int]):
-    """Gives process r of W the images r, r + W, ...: each image once, none repeated as padding.
+    """Sampler that gives process r of W the images r, r + W, ...; no image is repeated as padding.
 
     Args:
         size: number of images.
-        rank: this process.
+        rank: rank of this process.
         world_size: number of processes.
     """
 

@@ -1,1 +1,1 @@
-"""From files to arrays."""
+"""Readers: from files to arrays."""

@@ -1,6 +1,6 @@
-"""Reads one image or one label map, whole and checked, or says in one sentence what is wrong.
+"""Reading and checking of images and label maps, also inside of zip files.
 
-A path may lead through a zip file: `root/train2017.zip/train2017/1.jpg`. So datasets are read as
+A path may lead through a zip file: `root/train2017.zip/train2017/1.jpg`. So datasets can stay as
 they were downloaded, and a message names the file inside the archive.
 """
 
@@ -25,15 +25,15 @@ _PNG_END = b"IEND\xaeB`\x82"
 _PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
 _PNG_REFUSED = {_PNG_RGB: "an RGB", 4: "a grey+alpha", 6: "an RGBA"}
 _JPEG = b"\xff\xd8"
-# Pixels as they are stored: label maps do not follow an image's orientation tag.
+# Pixels in stored order: label maps ignore the orientation tag of an image.
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class SampleError(ValueError):
-    """A sample that cannot be used, as one sentence, also when a worker process met it.
+    """Error about an unusable sample, as one sentence, also if a worker process raised it.
 
-    A worker hands an error over by building a new one from the text of its whole traceback; this
-    class keeps the sentence at the end of that text.
+    A DataLoader raises a worker's error again, with the text of the whole traceback as message;
+    this class keeps only the sentence at the end of that text.
 
     Args:
         message: the sentence: the file, what is wrong, the remedy.
@@ -53,12 +53,12 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def open_image(path: Path) -> LazyArray:
-    """Open a png or jpg as RGB; a png is decoded when it is cut, if that saves work.
+    """Open a png or jpg as RGB; a png is decoded on slicing, if that saves work.
 
     Shape:
         returns: (H, W, 3) uint8
     """
-    data = _whole(path)
+    data = _read_complete(path)
     if data[25:26] == bytes([_PNG_RGB]) and _by_rows(data):
         return PngRows(data, SampleError(_undecodable("image", path)))
     image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
@@ -68,7 +68,7 @@ def open_image(path: Path) -> LazyArray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Read the stored labels of an 8-bit grey or palette png; a palette's indices are the labels.
+    """Read the stored labels of an 8-bit grey or palette png; palette indices are the labels.
 
     Shape:
         returns: (H, W) uint8
@@ -77,29 +77,29 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def open_labels(path: Path) -> LazyArray:
-    """Open the labels that `read_labels` reads; they are decoded when cut, if that saves work.
+    """Open stored labels like `read_labels`; decoded on slicing, if that saves work.
 
     Shape:
         returns: (H, W) uint8
     """
-    data = _whole(path)
+    data = _read_complete(path)
     if not data.startswith(_PNG):
         raise SampleError(
-            f"mask {path} is not a png; save label maps as 8-bit grey png, "
-            "lossy formats change the labels"
+            f"mask {path} is not a png; save label maps as 8-bit grey png, because lossy formats "
+            "change the labels"
         )
     depth, kind = data[24], data[25]
     if depth != 8 or kind in _PNG_REFUSED:
-        found = _PNG_REFUSED.get(kind, f"a {depth}-bit")
+        png_type = _PNG_REFUSED.get(kind, f"a {depth}-bit")
         raise SampleError(
-            f"mask {path} is {found} png; save it as 8-bit grey png whose values are the labels"
+            f"mask {path} is {png_type} png; save it as 8-bit grey png with the labels as values"
         )
     if kind == _PNG_GREY and _by_rows(data):
         return PngRows(data, SampleError(_undecodable("mask", path)))
     labels = None
     if kind == _PNG_GREY:
         labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    else:  # OpenCV would give a palette's colours
+    else:  # OpenCV would return the colours of the palette
         with suppress(OSError, SyntaxError):
             labels = np.array(Image.open(io.BytesIO(data)))
     if labels is None:
@@ -108,24 +108,24 @@ def open_labels(path: Path) -> LazyArray:
 
 
 def _by_rows(data: bytes) -> bool:
-    """Whether a file is best decoded by rows."""
-    # Its decoder holds the interpreter's lock: the fastest alone, but among threads OpenCV is.
-    alone = threading.current_thread() is threading.main_thread()
-    return alone and PngRows.suits(data)
+    """Return whether `PngRows` is the fastest decoder of a file."""
+    # It holds the interpreter's lock, so among several threads OpenCV is faster.
+    single_threaded = threading.current_thread() is threading.main_thread()
+    return single_threaded and PngRows.suits(data)
 
 
 def check_sizes(image: LazyArray, mask: LazyArray, image_path: Path, mask_path: Path) -> None:
-    """Refuse an image and a mask that do not cover the same pixels."""
+    """Raise a `SampleError` if image and mask differ in size."""
     if image.shape[:2] != mask.shape:
         h, w, mask_h, mask_w = *image.shape[:2], *mask.shape
         raise SampleError(
             f"image {image_path} is {w}x{h} but mask {mask_path} is {mask_w}x{mask_h}; "
-            "export both at one size, labels are never resized"
+            "export both at the same size, because labels are never resized"
         )
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file, also one inside of a zip."""
+    """Read a file, also inside of a zip."""
     archive, member = _split(path)
     try:
         if archive is None:
@@ -141,19 +141,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """List a folder's files at any depth, sorted; nothing where there is no such folder."""
+    """List a folder's files at any depth, sorted; empty if the folder does not exist."""
     archive, inside = _split(folder)
     if archive is None:
-        found = _walk(folder)
+        files = _walk(folder)
     else:
-        begin = f"{inside}/" if inside else ""
+        prefix = f"{inside}/" if inside else ""
         names = (info.filename for info in _open(archive).infolist() if not info.is_dir())
-        found = (archive / name for name in names if name.startswith(begin))
-    return sorted(path for path in found if path.suffix.lower() in suffixes)
+        files = (archive / name for name in names if name.startswith(prefix))
+    return sorted(path for path in files if path.suffix.lower() in suffixes)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, also behind links to folders, but in a circle of links once."""
+    """Yield the files below a folder; links to folders are followed, each folder once."""
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -165,7 +165,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def is_dir(path: Path) -> bool:
-    """Whether there is such a folder, also inside of a zip; a zip itself counts as a folder."""
+    """Return whether a folder exists, also inside of a zip; a zip itself counts as a folder."""
     archive, inside = _split(path)
     if archive is None:
         return path.is_dir()
@@ -174,13 +174,13 @@ def is_dir(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file, also inside of a zip."""
+    """Return whether a file exists, also inside of a zip."""
     archive, member = _split(path)
     return path.is_file() if archive is None else member in _open(archive).NameToInfo
 
 
 def fingerprint(path: Path) -> str:
-    """What changes when the file does: size and time, or the checksum that a zip keeps."""
+    """Return size and modification time, or size and checksum of a file inside of a zip."""
     archive, member = _split(path)
     if archive is None:
         status = path.stat()
@@ -190,7 +190,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _split(path: Path) -> tuple[Path | None, str]:
-    """The zip that a path leads through, and the rest of the path."""
+    """Split a path into the zip that it leads through, if any, and the path inside."""
     if ".zip" in str(path).lower():
         for place in (*reversed(path.parents), path):
             if place.suffix.lower() == ".zip" and place.is_file():
@@ -203,26 +203,28 @@ _ARCHIVES: dict[tuple[int, Path], zipfile.ZipFile] = {}
 
 
 def _open(archive: Path) -> zipfile.ZipFile:
-    """The archive, opened once in each process: forked ones would share one position in it."""
+    """Open an archive once per process: forked processes would share one file position."""
     key = (os.getpid(), archive)
     if key not in _ARCHIVES:
         try:
             _ARCHIVES[key] = zipfile.ZipFile(archive)
         except zipfile.BadZipFile:
-            raise SampleError(f"{archive} is not a whole zip; download or copy it again") from None
+            raise SampleError(
+                f"{archive} is not a complete zip; download or copy it again"
+            ) from None
     return _ARCHIVES[key]
 
 
-def _whole(path: Path) -> bytes:
-    """The bytes of a file, after a look at its end: decoders fill what is cut off with grey."""
+def _read_complete(path: Path) -> bytes:
+    """Read a file that must not be truncated: decoders would fill the missing part with grey."""
     data = read_bytes(path)
-    cut = not data
+    truncated = not data
     if data.startswith(_PNG):
-        cut = _PNG_END not in data[-64:] and _PNG_END not in data
+        truncated = _PNG_END not in data[-64:] and _PNG_END not in data
     elif data.startswith(_JPEG):
-        # The end mark must follow the last start of scan: an embedded thumbnail has its own pair.
-        cut = data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
-    if cut:
+        # The end marker must follow the last start of scan: an embedded thumbnail has its own pair.
+        truncated = data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
+    if truncated:
         raise SampleError(f"{path} is truncated ({len(data)} bytes); copy or download it again")
     return data
 

@@ -1,4 +1,4 @@
-"""Reads a label map from a MATLAB file."""
+"""Reading of label maps from MATLAB files."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from gald.data.reading.files import SampleError, read_bytes
 
 
 def read_mat(path: Path, key: str, largest: int) -> np.ndarray:
-    """Read a label map of whole numbers from 0 to `largest`, also from within a zip.
+    """Read a label map of integers from 0 to `largest`, also inside of a zip.
 
     Shape:
         returns: (H, W) uint16
@@ -20,14 +20,14 @@ def read_mat(path: Path, key: str, largest: int) -> np.ndarray:
         stored = loadmat(io.BytesIO(data), variable_names=[key])[key]
         labels = stored.astype(np.uint16, order="C")
         low, high = stored.min(), stored.max()
-    except Exception as error:  # what SciPy raises on a damaged file is whatever fails first
+    except Exception as error:  # SciPy has no exception of its own for damaged files
         raise SampleError(
-            f"mask {path} has no {key} that can be read ({type(error).__name__}); copy the file "
+            f"mask {path} has no readable key {key} ({type(error).__name__}); copy or download it "
             "again"
         ) from None
     if labels.ndim != 2 or low < 0 or high > largest or (labels != stored).any():
         raise SampleError(
-            f"mask {path} has a {key} of shape {labels.shape} with values from {low} to {high}, "
-            f"not (H, W) with whole numbers 0..{largest}; copy the file again"
+            f"mask {path} has a key {key} of shape {labels.shape} with values {low}..{high}, "
+            f"not (H, W) with integers 0..{largest}; copy or download it again"
         )
     return labels

@@ -1,4 +1,4 @@
-"""Decodes no more rows of a png than a crop needs."""
+"""Png decoding that stops at the last row of a crop."""
 
 import zlib
 from typing import Any
@@ -11,18 +11,18 @@ _GREY, _RGB = bytes([8, 0]), bytes([8, 2])  # bit depth and colour type
 
 
 class PngRows:
-    """An 8-bit grey or RGB png that is cut like an array: `png[top:bottom, left:right]`.
+    """8-bit grey or RGB png that is sliced like an array: `png[top:bottom, left:right]`.
 
-    A png can only be decoded from its top, but decoding may end with the last row that is wanted:
-    the decoder is shown a header that gives the image this height. It still compares the checksums
-    of the whole file. `np.asarray` decodes it all.
+    A png can only be decoded from the top, but decoding can stop after the last needed row: the
+    decoder gets a header with a smaller image height. It still verifies the checksums of the whole
+    file. `np.asarray` decodes the whole image.
 
     Args:
-        data: the whole file; one for which `suits` is true.
-        error: what to raise where it cannot be decoded.
+        data: bytes of the whole file, for which `suits` is true.
+        error: raised if the file cannot be decoded.
 
     Attributes:
-        shape: (H, W) or (H, W, 3), as the header says.
+        shape: (H, W) or (H, W, 3), from the header.
     """
 
     def __init__(self, data: bytes, error: Exception) -> None:
@@ -33,7 +33,7 @@ class PngRows:
 
     @staticmethod
     def suits(data: bytes) -> bool:
-        """Whether this kind of file can be read row by row."""
+        """Return whether a file is of this kind: an 8-bit grey or RGB png, not interlaced."""
         interlaced = data[28:29] != b"\0"
         return data.startswith(_SIGNATURE) and data[24:26] in (_GREY, _RGB) and not interlaced
 
@@ -42,7 +42,7 @@ class PngRows:
         height = len(range(self.shape[0])[: rows.stop])
         header = self.data[12:20] + height.to_bytes(4, "big") + self.data[24:29]
         checksum = zlib.crc32(header).to_bytes(4, "big")
-        rest = memoryview(self.data)[33:]  # no copy of megabytes
+        rest = memoryview(self.data)[33:]  # avoids a copy
         image = self._decode(b"".join((self.data[:12], header, checksum, rest)), height)
         return image[rows, columns]
 
@@ -53,7 +53,7 @@ class PngRows:
         size, mode = (height, self.shape[1]), "rgb" if len(self.shape) == 3 else "mono"
         try:
             image = decode_image_png_u8(data, size, mode)
-        except Exception:  # it raises nothing more special
+        except Exception:  # kornia has no exception of its own
             raise self.error from None
         return image.reshape(height, *self.shape[1:])
 

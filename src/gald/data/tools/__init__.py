@@ -1,1 +1,1 @@
-"""What `gald data` does; training imports none of it."""
+"""Commands of `gald data`; training does not import them."""

@@ -1,4 +1,4 @@
-"""`gald data browse NAME`: one picture of many scenes under their labels."""
+"""`gald data browse NAME`: one figure of many images, overlaid with their labels."""
 
 import difflib
 import math
@@ -18,7 +18,7 @@ from gald.run.atomic import atomic_file
 
 _COLUMNS = 6
 _TILE = 320  # pixels
-_TALLEST = 1.5  # height by width; what is taller is drawn smaller
+_TALLEST = 1.5  # height / width; taller images are drawn smaller
 
 
 def browse(
@@ -29,19 +29,19 @@ def browse(
     class_name: str | None = None,
     output: Path | None = None,
 ) -> Path:
-    """Draw scenes with their labels laid over them, print and return the picture's path.
+    """Draw images overlaid with their labels; print and return the path of the figure.
 
     Args:
-        data: the dataset's module.
+        data: data module of the dataset.
         name: its name in `data=NAME`.
-        split: where the scenes are from.
-        count: most scenes to draw.
-        class_name: take the scenes that have most pixels of this class; None takes scenes that are
-            spread evenly over the split.
-        output: a new png; None is one in `runs/browse` that is named by dataset, split and time.
+        split: split of the images.
+        count: largest number of images to draw.
+        class_name: draw the images with most pixels of this class; None draws images spread evenly
+            over the split.
+        output: a new png; None is a file in `runs/browse` named by dataset, split and time.
 
     Raises:
-        ValueError: an unknown class, a class that no scene has, a count below 1, or a picture that
+        ValueError: the class is unknown or occurs in no image, the count is below 1, or the output
             is not a png or exists.
     """
     if count < 1:
@@ -50,7 +50,7 @@ def browse(
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         output = Path("runs/browse") / f"{name}_{split}_{now}.png"
     if output.suffix != ".png":
-        raise ValueError(f"--output {output} is no png; end it in .png")
+        raise ValueError(f"--output {output} is not a png; choose a name that ends in .png")
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     dataset = data.make_dataset(split)
@@ -60,24 +60,29 @@ def browse(
         train_id = _train_id(class_name, data.class_names)
         chosen = _richest(class_counts(dataset, data.cache_dir)[:, train_id], count)
         if not chosen:
-            raise ValueError(f"no scene of {split} has {class_name}; choose another class or split")
+            raise ValueError(f"no image of {split} has {class_name}; choose another class or split")
     save_sheet(output, dataset, chosen)
-    print(f"{len(chosen)} of {len(dataset)} scenes: {output}")
+    print(f"{len(chosen)} of {len(dataset)} images: {output}")
     return output
 
 
 def _spread(size: int, count: int) -> list[int]:
-    """Indices from the first to the last scene, evenly spaced."""
+    """Return evenly spaced indices from the first to the last image."""
     return sorted({round(i) for i in np.linspace(0, size - 1, min(count, size))})
 
 
 def _richest(pixels: np.ndarray, count: int) -> list[int]:
-    """Indices of the scenes that have most of a class, if they have it at all."""
+    """Return indices of the images with most pixels of a class, without images that lack it."""
     order = np.argsort(-pixels, kind="stable")[:count]
     return [int(index) for index in order if pixels[index]]
 
 
 def _train_id(wanted: str, class_names: Sequence[str]) -> int:
+    """Return the train id of a class name, ignoring case.
+
+    Raises:
+        ValueError: there is no such class.
+    """
     known = [name.lower() for name in class_names]
     if wanted.lower() in known:
         return known.index(wanted.lower())
@@ -89,12 +94,12 @@ def _train_id(wanted: str, class_names: Sequence[str]) -> int:
 
 
 def save_sheet(path: Path, dataset: BaseDataset, chosen: Sequence[int]) -> None:
-    """Write scenes side by side, their labels laid over them, with a legend of what occurs.
+    """Save a figure of images overlaid with their labels, with a legend of the classes in it.
 
     Args:
-        path: the png; it appears once it is whole.
-        dataset: where they are from.
-        chosen: their indices.
+        path: the png; it appears when it is complete.
+        dataset: dataset of the images.
+        chosen: indices of the images.
     """
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
@@ -104,7 +109,7 @@ def save_sheet(path: Path, dataset: BaseDataset, chosen: Sequence[int]) -> None:
         seen[np.unique(item["mask"].numpy())] = True
         tiles.append(_tile(item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), dataset))
     shown = np.flatnonzero(seen[: len(dataset.class_names)])
-    # A row is as high as its highest tile, and the legend has `names` in a line.
+    # A row is as high as its highest tile; the legend has `names` entries per line.
     heights = [min(_TALLEST, len(tile) / tile.shape[1]) for tile in tiles]
     inches = 2.4 * sum(max(heights[r * columns : (r + 1) * columns]) + 0.12 for r in range(rows))
     names = max(columns, 3)
@@ -125,7 +130,7 @@ def save_sheet(path: Path, dataset: BaseDataset, chosen: Sequence[int]) -> None:
 
 
 def _tile(image: np.ndarray, mask: np.ndarray, dataset: BaseDataset) -> np.ndarray:
-    """Shrink image and mask and mix the image with the colours, where it is labelled."""
+    """Shrink image and mask, and blend the image with the class colours except on void."""
     height, width = mask.shape
     scale = min(1.0, _TILE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -1,28 +1,30 @@
-"""`gald data ACTION NAME`: fetch a dataset, check it, count its classes, look at it."""
+"""`gald data ACTION NAME`: download a dataset, check it, count its classes, show its images."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from gald.cli import Arguments, fail
 from gald.config import CONF_DIR, compose
 
 ACTIONS = {
-    "prepare": "fetch the dataset, or say how to get it",
-    "verify": "read every file and list what is wrong",
-    "stats": "how often each class occurs, and weights that balance the loss",
-    "browse": "a picture of many scenes with their labels",
+    "prepare": "download the dataset, or print how to get it",
+    "verify": "read every file and list all problems",
+    "stats": "frequency of each class, and weights that balance the loss",
+    "browse": "one figure of many images with their labels",
 }
 USAGE = (
     "usage: gald data ACTION NAME [data.key=value ...] [OPTIONS]\n\n"
     + "\n".join(f"  {action:<8} {text}" for action, text in ACTIONS.items())
-    + "\n\nNAME is an option of conf/data, keys are those of training: gald data verify camvid"
-    "\ndata.root=FOLDER. gald data ACTION --help lists the options of one action."
+    + "\n\nNAME is an option of conf/data, and keys are those of gald train, for example"
+    "\n  gald data verify camvid data.root=FOLDER"
+    "\ngald data ACTION --help lists the options of one action."
 )
 
 
 def main() -> int:
-    """Do what the command line says; returns the exit code."""
+    """Run the command line after `gald data`; return the exit code."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -31,14 +33,14 @@ def main() -> int:
     try:
         return _act(flags)
     except KeyboardInterrupt:
-        fail(f"interrupted; repeat gald data {flags.action} {flags.name} to have all of it")
+        fail(f"interrupted; repeat gald data {flags.action} {flags.name} to finish")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line after `gald data`.
+    """Parse the command line after `gald data`.
 
     Raises:
-        ValueError: anything that the action does not take.
+        ValueError: an argument is unknown or not valid.
     """
     action, *rest = arguments
     if action not in ACTIONS:
@@ -46,32 +48,34 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
     parser = Arguments(f"gald data {action}", description=ACTIONS[action], allow_abbrev=False)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(options))
-    keys = "any key of training: data.root=FOLDER"
+    keys = "any key of gald train, e.g. data.root=FOLDER"
     parser.add_argument("overrides", nargs="*", metavar="data.key=value", help=keys)
     if action == "verify":
-        parser.add_argument("--split", help="one part, or several as train+val (default: all)")
-        parser.add_argument("--subset", action="store_true", help="any number of scenes is right")
-        parser.add_argument("--output", type=Path, metavar="FILE.json", help="keep the report")
+        parser.add_argument("--split", help="one split, or several as train+val (default: all)")
+        parser.add_argument("--subset", action="store_true", help="accept any number of images")
+        parser.add_argument("--output", type=Path, metavar="FILE.json", help="save the report")
     if action in ("stats", "browse"):
         parser.add_argument("--split", default="train", help="train, val, ... (default: train)")
     if action == "browse":
-        parser.add_argument("--count", type=int, default=24, help="number of scenes (default: 24)")
-        parser.add_argument("--class", dest="class_name", help="scenes with most of this class")
-        parser.add_argument("--output", type=Path, metavar="FILE.png", help="where to draw it")
+        parser.add_argument("--count", type=int, default=24, help="number of images (default: 24)")
+        parser.add_argument("--class", dest="class_name", help="images with most of this class")
+        parser.add_argument("--output", type=Path, metavar="FILE.png", help="path of the figure")
     flags = parser.parse_intermixed_args(rest)
     if flags.name not in options:
-        said = f"data has no option {flags.name!r}" if flags.name else f"{parser.prog} needs a NAME"
-        raise ValueError(f"{said}; choose one of {', '.join(options)}")
+        problem = f"data has no option {flags.name!r}"
+        if not flags.name:
+            problem = f"{parser.prog} needs a NAME"
+        raise ValueError(f"{problem}; choose one of {', '.join(options)}")
     for override in flags.overrides:
         if "=" not in override:
             raise ValueError(
-                f"{override!r} is no key=value; write data.KEY=VALUE, or see {parser.prog} --help"
+                f"{override!r} is not key=value; write data.KEY=VALUE, or see {parser.prog} --help"
             )
     return argparse.Namespace(action=action, **vars(flags))
 
 
 def _act(flags: argparse.Namespace) -> int:
-    from hydra.utils import instantiate
+    from hydra.utils import get_class, instantiate
 
     cfg = compose("train", [f"data={flags.name}", *flags.overrides])
     if flags.action == "prepare":
@@ -80,7 +84,9 @@ def _act(flags: argparse.Namespace) -> int:
             return 0
         from gald.data.tools.prepare import prepare
 
-        prepare(flags.name, Path(cfg.data.root))
+        # only the class: creating some modules reads the dataset, which does not exist yet
+        module_class: Any = get_class(cfg.data._target_)
+        prepare(module_class.dataset_class, flags.name, Path(cfg.data.root))
         return 0
     data = instantiate(cfg.data)
     if flags.action == "verify":

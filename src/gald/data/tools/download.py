@@ -1,4 +1,4 @@
-"""Fetches a file so that a stop loses little, and unpacks an archive whole or not at all."""
+"""Resumable download of a file with a checksum, and complete extraction of an archive."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ from rich import progress
 from rich.console import Console
 from rich.filesize import decimal
 
-_SILENCE = 30  # seconds without a byte, after which the server counts as lost
+_TIMEOUT = 30  # seconds without a byte
 _BLOCK = 2**18
 _DAMAGED = (
     tarfile.TarError,
@@ -28,47 +28,47 @@ _DAMAGED = (
     gzip.BadGzipFile,
     zlib.error,
     EOFError,
-    NotImplementedError,  # zipfile: a compression it does not know
+    NotImplementedError,  # zipfile: unknown compression
     RuntimeError,  # zipfile: encrypted
 )
 
 
 class DownloadError(ValueError):
-    """A file that could not be fetched or unpacked, as one sentence with the remedy."""
+    """Error about a failed download or extraction, as one sentence with the remedy."""
 
 
 def download(url: str, path: Path, digest: str) -> None:
-    """Fetch a file, or what is still missing of it, and keep it only if its digest is right.
+    """Download a file, or the missing rest of it, and keep it only if its digest is right.
 
-    Bytes go to `PATH.part`, where a repeated call goes on; PATH appears once it is whole. That the
-    server's file changed in between, or that it sent another range, shows in the digest, and the
-    next call begins anew. A PATH that is there already is checked and not fetched.
+    Bytes are appended to `PATH.part`, from which a repeated call resumes; PATH appears when it is
+    complete. If the file on the server changes meanwhile, or the server sends another range, the
+    digest differs and the next call starts again. An existing PATH is checked and not downloaded.
 
     Args:
         url: http or https.
-        path: where the file shall be; folders above it are made.
+        path: path of the file; missing folders are created.
         digest: `sha1:`, `sha256:` or `md5:` and the hexadecimal digits of the whole file.
 
     Raises:
-        DownloadError: the network, the disk, or another digest.
+        DownloadError: the network or the disk fails, or the digest differs.
         ValueError: the url is neither http nor https.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url} is neither http nor https; give the address of a web server")
+        raise ValueError(f"{url} is neither http nor https; use the address of a web server")
     part = path.with_name(path.name + ".part")
     try:
         if path.exists():
-            if (found := _digest(path, digest)) != digest:
+            if (actual := _digest(path, digest)) != digest:
                 raise DownloadError(
-                    f"{path} has {found}, expected {digest}; move it away and repeat the command"
+                    f"{path} has {actual}, expected {digest}; move it away and repeat the command"
                 )
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, path, part)
-        if (found := _digest(part, digest)) != digest:
+        if (actual := _digest(part, digest)) != digest:
             part.unlink()
             raise DownloadError(
-                f"what {url} sent has {found}, expected {digest}, and was deleted; repeat the "
+                f"the file from {url} has {actual}, expected {digest}, and was deleted; repeat the "
                 f"command, or save the right file as {path}"
             )
         part.replace(path)
@@ -77,20 +77,20 @@ def download(url: str, path: Path, digest: str) -> None:
 
 
 def _fetch(url: str, path: Path, part: Path) -> None:
-    """Append what is missing to the partial file."""
+    """Append the missing bytes to the partial file."""
     start = part.stat().st_size if part.exists() else 0
     try:
         response = _request(url, start)
     except HTTPError as error:
         error.close()
-        if start and error.code == 416:  # nothing lies beyond: the partial file may be whole
+        if start and error.code == 416:  # no bytes after `start`: the partial file may be complete
             return
         raise _network_error(url, path, f"HTTP {error.code} {error.reason}") from None
     except (OSError, HTTPException) as error:
         raise _network_error(url, path, error) from None
     with response:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            start = 0  # the server knows no ranges and sends everything
+            start = 0  # the server does not support ranges and sends the whole file
         total = None if response.length is None else start + response.length
         _check_space(part, response.length or 0)
         with part.open("ab" if start else "wb") as file, _download_bar() as bar:
@@ -107,7 +107,7 @@ def _fetch(url: str, path: Path, part: Path) -> None:
 
 
 def _request(url: str, start: int) -> HTTPResponse:
-    # Only these: urllib's usual opener would follow a redirection to ftp as well.
+    # Only these handlers: urllib's default opener would also follow a redirection to ftp.
     opener = web.OpenerDirector()
     for handler in (
         web.ProxyHandler,
@@ -120,7 +120,7 @@ def _request(url: str, start: int) -> HTTPResponse:
     ):
         opener.add_handler(handler())
     headers = {"User-Agent": "gald"} | ({"Range": f"bytes={start}-"} if start else {})
-    return opener.open(web.Request(url, headers=headers), timeout=_SILENCE)
+    return opener.open(web.Request(url, headers=headers), timeout=_TIMEOUT)
 
 
 def _read(response: HTTPResponse, url: str, path: Path) -> bytes:
@@ -130,46 +130,48 @@ def _read(response: HTTPResponse, url: str, path: Path) -> bytes:
         raise _network_error(url, path, error) from None
 
 
-def _digest(path: Path, like: str) -> str:
-    name = like.partition(":")[0]
-    found = hashlib.new(name, usedforsecurity=False)  # some machines forbid sha1 for secrets
+def _digest(path: Path, expected: str) -> str:
+    """Compute the digest of a file with the algorithm of the expected one."""
+    name = expected.partition(":")[0]
+    digest = hashlib.new(name, usedforsecurity=False)  # FIPS systems forbid sha1 for security
     with progress.open(path, "rb", description=f"check {path.name}", console=_console()) as file:
         while block := file.read(_BLOCK):
-            found.update(block)
-    return f"{name}:{found.hexdigest()}"
+            digest.update(block)
+    return f"{name}:{digest.hexdigest()}"
 
 
 def extract(archive: Path, folder: Path, top: str = "") -> None:
-    """Unpack a zip, tar or tar.gz so that FOLDER appears whole or not at all.
+    """Extract a zip, tar or tar.gz so that FOLDER appears complete or not at all.
 
-    Members go to `FOLDER.partial`, which is renamed at the end. Only plain files and folders are
-    accepted: no absolute name, no `..`, no link, so that nothing is written anywhere else.
+    Members are written to `FOLDER.partial`, which is renamed at the end. Only plain files and
+    folders are accepted: no absolute name, no `..` and no link, so that nothing is written outside
+    of it.
 
     Args:
         archive: the file.
-        folder: what shall appear; it must not be there yet.
-        top: the folder in the archive that becomes FOLDER; what lies beside it is dropped.
+        folder: the folder to create; it must not exist.
+        top: the folder in the archive that becomes FOLDER; everything beside it is dropped.
 
     Raises:
-        DownloadError: a damaged archive, a member that is not accepted, or the disk.
+        DownloadError: the archive is damaged, a member is not accepted, or the disk fails.
     """
     if folder.exists():
         raise DownloadError(f"{folder} exists; move it away to extract {archive} in its place")
     partial = folder.with_name(folder.name + ".partial")
     try:
         if partial.exists():
-            shutil.rmtree(partial)  # an extraction that was killed
+            shutil.rmtree(partial)  # from an extraction that was killed
         partial.mkdir(parents=True)
         _check_space(partial, archive.stat().st_size)
         _unpack(archive, partial)
         if not (partial / top).is_dir():
-            raise DownloadError(f"{archive} holds no folder {top}; replace it by the right archive")
+            raise DownloadError(f"{archive} has no folder {top}; replace it by the right archive")
         if hasattr(os, "sync"):
-            os.sync()  # one by one, tens of thousands of small files would take minutes
+            os.sync()  # fsync of tens of thousands of small files would take minutes
         (partial / top).rename(folder)
     except _DAMAGED as error:
         raise DownloadError(
-            f"{archive} is damaged ({error}); delete it and repeat the command to fetch it again"
+            f"{archive} is damaged ({error}); delete it and repeat the command to download it again"
         ) from None
     except OSError as error:
         raise _disk_error(error, folder) from None
@@ -178,7 +180,7 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
 
 
 class _Member(NamedTuple):
-    """One entry of an archive; neither a folder nor with content where it is a link or a device."""
+    """Entry of an archive; links and devices are not folders and have no content."""
 
     name: str
     is_folder: bool
@@ -191,7 +193,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     with archive.open("rb") as file, progress.Progress(console=_console()) as bar:
         task = bar.add_task(f"extract {archive.name}", total=total)
         for name, is_folder, content in members(file):
-            windows = PureWindowsPath(name)  # knows both separators, and drives
+            windows = PureWindowsPath(name)  # handles both separators, and drives
             if windows.anchor or ".." in windows.parts:
                 raise _refusal(archive, name, "lies outside of the archive's folder")
             path = folder / name
@@ -221,43 +223,43 @@ def _tar_members(file: IO[bytes]) -> Iterator[_Member]:
         for info in archive:
             content = archive.extractfile(info) if info.isfile() else None
             yield _Member(info.name, info.isdir(), content)
-        # An archive ends with an empty block; tarfile takes one that was cut between two members
-        # for whole.
+        # An archive ends with an empty block; tarfile does not report one that is truncated between
+        # two members.
         if archive.fileobj is None or archive.fileobj.tell() < archive.offset + tarfile.BLOCKSIZE:
             raise tarfile.ReadError("unexpected end of data")
         while archive.fileobj.read(_BLOCK):
-            pass  # gzip compares its checksum at the very end
+            pass  # gzip verifies its checksum at the end of the file
 
 
 def _check_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise DownloadError(
-            f"{path} needs {decimal(needed)} but its disk has {decimal(free)} left; make room, or "
-            "choose another folder with data.root=FOLDER"
+            f"{path} needs {decimal(needed)} but its disk has {decimal(free)} left; free disk "
+            "space, or choose another folder with data.root=FOLDER"
         )
 
 
 def _network_error(url: str, path: Path, why: Exception | str) -> DownloadError:
     reason = why.reason if isinstance(why, URLError) else why
-    said = str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
+    text = str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
     return DownloadError(
-        f"could not fetch {url} ({said}); repeat the command, which goes on where it stopped, or "
-        f"fetch it in another way and save it as {path}"
+        f"could not download {url} ({text}); repeat the command, which resumes where it stopped, "
+        f"or download it in another way and save it as {path}"
     )
 
 
 def _disk_error(error: OSError, path: Path) -> DownloadError:
     return DownloadError(
-        f"cannot read or write {error.filename or path} ({error.strerror or error}); make room or "
-        "choose another folder with data.root=FOLDER, and repeat the command"
+        f"cannot read or write {error.filename or path} ({error.strerror or error}); free disk "
+        "space or choose another folder with data.root=FOLDER, and repeat the command"
     )
 
 
 def _refusal(archive: Path, name: str, why: str) -> DownloadError:
     return DownloadError(
-        f"{archive} was not extracted, because its member {name} {why}; fetch the archive from its "
-        "owners again"
+        f"{archive} was not extracted, because its member {name} {why}; download the archive from "
+        "its owners again"
     )
 
 

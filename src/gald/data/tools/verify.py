@@ -1,4 +1,4 @@
-"""`gald data verify NAME`: reads every file of a dataset and lists what is wrong with it."""
+"""`gald data verify NAME`: reads every file of a dataset and lists all problems."""
 
 import hashlib
 import os
@@ -24,30 +24,30 @@ from gald.errors import to_sentence
 from gald.progress import in_order
 from gald.run.results import Results, write_results
 
-_LISTED = 10  # problems printed for each split
-_SHOWN = 6  # words at either end of a long list
+_MAX_PROBLEMS = 10  # printed for each split
+_MAX_WORDS = 6  # printed from the start and from the end of a long list
 
 
 @dataclass
 class Report:
-    """What became known about one split.
+    """Result of reading one split.
 
     Attributes:
-        split: its name.
+        split: name of the split.
         problems: one sentence each.
-        scenes: number of scenes that have their files.
-        published_counts: how many it is published with, several where several are.
-        label_map: stored label -> train id; empty where labels are train ids.
-        sizes: (width, height) of every scene that could be read.
-        grey: how many images have no colour.
-        pixels: (256,) of each train id, 255 void, over what could be read.
-        files: hash of the names of all files.
-        labels: hash of all stored labels; empty unless all could be read.
+        samples: number of images that have a mask.
+        published_counts: published numbers of images; several if sources differ.
+        label_map: stored label -> train id; empty if the masks store train ids.
+        sizes: (width, height) of every readable sample.
+        grey: number of images without colour.
+        pixels: (256,) number of pixels per train id, 255 void, of the readable samples.
+        files: hash of all file names.
+        labels: hash of all stored labels; empty unless all are readable.
     """
 
     split: str
     problems: list[str] = field(default_factory=list)
-    dataset: int = 0
+    samples: int = 0
     published_counts: tuple[int, ...] = ()
     label_map: Mapping[int, int] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -57,12 +57,12 @@ class Report:
     labels: str = ""
 
     def facts(self) -> dict[str, int | str]:
-        """All that can be said in a word, by its label."""
+        """Return the scalar results by their keys in the report."""
         sizes = sorted(self.sizes, key=lambda size: size[0] * size[1])
-        some = [sizes[0], sizes[len(sizes) // 2], sizes[-1]] if sizes else [(0, 0)] * 3
-        smallest, median, largest = (f"{width}x{height}" for width, height in some)
+        extremes = [sizes[0], sizes[len(sizes) // 2], sizes[-1]] if sizes else [(0, 0)] * 3
+        smallest, median, largest = (f"{width}x{height}" for width, height in extremes)
         return {
-            "scenes": self.dataset,
+            "scenes": self.samples,
             "published": " or ".join(map(str, self.published_counts)),
             "problems": len(self.problems),
             "different sizes": len(set(sizes)),
@@ -75,7 +75,7 @@ class Report:
         }
 
     def shares(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Share of each class among the labelled pixels, then that of void among all."""
+        """Return the fraction of labelled pixels of each class, then of void among all pixels."""
         pixels, void = self.pixels[: len(class_names)], self.pixels[VOID]
         labelled = max(1, int(pixels.sum()))
         shares = {name: int(n) / labelled for name, n in zip(class_names, pixels, strict=True)}
@@ -89,28 +89,28 @@ def verify(
     subset: bool = False,
     output: Path | None = None,
 ) -> int:
-    """Read all scenes, print a table, the first problems of each split, and the count of the rest.
+    """Read all samples; print a table, the first problems of each split, and their number.
 
     Args:
-        data: the dataset's module.
+        data: data module of the dataset.
         name: its name in `data=NAME`.
-        split: what to read; None is every split that training uses, and every other that is there.
-        subset: whether other numbers of scenes than the published ones are as they should be.
+        split: split to read; None reads all splits that training uses, and others that exist.
+        subset: accept a number of images that differs from the published one.
         output: a new file for the report as JSON.
 
     Returns:
-        0 when nothing is wrong, 1 otherwise.
+        0 if there are no problems, 1 otherwise.
 
     Raises:
-        FileNotFoundError: there is none of the splits.
-        ValueError: there is no such split, or the output exists.
+        FileNotFoundError: none of the splits exists.
+        ValueError: the split is unknown, or the output exists.
     """
     if output is not None and output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     reports = _inspect_all(data, split)
     if not subset:
         for report in reports:
-            report.problems += _wrong_count(report)
+            report.problems += _check_count(report)
     console = Console(markup=False, highlight=False)
     if label_map := next((r.label_map for r in reports if r.label_map), None):
         console.print(_label_map(label_map, data.class_names), soft_wrap=True)
@@ -119,21 +119,22 @@ def verify(
         absent = [name for name, n in zip(data.class_names, report.pixels, strict=False) if not n]
         if report.sizes and absent:
             console.print(f"never in {report.split}: {_short(absent)}", soft_wrap=True)
-        for problem in report.problems[:_LISTED]:
+        for problem in report.problems[:_MAX_PROBLEMS]:
             console.print(f"problem in {report.split}: {problem}", soft_wrap=True)
-        if (rest := len(report.problems) - _LISTED) > 0:
+        if (rest := len(report.problems) - _MAX_PROBLEMS) > 0:
             console.print(f"and {rest} more problems in {report.split}")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_results(output, _flat(reports, data.class_names))
         console.print(f"report: {output}", soft_wrap=True)
-    wrong = any(report.problems for report in reports)
-    console.print(f"{name} is {'not ' if wrong else ''}as it should be")
-    return 1 if wrong else 0
+    count = sum(len(report.problems) for report in reports)
+    problems = "1 problem" if count == 1 else f"{count or 'no'} problems"
+    console.print(f"{name}: {problems} found", soft_wrap=True)
+    return 1 if count else 0
 
 
 def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report]:
-    """Read one split, or those that training uses and the others that are there."""
+    """Read one split, or all that training uses and others that exist."""
     needed = [split] if split else ["train", "val", *(["test"] if data.has_test else [])]
     others = [] if split else [p for p in getattr(data.dataset_class, "splits", ()) if p != "test"]
     reports: dict[str, Report] = {}
@@ -153,40 +154,40 @@ def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report
 
 
 def inspect_split(data: SegmentationDataModule, split: str) -> Report:
-    """Read one split to its end, whatever is wrong with it, and look at every pixel.
+    """Read every file of one split and collect all problems.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: there is no such split.
+        FileNotFoundError: the split does not exist on disk.
+        ValueError: the split is unknown.
     """
     with note_rejects() as rejects:
         try:
             dataset = data.make_dataset(split)
-        except SampleError as error:  # nothing to go on with, as a broken archive
+        except SampleError as error:  # nothing can be listed, e.g. because an archive is broken
             return Report(split, [*rejects, to_sentence(error)])
     report = Report(getattr(dataset, "split", split), [*rejects], len(dataset))
-    report.problems += _wrong_names(dataset)
+    report.problems += _check_names(dataset)
     if isinstance(dataset, SegmentationDataset):
         report.published_counts = _published_counts(dataset)
         report.label_map = dataset.label_map
         report.files = _hash_files(dataset)
     digests = []
-    looks = in_order(partial(_look, dataset), range(len(dataset)), f"read {report.split}")
-    for index, look in enumerate(looks):
-        if isinstance(look, str):
-            report.problems.append(look)
+    results = in_order(partial(_inspect, dataset), range(len(dataset)), f"read {report.split}")
+    for index, result in enumerate(results):
+        if isinstance(result, str):
+            report.problems.append(result)
             continue
-        report.sizes.append(look.size)
-        report.grey += look.grey
-        report.pixels += look.pixels
-        digests.append(f"{dataset.image_name(index)} {look.digest}")
+        report.sizes.append(result.size)
+        report.grey += result.grey
+        report.pixels += result.pixels
+        digests.append(f"{dataset.image_name(index)} {result.digest}")
     if len(digests) == len(dataset) and not rejects:
         report.labels = _hash(digests)
     return report
 
 
-class _Look(NamedTuple):
-    """What one scene adds to the report."""
+class _Inspection(NamedTuple):
+    """Contribution of one sample to the report."""
 
     size: tuple[int, int]
     grey: bool
@@ -194,50 +195,51 @@ class _Look(NamedTuple):
     digest: str
 
 
-def _look(dataset: BaseDataset, index: int) -> _Look | str:
-    """Read one scene, or say in a sentence why that failed."""
+def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
+    """Read one sample, or return its problem as a sentence."""
     try:
-        image, labels, table = dataset.pixels(index)
+        image, labels, lut = dataset.pixels(index)
         stored = np.bincount(labels.ravel(), minlength=256)
         pixels = np.zeros(256, np.int64)
-        np.add.at(pixels, table, stored)
+        np.add.at(pixels, lut, stored)
         if pixels[UNKNOWN]:
             return dataset.unknown_label(index)
     except SampleError as error:
         return str(error)
-    except Exception as error:  # one scene must not hide the others
+    except Exception as error:  # so that the other samples are still read
         return (
             f"{dataset.image_name(index)} cannot be read ({to_sentence(error)}); replace its files"
         )
     height, width = labels.shape
-    some = image[::8, ::8]  # enough to tell
+    thumbnail = image[::8, ::8]  # enough to recognise grey images
+    grey = bool((thumbnail == thumbnail[..., :1]).all())
     digest = hashlib.sha256(f"{width}x{height} ".encode() + labels.tobytes()).hexdigest()
-    return _Look((width, height), bool((some == some[..., :1]).all()), pixels, digest)
+    return _Inspection((width, height), grey, pixels, digest)
 
 
-def _wrong_count(report: Report) -> list[str]:
-    """That scenes are missing or too many, if it is known how many there are."""
-    if not report.published_counts or report.dataset in report.published_counts:
+def _check_count(report: Report) -> list[str]:
+    """Compare the number of samples with the published one, if that is known."""
+    if not report.published_counts or report.samples in report.published_counts:
         return []
     published = " or ".join(map(str, report.published_counts))
     return [
-        f"{report.dataset} scenes were found, {published} are published; restore what is missing, "
-        "or say --subset if you mean it"
+        f"found {report.samples} images with masks, {published} are published; restore the missing "
+        "files, or add --subset to accept a subset"
     ]
 
 
-def _wrong_names(dataset: BaseDataset) -> list[str]:
-    """Names that several scenes share; predictions are written under them."""
+def _check_names(dataset: BaseDataset) -> list[str]:
+    """Find names of several samples: their predictions would overwrite each other."""
     names = Counter(dataset.image_name(index) for index in range(len(dataset)))
     return [
-        f"{count} scenes are called {name}; remove or rename all but one"
+        f"{count} images have the name {name}; remove or rename all but one"
         for name, count in names.items()
         if count > 1
     ]
 
 
 def _published_counts(dataset: SegmentationDataset) -> tuple[int, ...]:
-    """Numbers of scenes that the parts of a split are published with, added up."""
+    """Return the published numbers of images, summed over joined splits."""
     published = [dataset.published_counts.get(part, ()) for part in dataset.split.split("+")]
     return tuple(sorted({sum(counts) for counts in product(*published)}))
 
@@ -252,21 +254,22 @@ def _hash(lines: Iterable[str]) -> str:
 
 
 def _label_map(labels: Mapping[int, int], class_names: Sequence[str]) -> str:
-    """A label map in one line."""
+    """Format a label map in one line."""
     kept = [f"{k}->{class_names[v]}" for k, v in sorted(labels.items()) if v != VOID]
     void = [str(k) for k, v in sorted(labels.items()) if v == VOID]
     return f"label map: {_short(kept)}; void: {_short(void) or 'none'}"
 
 
 def _short(words: list[str]) -> str:
-    """Join words, without the middle where they are many."""
-    if len(words) > 2 * _SHOWN:
-        words = [*words[:_SHOWN], f"({len(words) - 2 * _SHOWN} more)", *words[-_SHOWN:]]
+    """Join words by commas; a long list loses its middle."""
+    if len(words) > 2 * _MAX_WORDS:
+        left_out = len(words) - 2 * _MAX_WORDS
+        words = [*words[:_MAX_WORDS], f"({left_out} more)", *words[-_MAX_WORDS:]]
     return ", ".join(words)
 
 
 def _table(name: str, reports: Sequence[Report], class_names: Sequence[str]) -> Table:
-    """One column a split: what was found, then the share of each class."""
+    """Build a table with one column per split: the scalar results, then the class frequencies."""
     table = Table(name, caption=SHARE_OF)
     for report in reports:
         table.add_column(report.split, justify="right")
@@ -274,7 +277,8 @@ def _table(name: str, reports: Sequence[Report], class_names: Sequence[str]) -> 
     for label in facts[0]:
         cells = [str(fact[label]) for fact in facts]
         if any(cells):
-            table.add_row(label, *cells)
+            # the key in the JSON report stays as it was in earlier versions
+            table.add_row("images" if label == "scenes" else label, *cells)
     table.add_section()
     shares = [report.shares(class_names) for report in reports]
     for label in shares[0]:
@@ -283,7 +287,7 @@ def _table(name: str, reports: Sequence[Report], class_names: Sequence[str]) -> 
 
 
 def _flat(reports: Sequence[Report], class_names: Sequence[str]) -> Results:
-    """The reports under flat keys, as in results.json."""
+    """Convert the reports to flat keys, as in results.json."""
     flat: Results = {}
     for report in reports:
         flat |= {f"{report.split}/{label}": fact for label, fact in report.facts().items()}
