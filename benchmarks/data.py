@@ -133,8 +133,8 @@ def ours(dataset: Pairs, crop: tuple[int, int], cache_dir: str) -> Rows:
 
     def make_row(source: BaseDataset) -> Row:
         def row(i: int) -> tuple[Any, Any]:
-            image, labels, table = source.open(i)
-            image, mask = transform(image, labels, (0, next(epochs), i), table=table)
+            image, labels, lut = source.open(i)
+            image, mask = transform(image, labels, (0, next(epochs), i), lut=lut)
             item = source.item(i, image, mask)
             return item["image"], item["mask"]
 

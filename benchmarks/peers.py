@@ -43,7 +43,7 @@ def torchvision(dataset: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     def load(i: int) -> tuple[Any, Any]:
         image = io.decode_image(str(dataset.samples[i].image), io.ImageReadMode.RGB)
         labels = io.decode_image(str(dataset.samples[i].mask), io.ImageReadMode.UNCHANGED)
-        mask = torch.from_numpy(cv2.LUT(labels[0].numpy(), dataset.table))
+        mask = torch.from_numpy(cv2.LUT(labels[0].numpy(), dataset.lut))
         image, mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.contiguous(), mask
 
@@ -69,7 +69,7 @@ def albumentations(dataset: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     def png(i: int) -> tuple[Any, Any]:
         image = cv2.imread(str(dataset.samples[i].image), cv2.IMREAD_COLOR_RGB)
         labels = cv2.imread(str(dataset.samples[i].mask), cv2.IMREAD_UNCHANGED)
-        out = transform(image=image, mask=cv2.LUT(labels, dataset.table))
+        out = transform(image=image, mask=cv2.LUT(labels, dataset.lut))
         return _tensors(out["image"], out["mask"])
 
     def memory(i: int) -> tuple[Any, Any]:
@@ -151,7 +151,7 @@ class NoOperators(types.ModuleType):
 
 def _decoded(dataset: SegmentationDataset) -> list[tuple[np.ndarray, np.ndarray]]:
     pixels = (dataset.pixels(i) for i in range(len(dataset)))
-    return [(image, cv2.LUT(labels, table)) for image, labels, table in pixels]
+    return [(image, cv2.LUT(labels, lut)) for image, labels, lut in pixels]
 
 
 def _tensors(image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
