@@ -121,8 +121,8 @@ def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
 
 
 def test_channels_last_gives_the_same_scores_in_the_other_layout():
-    words = ("model.backbone.name=test_resnet", "model/ga=psp")
-    plain, last = build(*words).eval(), build(*words, "model.channels_last=true").eval()
+    overrides = ("model.backbone.name=test_resnet", "model/ga=psp")
+    plain, last = build(*overrides).eval(), build(*overrides, "model.channels_last=true").eval()
     last.load_state_dict(plain.state_dict())
     image = torch.rand(1, 3, 75, 91)
     maps = last.aggregate(image).maps
@@ -137,12 +137,12 @@ def test_channels_last_gives_the_same_scores_in_the_other_layout():
 @pytest.fixture
 def two_slots():
     """Return a factory of small networks in eval mode, with a GA and an LD."""
-    words = ("model.backbone.name=test_resnet", "model/ga=psp", "model/ld=mask")
+    network = ("model.backbone.name=test_resnet", "model/ga=psp", "model/ld=mask")
 
     def make(**options):
         torch.manual_seed(0)
         overrides = [f"model.{key}={value}" for key, value in options.items()]
-        return build(*words, *overrides).eval()
+        return build(*network, *overrides).eval()
 
     return make
 
