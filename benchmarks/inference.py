@@ -1,14 +1,14 @@
-"""Measures how logits become labels, next to the plain way, and what whole evaluations hold.
+"""Benchmark of inference: time and memory from logits to labels, and memory of evaluations.
 
     make bench-inference
     make bench-inference ARGS="--markdown FILE"
 
-The plain way resizes all logits to the image, then takes the argmax; mmsegmentation 1.2.2 does so
-too, and resizes once more to the size of the file even where it is the same. Both sides must agree
-on every label before they are timed; logits are normal noise, in which neighbours are as different
-as can be. Time is CPU time of the process on one thread; sides take turns, medians count. Memory is
-the peak of live tensors above the logits (`gald.profiling.memory`), and for whole evaluations the
-peak of the resident set of a process of its own, network, torch and all.
+The plain method resizes all logits to the image size, then takes the argmax. mmsegmentation 1.2.2
+does the same, and resizes once more to the size of the file even if it is equal. All methods must
+agree on every label before they are timed. Logits are normal noise, so neighbours differ as much as
+possible. Time is CPU time of the process on one thread; the methods run in turn, and the table has
+medians. Memory is the peak of live tensors above the logits (`gald.profiling.memory`). For whole
+evaluations it is the peak resident set of a separate process, including network and torch.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-import data  # the loader's benchmark beside this one: what names the machine
+import data  # benchmarks/data.py, for machine() and short()
 from gald.config import compose
 from gald.inference import FullImage
 from gald.profiling.memory import TensorMemoryTracker
@@ -52,15 +52,15 @@ EVALUATIONS = {
 CLASSES, SIZE = 171, (1024, 2048)
 
 
-class Finished:
-    """Stands for a network whose pass is over, so that only what follows is measured."""
+class FixedLogits:
+    """Stub network with fixed logits, so that only the work after the forward pass is measured."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.made = logits
+        self.output = logits
 
     def logits(self, image: Tensor) -> Tensor:
-        """The logits that were given."""
-        return self.made
+        """Return the fixed logits for any image."""
+        return self.output
 
 
 class Cost(NamedTuple):
@@ -70,26 +70,26 @@ class Cost(NamedTuple):
     memory: float
 
 
-def sides(
+def methods(
     logits: Tensor, size: tuple[int, int], align_corners: bool
 ) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-    """Everything that is compared: labels, or labels and confidence."""
+    """Return the compared methods; each returns labels, or labels and confidence."""
 
     def up(x: Tensor) -> Tensor:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
-    def sure() -> tuple[Tensor, ...]:
+    def plain_confidence() -> tuple[Tensor, ...]:
         best = up(logits).softmax(1).max(1)
         return best.indices, best.values
 
-    model, image = Finished(logits), torch.empty(1, 3, *size)
+    model, image = FixedLogits(logits), torch.empty(1, 3, *size)
     whole = FullImage(align_corners)
     return {
         "ours": lambda: whole.predict(model, image)[:1],
         "plain": lambda: (up(logits).argmax(1),),
         "mmsegmentation": lambda: (up(up(logits))[0].argmax(0, keepdim=True),),
         "ours, confidence": lambda: tuple(whole.predict(model, image, confidence=True)),
-        "plain, confidence": sure,
+        "plain, confidence": plain_confidence,
     }
 
 
@@ -97,19 +97,19 @@ def sides(
 def measure(
     classes: int, small: tuple[int, int], size: tuple[int, int], align_corners: bool, rounds: int
 ) -> dict[str, Cost]:
-    """Cost of all sides on one map."""
+    """Measure the cost of all methods on one map."""
     torch.manual_seed(0)
     logits = 3 * torch.randn(1, classes, *small)
-    calls = sides(logits, size, align_corners)
-    plain = calls["plain"]()[0]
-    sure = calls["plain, confidence"]()[1]
+    calls = methods(logits, size, align_corners)
+    expected_labels = calls["plain"]()[0]
+    expected_confidence = calls["plain, confidence"]()[1]
     memory = {}
     for name, call in calls.items():
         with TensorMemoryTracker([logits]) as live:
-            found = call()
-        assert torch.equal(found[0].long(), plain), f"{name}: other labels"
-        if len(found) > 1:
-            torch.testing.assert_close(found[1], sure)
+            output = call()
+        assert torch.equal(output[0].long(), expected_labels), f"{name}: labels differ from plain"
+        if len(output) > 1:
+            torch.testing.assert_close(output[1], expected_confidence)
         memory[name] = float(live.peak)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -122,10 +122,10 @@ def measure(
 
 @torch.no_grad()
 def evaluate(backbone: str, name: str) -> None:
-    """Label one image with a network of 171 classes, and print the peak of resident bytes."""
+    """Predict one image with a network of 171 classes and print the peak resident bytes."""
     torch.set_num_threads(1)
-    words = [f"model/backbone={backbone}", "model.backbone.weights=null", *EVALUATIONS[name]]
-    cfg = compose("train", words)
+    overrides = [f"model/backbone={backbone}", "model.backbone.weights=null", *EVALUATIONS[name]]
+    cfg = compose("train", overrides)
     model = instantiate(cfg.model, num_classes=CLASSES).eval()
     image = torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8)
     if name == "plain":
@@ -133,22 +133,22 @@ def evaluate(backbone: str, name: str) -> None:
         scores.argmax(1), scores.softmax(1).amax(1)
     else:
         instantiate(cfg.inference).predict(model, image, confidence=True)
-    # Not ru_maxrss, which a process inherits from the one that started it.
+    # Not ru_maxrss: a process inherits it from its parent.
     status = Path("/proc/self/status").read_text()
-    print(1024 * int(status.split("VmHWM:")[1].split()[0]))  # Linux counts kibibytes
+    print(1024 * int(status.split("VmHWM:")[1].split()[0]))  # Linux reports kibibytes
 
 
 def resident(backbone: str, name: str) -> float:
-    """Peak resident bytes of such an evaluation in a process of its own."""
+    """Return the peak resident bytes of an evaluation in a separate process."""
     command = [sys.executable, __file__, "--backbone", backbone, "--evaluate", name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
-    """Measure, show two tables, and write them as Markdown if asked to."""
+    """Measure, print two tables and, with --markdown, write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--backbone", default="resnet18", help="of the whole evaluations")
+    parser.add_argument("--backbone", default="resnet18", help="backbone of the whole evaluations")
     parser.add_argument("--evaluate", choices=list(EVALUATIONS), help=argparse.SUPPRESS)
     parser.add_argument("--markdown", type=Path, help="file to write")
     args = parser.parse_args()
@@ -156,7 +156,7 @@ def main() -> None:
         evaluate(args.backbone, args.evaluate)
         return
     torch.set_num_threads(1)
-    console = Console(width=max(124, Console().width))  # also in a log file
+    console = Console(width=max(124, Console().width))  # wide enough in a log file too
     note = f"{data.machine()}; {args.rounds} rounds."
     console.print(note)
     lines = []
@@ -168,7 +168,7 @@ def main() -> None:
             ratios = [f"{data.short(a / b)}x" for a, b in zip(cost, ours, strict=True)]
             millis, mebis = data.short(cost.time), data.short(cost.memory / 2**20)
             lines.append([case, name, millis, ratios[0], mebis, ratios[1]])
-    head = ["classes, map to image", "labels by", "ms", "over ours", "MiB", "over ours"]
+    head = ["classes, map to image", "method", "ms", "vs. ours", "MiB", "vs. ours"]
     tables = [(head, lines)]
     lines = [
         [name, data.short(resident(args.backbone, name) / 1e9)]
@@ -181,7 +181,7 @@ def main() -> None:
     for head, lines in tables:
         table = Table(head[0])
         for name in head[1:]:
-            table.add_column(name, justify="left" if name == "labels by" else "right")
+            table.add_column(name, justify="left" if name == "method" else "right")
         for line in lines:
             table.add_row(*line)
         console.print(table)

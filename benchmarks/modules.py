@@ -1,12 +1,13 @@
-"""Measures GA modules next to the formulations that papers print, and next to other packages'.
+"""Benchmark of GA modules, compared with textbook formulations and with other packages.
 
     make bench-modules
     make bench-modules ARGS="--markdown FILE"
 
-A module and its textbook form have the same weights and must give the same output before they are
-timed; another package's module is alike in widths and steps. Time is CPU time of the process on one
-thread; sides take turns, medians count. Memory is the peak of live tensors above weights and input
-(`gald.profiling.memory`). Exponents are the slopes of log cost over log positions, from 32x32 on.
+A module and its textbook form have the same weights and must return the same output before they
+are timed. A module of another package has the same widths and steps, but other weights. Time is CPU
+time of the process on one thread; both sides run in turn, and the table has medians. Memory is the
+peak of live tensors above weights and input (`gald.profiling.memory`). Exponents are slopes of log
+cost over log positions, starting at 32x32.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-import data  # the loader's benchmark beside this one: what names the machine
+import data  # benchmarks/data.py, for machine() and short()
 from gald.model.ga.cc import CrissCross, rows_and_columns
 from gald.model.ga.cgnl import CGNL
 from gald.model.ga.nonlocal_block import NonLocal
@@ -36,7 +37,7 @@ from gald.model.ld.mask import Mask
 from gald.profiling.memory import TensorMemoryTracker
 
 SIZES = ((32, 32), (48, 48), (64, 64), (97, 97), (128, 256))
-LARGEST_MATRIX = 97 * 97  # positions up to which the textbook's N x N matrix is made
+LARGEST_MATRIX = 97 * 97  # largest N for which the textbook form runs with its N x N matrix
 Call = Callable[[Tensor], Tensor]
 
 
@@ -55,18 +56,18 @@ class GALDBlock(nn.Module):
 
 
 class Pair(NamedTuple):
-    """One module in our form and in another.
+    """A module in our form and in another form.
 
     Attributes:
-        name: of the module.
-        other_name: of the other form.
-        modules: those that hold the weights.
+        name: name of the module.
+        other_name: name of the other form.
+        modules: modules that hold the weights.
         ours: our form.
         other: the other form.
         channels: width of the input.
-        channels_last: whether ours is given its input in that layout.
-        sizes: maps to measure.
-        equal: whether both must give the same output.
+        channels_last: whether the input of ours is in channels_last layout.
+        sizes: map sizes to measure.
+        equal: whether both forms must return the same output.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Pair(NamedTuple):
 
 
 def pairs(channels: int) -> list[Pair]:
-    """All comparisons with textbook forms at one width."""
+    """Return all comparisons with textbook forms at one width."""
     torch.manual_seed(0)
     attention, rows, compact = NonLocal(channels), CrissCross(channels), CGNL(channels)
     block = GALDBlock(channels)
@@ -94,7 +95,7 @@ def pairs(channels: int) -> list[Pair]:
     def textbook_rows_alone(x: Tensor) -> Tensor:
         return textbook.rows_and_columns(*x.split(widths, dim=1))
 
-    made = [
+    comparisons = [
         _pair("nonlocal", attention, textbook.nonlocal_, channels, channels_last=False),
         _pair("cc", rows, textbook.criss_cross, channels, channels_last=True),
         Pair(
@@ -121,7 +122,7 @@ def pairs(channels: int) -> list[Pair]:
     ]
     for module in (attention, rows, compact, block):
         module.eval()
-    return made
+    return comparisons
 
 
 def _pair(
@@ -135,24 +136,24 @@ def _pair(
     return Pair(name, "textbook", (module,), module, other, channels, channels_last, SIZES)
 
 
-def rival_pairs(channels: int) -> list[Pair]:
-    """All comparisons with other packages; none where they are not installed."""
+def peer_pairs(channels: int) -> list[Pair]:
+    """Return all comparisons with other packages; empty if the packages are not installed."""
     try:
         import peer_modules
 
-        rivals = peer_modules.rivals(channels)
+        peers = peer_modules.peer_modules(channels)
     except ImportError as error:
-        print(f"without other packages: {error}")
+        print(f"other packages are skipped: {error}")
         return []
     sizes = ((32, 32), (97, 97))
     return [
-        Pair(r.name, r.package, (r.ours, r.other), r.ours, r.other, channels, False, sizes, False)
-        for r in rivals
+        Pair(p.name, p.package, (p.ours, p.other), p.ours, p.other, channels, False, sizes, False)
+        for p in peers
     ]
 
 
 class Cost(NamedTuple):
-    """Milliseconds of CPU time forward, with backward, and peak bytes forward without gradients."""
+    """CPU milliseconds forward and with backward, and peak bytes forward without gradients."""
 
     forward: float
     both: float
@@ -160,7 +161,7 @@ class Cost(NamedTuple):
 
 
 def measure(pair: Pair, size: tuple[int, int], batch: int, rounds: int) -> dict[str, Cost | None]:
-    """Cost of both sides at one size; None where the textbook's matrix is too large."""
+    """Measure both forms at one size; None if the textbook's matrix is too large."""
     torch.manual_seed(1)
     x = torch.randn(batch, pair.channels, *size)
     inputs = {"ours": x, "other": x}
@@ -170,28 +171,28 @@ def measure(pair: Pair, size: tuple[int, int], batch: int, rounds: int) -> dict[
     kinds = ["forward", "both"]
     if pair.name == "nonlocal" and pair.equal and math.prod(size) > LARGEST_MATRIX:
         calls.pop("other")
-        kinds.remove("both")  # minutes a pass
+        kinds.remove("both")  # takes minutes per pass
     with torch.no_grad():
         outputs = [call(inputs[side]) for side, call in calls.items()]
         for output in outputs[1:] if pair.equal else ():
             torch.testing.assert_close(output, outputs[0], rtol=1e-3, atol=1e-4)
     times: dict[str, dict[str, list[float]]] = {side: {"forward": [], "both": []} for side in calls}
     turns = [(side, kind) for side in calls for kind in kinds]
-    for side, kind in turns:  # compiles, and warms up
+    for side, kind in turns:  # compile and warm up
         _time(calls[side], inputs[side], kind)
     for _ in range(rounds):
         for side, kind in random.sample(turns, len(turns)):
             times[side][kind].append(_time(calls[side], inputs[side], kind))
-    found: dict[str, Cost | None] = {"ours": None, "other": None}
+    costs: dict[str, Cost | None] = {"ours": None, "other": None}
     for side, call in calls.items():
         compiled = isinstance(call, torch._dynamo.OptimizedModule)
         eager = pair.modules[0] if compiled else call
-        found[side] = Cost(
+        costs[side] = Cost(
             statistics.median(times[side]["forward"]),
             statistics.median(times[side]["both"] or [math.nan]),
             _memory(eager, inputs[side], pair.modules),
         )
-    return found
+    return costs
 
 
 def _cell(value: float, unit: str = "") -> str:
@@ -218,13 +219,13 @@ def _memory(call: Call, x: Tensor, modules: tuple[nn.Module, ...]) -> float:
 
 
 def exponent(sizes: list[tuple[int, int]], values: list[float]) -> float:
-    """Slope of log cost over log positions."""
+    """Return the slope of log cost over log positions."""
     positions = [math.log(math.prod(size)) for size in sizes]
     return float(np.polyfit(positions, [math.log(value) for value in values], 1)[0])
 
 
 def main() -> None:
-    """Measure all pairs, show a table, and write it as Markdown if asked to."""
+    """Measure all pairs, print a table and, with --markdown, write it to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
@@ -232,13 +233,13 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console(width=max(124, Console().width))  # also in a log file
+    console = Console(width=max(124, Console().width))  # wide enough in a log file too
     note = f"{data.machine()}; {args.channels} channels, batch {args.batch}, {args.rounds} rounds."
     console.print(note)
-    head = ["module", "next to", "map", "forward ms", "other", "ratio"]
+    head = ["module", "compared with", "map", "forward ms", "other", "ratio"]
     head += ["with backward ms", "other", "ratio", "forward MiB", "other", "ratio"]
     lines, growth = [], []
-    for pair in [*pairs(args.channels), *rival_pairs(args.channels)]:
+    for pair in [*pairs(args.channels), *peer_pairs(args.channels)]:
         costs = {
             size: measure(pair, size, args.batch, args.rounds)
             for size in track(pair.sizes, pair.name, transient=True)
@@ -249,13 +250,15 @@ def main() -> None:
                 ours, other = (math.nan if c is None else c[index] / scale for c in cost.values())
                 line += [_cell(ours), _cell(other), _cell(other / ours, "x")]
             lines.append(line)
-        for side in ("ours", "other") if len(pair.sizes) > 2 else ():  # two sizes fit anything
+        for side in (
+            ("ours", "other") if len(pair.sizes) > 2 else ()
+        ):  # a slope of two sizes means little
             sizes = [size for size in costs if costs[size][side] is not None]
             kept = [costs[size][side] for size in sizes]
             time_, memory = (exponent(sizes, [c[i] for c in kept]) for i in (0, 2))
-            who = "ours" if side == "ours" else pair.other_name
+            form = "ours" if side == "ours" else pair.other_name
             growth.append(
-                f"{pair.name}, {who}: forward time grows with N^{time_:.2f}, memory with "
+                f"{pair.name}, {form}: forward time grows with N^{time_:.2f}, memory with "
                 f"N^{memory:.2f} ({sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]})"
             )
     table = Table(*head[:3])

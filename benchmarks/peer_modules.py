@@ -1,4 +1,4 @@
-"""The GA modules of other packages, next to ours of the same idea; see benchmarks/modules.py."""
+"""GA modules of other packages and our corresponding ones; used by benchmarks/modules.py."""
 
 import sys
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from gald.model.ga.psp import PSP
 _LAYERS = {"conv_cfg": None, "norm_cfg": {"type": "BN"}, "act_cfg": {"type": "ReLU"}}
 
 
-class Rival(NamedTuple):
-    """One idea, ours and another package's: alike in widths and steps, not in every weight."""
+class PeerModule(NamedTuple):
+    """The same idea in ours and in another package: equal widths and steps, not equal weights."""
 
     name: str
     package: str
@@ -30,7 +30,7 @@ class Rival(NamedTuple):
 
 
 class Rounds(nn.Module):
-    """The same module several times over."""
+    """The same module, applied several times."""
 
     def __init__(self, module: nn.Module, rounds: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class Rounds(nn.Module):
         self.rounds = rounds
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply it."""
+        """Apply the module `rounds` times."""
         for _ in range(self.rounds):
             x = self.module(x)
         return x
 
 
-def rivals(channels: int) -> list[Rival]:
-    """All pairs at one width, in eval mode."""
+def peer_modules(channels: int) -> list[PeerModule]:
+    """Return all pairs at one width, in eval mode."""
     sys.modules.setdefault("mmcv._ext", NoOperators("mmcv._ext"))
     from mmcv.cnn.bricks.context_block import ContextBlock
     from mmcv.cnn.bricks.non_local import NonLocal2d
@@ -73,19 +73,23 @@ def rivals(channels: int) -> list[Rival]:
         nn.Conv2d(c, c, 1, bias=False),
         nn.BatchNorm2d(c),
     )
-    made = [
-        Rival("nonlocal", mm, NonLocal(c), NonLocal2d(c, reduction=2, mode="embedded_gaussian")),
-        Rival("dnl", mm, DNL(c), disentangled),
-        Rival("gc", mm, GC(c), ContextBlock(c, 1 / 4)),
-        Rival("cc", mm, CrissCross(c), Rounds(CrissCrossAttention(c), 2)),
-        Rival("danet_position", mm, PAM(c), da_head.PAM(c, c // 8)),
-        Rival("danet_channel", mm, CAM(c), da_head.CAM()),
-        Rival("ann", mm, ANN(c), regions),
-        Rival("ema", mm, EMA(c), bases),
-        Rival("psp", smp, PSP(c), pyramid),
-        Rival("aspp", smp, ASPP(c), deeplab.ASPP(c, c, (6, 12, 18), separable=False, dropout=0.5)),
+    pairs = [
+        PeerModule(
+            "nonlocal", mm, NonLocal(c), NonLocal2d(c, reduction=2, mode="embedded_gaussian")
+        ),
+        PeerModule("dnl", mm, DNL(c), disentangled),
+        PeerModule("gc", mm, GC(c), ContextBlock(c, 1 / 4)),
+        PeerModule("cc", mm, CrissCross(c), Rounds(CrissCrossAttention(c), 2)),
+        PeerModule("danet_position", mm, PAM(c), da_head.PAM(c, c // 8)),
+        PeerModule("danet_channel", mm, CAM(c), da_head.CAM()),
+        PeerModule("ann", mm, ANN(c), regions),
+        PeerModule("ema", mm, EMA(c), bases),
+        PeerModule("psp", smp, PSP(c), pyramid),
+        PeerModule(
+            "aspp", smp, ASPP(c), deeplab.ASPP(c, c, (6, 12, 18), separable=False, dropout=0.5)
+        ),
     ]
-    for rival in made:
-        rival.ours.eval()
-        rival.other.eval()
-    return made
+    for pair in pairs:
+        pair.ours.eval()
+        pair.other.eval()
+    return pairs

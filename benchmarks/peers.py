@@ -1,7 +1,8 @@
-"""The same crops by other libraries, each as its own users would write it.
+"""The same training crops with other libraries, each in the usual style of its users.
 
-A function takes scenes and a crop size, and gives a row by name: index of a scene -> what a worker
-would hand over. Labels are mapped by lookup, the fastest way, or come mapped from the start.
+Each function takes a dataset and a crop size, and returns rows by name. A row maps the index of a
+sample to the image and mask that a worker would return. Labels are mapped by table lookup, the
+fastest method, or are stored as train ids.
 """
 
 import sys
@@ -22,15 +23,15 @@ Rows = dict[str, Row]
 SCALE, JITTER = (0.5, 2.0), 0.3
 
 
-def torchvision(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
-    """Its v2 transforms on its own decoder; it pads on both sides, so its crops hold more void."""
+def torchvision(dataset: SegmentationDataset, crop: tuple[int, int]) -> Rows:
+    """Use its v2 transforms and its decoder; it pads on both sides, so its crops have more void."""
     from torchvision import io, tv_tensors
     from torchvision.transforms import v2
 
-    height, width = scenes.pixels(0).labels.shape
+    height, width = dataset.pixels(0).labels.shape
     transform = v2.Compose(
         [
-            v2.ScaleJitter((height, width), SCALE),  # scales the image as it is, then by SCALE
+            v2.ScaleJitter((height, width), SCALE),  # relative to the original size, by SCALE
             v2.RandomCrop(
                 crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: VOID}
             ),
@@ -40,35 +41,35 @@ def torchvision(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     )
 
     def load(i: int) -> tuple[Any, Any]:
-        image = io.decode_image(str(scenes.samples[i].image), io.ImageReadMode.RGB)
-        labels = io.decode_image(str(scenes.samples[i].mask), io.ImageReadMode.UNCHANGED)
-        mask = torch.from_numpy(cv2.LUT(labels[0].numpy(), scenes.table))
+        image = io.decode_image(str(dataset.samples[i].image), io.ImageReadMode.RGB)
+        labels = io.decode_image(str(dataset.samples[i].mask), io.ImageReadMode.UNCHANGED)
+        mask = torch.from_numpy(cv2.LUT(labels[0].numpy(), dataset.lut))
         image, mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.contiguous(), mask
 
     return {"torchvision v2, png": load}
 
 
-def albumentations(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
-    """Its transforms, from files by OpenCV and from decoded arrays with train ids."""
+def albumentations(dataset: SegmentationDataset, crop: tuple[int, int]) -> Rows:
+    """Use its transforms, on files read by OpenCV and on decoded arrays with train ids."""
     import albumentations as A
 
-    around = (1 - JITTER, 1 + JITTER)
+    jitter = (1 - JITTER, 1 + JITTER)
     transform = A.Compose(
         [
             A.RandomScale((SCALE[0] - 1, SCALE[1] - 1), p=1.0),
             A.PadIfNeeded(*crop, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=VOID),
             A.RandomCrop(*crop),
             A.HorizontalFlip(p=0.5),
-            A.ColorJitter(around, around, around, hue=(0, 0), p=1.0),
+            A.ColorJitter(jitter, jitter, jitter, hue=(0, 0), p=1.0),
         ]
     )
-    decoded = _decoded(scenes)
+    decoded = _decoded(dataset)
 
     def png(i: int) -> tuple[Any, Any]:
-        image = cv2.imread(str(scenes.samples[i].image), cv2.IMREAD_COLOR_RGB)
-        labels = cv2.imread(str(scenes.samples[i].mask), cv2.IMREAD_UNCHANGED)
-        out = transform(image=image, mask=cv2.LUT(labels, scenes.table))
+        image = cv2.imread(str(dataset.samples[i].image), cv2.IMREAD_COLOR_RGB)
+        labels = cv2.imread(str(dataset.samples[i].mask), cv2.IMREAD_UNCHANGED)
+        out = transform(image=image, mask=cv2.LUT(labels, dataset.lut))
         return _tensors(out["image"], out["mask"])
 
     def memory(i: int) -> tuple[Any, Any]:
@@ -78,20 +79,20 @@ def albumentations(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     return {"albumentations, png": png, "albumentations, memory": memory}
 
 
-def mmsegmentation(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
-    """Its pipeline for Cityscapes on labelTrainIds files, as it has them.
+def mmsegmentation(dataset: SegmentationDataset, crop: tuple[int, int]) -> Rows:
+    """Use its Cityscapes pipeline on labelTrainIds files, the format that it expects.
 
-    Its colour jitter is in HSV. Its own pipeline draws a crop again that is mostly one class, and
-    ends with the normalised float images and int64 labels of its preprocessor; the other two rows
-    stop at uint8 and take any crop.
+    Its colour jitter works in HSV. Its own pipeline draws a new crop if one class dominates, and
+    returns the normalised float images and int64 labels of its preprocessor. The other two rows
+    stop at uint8 and accept any crop.
     """
-    # mmcv-lite lacks the compiled operators, which mmseg imports even where it needs none.
+    # mmcv-lite has no compiled operators, but mmseg imports them even if it does not need them.
     sys.modules.setdefault("mmcv._ext", NoOperators("mmcv._ext"))
     from mmcv.transforms import Compose, LoadImageFromFile, Pad, RandomResize
     from mmseg.datasets import transforms as T
     from mmseg.models import SegDataPreProcessor
 
-    height, width = scenes.pixels(0).labels.shape
+    height, width = dataset.pixels(0).labels.shape
     read = [LoadImageFromFile(), T.LoadAnnotations()]
     resize = RandomResize(
         (width, height), ratio_range=SCALE, resize_type="mmseg.Resize", keep_ratio=True
@@ -108,15 +109,15 @@ def mmsegmentation(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
     )
     augment = [resize, T.RandomCrop(crop), flip, jitter, Pad(crop[::-1])]
     plain, from_memory = Compose([*read, *augment]), Compose(augment)
-    decoded = _decoded(scenes)
+    decoded = _decoded(dataset)
 
     def sample(i: int) -> dict[str, Any]:
-        _, image, labels = scenes.samples[i]
+        _, image, labels = dataset.samples[i]
         mask = str(labels).replace("labelIds", "labelTrainIds")
         files = {"img_path": str(image), "seg_map_path": mask}
         return files | {"reduce_zero_label": False, "seg_fields": []}
 
-    def its_own(i: int) -> tuple[Any, Any]:
+    def official_png(i: int) -> tuple[Any, Any]:
         packed = official(sample(i))
         batch = {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
         batch = normalise(batch, training=True)
@@ -133,28 +134,28 @@ def mmsegmentation(scenes: SegmentationDataset, crop: tuple[int, int]) -> Rows:
         return _tensors(out["img"], out["gt_seg_map"])
 
     return {
-        "mmsegmentation, png": its_own,
+        "mmsegmentation, png": official_png,
         "mmsegmentation, png, any crop, uint8": png,
         "mmsegmentation, memory, any crop, uint8": memory,
     }
 
 
 class NoOperators(types.ModuleType):
-    """Stands for a module that has every name and nothing behind it."""
+    """Stub module: every attribute exists and is None."""
 
-    __file__ = "none"  # mmengine looks through all modules for the file of each
+    __file__ = "none"  # mmengine reads __file__ of all modules
 
     def __getattr__(self, name: str) -> None:
         return None
 
 
-def _decoded(scenes: SegmentationDataset) -> list[tuple[np.ndarray, np.ndarray]]:
-    pixels = (scenes.pixels(i) for i in range(len(scenes)))
-    return [(image, cv2.LUT(labels, table)) for image, labels, table in pixels]
+def _decoded(dataset: SegmentationDataset) -> list[tuple[np.ndarray, np.ndarray]]:
+    pixels = (dataset.pixels(i) for i in range(len(dataset)))
+    return [(image, cv2.LUT(labels, lut)) for image, labels, lut in pixels]
 
 
 def _tensors(image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fastest way we know from (h, w, 3) to (3, h, w); ours takes it too."""
+    """Convert (h, w, 3) to (3, h, w) in the fastest way we know; our loader does the same."""
     planes = np.empty((3, *mask.shape), np.uint8)
     for channel in range(3):
         cv2.extractChannel(image, channel, planes[channel])

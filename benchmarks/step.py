@@ -1,12 +1,12 @@
-"""Measures whole training steps of our network and of mmsegmentation's, with the same backbone.
+"""Benchmark of training steps: our network and mmsegmentation's, with the same backbone.
 
     make bench-step
     make bench-step ARGS="--markdown FILE"
 
-A step is forward, cross-entropy at full size plus 0.4 times the auxiliary one, backward and SGD
-with momentum, on random pixels. The networks differ in their heads, so what is compared is
-arithmetic a second: multiply-adds as torch counts them, over CPU time on one thread. Rows take
-turns; medians.
+A step is forward, cross-entropy at full size plus 0.4 times the auxiliary loss, backward and SGD
+with momentum, on random pixels. The networks differ in their heads, so the benchmark compares
+multiply-adds per second: torch's count divided by CPU time on one thread. The rows run in turn, and
+the table has medians.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import data  # the loader's benchmark beside this one: what names the machine
+import data  # benchmarks/data.py, for machine() and short()
 from gald.config import compose
 from gald.loss.cross_entropy import CrossEntropy
 from gald.loss.deep_supervision import DeepSupervision
@@ -37,9 +37,9 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 def ours(ga: str, dtype: torch.dtype | None) -> tuple[nn.Module, Step]:
-    """ResNet-18 at stride 8 with a GA and no LD, 128 channels."""
-    words = [f"model/ga={ga}", "model/ld=none"]
-    cfg = compose("train", [*words, "model.channels=128", "model.backbone.output_stride=8"])
+    """Create our network: ResNet-18 at stride 8 with a GA and no LD, 128 channels."""
+    overrides = [f"model/ga={ga}", "model/ld=none"]
+    cfg = compose("train", [*overrides, "model.channels=128", "model.backbone.output_stride=8"])
     model = instantiate(cfg.model, num_classes=CLASSES).train()
     loss = DeepSupervision(CrossEntropy(), CrossEntropy(), 0.4)
 
@@ -51,7 +51,7 @@ def ours(ga: str, dtype: torch.dtype | None) -> tuple[nn.Module, Step]:
 
 
 def theirs(head: str) -> tuple[nn.Module, Step]:
-    """Mmsegmentation's ResNetV1c-18 at stride 8 with one of its heads."""
+    """Create mmsegmentation's network: ResNetV1c-18 at stride 8 with one of its heads."""
     sys.modules.setdefault("mmcv._ext", NoOperators("mmcv._ext"))
     from mmseg.models.backbones import ResNetV1c
     from mmseg.models.decode_heads import FCNHead, NLHead
@@ -79,7 +79,7 @@ def _cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Measure all rows, show a table, and write it as Markdown if asked to."""
+    """Measure all rows, print a table and, with --markdown, write it to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256))
     parser.add_argument("--batch", type=int, default=2)
@@ -97,7 +97,7 @@ def main() -> None:
         try:
             rows[f"mmsegmentation, {head}"] = theirs(head)
         except ImportError as error:
-            print(f"mmsegmentation, {head} is missing: {error}")
+            print(f"mmsegmentation, {head} is skipped: {error}")
     image = torch.randint(0, 256, (args.batch, 3, *args.size), dtype=torch.uint8)
     mask = torch.randint(0, CLASSES, (args.batch, *args.size), dtype=torch.uint8)
     runs = {name: _training(*row) for name, row in rows.items()}

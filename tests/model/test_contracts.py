@@ -1,4 +1,4 @@
-"""What every GA and LD must do; finds the modules by their YAML files, so new ones are covered."""
+"""Contract of every GA and LD; modules are found by their YAML files, so new ones are covered."""
 
 import importlib
 import inspect
@@ -24,23 +24,23 @@ every_module = pytest.mark.parametrize(("slot", "path"), CASES)
 
 
 class Aggregate(nn.Module):
-    """Calls a GA or an LD with one tensor, so that both pass the same tests."""
+    """Call a GA or an LD with one tensor, so that both pass the same tests."""
 
     def __init__(self, module, slot):
         super().__init__()
         self.module, self.slot = module, slot
 
     def forward(self, x):
-        usual = (x,) if self.slot == "ga" else (context_of(x), x)
-        return self.module(*usual, *others_of(self.module, x))
+        inputs = (x,) if self.slot == "ga" else (context_of(x), x)
+        return self.module(*inputs, *extra_inputs(self.module, x))
 
 
 def context_of(x):
     return 0.5 * x + x.mean(dim=(2, 3), keepdim=True)
 
 
-def others_of(module, x):
-    """What a module reads beyond the usual, made from x."""
+def extra_inputs(module, x):
+    """Return the extra inputs that a module reads, computed from x."""
     reads = getattr(module, "reads", None)
     if reads == "maps":
         return ((F.interpolate(x[:, : CHANNELS // 2], scale_factor=2.0), x),)
@@ -55,7 +55,7 @@ def load(slot, path):
 def build(slot, path):
     torch.manual_seed(0)
     module = instantiate(load(slot, path))
-    if not isinstance(module, nn.Module):  # a factory, since it reads the maps
+    if not isinstance(module, nn.Module):  # a factory, because it reads the maps
         module = module(in_channels=(CHANNELS // 2, CHANNELS), in_strides=(4, 8))
     return Aggregate(module, slot)
 
@@ -101,9 +101,9 @@ def test_yaml_gives_every_argument_of_the_signature_in_order(slot, path):
     module, _, name = node["_target_"].rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     named = [key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD]
-    handed = ("in_channels", "in_strides") if "_partial_" in node else ()
+    passed_later = ("in_channels", "in_strides") if "_partial_" in node else ()
     keys = [key for key in node if not key.startswith("_")]
-    assert keys == [name for name in named if name not in handed]
+    assert keys == [name for name in named if name not in passed_later]
 
 
 @every_module
@@ -146,9 +146,9 @@ def test_gradient_reaches_every_parameter_and_the_input(slot, path):
         for name, tensor in [*module.named_parameters(), ("input", x)]:
             assert tensor.grad is not None, (name, training)
             assert tensor.grad.isfinite().all(), (name, training)
-            # A bias before batch norm has no effect in training, so only evaluation must see it.
-            idle = training and name.endswith("conv.bias")
-            assert tensor.grad.any() or idle, (name, training)
+            # A bias before batch norm has no effect in training, only in evaluation.
+            no_effect = training and name.endswith("conv.bias")
+            assert tensor.grad.any() or no_effect, (name, training)
 
 
 @every_module
@@ -179,7 +179,9 @@ def test_bfloat16_autocast_stays_within_three_percent_of_float32(slot, path):
     for training in (True, False):
         x = image_feature().requires_grad_()
         module = build(slot, path).train(training)
-        exact = build(slot, path).train(training)(x)  # its own: ema stores what training shows it
+        exact = build(slot, path).train(training)(
+            x
+        )  # a second module: ema updates its bases in training
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = module(x)
             module(x.bfloat16()).float().square().sum().backward()
@@ -240,10 +242,10 @@ def test_distribution_has_a_map_between_zero_and_one(slot, path):
     for training in (True, False):
         x = image_feature()
         module = build(slot, path).train(training).module
-        ld_map = module.distribution_map(context_of(x), x, *others_of(module, x))
+        ld_map = module.distribution_map(context_of(x), x, *extra_inputs(module, x))
         batch, maps, *size = ld_map.shape
         assert batch == len(x), training
-        # Either maps for groups of channels, or weights of K places that share out one whole.
+        # Either maps for groups of channels, or weights of K places that sum to 1.
         sums_to_one = torch.allclose(ld_map.sum(1), torch.ones_like(ld_map[:, 0]))
         assert CHANNELS % maps == 0 or sums_to_one, training
         assert size == list(x.shape[-2:]), training

@@ -39,10 +39,10 @@ def test_channel_attention_matches_a_loop_over_channels(scale):
     y = torch.empty_like(x)
     for image, out in zip(x, y, strict=True):
         for c in range(16):
-            alike = torch.stack([(image[c] * image[d]).sum() for d in range(16)])
-            unlike = (alike.max() - alike).exp()
-            out[c] = sum(w * channel for w, channel in zip(unlike, image, strict=True))
-            out[c] /= unlike.sum()
+            similarity = torch.stack([(image[c] * image[d]).sum() for d in range(16)])
+            weights = (similarity.max() - similarity).exp()
+            out[c] = sum(w * channel for w, channel in zip(weights, image, strict=True))
+            out[c] /= weights.sum()
     torch.testing.assert_close(module(x), x + 0.7 * y)
 
 
@@ -62,7 +62,7 @@ def test_danet_sums_both_attentions():
     torch.testing.assert_close(module(x), expected)
 
 
-def dense(x, projections, allowed):
+def masked_attention(x, projections, allowed):
     q, k, v = (conv(x).flatten(2) for conv in projections)
     logits = q.transpose(1, 2) @ k / math.sqrt(q.shape[1])
     weights = logits.masked_fill(~allowed, -math.inf).softmax(2)  # (B, N, N)
@@ -73,14 +73,14 @@ def dense(x, projections, allowed):
 def test_isa_matches_dense_attention_with_two_masks(size):
     module = build(ISA, 16, block=4)
     x = 3 * feature(size=size).double()
-    at = torch.cartesian_prod(*(torch.arange(length) for length in size)).reshape(-1, 2)
-    far = (at[:, None] % 4 == at[None] % 4).all(2)  # (N, N)
-    near = (at[:, None] // 4 == at[None] // 4).all(2)
-    z = dense(dense(x, module.far, far), module.near, near)
+    positions = torch.cartesian_prod(*(torch.arange(length) for length in size)).reshape(-1, 2)
+    far = (positions[:, None] % 4 == positions[None] % 4).all(2)  # (N, N)
+    near = (positions[:, None] // 4 == positions[None] // 4).all(2)
+    z = masked_attention(masked_attention(x, module.far, far), module.near, near)
     torch.testing.assert_close(module(x), module.fuse(torch.cat([x, z], 1)))
 
 
-def test_isa_hears_of_every_position_on_whole_blocks():
+def test_isa_reaches_every_position_on_whole_blocks():
     module = build(ISA, 4, block=4)
     x = feature(4, (8, 12)).double().requires_grad_()
     module.fuse.act = torch.nn.Identity()

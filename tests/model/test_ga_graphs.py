@@ -53,7 +53,7 @@ def feature(channels=16, size=(9, 11), scale=1.0):
 
 
 def build(module):
-    """Double precision, with running statistics other than at the start, ReLUs open."""
+    """Convert to double precision and change the running statistics, so that ReLUs are active."""
     generator = torch.Generator().manual_seed(2)
     for name, tensor in module.double().named_buffers():
         drawn = torch.rand(tensor.shape, generator=generator).double()
@@ -65,7 +65,7 @@ def build(module):
 
 
 def norm(layer, y, dim=1):
-    """Batch norm of evaluation, written out along one dimension."""
+    """Apply batch norm in eval mode along one dimension, written out."""
     shape = [-1 if index == dim else 1 for index in range(y.ndim)]
     mean, var, weight, bias = (
         part.view(shape)
@@ -144,7 +144,7 @@ def test_glore_matches_a_loop_over_nodes(scale):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("batch", "size"), [(1, (9, 12)), (2, (9, 12)), (2, (10, 1))])
 def test_graph_gradient_equals_finite_differences(module, training, batch, size):
-    # On CPU torch's batch norm silently passes on wrong gradients for some memory layouts.
+    # On CPU torch's batch norm silently returns wrong gradients for some memory layouts.
     torch.manual_seed(0)
     module = build(module(8)).train(training)
     x = feature(8, size=size)[:batch].requires_grad_()
@@ -174,9 +174,9 @@ def test_golden_graph_output_and_input_gradient_are_reproduced(name, case, memor
     y = module(x)
     y.square().sum().backward()
     assert x.grad is not None
-    for found, key, tolerance in ((y, "eval_output", 1e-5), (x.grad, "eval_input_grad", 1e-4)):
+    for actual, key, tolerance in ((y, "eval_output", 1e-5), (x.grad, "eval_input_grad", 1e-4)):
         expected = arrays[f"case{case}/{key}"]
-        error = (found - expected).abs().max() / expected.abs().max()
+        error = (actual - expected).abs().max() / expected.abs().max()
         assert error < tolerance, f"{key} of {name} is off by {error:.1e} of its largest value"
 
 
@@ -189,7 +189,7 @@ def test_graph_survives_sums_beyond_float16(module):
 
 
 @pytest.mark.parametrize("ratio", [0, 17])
-def test_dual_gcn_names_both_numbers_when_no_node_is_left(ratio):
+def test_dual_gcn_names_both_numbers_for_an_impossible_ratio(ratio):
     with pytest.raises(ValueError, match=rf"ratio \({ratio}\) .* channels \(16\)"):
         DualGCN(16, ratio=ratio)
 
@@ -213,15 +213,15 @@ def test_ocr_matches_loops_over_classes(scale, align_corners):
         region = (pixels * weights[:, None]).sum(2, keepdim=True)  # (B, C, 1)
         keys.append(unit(module.key[1], unit(module.key[0], region)))
         values.append(unit(module.value, region))
-    alike = torch.stack([(queries * key).sum(1) / 6**0.5 for key in keys])  # (K, B, N)
-    alike = alike.exp() / alike.exp().sum(0)
-    y = sum(alike[k][:, None] * values[k] for k in range(4))
+    attention = torch.stack([(queries * key).sum(1) / 6**0.5 for key in keys])  # (K, B, N)
+    attention = attention.exp() / attention.exp().sum(0)
+    y = sum(attention[k][:, None] * values[k] for k in range(4))
     expected = unit(module.fuse, torch.cat([pixels, unit(module.project, y)], 1))
     assert y.any()
     torch.testing.assert_close(module(x, aux), expected.view_as(x))
 
 
-def test_ocr_reads_where_a_class_is_not_how_sure_the_head_is():
+def test_ocr_ignores_a_constant_added_to_the_scores_of_a_class():
     torch.manual_seed(0)
     module = build(OCR(16))
     x, aux = feature(), feature(4)

@@ -28,15 +28,15 @@ def test_criss_cross_matches_a_loop_over_pixels(recurrences, scale, size):
     for _ in range(recurrences):
         projected = torch.einsum("dc,bchw->bdhw", module.qkv.weight, expected)
         q, k, v = (projected + module.qkv.bias[:, None, None]).split([2, 2, 16], dim=1)
-        gathered = torch.empty_like(x)
+        attended = torch.empty_like(x)
         for i in range(height):
             for j in range(width):
                 cross = [(i, n) for n in range(width)] + [(n, j) for n in range(height) if n != i]
                 rows, columns = map(list, zip(*cross, strict=True))
                 logits = torch.einsum("bc,bcn->bn", q[..., i, j], k[..., rows, columns])
                 weights = logits.exp() / logits.exp().sum(1, keepdim=True)
-                gathered[..., i, j] = torch.einsum("bn,bcn->bc", weights, v[..., rows, columns])
-        expected = expected + 0.7 * gathered
+                attended[..., i, j] = torch.einsum("bn,bcn->bc", weights, v[..., rows, columns])
+        expected = expected + 0.7 * attended
     torch.testing.assert_close(module(x), expected)
 
 
@@ -60,13 +60,13 @@ def test_criss_cross_refuses_zero_recurrences():
         CrissCross(16, recurrences=0)
 
 
-def turned(head, row, column):
-    """One head's channels at one position, turned pair by pair."""
+def rotated(head, row, column):
+    """Rotate one head's channels at one position, pair by pair."""
     pairs, half = head.clone(), head.shape[1] // 2
     for first in range(0, head.shape[1], 2):
         steps = half // 2 - 1
-        speed = 100.0 ** -((first % half) // 2 / steps if steps else 0.0)
-        angle = speed * (row if first < half else column)
+        frequency = 100.0 ** -((first % half) // 2 / steps if steps else 0.0)
+        angle = frequency * (row if first < half else column)
         a, b = head[:, first], head[:, first + 1]
         pairs[:, first] = a * math.cos(angle) - b * math.sin(angle)
         pairs[:, first + 1] = a * math.sin(angle) + b * math.cos(angle)
@@ -87,7 +87,7 @@ def test_mhsa_matches_a_loop_over_heads_and_pixels(positions, channels, heads, s
         own = slice(head * width, (head + 1) * width)
         q, k, v = (part[:, own] for part in module.qkv(x).chunk(3, dim=1))
         if positions == "rotary":
-            q, k = ({(i, j): turned(t[..., i, j], i, j) for i, j in places} for t in (q, k))
+            q, k = ({(i, j): rotated(t[..., i, j], i, j) for i, j in places} for t in (q, k))
         else:
             q, k = ({(i, j): t[..., i, j] for i, j in places} for t in (q, k))
         for i, j in places:
@@ -112,7 +112,7 @@ def test_only_rotary_positions_notice_a_shuffled_map(positions, blind):
 def test_rotary_logits_depend_on_offsets_alone():
     module = MHSA(16, 2).double()
     q, k = feature(8, size=(1, 1)).double().expand(2, 8, 9, 12).movedim(1, 3)[:, None]
-    q, k = (module._turn(part[None, None])[0, 0] for part in (q[0], k[0]))
+    q, k = (module._rotate(part[None, None])[0, 0] for part in (q[0], k[0]))
     logits = torch.einsum("hwc,ijc->hwij", q, k)
     torch.testing.assert_close(logits[2, 3, 4, 7], logits[5, 6, 7, 10])
     assert not torch.allclose(logits[2, 3, 4, 7], logits[2, 3, 7, 4])
@@ -163,7 +163,7 @@ def test_attention_survives_logits_beyond_float16(module):
 
 
 def effect_of_the_first_scalar(factor, scale, norm_groups):
-    """How far the output moves, relative to what is added, when one group's scalar grows."""
+    """Return the relative change of the added context when one group's scalar is multiplied."""
     torch.manual_seed(0)
     module = CGNL(64, groups=4, norm_groups=norm_groups).double().eval()
     x = feature(64, size=(12, 12), scale=scale)

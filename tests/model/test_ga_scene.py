@@ -38,8 +38,8 @@ def test_gc_matches_the_formula_position_by_position():
         columns = image.flatten(1).T  # (N, C)
         logits = [column @ module.attend.weight[0, :, 0, 0] for column in columns]
         total = sum(logit.exp() for logit in logits)
-        scene = sum(p.exp() / total * column for p, column in zip(logits, columns, strict=True))
-        z = narrow.weight @ scene + narrow.bias
+        pooled = sum(p.exp() / total * column for p, column in zip(logits, columns, strict=True))
+        z = narrow.weight @ pooled + narrow.bias
         z = (z - z.mean()) / (z.var(unbiased=False) + 1e-5).sqrt() * norm.weight + norm.bias
         y = wide.weight @ z.clamp(min=0) + wide.bias
         torch.testing.assert_close(out, image + y[:, None, None])
@@ -68,10 +68,10 @@ def test_a2_matches_its_two_attentions_written_as_sums():
     a, b, v = (conv(x).flatten(2) for conv in (module.feature, module.gather, module.distribute))
     y = torch.zeros(2, 5, 99, dtype=x.dtype)
     for k in range(3):
-        share = b[:, k].exp() / b[:, k].exp().sum(1, keepdim=True)  # (B, N), over positions
-        vector = (a * share[:, None]).sum(2)  # (B, planes)
-        handed = v[:, k].exp() / v.exp().sum(1)  # (B, N), over vectors
-        y += vector[:, :, None] * handed[:, None]
+        gather = b[:, k].exp() / b[:, k].exp().sum(1, keepdim=True)  # (B, N), over positions
+        vector = (a * gather[:, None]).sum(2)  # (B, planes)
+        distribute = v[:, k].exp() / v.exp().sum(1)  # (B, N), over vectors
+        y += vector[:, :, None] * distribute[:, None]
     torch.testing.assert_close(module(x), x + module.project(y.reshape(2, 5, 9, 11)))
 
 
@@ -95,9 +95,9 @@ def test_ema_matches_the_iterations_image_by_image(iterations):
     module = build(EMA, 16, bases=4, iterations=iterations)
     x = 3 * feature().double()
     before = module.mu.clone()
-    redrawn, _ = fit(module, x)
-    torch.testing.assert_close(module(x), x + module.project(redrawn.relu()))
-    assert torch.equal(module.mu, before), "evaluation must leave the stored bases alone"
+    reconstructed, _ = fit(module, x)
+    torch.testing.assert_close(module(x), x + module.project(reconstructed.relu()))
+    assert torch.equal(module.mu, before), "evaluation must not change the stored bases"
 
 
 def test_ema_stores_a_moving_average_of_length_one():
@@ -120,6 +120,6 @@ def test_ema_averages_the_bases_of_all_processes(monkeypatch):
     torch.testing.assert_close(module.mu, mixed / mixed.norm(dim=1, keepdim=True))
 
 
-def test_ema_needs_an_iteration():
+def test_ema_refuses_zero_iterations():
     with pytest.raises(ValueError, match=r"iterations \(0\) must be at least 1"):
         EMA(16, iterations=0)

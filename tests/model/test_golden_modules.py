@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 def block_names(prefix, ours):
-    """Pairs (theirs, ours) of the convolution and the norm of one block."""
+    """Return a dict from the authors' key prefixes to ours for one convolution and its norm."""
     return {f"{prefix}.0.": f"{ours}.conv.", f"{prefix}.1.": f"{ours}.norm."}
 
 
@@ -64,7 +64,7 @@ CASES = {
 }
 
 
-def ours(key, names):
+def our_key(key, names):
     for theirs, replacement in names.items():
         if key.startswith(theirs):
             return replacement + key.removeprefix(theirs)
@@ -80,7 +80,7 @@ def test_golden_output_and_input_gradient_are_reproduced(name, case, memory_form
         arrays = {key: torch.from_numpy(archive[key]) for key in archive.files}
     module = build().eval()
     weights = {
-        ours(key.removeprefix("weight/"), names): value
+        our_key(key.removeprefix("weight/"), names): value
         for key, value in arrays.items()
         if key.startswith("weight/")
     }
@@ -88,7 +88,7 @@ def test_golden_output_and_input_gradient_are_reproduced(name, case, memory_form
     x = arrays[f"case{case}/input"].contiguous(memory_format=memory_format).requires_grad_()
     y = module(x)
     y.square().sum().backward()
-    for found, key, tolerance in ((y, "eval_output", 1e-5), (x.grad, "eval_input_grad", 1e-4)):
+    for actual, key, tolerance in ((y, "eval_output", 1e-5), (x.grad, "eval_input_grad", 1e-4)):
         expected = arrays[f"case{case}/{key}"]
-        error = (found - expected).abs().max() / expected.abs().max()
+        error = (actual - expected).abs().max() / expected.abs().max()
         assert error < tolerance, f"{key} of {name} is off by {error:.1e} of its largest value"

@@ -25,7 +25,7 @@ def test_resize_keeps_the_dtype_under_autocast(dtype):
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 6), (5, 2)])
-def test_conv_keeps_the_size_unless_told_otherwise(kernel, dilation):
+def test_conv_keeps_the_size_by_default(kernel, dilation):
     x = torch.randn(2, 4, 9, 11)
     assert ConvNormAct(4, 6, kernel, dilation=dilation)(x).shape == (2, 6, 9, 11)
 
@@ -44,7 +44,7 @@ def test_conv_norm_act_equals_torch_layers_in_sequence():
     torch.testing.assert_close(ours.norm.running_var, theirs[1].running_var)
 
 
-def test_single_value_trains_with_running_statistics_and_leaves_them():
+def test_single_value_trains_with_unchanged_running_statistics():
     block = ConvNormAct(4, 4).train()
     x = torch.randn(1, 4, 1, 1, requires_grad=True)
     y = block(x)
@@ -77,15 +77,15 @@ def test_strided_depthwise_conv_stays_float32_under_cpu_autocast(stride, dtype):
 
 @pytest.mark.parametrize(("padding", "expected"), [(0, (8, 11)), (1, (9, 12))])
 def test_at_stride_runs_its_module_on_the_smaller_map(padding, expected):
-    seen = []
+    sizes = []
 
     class Spy(nn.Module):
         def forward(self, x):
-            seen.append(tuple(x.shape[-2:]))
+            sizes.append(tuple(x.shape[-2:]))
             return x
 
     y = AtStride(Spy(), 4, padding=padding)(torch.randn(2, 4, 17, 23))
-    assert seen == [expected]
+    assert sizes == [expected]
     assert y.shape == (2, 4, 17, 23)
 
 

@@ -23,11 +23,11 @@ def test_mask_output_is_context_times_one_plus_map():
     torch.testing.assert_close(module(context, x), expected)
 
 
-@pytest.mark.parametrize(("relu", "least"), [(True, 0.5), (False, 0.0)])
-def test_relu_before_the_sigmoid_keeps_the_mask_above_one_half(relu, least):
+@pytest.mark.parametrize(("relu", "minimum"), [(True, 0.5), (False, 0.0)])
+def test_relu_before_the_sigmoid_keeps_the_mask_above_one_half(relu, minimum):
     context, x = pair()
     ld_map = Mask(16, pre_sigmoid_relu=relu).train().distribution_map(context, x)
-    assert ld_map.min() >= least
+    assert ld_map.min() >= minimum
     assert bool(ld_map.min() < 0.5) is not relu
 
 
@@ -101,7 +101,7 @@ def test_affinity_uses_both_features():
 
 
 def test_affinity_can_learn_to_keep_local_detail_at_edges():
-    # Two flat halves; the context is right inside, the local feature at the edge.
+    # Two flat halves; the target is the context inside them and the local feature at the edge.
     torch.manual_seed(0)
     x = torch.zeros(1, 8, 12, 12)
     x[..., 6:] = 1.0

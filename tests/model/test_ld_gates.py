@@ -32,8 +32,8 @@ def test_gate_matches_a_loop_over_positions(size):
     expected = torch.empty_like(x)
     for b, i, j in torch.cartesian_prod(*map(torch.arange, (2, *size))).tolist():
         c, f = context[b, :, i, j], x[b, :, i, j]
-        share = 1 / (1 + torch.exp(-(weight[:, :16] @ c + weight[:, 16:] @ f + bias)))
-        expected[b, :, i, j] = share * c + (1 - share) * f
+        gate = 1 / (1 + torch.exp(-(weight[:, :16] @ c + weight[:, 16:] @ f + bias)))
+        expected[b, :, i, j] = gate * c + (1 - gate) * f
     torch.testing.assert_close(module(context, x), expected)
 
 

@@ -18,13 +18,13 @@ def deform(kernel_size=3):
     torch.manual_seed(0)
     module = DeformableSampling(8, kernel_size=kernel_size, width=4).double().eval()
     for parameter in (*module.weigh.parameters(), *module.move.parameters()):
-        torch.nn.init.normal_(parameter)  # far from the mean that it starts at
+        torch.nn.init.normal_(parameter)  # far from the initial state, the mean of the window
     return module
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kernel_size", [3, 5])
-def test_deform_matches_torchvision_on_a_map_continued_beyond_its_border(size, kernel_size):
+def test_deform_matches_torchvision_on_a_map_with_replicated_border(size, kernel_size):
     context, x = pair(size)
     module = deform(kernel_size)
     hidden = module.compress(torch.cat([context, x], 1))
@@ -48,7 +48,7 @@ def test_deform_reads_a_place_that_its_offset_points_to():
     for layer in (module.weigh, module.move):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    module.weigh.bias.data[4] = 50.0  # the centre alone
+    module.weigh.bias.data[4] = 50.0  # only the centre
     module.move.bias.data[8:10] = torch.tensor([1.0, -2.0])
     y = module(context, x)
     torch.testing.assert_close(y[..., :-1, 2:], context[..., 1:, :-2])
@@ -64,20 +64,20 @@ def test_deform_starts_near_the_mean_of_the_window():
     assert (module(context, x) - mean).norm() < 0.2 * mean.norm()
 
 
-def test_deform_affinity_sums_to_one():
+def test_deform_weights_sum_to_one():
     weights = deform().distribution_map(*pair())
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
 
 
 @pytest.mark.parametrize(("kernel_size", "remedy"), [(4, 5), (1, 3)])
-def test_deform_names_its_kernel_size_and_the_remedy(kernel_size, remedy):
+def test_deform_refuses_a_kernel_without_centre_or_neighbours(kernel_size, remedy):
     message = rf"kernel_size \({kernel_size}\) must be odd and at least 3.*; choose {remedy}"
     with pytest.raises(ValueError, match=message):
         DeformableSampling(8, kernel_size=kernel_size)
 
 
 def ridge(i, o, eps):
-    """The line a * i + b nearest to o, by the normal equations; eps draws a towards 0."""
+    """Fit a * i + b to o by the normal equations; eps regularises a."""
     n = i.numel()
     left = torch.stack(
         [torch.stack([(i * i).sum() + n * eps, i.sum()]), torch.stack([i.sum(), i.new_tensor(n)])]

@@ -20,7 +20,7 @@ def build(kind, kernel_size):
     torch.manual_seed(0)
     module = kind(8, kernel_size=kernel_size, width=4).double()
     for parameter in module.parameters():
-        torch.nn.init.normal_(parameter)  # far from the mean that it starts at
+        torch.nn.init.normal_(parameter)  # far from the initial state, the mean of the window
     return module
 
 
@@ -36,7 +36,7 @@ def window(size, i, j, kernel_size):
 
 
 def mix(context, scores_of, kernel_size):
-    """Softmax over the cells inside the map, then the sum, position by position."""
+    """Apply a softmax over the cells inside the map, then sum, position by position."""
     size = context.shape[-2:]
     expected = torch.zeros_like(context)
     for b, i, j in places(size):
@@ -47,8 +47,8 @@ def mix(context, scores_of, kernel_size):
             if inside[index]
         }
         for index, exponent in exponents.items():
-            share = exponent / sum(exponents.values())
-            expected[b, :, i, j] += share * context[b, :, cells[index][0], cells[index][1]]
+            weight = exponent / sum(exponents.values())
+            expected[b, :, i, j] += weight * context[b, :, cells[index][0], cells[index][1]]
     return expected
 
 
@@ -85,7 +85,7 @@ def test_window_attention_matches_a_loop_over_windows(size, kernel_size):
 
 
 @both
-def test_weights_sum_to_one_and_are_zero_beyond_the_map(kind):
+def test_weights_sum_to_one_and_are_zero_outside_the_map(kind):
     context, x = pair()
     weights = build(kind, 5).distribution_map(context, x)
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
@@ -102,7 +102,7 @@ def test_constant_context_is_kept_up_to_the_border(kind):
 
 
 @both
-def test_both_features_decide(kind):
+def test_both_features_change_the_map(kind):
     context, x = pair()
     module = build(kind, 3)
     ld_map = module.distribution_map(context, x)

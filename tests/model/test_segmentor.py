@@ -34,15 +34,15 @@ def build(*overrides: str, num_classes: int = 5) -> Segmentor:
 
 
 @functools.cache
-def config_of(word):
-    """A network with one slot chosen; composing takes longer than merging."""
-    words = ["model.channels=16", "model.backbone.name=test_resnet", word]
-    return compose("train", words).model
+def config_of(override):
+    """Compose a network with one slot chosen; composing is slower than merging, so it is cached."""
+    overrides = ["model.channels=16", "model.backbone.name=test_resnet", override]
+    return compose("train", overrides).model
 
 
 @pytest.fixture(scope="module")
 def slots() -> dict[str, dict[str, nn.Module]]:
-    """Every GA and LD at 16 channels, under its option's name."""
+    """Return every GA and LD at 16 channels, by option name."""
     return {
         slot: {
             option: getattr(instantiate(config_of(f"model/{slot}={option}"), num_classes=5), slot)
@@ -63,15 +63,15 @@ def test_slots_are_composed_independently():
 
 
 @pytest.mark.parametrize("ga", GAS)
-def test_every_pair_builds_from_two_words_and_trains_one_step(ga):
+def test_every_pair_builds_from_two_overrides_and_trains_one_step(ga):
     data = SyntheticStreets(count=2, size=(128, 144))
     image, mask = (torch.stack([data[i][key] for i in range(2)]) for key in ("image", "mask"))
     model = instantiate(config_of(f"model/ga={ga}"), num_classes=10).train()
-    seen = {"in_channels": model.backbone.channels, "in_strides": model.backbone.strides}
+    inputs = {"in_channels": model.backbone.channels, "in_strides": model.backbone.strides}
     for ld in LDS:
-        words = (f"model/ga={ga}", f"model/ld={ld}")
+        overrides = (f"model/ga={ga}", f"model/ld={ld}")
         module = instantiate(config_of(f"model/ld={ld}").ld)
-        model.ld = module if isinstance(module, nn.Module) else module(**seen)
+        model.ld = module if isinstance(module, nn.Module) else module(**inputs)
         model.zero_grad()
         slots = [*model.ga.named_parameters(), *model.ld.named_parameters()]
         before = {name: parameter.clone() for name, parameter in slots}
@@ -79,11 +79,11 @@ def test_every_pair_builds_from_two_words_and_trains_one_step(ga):
         assert out.aux is not None and out.logits.shape[:2] == (2, 10)
         loss = DeepSupervision(CrossEntropy(), CrossEntropy())(out, mask)
         loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for _, p in slots), words
+        assert all(p.grad is not None and p.grad.isfinite().all() for _, p in slots), overrides
         torch.optim.SGD(model.parameters(), lr=0.1).step()
         moved = {name for name, parameter in slots if not torch.equal(parameter, before[name])}
-        # with no aggregation, a distribution that mixes x and the context has nothing to learn
-        assert moved or not slots or ga == "none", words
+        # without aggregation, an LD that mixes x and the context has nothing to learn
+        assert moved or not slots or ga == "none", overrides
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -98,14 +98,14 @@ def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
     image = torch.rand(1, 3, *size)
     model(image).logits.square().mean().backward()
     assert any(p.grad is not None for p in model.backbone.parameters())
-    # From here on its maps are given: what is asked is whether the slots can learn from them.
+    # From here on the maps are fixed: the test is whether the slots can learn from them.
     maps = [m.detach().requires_grad_() for m in model.backbone(image)]
     model.backbone.forward = lambda image: tuple(maps)
     pairs = [*((ga, "mask") for ga in GAS), *(("cgnl", ld) for ld in LDS)]
     for ga, ld in pairs:
         for leaf in maps:
             leaf.grad = None
-        if ld == "lowlevel":  # reads the backbone's maps, so it is built with it
+        if ld == "lowlevel":  # reads the backbone's maps, so it is built together with the backbone
             finest = f"model.ld.low_stride={min(model.backbone.strides)}"
             model.ld = build(*backbone, f"model/ld={ld}", finest).ld
         else:
@@ -121,8 +121,8 @@ def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
 
 
 def test_channels_last_gives_the_same_scores_in_the_other_layout():
-    words = ("model.backbone.name=test_resnet", "model/ga=psp")
-    plain, last = build(*words).eval(), build(*words, "model.channels_last=true").eval()
+    overrides = ("model.backbone.name=test_resnet", "model/ga=psp")
+    plain, last = build(*overrides).eval(), build(*overrides, "model.channels_last=true").eval()
     last.load_state_dict(plain.state_dict())
     image = torch.rand(1, 3, 75, 91)
     maps = last.aggregate(image).maps
@@ -131,18 +131,18 @@ def test_channels_last_gives_the_same_scores_in_the_other_layout():
     torch.testing.assert_close(last.logits(image), plain.logits(image), rtol=1e-4, atol=1e-5)
 
 
-# order and the second context
+# order and add_context_twice
 
 
 @pytest.fixture
 def two_slots():
-    """Small networks in eval mode with a GA and an LD that both change what they are given."""
-    words = ("model.backbone.name=test_resnet", "model/ga=psp", "model/ld=mask")
+    """Return a factory of small networks in eval mode, with a GA and an LD."""
+    network = ("model.backbone.name=test_resnet", "model/ga=psp", "model/ld=mask")
 
     def make(**options):
         torch.manual_seed(0)
         overrides = [f"model.{key}={value}" for key, value in options.items()]
-        return build(*words, *overrides).eval()
+        return build(*network, *overrides).eval()
 
     return make
 
@@ -150,7 +150,7 @@ def two_slots():
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("order", ["ga_ld", "ld_ga", "parallel"])
 @torch.no_grad()
-def test_order_and_second_context_do_what_they_say(two_slots, order, twice):
+def test_order_and_second_context_match_their_formulas(two_slots, order, twice):
     model = two_slots(order=order, add_context_twice=twice)
     image = torch.rand(2, 3, 96, 80)
     maps = model.neck(model.backbone(image))
@@ -194,7 +194,7 @@ def test_official_network_has_the_authors_parameter_count():
 def test_official_network_has_the_tensor_shapes_of_the_golden_state_dict():
     path = GOLDEN / "reference_state_dicts.json"
     if not path.exists():
-        pytest.skip(f"{path} is not there; set GALD_GOLDEN to the folder of golden outputs")
+        pytest.skip(f"{path} does not exist; set GALD_GOLDEN to the folder of golden outputs")
     reference = json.loads(path.read_text())["GALD_res50"]
     model = build("experiment=gald_official", "model.channels=512", num_classes=19)
     ours = Counter(tuple(v.shape) for v in model.state_dict().values())
@@ -213,13 +213,13 @@ def test_logits_skip_the_aux_head_and_change_nothing():
     torch.testing.assert_close(model.logits(image), model(image).logits)
 
 
-def test_low_level_head_scores_at_the_stride_of_the_fine_map():
+def test_low_level_head_returns_logits_at_the_stride_of_the_fine_map():
     model = build("model/head=lowlevel").eval()
     with torch.no_grad():
         assert model.logits(torch.rand(1, 3, 65, 96)).shape[-2:] == (17, 24)
 
 
-def test_low_level_head_names_the_strides_it_could_use():
+def test_low_level_head_error_lists_the_available_strides():
     with pytest.raises(Exception, match=r"low_stride \(3\) is not among .* \(2, 4, 8, 8, 8\)"):
         build("model/head=lowlevel", "model.head.low_stride=3")
 
@@ -247,8 +247,10 @@ def test_training_on_a_single_cell_is_refused_with_the_remedy():
         model(torch.rand(1, 3, 32, 32))
 
 
-def test_ga_that_changes_the_shape_is_named():
+def test_ga_that_changes_the_shape_is_refused():
     model = build("model.backbone.name=test_resnet").eval()
     model.ga = nn.AvgPool2d(2)
-    with pytest.raises(ValueError, match=r"ga turned .* a GA module must keep the shape"):
+    with pytest.raises(
+        ValueError, match=r"ga changed the shape from .* a GA module must keep the shape"
+    ):
         model(torch.rand(1, 3, 64, 64))

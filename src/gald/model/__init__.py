@@ -1,1 +1,1 @@
-"""The network: backbone, neck, the slots `ga` and `ld`, heads, and what wires them."""
+"""The network: backbone, neck, GA and LD slots, heads, and the segmentor that connects them."""

@@ -1,4 +1,4 @@
-"""The auxiliary head, which supervises the backbone directly."""
+"""Auxiliary head: deep supervision of the backbone."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,22 @@ from gald.model.layers import ConvNormAct
 
 
 class AuxHead(nn.Module):
-    """Scores the classes from a middle map, to supervise the backbone directly.
+    """Auxiliary head: class scores from an intermediate backbone map, for deep supervision.
 
-    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:dsn (its 3x3 convolution carries a
-    bias although batch norm follows; kept, so that parameter counts agree).
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:dsn (its 3x3 convolution has a bias
+    although batch norm follows; kept here, so that parameter counts match).
 
     Args:
         in_channels: widths of the maps, finest first.
         in_strides: their strides.
         channels: width of the hidden map.
-        num_classes: classes to score.
-        index: which map to read, counted as Python counts.
-        dropout: probability that a channel is dropped before the classifier.
-        act: whether the hidden map is rectified; that of libs/models/DualGCNNet.py is not.
+        num_classes: number of classes.
+        index: index of the map to read; negative values count from the end.
+        dropout: probability of dropping a channel before the classifier.
+        act: whether a ReLU follows the hidden convolution; in libs/models/DualGCNNet.py none does.
 
     Shape:
-        maps -> (B, K, h, w) at the size of the map read
+        maps -> (B, K, h, w) at the size of the map that `index` selects
     """
 
     def __init__(

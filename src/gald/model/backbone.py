@@ -1,4 +1,4 @@
-"""Any timm network as a pyramid of feature maps, dilated as context modules want it."""
+"""Backbone: any timm network as a pyramid of feature maps, with optional dilation."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from gald.model.weights import load_weights
 
-# In [0, 1] as the images are: what is 1 in 0..255 is 1/255 here.
+# Scaled to images in [0, 1]: a value v in 0..255 is v / 255 here.
 _BGR = {
     "mean": (104.00698793 / 255, 116.66876762 / 255, 122.67891434 / 255),
     "std": (1 / 255, 1 / 255, 1 / 255),
@@ -22,32 +22,32 @@ _BGR = {
 
 
 class TimmBackbone(nn.Module):
-    """Turns an image into feature maps, finest first, with any timm model.
+    """Backbone from any timm model: turns an image into feature maps, finest first.
 
-    Takes what a camera or a loader gives (RGB as uint8, or float in [0, 1]) and normalises on the
-    device with the mean and standard deviation that timm records for the model, so that a data
-    config never knows about backbones.
+    The input is RGB, as uint8 or as float in [0, 1]. The forward pass normalises it on the device
+    with the mean and standard deviation that timm records for the model, so that a data config does
+    not depend on the backbone.
 
-    Models that cut the image into patches (ViT, Swin) need a size that the patch divides: the
-    image is resized to the nearest larger such size, which keeps the maps aligned with the image
-    at a scale change of less than one patch.
+    Patch-based models (ViT, Swin) need an image size that is a multiple of the patch size. The
+    image is resized up to the nearest such size: the maps stay aligned with the image, and the size
+    changes by less than one patch.
 
     Args:
         name: timm model name.
-        weights: null for random, `timm` for timm's hub, `package:NAME` for an installed package,
-            or a file; see `gald.model.weights`.
-        output_stride: stride of the deepest map; smaller than the model's own means dilation
-            instead of striding. Null keeps the model's own.
-        multi_grid: factors on the dilation of the blocks of the last stage, as (1, 2, 4) in
-            GALD-DGCNet@be7ebfe libs/models/GALDNet.py; repeated when the stage has more blocks.
-        dilate_first_block: whether the first block of a dilated stage has the stage's own dilation,
-            as in GALD-DGCNet@be7ebfe; false keeps that of the stage before, as timm does.
-        ceil_mode: round map sizes up at the max-pool of a ResNet stem, as the authors do.
-        levels: which of timm's feature levels to use, consecutive; null uses all. Leaving out
-            the deep ones makes a backbone that sees little context.
-        input: what the first convolution reads. `rgb` is timm's normalisation; `bgr` the channels
-            in the order of OpenCV, in 0..255 minus a mean and not scaled, which the scripts of
-            GALD-DGCNet@be7ebfe give where they do not say --rgb (train_distribute.py).
+        weights: null for random initialisation, `timm` for timm's hub, `package:NAME` for an
+            installed package, or a file; see `gald.model.weights`.
+        output_stride: stride of the deepest map. A value below the model's own stride replaces
+            striding by dilation. Null keeps the model's own stride.
+        multi_grid: dilation factors for the blocks of the last stage, such as (1, 2, 4) in
+            GALD-DGCNet@be7ebfe libs/models/GALDNet.py; repeated if the stage has more blocks.
+        dilate_first_block: whether the first block of a dilated stage has the dilation of its own
+            stage, as in GALD-DGCNet@be7ebfe; false keeps that of the previous stage, as in timm.
+        ceil_mode: round map sizes up in the max-pool of a ResNet stem, as the authors do.
+        levels: timm's feature levels to use, consecutive; null uses all. Without the deep levels
+            the backbone sees little context.
+        input: input format of the first convolution. `rgb` uses timm's normalisation. `bgr` uses
+            OpenCV's channel order and values in 0..255 minus a mean, not scaled, as the scripts of
+            GALD-DGCNet@be7ebfe do without --rgb (train_distribute.py).
 
     Shape:
         image: (B, 3, H, W) -> tuple of (B, channels[i], ~H/strides[i], ~W/strides[i])
@@ -70,11 +70,13 @@ class TimmBackbone(nn.Module):
     ) -> None:
         super().__init__()
         if input not in ("rgb", "bgr"):
-            raise ValueError(f"input is {input!r}; choose rgb or bgr")
+            raise ValueError(
+                f"model.backbone.input is {input!r}; set model.backbone.input to rgb or bgr"
+            )
         if levels is not None and list(levels) != list(range(levels[0], levels[0] + len(levels))):
             raise ValueError(
-                f"levels ({list(levels)}) must be consecutive, as [0, 1, 2]; "
-                "set model.backbone.levels=null to use all"
+                f"levels ({list(levels)}) must be consecutive, for example [0, 1, 2]; "
+                "set model.backbone.levels=null to use all levels"
             )
         self.net = _create(name, output_stride, levels, pretrained=weights == "timm")
         if weights not in (None, "timm"):
@@ -117,10 +119,11 @@ class TimmBackbone(nn.Module):
 def _create(
     name: str, output_stride: int | None, levels: Sequence[int] | None, pretrained: bool
 ) -> Any:
-    """Build the feature extractor for any image size; timm spells that option per family."""
-    chosen: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    """Create timm's feature extractor so that it accepts any image size."""
+    kwargs: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     if levels is not None:
-        chosen["out_indices"] = tuple(levels)
+        kwargs["out_indices"] = tuple(levels)
+    # The option that allows any image size has another name in each model family.
     any_size: tuple[dict[str, Any], ...] = (
         {"dynamic_img_size": True},
         {"strict_img_size": False},
@@ -129,7 +132,7 @@ def _create(
     for options in any_size:
         try:
             return timm.create_model(
-                name, pretrained=pretrained, features_only=True, **chosen, **options
+                name, pretrained=pretrained, features_only=True, **kwargs, **options
             )
         except TypeError as error:
             if not any(option in str(error) for option in options):
@@ -138,8 +141,8 @@ def _create(
                 raise
         except OSError as error:
             raise FileNotFoundError(
-                f"the weights of {name} cannot be fetched from timm's hub; set "
-                "model.backbone.weights to a file, package:NAME or null, or connect to the network"
+                f"cannot download the weights of {name} from timm's hub; connect to the network, "
+                "or set model.backbone.weights to a file, package:NAME or null"
             ) from error
         except AssertionError as error:
             if output_stride is None:
@@ -150,15 +153,18 @@ def _create(
                 raise
             near = difflib.get_close_matches(name, timm.list_models(), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-            raise ValueError(f"timm knows no model {name!r}; {hint}") from error
-    raise AssertionError("the last option set is empty, so create_model returned or raised")
+            raise ValueError(f"timm has no model {name!r}; {hint}") from error
+    raise AssertionError(
+        "unreachable: with the last, empty option set create_model returns or raises"
+    )
 
 
-def _cannot_dilate(name: str, wanted: int, has: int | None = None) -> str:
-    reached = f" (it stays at {has})" if has else ""
+def _cannot_dilate(name: str, output_stride: int, actual: int | None = None) -> str:
+    """Return the error message for a model that cannot reach an output stride by dilation."""
+    detail = f" (its stride stays {actual})" if actual else ""
     return (
-        f"{name} cannot be dilated to output_stride {wanted}{reached}; "
-        "set model.backbone.output_stride=null and recover resolution with model/neck=fpn"
+        f"{name} cannot be dilated to output_stride {output_stride}{detail}; "
+        "set model.backbone.output_stride=null and use model/neck=fpn to recover resolution"
     )
 
 
@@ -168,12 +174,12 @@ def _set_dilation(
     dilate_first_block: bool,
     multi_grid: tuple[int, ...],
 ) -> None:
-    """Give the blocks of dilated stages the dilation that the authors' networks use."""
+    """Set the dilation of the blocks in dilated stages as in the authors' networks."""
     reductions = net.feature_info.reduction()
     last = len(reductions) - 1
     changed = False
     for index, reduction in enumerate(reductions):
-        # Undilated, each level halves the one before; what is missing became dilation.
+        # Without dilation each level halves the resolution; dilation replaces the missing factor.
         dilation = reductions[0] * 2**index // reduction
         if dilation == 1:
             continue
@@ -187,32 +193,33 @@ def _set_dilation(
                     changed = True
     if not changed:
         raise ValueError(
-            f"{name} has no dilated stage, so multi_grid and dilate_first_block do nothing; "
-            "set model.backbone.output_stride to 8 or 16, or leave both out"
+            f"{name} has no dilated stage, so multi_grid and dilate_first_block have no effect; "
+            "set model.backbone.output_stride to 8 or 16, or remove both options"
         )
 
 
 def _dilate(conv: nn.Conv2d, dilation: int) -> None:
     conv.dilation = (dilation, dilation)
-    if tuple(conv.padding) != (0, 0):  # timm's own "same" convolutions pad in their forward
+    if tuple(conv.padding) != (0, 0):  # timm's "same" convolutions pad in forward()
         side = dilation * (conv.kernel_size[0] - 1) // 2
         conv.padding = (side, side)
 
 
 def _stage_blocks(net: Any, index: int) -> list[nn.Module]:
-    """The residual blocks between feature level `index - 1` and `index`."""
+    """Return the residual blocks between feature levels `index - 1` and `index`."""
     names = net.feature_info.module_name()
-    prefix, end = _split(names[index])
-    start = _split(names[index - 1])[1] if index else -1
+    prefix, end = _split_level(names[index])
+    start = _split_level(names[index - 1])[1] if index else -1
     containers = [
         module
         for name, module in net.named_modules()
-        if re.fullmatch(rf"{prefix}[._]?\d+", name) and start < _split(name)[1] <= end
+        if re.fullmatch(rf"{prefix}[._]?\d+", name) and start < _split_level(name)[1] <= end
     ]
     return [b for c in containers for b in getattr(c, "blocks", c).children()]
 
 
-def _split(name: str) -> tuple[str, int]:
+def _split_level(name: str) -> tuple[str, int]:
+    """Split a module name into prefix and trailing number; the number is -1 if there is none."""
     match = re.fullmatch(r"(\w*?)[._]?(\d+)", name)
     return (match[1], int(match[2])) if match else (name, -1)
 
@@ -220,7 +227,9 @@ def _split(name: str) -> tuple[str, int]:
 def _set_ceil_mode(net: nn.Module, name: str) -> None:
     pools = [m for m in net.modules() if isinstance(m, nn.MaxPool2d)]
     if not pools:
-        raise ValueError(f"{name} has no max-pool; set model.backbone.ceil_mode=false")
+        raise ValueError(
+            f"{name} has no max-pool for ceil_mode; set model.backbone.ceil_mode=false"
+        )
     for pool in pools:
         pool.ceil_mode = True
 

@@ -1,4 +1,4 @@
-"""Layers that more than one module uses."""
+"""Layers shared by several modules."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Bring a feature map to a given height and width, bilinearly; a no-op when it has them.
+    """Resize a feature map bilinearly; return it unchanged if it already has the size.
 
-    The result keeps the dtype of `x`, with autocast or without.
+    The result keeps the dtype of `x`, with and without autocast.
 
     Args:
         x: the feature map.
-        size: wanted height and width.
-        align_corners: whether corner pixels, not corner edges, are matched.
+        size: target height and width.
+        align_corners: whether to align the centres of the corner pixels instead of their outer
+            edges.
 
     Shape:
         x: (B, C, h, w) -> (B, C, *size)
@@ -27,12 +28,12 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tenso
 
 
 class _BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that trains on a single value per channel with its running statistics.
+    """Batch norm that uses its running statistics to train on a single value per channel.
 
-    nn.BatchNorm2d refuses such an input (a 1x1 map at batch 1: every globally pooled branch, every
-    small crop), because the batch has no variance. Here that one step normalises as in eval mode
-    and leaves the running statistics alone. With batch 1 throughout they stay at mean 0, variance
-    1: the layer is its affine part, equal in training and evaluation.
+    nn.BatchNorm2d raises on such an input (a 1x1 map at batch 1, as in globally pooled branches and
+    tiny crops), because the batch has no variance. Here that one step normalises as in eval mode
+    and does not update the running statistics. If all of training has batch 1, they stay at mean 0
+    and variance 1: the layer is then only its affine part, in training and in evaluation.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -44,10 +45,10 @@ class _BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, batch norm, ReLU: the unit that every module here is built of.
+    """Convolution, batch norm and ReLU: the building block of the modules here.
 
-    Trains on any batch and map size, a single value per channel included (running statistics
-    then; nn.BatchNorm2d raises).
+    Trains on any batch and map size. On a single value per channel, where nn.BatchNorm2d raises, it
+    uses the running statistics.
 
     Args:
         in_channels: width of the input.
@@ -55,8 +56,8 @@ class ConvNormAct(nn.Module):
         kernel_size: side of the square kernel.
         stride: step of the convolution.
         dilation: distance between kernel taps.
-        groups: blocked connections; in_channels makes the convolution depth-wise.
-        bias: whether the convolution has a bias although a norm follows, as the authors' do.
+        groups: groups of the convolution; in_channels makes it depth-wise.
+        bias: whether the convolution has a bias although a norm follows, as in the authors' code.
         act: whether a ReLU follows.
         padding: zeros on each side; None keeps the size at stride 1.
 
@@ -92,9 +93,9 @@ class ConvNormAct(nn.Module):
         self.strided_depthwise = stride > 1 and groups == in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise, rectify."""
-        # On CPU the bfloat16 backward of a strided depth-wise convolution takes several times as
-        # long as the float32 one, so autocast must not touch it there.
+        """Convolve, normalise, apply the ReLU."""
+        # On CPU the bfloat16 backward pass of a strided depth-wise convolution takes several times
+        # as long as in float32, so the convolution runs outside autocast there.
         if self.strided_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 x = self.conv(x.float())
@@ -104,10 +105,10 @@ class ConvNormAct(nn.Module):
 
 
 class AtStride(nn.Module):
-    """Runs a module on a smaller map: strided depth-wise convolution, module, bilinear back.
+    """Wrapper that runs a module on a smaller map: strided depth-wise conv, module, resize back.
 
-    The authors' code puts it around the global aggregation, which makes attention cheaper; their
-    figure does not show it, so it is a wrapper here and goes around any aggregation.
+    The authors' code has it around the global aggregation, which makes attention cheaper. Their
+    figure does not show it, so here it is a separate wrapper for any aggregation.
 
     Paper: "Global Aggregation then Local Distribution in Fully Convolutional Networks",
     https://arxiv.org/abs/1909.07229
@@ -116,11 +117,11 @@ class AtStride(nn.Module):
     aligned corners shifts the result by up to two pixels at the borders.
 
     Args:
-        module: what runs on the smaller map; keeps shape.
+        module: module to run on the smaller map; it must keep the shape.
         channels: width of the feature map.
-        stride: how many times smaller the map is.
+        stride: downsampling factor.
         padding: zeros on each side of the convolution, 0 or 1.
-        align_corners: how the way back resizes.
+        align_corners: how the result is resized back.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -136,7 +137,9 @@ class AtStride(nn.Module):
     ) -> None:
         super().__init__()
         if padding not in (0, 1):
-            raise ValueError(f"padding ({padding}) must be 0 or 1; 1 keeps borders in place")
+            raise ValueError(
+                f"padding ({padding}) must be 0 or 1; padding=1 keeps borders in place"
+            )
         self.padding = padding
         self.align_corners = align_corners
         self.down = ConvNormAct(
@@ -145,12 +148,12 @@ class AtStride(nn.Module):
         self.module = module
         self.reads = getattr(module, "reads", None)
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        """Shrink, run the module, which may read other inputs too, grow back."""
+    def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
+        """Downsample x, run the module with any extra inputs, resize back."""
         h, w = x.shape[-2:]
         if self.padding == 0 and min(h, w) < 3:
             raise ValueError(
                 f"feature map ({h}x{w}) must be at least 3x3 for AtStride with padding=0;"
                 " set padding=1 or use larger images"
             )
-        return resize(self.module(self.down(x), *others), (h, w), self.align_corners).to(x.dtype)
+        return resize(self.module(self.down(x), *extra), (h, w), self.align_corners).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Between backbone and context block: nothing, or a feature pyramid for fixed-stride backbones."""
+"""Neck between backbone and context slots: none, or a feature pyramid for fixed strides."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from gald.model.layers import ConvNormAct, resize
 
 
 class NoNeck(nn.Module):
-    """Hands the backbone's maps on as they are.
+    """Neck that returns the backbone's maps unchanged.
 
     Args:
         in_channels: widths of the maps, finest first.
@@ -29,20 +29,20 @@ class NoNeck(nn.Module):
 
 
 class FPN(nn.Module):
-    """Brings the deep maps of a backbone that cannot be dilated to a finer grid.
+    """Feature pyramid: brings the deep maps of a backbone that cannot be dilated to a finer grid.
 
     Top-down sums as in "Feature Pyramid Networks for Object Detection",
-    https://arxiv.org/abs/1612.03144, section 3. Ours: the levels are then resized to the level
-    `finest`, concatenated and fused by a 3x3 convolution; the fused map is appended as the last
-    one, so that the context block reads semantic features at a useful resolution whatever the
-    strides of the backbone are.
+    https://arxiv.org/abs/1612.03144, section 3. Ours: all levels are then resized to the one that
+    `stride` selects, concatenated and fused by a 3x3 convolution. The fused map is appended as the
+    last map, so that the context slots read semantic features at a useful resolution for any
+    backbone strides.
 
     Args:
         in_channels: widths of the maps, finest first.
         in_strides: their strides.
-        channels: width of every map that comes out.
+        channels: width of every output map.
         stride: the fused map has the size of the coarsest level with at most this stride.
-        align_corners: how maps are resized, as everywhere in one model.
+        align_corners: how maps are resized; the same in the whole model.
 
     Shape:
         tuple of L maps -> tuple of L + 1 maps, all `channels` wide, the last one fused

@@ -1,4 +1,4 @@
-"""The k x k neighbourhood of every position, for the modules that weigh it."""
+"""Functions on the k x k neighbourhood of every position, for modules that weight it."""
 
 import torch
 import torch.nn.functional as F
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def neighbours(x: Tensor, kernel_size: int) -> list[Tensor]:
-    """Return for each cell of a k x k window, row by row, the map of what lies in that cell.
+    """Return one shifted map per cell of a k x k window, row by row.
 
-    All are views of one padded copy, where unfold would make K copies; beyond the map lies 0.
+    All are views of one padded copy, where unfold would make K copies. Cells outside the map are 0.
 
     Args:
         x: the feature map.
@@ -27,7 +27,7 @@ def neighbours(x: Tensor, kernel_size: int) -> list[Tensor]:
 
 
 def softmax_inside(logits: Tensor, kernel_size: int) -> Tensor:
-    """Turn scores of the cells of a window into weights that sum to 1, with 0 beyond the map.
+    """Turn the scores of each window into weights that sum to 1, with 0 outside the map.
 
     Args:
         logits: one score per cell, in the order of `neighbours`.
@@ -41,11 +41,11 @@ def softmax_inside(logits: Tensor, kernel_size: int) -> Tensor:
 
 
 def weighted_sum(x: Tensor, weights: Tensor, kernel_size: int) -> Tensor:
-    """Add up the window of every position, each cell times its weight.
+    """Sum the window around every position, each cell multiplied by its weight.
 
     Args:
         x: the feature map.
-        weights: one per cell, shared by all channels.
+        weights: one weight per cell, shared by all channels.
         kernel_size: side k of the window; K = k * k.
 
     Shape:

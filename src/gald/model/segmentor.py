@@ -1,4 +1,4 @@
-"""The wiring: backbone, neck, reduce, global aggregation, local distribution, head."""
+"""The segmentation network: backbone, neck, reduce, GA, LD, head and auxiliary head."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,20 +14,20 @@ _ORDERS = ("ga_ld", "ld_ga", "parallel")
 
 
 class SegOutput(NamedTuple):
-    """Class scores (B, K, h, w) below image resolution, and the auxiliary head's or None."""
+    """Logits (B, K, h, w) below image resolution, and those of the auxiliary head or None."""
 
     logits: Tensor
     aux: Tensor | None
 
 
 class Aggregated(NamedTuple):
-    """What local distribution is given, and what was computed on the way.
+    """Result of `Segmentor.aggregate`: the inputs of local distribution and of the head.
 
     Attributes:
         maps: all maps of the neck, finest first.
         x: the feature before aggregation, (B, C, h, w).
-        context: what local distribution distributes; x itself where it comes first.
-        aux: scores of the auxiliary head, where the aggregation reads them.
+        context: the globally aggregated feature; x itself if local distribution comes first.
+        aux: scores of the auxiliary head if the aggregation reads them, else None.
     """
 
     maps: tuple[Tensor, ...]
@@ -37,44 +37,43 @@ class Aggregated(NamedTuple):
 
 
 class Segmentor(nn.Module):
-    """A segmentation network whose context modules are interchangeable parts.
+    """Segmentation network with interchangeable context modules.
 
-    The forward pass reads like the paper's title: aggregate globally, then distribute locally.
+    The forward pass follows the paper's title: aggregate globally, then distribute locally.
     All arms of an ablation keep the same convolutions around the two slots, so that a difference
     comes from the slots alone.
 
     Neck, head and auxiliary head are passed as factories, because their input widths and strides
-    are known only once the backbone is built; backbone, GA and LD are passed built, an LD that
-    reads the maps as a factory too.
+    are known only after the backbone is built. Backbone, GA and LD are passed as modules; an LD
+    that reads the maps is passed as a factory too.
 
     Args:
         backbone: image -> maps, with `channels` and `strides`.
         neck: factory `(in_channels, in_strides)` of a module maps -> maps.
         ga: global aggregation, see `gald.model.ga`.
-        ld: local distribution, see `gald.model.ld`; a factory `(in_channels, in_strides)` where
-            it reads the maps.
+        ld: local distribution, see `gald.model.ld`; a factory `(in_channels, in_strides)` if it
+            reads the maps.
         head: factory `(in_channels, in_strides, num_classes)` of a module (maps, x) -> logits.
-        aux_head: the same for a module maps -> logits, or null for none.
+        aux_head: the same kind of factory for a module maps -> logits, or null for none.
         channels: width of the context slots.
-        align_corners: how every resize in the model maps corners; the parts read it from here.
-        num_classes: classes to score.
+        align_corners: align_corners of every resize in the model; the parts read it from here.
+        num_classes: number of classes.
         order: `ga_ld` is the paper's: out = ld(ga(x), x). `ld_ga` distributes first:
-            out = ga(ld(x, x)). `parallel` adds what both change: out = ga(x) + ld(x, x) - x.
-        add_context_twice: whether to add the context to what LD returns once more, as the authors'
+            out = ga(ld(x, x)). `parallel` adds both changes to x: out = ga(x) + ld(x, x) - x.
+        add_context_twice: whether to add the context once more to the output of LD, as the authors'
             code does and their figure does not.
-        channels_last: lay weights and maps out with the channel dimension innermost. The same
-            sums in another order: which layout is faster depends on the device and the network.
+        channels_last: store weights and maps with the channel dimension innermost. The sums are the
+            same in another order; which layout is faster depends on the device and the network.
 
     Shape:
         image: (B, 3, H, W), uint8 or float in [0, 1] -> SegOutput
 
     Raises:
-        ValueError: an unknown order; an aggregation that reads the auxiliary head
-            where there is none; an image smaller than one stride, or too small to train batch norm
-            on.
+        ValueError: the order is unknown; GA reads the auxiliary head but there is none; the image
+            is smaller than one stride, or too small to train batch norm on.
     """
 
-    def __init__(  # noqa: PLR0913  the whole network in one place
+    def __init__(  # noqa: PLR0913  all parts of the network meet here
         self,
         backbone: TimmBackbone,
         neck: Callable[..., Any],
@@ -92,10 +91,10 @@ class Segmentor(nn.Module):
         super().__init__()
         if order not in _ORDERS:
             raise ValueError(f"model.order is {order!r}; choose one of {', '.join(_ORDERS)}")
-        if _reads(ga) == "aux" and aux_head is None:
+        if _extra_input(ga) == "aux" and aux_head is None:
             raise ValueError(
-                f"{type(ga).__name__} reads the scores of the auxiliary head, which "
-                "model/aux_head=none leaves out; take model/aux_head=default"
+                f"{type(ga).__name__} reads the scores of the auxiliary head, but the model has "
+                "none; set model/aux_head=default"
             )
         self.order = order
         self.add_context_twice = add_context_twice
@@ -103,36 +102,36 @@ class Segmentor(nn.Module):
         self.backbone = backbone
         self.stride = max(backbone.strides)
         pyramid = neck(in_channels=backbone.channels, in_strides=backbone.strides)
-        seen = {"in_channels": pyramid.channels, "in_strides": pyramid.strides}
+        inputs = {"in_channels": pyramid.channels, "in_strides": pyramid.strides}
         self.neck: nn.Module = pyramid
         self.reduce = ConvNormAct(pyramid.channels[-1], channels, 3)
         self.ga = ga
-        self.ld = ld if isinstance(ld, nn.Module) else ld(**seen)
-        self.head = head(**seen, num_classes=num_classes)
-        self.aux_head = None if aux_head is None else aux_head(**seen, num_classes=num_classes)
-        if channels_last:  # the maps follow the weights of the first convolution
+        self.ld = ld if isinstance(ld, nn.Module) else ld(**inputs)
+        self.head = head(**inputs, num_classes=num_classes)
+        self.aux_head = None if aux_head is None else aux_head(**inputs, num_classes=num_classes)
+        if channels_last:  # maps take the layout of the first convolution's weights
             self.to(memory_format=torch.channels_last)
 
     def aggregate(self, image: Tensor) -> Aggregated:
-        """Everything up to local distribution: what its map is computed from."""
+        """Compute everything up to local distribution."""
         self._check_size(image)
         maps = self.neck(self.backbone(image))
         x = self.reduce(maps[-1])
-        reads_aux = self.aux_head is not None and _reads(self.ga) == "aux"
+        reads_aux = self.aux_head is not None and _extra_input(self.ga) == "aux"
         aux = self.aux_head(maps) if reads_aux else None
         context = x if self.order == "ld_ga" else self._aggregate(x, aux)
         return Aggregated(maps, x, context, aux)
 
     def distribution_map(self, parts: Aggregated) -> Tensor | None:
-        """The map by which local distribution decides, or None where it has none."""
+        """Return the map of local distribution, or None if it has none."""
         ld_map = getattr(self.ld, "distribution_map", None)
         if ld_map is None:
             return None
         context = parts.x if self.order == "parallel" else parts.context
-        return ld_map(context, parts.x, *self._maps(parts))
+        return ld_map(context, parts.x, *self._extra_ld_inputs(parts))
 
     def distribute(self, parts: Aggregated) -> Tensor:
-        """The rest: local distribution and the head, to logits (B, K, h, w)."""
+        """Run local distribution and the head; return logits (B, K, h, w)."""
         if self.order == "ga_ld":
             y = self._distribute(parts.context, parts)
         elif self.order == "parallel":
@@ -142,7 +141,7 @@ class Segmentor(nn.Module):
         return self.head(parts.maps, y)
 
     def logits(self, image: Tensor) -> Tensor:
-        """Class scores alone, without the cost of the auxiliary head unless GA reads it."""
+        """Return the logits; the auxiliary head runs only if GA reads it."""
         return self.distribute(self.aggregate(image))
 
     @override
@@ -157,17 +156,17 @@ class Segmentor(nn.Module):
         context = self.ga(x) if aux is None else self.ga(x, aux)
         if context.shape != x.shape:
             raise ValueError(
-                f"ga turned {tuple(x.shape)} into {tuple(context.shape)}; "
+                f"ga changed the shape from {tuple(x.shape)} to {tuple(context.shape)}; "
                 "a GA module must keep the shape, see gald.model.ga"
             )
         return context
 
     def _distribute(self, context: Tensor, parts: Aggregated) -> Tensor:
-        y = self.ld(context, parts.x, *self._maps(parts))
+        y = self.ld(context, parts.x, *self._extra_ld_inputs(parts))
         return y + context if self.add_context_twice else y
 
-    def _maps(self, parts: Aggregated) -> tuple[tuple[Tensor, ...], ...]:
-        return (parts.maps,) if _reads(self.ld) == "maps" else ()
+    def _extra_ld_inputs(self, parts: Aggregated) -> tuple[tuple[Tensor, ...], ...]:
+        return (parts.maps,) if _extra_input(self.ld) == "maps" else ()
 
     def _check_size(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
@@ -175,16 +174,16 @@ class Segmentor(nn.Module):
         if min(height, width) < stride:
             raise ValueError(
                 f"image of {height}x{width} px is smaller than the backbone's stride {stride}; "
-                f"give images of at least {stride}x{stride} px"
+                f"use images of at least {stride}x{stride} px"
             )
         cells = image.shape[0] * -(-height // stride) * -(-width // stride)
         if self.training and cells == 1:
             raise ValueError(
-                f"one image of {height}x{width} px at stride {stride} is a single cell, on which "
-                "batch norm cannot train; raise the crop size or data.global_batch_size"
+                f"one image of {height}x{width} px at stride {stride} is a single cell, and batch "
+                "norm cannot train on it; raise the crop size or data.global_batch_size"
             )
 
 
-def _reads(module: nn.Module) -> str | None:
-    """What a GA or LD is given beyond the usual: `aux`, `maps` or nothing."""
+def _extra_input(module: nn.Module) -> str | None:
+    """Return the extra input that a GA or LD reads: `aux`, `maps` or None."""
     return getattr(module, "reads", None)

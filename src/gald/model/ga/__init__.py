@@ -1,11 +1,11 @@
-"""Global aggregation (GA): every position learns about the whole scene.
+"""Global aggregation (GA): every position receives information from the whole image.
 
-Contract: a module here is built as `Name(channels, ...)` and called as `ga(x)`; what it returns,
-the `context`, has the shape of `x`. It takes any height and width from 1 on, any batch size from
-1 on (in training too), float32 and autocast, contiguous and channels_last.
+Contract: a module here is built as `Name(channels, ...)` and called as `ga(x)`. It returns the
+`context`, which has the shape of `x`. It accepts any height, width and batch size of at least 1
+(also in training), float32 and autocast, contiguous and channels_last.
 `model/ga=none` is torch.nn.Identity.
 
-One file per aggregation, one YAML per choice in conf/model/ga; the tests find both by themselves.
+One file per aggregation, one YAML per option in conf/model/ga; the tests find both automatically.
 
 Shape letters, here and in every module:
     B  batch size

@@ -1,15 +1,15 @@
-"""Double attention: global aggregation by a few vectors, gathered from and handed to all."""
+"""Double attention: global aggregation through a few gathered vectors."""
 
 import torch
 from torch import Tensor, nn
 
 
 class A2(nn.Module):
-    """Adds to every position its own mixture of a few vectors that describe the scene.
+    """Double attention: gathers a few vectors from the image and mixes them at every position.
 
     With A, B, V three 1x1 projections of x, as matrices of channels x positions:
     G = A softmax(B over positions)^T gathers, and out = x + W G softmax(V over channels). The last
-    factor hands out; cost grows with N.
+    factor distributes the vectors to the positions. Cost grows with N.
 
     Paper: "A^2-Nets: Double Attention Networks", https://arxiv.org/abs/1810.11579
     Deviations: B has no bias, which its softmax would cancel; sums over positions and softmaxes
@@ -18,7 +18,7 @@ class A2(nn.Module):
     Args:
         channels: width of the feature map, in and out.
         planes: width of the gathered vectors; None is a quarter of channels.
-        vectors: how many vectors are gathered; None is a quarter of channels.
+        vectors: number of gathered vectors; None is a quarter of channels.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -37,7 +37,7 @@ class A2(nn.Module):
         self.project = nn.Conv2d(planes, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gather, hand out, add to x."""
+        """Gather vectors, distribute them, add the result to x."""
         feature, gather, distribute = (
             conv(x).flatten(2) for conv in (self.feature, self.gather, self.distribute)
         )
@@ -45,6 +45,6 @@ class A2(nn.Module):
             dtype = self.project.weight.dtype
             gather = gather.to(dtype).softmax(dim=2)
             distribute = distribute.to(dtype).softmax(dim=1)
-            scene = feature.to(dtype) @ gather.transpose(1, 2)  # (B, planes, vectors)
-            y = (scene @ distribute).unflatten(2, x.shape[-2:])  # (B, planes, h, w)
+            vectors = feature.to(dtype) @ gather.transpose(1, 2)  # (B, planes, vectors)
+            y = (vectors @ distribute).unflatten(2, x.shape[-2:])  # (B, planes, h, w)
         return x + self.project(y).to(x.dtype)

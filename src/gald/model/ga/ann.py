@@ -10,7 +10,7 @@ from gald.model.layers import ConvNormAct
 
 
 class ANN(nn.Module):
-    """Gives every position a mean of regional averages, weighted by how alike they are.
+    """Asymmetric non-local block: every position attends to the averages of a few regions.
 
     With q = k one 1x1 projection, v another, and P the averages over bin x bin cells for all bins:
     out = ReLU(BN(W2 [x, W1 softmax(q P(k)^T / sqrt(key_channels)) P(v)])).
@@ -24,7 +24,7 @@ class ANN(nn.Module):
     Args:
         channels: width of the feature map, in and out.
         key_channels: width of q, k and v; None is half of channels.
-        bins: cells per side, one set of regions each.
+        bins: grid sizes; each one adds bin x bin regions.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -45,14 +45,15 @@ class ANN(nn.Module):
         self.fuse = ConvNormAct(2 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend to the regions and fuse with x."""
-        query = self.query(x)
-        q = query.flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/2)
-        k, v = self._regions(query), self._regions(self.value(x))  # (B, 1, 110, C/2)
+        """Attend to the regions and fuse the result with x."""
+        projected = self.query(x)
+        q = projected.flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/2)
+        k, v = self._regions(projected), self._regions(self.value(x))  # (B, 1, 110, C/2)
         y = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, N, C/2)
         y = y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C/2, h, w)
         return self.fuse(torch.cat([x, self.project(y).to(x.dtype)], dim=1)).to(x.dtype)
 
     def _regions(self, x: Tensor) -> Tensor:
+        """Average x over every region: (B, C, h, w) -> (B, 1, regions, C)."""
         pooled = torch.cat([F.adaptive_avg_pool2d(x, bin).flatten(2) for bin in self.bins], dim=2)
         return pooled.transpose(1, 2).contiguous().unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling: global aggregation by convolutions of several reaches."""
+"""Atrous spatial pyramid pooling: global aggregation by convolutions with several dilations."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,20 @@ from gald.model.layers import ConvNormAct
 
 
 class ASPP(nn.Module):
-    """Lets every position look at several distances at once, and at the mean of the scene.
+    """Atrous spatial pyramid pooling: convolutions at several dilation rates, and the image mean.
 
     A 1x1 convolution, one 3x3 convolution per rate and the projected image mean, concatenated and
     fused by a 1x1 convolution: out = W [W0 x, W1 * x at rate 1, W2 * x at rate 2, ..., Wm mean(x)].
 
     Paper: "Rethinking Atrous Convolution for Semantic Image Segmentation",
     https://arxiv.org/abs/1706.05587
-    Deviations: as many channels out as in, so that it fits the slot; no dropout; trains at batch
+    Deviations: as many output as input channels, to fit the slot; no dropout; trains at batch
     1, where the norm of the image mean uses its running statistics (see ConvNormAct).
 
     Args:
         channels: width of the feature map and of every branch.
-        rates: dilations of the 3x3 convolutions; the default suits output stride 16, twice of it 8.
+        rates: dilations of the 3x3 convolutions; the default suits output stride 16, twice as
+            much suits output stride 8.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -37,7 +38,7 @@ class ASPP(nn.Module):
         self.fuse = ConvNormAct((len(self.atrous) + 2) * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gather every reach and the scene."""
-        scene = self.scene(x.mean(dim=(2, 3), keepdim=True))  # (B, C, 1, 1)
-        near_to_far = [self.point(x), *(atrous(x) for atrous in self.atrous)]
-        return self.fuse(torch.cat([*near_to_far, scene.expand_as(x)], dim=1)).to(x.dtype)
+        """Apply all branches and fuse them."""
+        mean = self.scene(x.mean(dim=(2, 3), keepdim=True))  # (B, C, 1, 1)
+        branches = [self.point(x), *(atrous(x) for atrous in self.atrous)]
+        return self.fuse(torch.cat([*branches, mean.expand_as(x)], dim=1)).to(x.dtype)

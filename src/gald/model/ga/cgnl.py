@@ -6,31 +6,31 @@ from torch import Tensor, nn
 
 
 class CGNL(nn.Module):
-    """Adds to every position a context that all positions of a channel group vote on.
+    """Compact generalised non-local block: one global scalar per channel group scales the context.
 
     With t, p, g the three 1x1 projections of x, split into groups: per group i the scalar
     a_i = <p_i, g_i> over channels and positions; out = x + GN(z(a * t)), z a grouped 1x1
     convolution.
 
-    Known limit, inherited from the reference and kept by default: z and the group norm use the same
-    groups, so the norm divides the scalar out again and, unless activations are tiny, only its
-    sign acts. With norm_groups=1 (ours) one norm over all channels divides out only what the
-    scalars have in common: how they compare between groups then decides how much each group adds.
+    Known limitation, inherited from the reference and kept by default: z and the group norm use the
+    same groups, so the norm divides the scalar out again. Unless activations are tiny, only the
+    sign of the scalar has an effect. With norm_groups=1 (ours), one norm over all channels divides
+    out only what the scalars have in common; their ratios then set how much each group adds.
 
     Paper: "Compact Generalized Non-local Network", https://arxiv.org/abs/1810.13125 (dot-product
     kernel).
-    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:SpatialCGNL. Deviations, none of
-    which changes the maths: no loop over groups; everything after the projections runs in the
-    dtype of the weights even under autocast, because a sum over a whole map overflows float16;
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:SpatialCGNL. Deviations that do
+    not change the maths: no loop over groups; everything after the projections runs in the dtype of
+    the weights even under autocast, because a sum over a whole map overflows float16;
     channels_last works.
 
     Args:
         channels: width of the feature map, in and out.
         groups: channel groups, one scalar each; must divide channels and planes.
         planes: width of the projections; None is half of channels.
-        use_scale: whether the scalar is divided by the square root of the number of its terms.
-        norm_groups: groups of the last norm; None is groups, as in the reference, 1 frees the
-            scalars; must divide channels.
+        use_scale: whether the scalar is divided by the square root of its number of terms.
+        norm_groups: groups of the last norm; None is groups, as in the reference; 1 keeps the
+            ratios of the scalars; must divide channels.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -67,17 +67,17 @@ class CGNL(nn.Module):
         self.gn = nn.GroupNorm(norm_groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the voted context to x."""
+        """Compute the context and add it to x."""
         projections = F.conv2d(x, torch.cat([self.t.weight, self.p.weight, self.g.weight]))
-        # Contiguous: in channels_last the rounding error of the gradient is ten times as large.
+        # Contiguous: in channels_last the rounding error of the gradient is ten times larger.
         projections = projections.contiguous().flatten(2)  # (B, 3C/2, N)
         with torch.autocast(x.device.type, enabled=False):
             projections = projections.to(self.z.weight.dtype)
             t, p, g = projections.unflatten(1, (3, self.groups, -1)).unbind(1)  # (B, G, C/2G, N)
-            att = p.flatten(2).unsqueeze(2) @ g.flatten(2).unsqueeze(3)  # (B, G, 1, 1)
+            scalar = p.flatten(2).unsqueeze(2) @ g.flatten(2).unsqueeze(3)  # (B, G, 1, 1)
             if self.use_scale:
-                att = att / (p.shape[2] * p.shape[3]) ** 0.5
+                scalar = scalar / (p.shape[2] * p.shape[3]) ** 0.5
             z = self.z.weight.flatten(1).unflatten(0, (self.groups, -1))  # (G, C/G, C/2G)
-            y = (att * z) @ t  # z(a * t): it is cheaper to scale the kernel than the map
+            y = (scalar * z) @ t  # z(a * t): scaling the kernel is cheaper than the map
             y = self.gn(y.flatten(1, 2).unflatten(2, x.shape[2:]))  # (B, C, h, w)
         return x + y.to(x.dtype)

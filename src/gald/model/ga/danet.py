@@ -1,4 +1,4 @@
-"""Dual attention: global aggregation by alike positions, by alike channels, or by both."""
+"""Dual attention: global aggregation over positions, over channels, or over both."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from gald.model.layers import ConvNormAct
 
 
 class PAM(nn.Module):
-    """Adds to every position a mean of all positions, weighted by how alike they are.
+    """Position attention module: every position attends to all positions.
 
     With q, k, v three 1x1 projections: out = x + gamma softmax(q k^T) v, gamma learned.
 
@@ -39,31 +39,32 @@ class PAM(nn.Module):
             conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/8 or C)
             for conv in (self.query, self.key, self.value)
         )
-        extra = v.shape[3] - q.shape[3]
-        if x.device.type == "cpu" and extra > 0:
-            # The fused kernel on CPU wants equal widths. Zeros change nothing, take about the
-            # same time, and at 97x97 with 256 channels keep the peak at 13 MB instead of 768 MB.
-            q, k = (F.pad(part, (0, extra)) for part in (q, k))
+        padding = v.shape[3] - q.shape[3]
+        if x.device.type == "cpu" and padding > 0:
+            # The fused CPU kernel needs equal widths. Zeros do not change the result, take about
+            # the same time, and at 97x97 with 256 channels reduce the peak from 768 MB to 13 MB.
+            q, k = (F.pad(part, (0, padding)) for part in (q, k))
         y = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)  # (B, N, C)
         y = y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (B, C, h, w)
         return x + (self.gamma * y).to(x.dtype)
 
 
 class CAM(nn.Module):
-    """Adds to every channel a mean of all channels, weighted by how unlike they are.
+    """Channel attention module: every channel attends to all channels, most to dissimilar ones.
 
     With X the map as C x N: out = X + gamma softmax(max(X X^T) - X X^T) X, softmax and maximum
     along rows, gamma learned.
 
     Paper: "Dual Attention Network for Scene Segmentation", https://arxiv.org/abs/1809.02983
     (channel attention module).
-    Reference: junfu1115/DANet encoding/nn/da_att.py:CAM_Module, whose softmax prefers unlike
-    channels, where the paper's formula, softmax(X X^T), prefers alike ones. Published numbers come
-    from the code, so this follows it. Deviations: gamma starts at 1, not at 0, as in PAM; products
-    are summed over positions in the dtype of the weights, because such a sum overflows float16.
+    Reference: junfu1115/DANet encoding/nn/da_att.py:CAM_Module. Its softmax prefers dissimilar
+    channels, while the paper's formula, softmax(X X^T), prefers similar ones. Published numbers
+    come from the code, so this module follows the code. Deviations: gamma starts at 1, not at 0, as
+    in PAM; products are summed over positions in the dtype of the weights, because such a sum
+    overflows float16.
 
     Args:
-        channels: width of the feature map; nothing here depends on it.
+        channels: width of the feature map; not used, no layer depends on it.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -77,20 +78,20 @@ class CAM(nn.Module):
         """Attend to every channel and add the result to x."""
         with torch.autocast(x.device.type, enabled=False):
             flat = x.flatten(2).to(self.gamma.dtype)  # (B, C, N)
-            # The maximum of the formula is the softmax's own matter.
+            # The formula's max(...) cancels in the softmax.
             weights = (-flat @ flat.transpose(1, 2)).softmax(dim=2)  # (B, C, C)
             y = (self.gamma * (weights @ flat)).unflatten(2, x.shape[-2:])  # (B, C, h, w)
         return x + y.to(x.dtype)
 
 
 class DANet(nn.Module):
-    """Tells every position about alike positions, and every channel about the other channels.
+    """Dual attention: the sum of position attention and channel attention.
 
     out = W_p PAM(x) + W_c CAM(x), each W a 3x3 convolution with norm and ReLU.
 
     Paper: "Dual Attention Network for Scene Segmentation", https://arxiv.org/abs/1809.02983
-    Deviations: one convolution before both modules, the Segmentor's, not one each; the sum leaves
-    the slot without a further convolution; no dropout; no losses on the two branches.
+    Deviations: both modules share one convolution before them, the Segmentor's, instead of one
+    each; no further convolution after the sum; no dropout; no losses on the two branches.
 
     Args:
         channels: width of the feature map, in and out.
@@ -108,5 +109,5 @@ class DANet(nn.Module):
         self.channel = nn.Sequential(CAM(channels), ConvNormAct(channels, channels, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sum both attentions."""
+        """Return the sum of both attentions."""
         return (self.position(x) + self.channel(x)).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Disentangled non-local block: global aggregation that keeps likeness and salience apart."""
+"""Disentangled non-local block: global aggregation by pairwise and by unary attention."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class DNL(nn.Module):
-    """Adds to every position what is like it, and what stands out in the scene.
+    """Disentangled non-local block: attention by similarity plus attention by salience.
 
     With q, k, v, m four 1x1 projections and q', k' minus their mean over positions:
     out_i = x_i + W sum_j (softmax_j(<q'_i, k'_j> / sqrt(key_channels)) + softmax_j(m_j)) v_j.
@@ -14,7 +14,7 @@ class DNL(nn.Module):
     Paper: "Disentangled Non-Local Neural Networks", https://arxiv.org/abs/2006.06668
     Deviations: the pairwise logits are scaled, as in NonLocal here; q, k and m have no bias, which
     mean and softmax would cancel; no norm after W, because over one image batch norm would cancel
-    the salience term, the same vector at every position.
+    the salience term, which is the same vector at every position.
 
     Args:
         channels: width of the feature map, in and out.
@@ -34,15 +34,15 @@ class DNL(nn.Module):
         self.project = nn.Conv2d(key_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend by likeness and by salience, and add both to x."""
+        """Attend by similarity and by salience, and add both to x."""
         q, k, v, m = (
             conv(x).flatten(2).transpose(1, 2).contiguous()  # (B, N, C/2), m (B, N, 1)
             for conv in (self.query, self.key, self.value, self.salience)
         )
         q, k = ((part - part.mean(dim=1, keepdim=True)).unsqueeze(1) for part in (q, k))
-        alike = F.scaled_dot_product_attention(q, k, v.unsqueeze(1)).squeeze(1)  # (B, N, C/2)
+        pairwise = F.scaled_dot_product_attention(q, k, v.unsqueeze(1)).squeeze(1)  # (B, N, C/2)
         with torch.autocast(x.device.type, enabled=False):
             dtype = self.project.weight.dtype
-            salient = m.to(dtype).softmax(dim=1).transpose(1, 2) @ v.to(dtype)  # (B, 1, C/2)
-            y = (alike.to(dtype) + salient).transpose(1, 2).unflatten(2, x.shape[-2:])
+            unary = m.to(dtype).softmax(dim=1).transpose(1, 2) @ v.to(dtype)  # (B, 1, C/2)
+            y = (pairwise.to(dtype) + unary).transpose(1, 2).unflatten(2, x.shape[-2:])
         return x + self.project(y).to(x.dtype)

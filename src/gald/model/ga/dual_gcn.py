@@ -1,4 +1,4 @@
-"""Dual graph convolution: global aggregation over positions and over features at once."""
+"""Dual graph convolution: global aggregation over positions and over features."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from gald.model.layers import ConvNormAct, resize
 
 
 class DualGCN(nn.Module):
-    """Gives every position what two graphs say: one over positions, one over learned nodes.
+    """Dual graph convolution: one graph over positions and one over learned nodes, fused.
 
     Positions: l = up(SpatialGCN(down_8(x))), s = x * l + x.
     Nodes: with state phi (planes, N) and assignment theta (nodes, N), Z = phi theta^T,
@@ -18,13 +18,13 @@ class DualGCN(nn.Module):
     Paper: "Dual Graph Convolutional Network for Semantic Segmentation",
     https://arxiv.org/abs/1909.06121
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/DualGCNNet.py:DualGCN, exact with
-    align_corners=True. Deviations, none of which changes the maths: the node graph runs in the
-    dtype of the weights even under autocast, because Z is an unscaled sum over a whole map; trains
-    on maps that shrink to a single position (see ConvNormAct).
+    align_corners=True. Deviations that do not change the maths: the node graph runs in the dtype
+    of the weights even under autocast, because Z is an unscaled sum over a whole map; trains on
+    maps that shrink to a single position (see ConvNormAct).
 
     Args:
         channels: width of the feature map, in and out.
-        ratio: channels per node; the state is twice as wide as there are nodes.
+        ratio: channels per node; the state is twice as wide as the number of nodes.
         align_corners: how the position branch is resized.
 
     Shape:
@@ -53,7 +53,7 @@ class DualGCN(nn.Module):
         self.fuse = ConvNormAct(2 * channels, channels, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pass both graphs and fuse them."""
+        """Apply both graphs and fuse the results."""
         local = resize(self.positions(self.down(x)), x.shape[2:], self.align_corners)
         maps = [x * local.to(x.dtype) + x, self._nodes(x)]
         return self.fuse(torch.cat(maps, dim=1)).to(x.dtype)
@@ -64,15 +64,15 @@ class DualGCN(nn.Module):
             dtype = self.fuse.conv.weight.dtype
             state, assign = state.to(dtype), assign.to(dtype)  # (B, C/2, N), (B, C/4, N)
             z = state @ assign.transpose(1, 2)  # (B, C/2, C/4)
-            z = z + self._rows(self.adjacency, z)
-            z = self._rows(self.update, z.transpose(1, 2)).transpose(1, 2)
+            z = z + self._apply_to_rows(self.adjacency, z)
+            z = self._apply_to_rows(self.update, z.transpose(1, 2)).transpose(1, 2)
             y = (z @ assign).unflatten(2, x.shape[2:])  # (B, C/2, h, w)
             y = self.project(y)  # (B, C, h, w)
         return (x + y.to(x.dtype)).relu()
 
     @staticmethod
-    def _rows(layer: ConvNormAct, z: Tensor) -> Tensor:
-        # As a batch of rows: for a transposed map of one row or column torch's batch norm can pass
-        # on a wrong gradient, without an error (CPU, torch 2.15).
+    def _apply_to_rows(layer: ConvNormAct, z: Tensor) -> Tensor:
+        # As a batch of rows: for a transposed map of one row or column torch's batch norm can
+        # return a wrong gradient without an error (CPU, torch 2.15).
         rows = z.flatten(0, 1)[:, :, None, None]  # (B * C/2, C/4, 1, 1), or the other way round
         return layer(rows).view_as(z)

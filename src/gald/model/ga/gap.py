@@ -1,17 +1,17 @@
-"""Global average pooling: global aggregation by the plain mean of the scene."""
+"""Global average pooling: global aggregation by the image mean."""
 
 from torch import Tensor, nn
 
 
 class GAP(nn.Module):
-    """Tells every position the mean of the scene: the cheapest context, a baseline for the rest.
+    """Global average pooling: adds the projected image mean to every position; cheapest baseline.
 
     out = x + W mean(x) + b, the mean over all positions.
 
     Paper: "ParseNet: Looking Wider to See Better", https://arxiv.org/abs/1506.04579
-    Deviations: the mean is projected and added, where the paper appends it to the channels, which
-    a linear classifier after it turns into such a sum; no L2 normalisation, since x comes from a
-    normalised convolution.
+    Deviations: the mean is projected and added, where the paper concatenates it to the channels; a
+    linear classifier after the concatenation computes such a sum too; no L2 normalisation, since x
+    comes from a normalised convolution.
 
     Args:
         channels: width of the feature map, in and out.
@@ -22,7 +22,7 @@ class GAP(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # No batch norm: of two images' means it would keep nothing but the sign of the difference.
+        # No batch norm: from the means of two images it would keep only the sign of the difference.
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

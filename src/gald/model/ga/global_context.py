@@ -1,23 +1,23 @@
-"""Global context block: global aggregation by one attention map that all positions share."""
+"""Global context block: global aggregation by one attention map shared by all positions."""
 
 import torch
 from torch import Tensor, nn
 
 
 class GC(nn.Module):
-    """Adds one vector per image to every position: a weighted mean of the scene, transformed.
+    """Global context block: adds one transformed, attention-pooled vector to every position.
 
     With a = softmax over positions of <w, x_j>: out = x + W2 ReLU(LN(W1 sum_j a_j x_j)).
 
     Paper: "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
     https://arxiv.org/abs/1904.11492
-    Deviations: w has no bias, which the softmax would cancel; W2 starts as any convolution does,
-    not at 0, since the block sits in a new head and has no pretrained path to leave intact. Then
-    it equals timm's GlobalContext(fuse_add=True, fuse_scale=False) but for the norm's epsilon.
+    Deviations: w has no bias, which the softmax would cancel; W2 has the usual initialisation, not
+    0, since the block is part of a new head and has no pretrained path to preserve. It then equals
+    timm's GlobalContext(fuse_add=True, fuse_scale=False) except for the norm's epsilon.
 
     Args:
         channels: width of the feature map, in and out.
-        reduction: how many times narrower the bottleneck is.
+        reduction: ratio of channels to bottleneck width.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -40,10 +40,10 @@ class GC(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool by attention, transform, add to x."""
+        """Pool by attention, transform, add the result to x."""
         logits = self.attend(x).flatten(1)  # (B, N)
         with torch.autocast(x.device.type, enabled=False):
             dtype = self.attend.weight.dtype
             weights = logits.to(dtype).softmax(dim=1)
-            scene = (x.flatten(2).to(dtype) @ weights.unsqueeze(2)).squeeze(2)  # (B, C)
-        return x + self.transform(scene)[:, :, None, None].to(x.dtype)
+            pooled = (x.flatten(2).to(dtype) @ weights.unsqueeze(2)).squeeze(2)  # (B, C)
+        return x + self.transform(pooled)[:, :, None, None].to(x.dtype)

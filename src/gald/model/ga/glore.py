@@ -7,7 +7,7 @@ from gald.model.layers import ConvNormAct
 
 
 class GloRe(nn.Module):
-    """Adds to every position what a few learned nodes, each a region of the scene, agreed on.
+    """Global reasoning unit: a graph convolution on learned nodes, projected back to positions.
 
     With state s (states, N) and assignment b (nodes, N), two 1x1 projections of x:
     V = s b^T / N, Z = W ReLU(V + A V), A acting on the nodes; out = x + BN(P Z b).
@@ -15,14 +15,14 @@ class GloRe(nn.Module):
     Paper: "Graph-Based Global Reasoning Networks", https://arxiv.org/abs/1811.12814
     Reference: facebookresearch/GloRe@c9ad998 network/global_reasoning_unit.py:GloRe_Unit with
     normalize=True (which its authors advise where the map size varies). Deviations: the last norm
-    starts at 1, not at 0, since the block sits in a new head and has no pretrained path to leave
-    intact; its epsilon is torch's default; the graph runs in the dtype of the weights even under
+    starts at 1, not at 0, since the block is part of a new head and has no pretrained path to
+    preserve; its epsilon is torch's default; the graph runs in the dtype of the weights even under
     autocast.
 
     Args:
         channels: width of the feature map, in and out.
-        nodes: nodes of the graph; None is a quarter of channels.
-        states: features of a node; None is twice as many as nodes.
+        nodes: number of graph nodes; None is a quarter of channels.
+        states: number of features per node; None is twice the number of nodes.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -39,7 +39,7 @@ class GloRe(nn.Module):
         self.project = ConvNormAct(states, channels, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gather nodes, let them exchange, hand the result back to the positions."""
+        """Project to nodes, convolve on the graph, project back, add the result to x."""
         state, assign = self.state(x).flatten(2), self.assign(x).flatten(2)
         with torch.autocast(x.device.type, enabled=False):
             dtype = self.state.weight.dtype

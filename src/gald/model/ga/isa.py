@@ -8,23 +8,23 @@ from gald.model.layers import ConvNormAct
 
 
 class ISA(nn.Module):
-    """Lets every position hear of every other in two cheap steps: far ones first, then near ones.
+    """Interlaced sparse self-attention: cheap global attention in a long and a short-range step.
 
-    Step 1 attends among the positions that are `block` apart, step 2 within each block x block
-    square of its result z1; each with q, k, v three 1x1 projections of its input:
+    Step 1 attends among positions that are `block` apart, step 2 within each block x block square
+    of the result z1 of step 1; each step has q, k, v three 1x1 projections of its input:
     z = softmax(q k^T / sqrt(key_channels)) v; out = ReLU(BN(W [x, z2])).
-    Zeros fill the map up to whole blocks; nothing attends to them. Where blocks at the border are
-    cut short, their positions hear of fewer far ones.
+    The map is padded with zeros to whole blocks; the padding is masked in the attention. Positions
+    in an incomplete block at the border reach fewer distant positions.
 
     Paper: "Interlaced Sparse Self-Attention for Semantic Segmentation",
     https://arxiv.org/abs/1907.12273
     Deviations: each projection is one convolution without norm and ReLU; k has no bias, which the
-    softmax would cancel; the fill is at the bottom and right, and masked.
+    softmax would cancel; the padding is at the bottom and right, and masked.
 
     Args:
         channels: width of the feature map and of v, in and out.
         key_channels: width of q and k; None is half of channels.
-        block: side of the squares of step 2, and distance in step 1.
+        block: side of the squares in step 2, and distance between positions in step 1.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -34,7 +34,7 @@ class ISA(nn.Module):
         super().__init__()
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels
         if block < 1:
-            raise ValueError(f"block ({block}) must be at least 1; the paper takes 8")
+            raise ValueError(f"block ({block}) must be at least 1; set block=8 as in the paper")
         self.block = block
         self.far, self.near = (
             nn.ModuleList(
@@ -46,7 +46,7 @@ class ISA(nn.Module):
         self.fuse = ConvNormAct(2 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend far, attend near, fuse with x."""
+        """Attend at long range, then at short range; fuse the result with x."""
         z = self._attend(self._attend(x, self.far, far=True), self.near, far=False)
         return self.fuse(torch.cat([x, z], dim=1)).to(x.dtype)
 
@@ -56,14 +56,14 @@ class ISA(nn.Module):
         mask = None
         if h % self.block or w % self.block:
             inside = self._group(x.new_ones(1, 1, h, w), far).squeeze(3) > 0  # (1, groups, size)
-            # A filled position attends to itself, because not every kernel can do without any key.
-            itself = torch.eye(inside.shape[2], dtype=torch.bool, device=x.device)
-            mask = inside.unsqueeze(2) | itself  # (1, groups, size, size)
+            # Padding attends to itself, because not every kernel accepts a query without keys.
+            diagonal = torch.eye(inside.shape[2], dtype=torch.bool, device=x.device)
+            mask = inside.unsqueeze(2) | diagonal  # (1, groups, size, size)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self._ungroup(y, far, h, w).to(x.dtype)
 
     def _group(self, x: Tensor, far: bool) -> Tensor:
-        """(B, C, h, w) -> (B, groups, size, C), filled up; a group attends within itself."""
+        """Pad x and split it into attention groups: (B, C, h, w) -> (B, groups, size, C)."""
         side = self.block
         x = F.pad(x, (0, -x.shape[3] % side, 0, -x.shape[2] % side))
         x = x.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, C, rows, side, columns, side)
@@ -71,7 +71,7 @@ class ISA(nn.Module):
         return x.permute(order).flatten(3, 4).flatten(1, 2)
 
     def _ungroup(self, x: Tensor, far: bool, h: int, w: int) -> Tensor:
-        """The way back: (B, groups, size, C) -> (B, C, h, w)."""
+        """Invert `_group` and crop the padding: (B, groups, size, C) -> (B, C, h, w)."""
         side = self.block
         rows, columns = -(-h // side), -(-w // side)
         grid = (side, side, rows, columns) if far else (rows, columns, side, side)

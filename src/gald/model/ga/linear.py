@@ -1,4 +1,4 @@
-"""Efficient attention: global aggregation by attention at a cost that grows with N."""
+"""Efficient attention: global aggregation by attention with a cost linear in N."""
 
 import torch
 from torch import Tensor, nn
@@ -7,19 +7,19 @@ from gald.model.layers import ConvNormAct
 
 
 class LinearAttention(nn.Module):
-    """Adds to every position a mix of a few summaries of the map, one per key channel.
+    """Efficient attention: every position mixes summaries of the map, one per key channel.
 
     With q, k, v three 1x1 projections of x, per head: y = softmax_channels(q)
-    (softmax_positions(k)^T v); out = x + BN(W y). No (N, N) matrix is ever made.
+    (softmax_positions(k)^T v); out = x + BN(W y). The (N, N) matrix is never computed.
 
     Paper: "Efficient Attention: Attention with Linear Complexities",
     https://arxiv.org/abs/1812.01243 (softmax normalisation).
-    Deviations: a batch norm after the last projection, which all attentions here have; projections
-    without bias, since a softmax over positions cancels the one of k.
+    Deviations: a batch norm after the last projection, as in the other attention modules here;
+    projections without bias, since a softmax over positions cancels the bias of k.
 
     Args:
         channels: width of the feature map, in and out.
-        heads: independent attentions; must divide key_channels.
+        heads: number of attention heads; must divide key_channels.
         key_channels: width of q, k and v; None is half of channels.
 
     Shape:
@@ -46,7 +46,7 @@ class LinearAttention(nn.Module):
             conv(x).flatten(2).unflatten(1, (self.heads, -1))  # (B, heads, C/2 / heads, N)
             for conv in (self.query, self.key, self.value)
         )
-        # A softmax over a whole map has weights too small for low precision.
+        # The weights of a softmax over a whole map are too small for low precision.
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = (part.to(self.query.weight.dtype) for part in (q, k, v))
             summaries = v @ k.softmax(dim=3).transpose(2, 3)  # (B, heads, values, keys)

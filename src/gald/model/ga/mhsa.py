@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
 
-# The slowest pair of channels turns by 1 / _BASE per position; maps have some hundred positions.
-_BASE = 100.0
+# The slowest channel pair rotates by 1 / _ROTARY_BASE per position; a side has about a hundred.
+_ROTARY_BASE = 100.0
 
 
 class MHSA(nn.Module):
-    """Adds to every position what several heads attend to, each aware of where things lie.
+    """Multi-head self-attention with two-dimensional rotary positions.
 
     With q, k, v 1x1 projections of x, per head:
     y_i = sum_j softmax_j((R_i q_i) . (R_j k_j) / sqrt(C / heads)) v_j; out = x + BN(W y).
-    R turns pairs of channels by angles proportional to the row (first half of a head) and to the
+    R rotates pairs of channels by angles proportional to the row (first half of a head) and to the
     column (second half), so that logits depend on offsets alone. Memory grows with N, not N^2,
     where torch has a fused attention kernel; time grows with N^2.
 
@@ -25,13 +25,13 @@ class MHSA(nn.Module):
     "RoFormer: Enhanced Transformer with Rotary Position Embedding",
     https://arxiv.org/abs/2104.09864
     Deviations: attention alone, without the feed-forward layer; a batch norm after it instead of a
-    layer norm before it; rows and columns are turned separately, since the paper's text has one
+    layer norm before it; rows and columns are rotated separately, since the paper's text has one
     axis, with base 100 instead of 10000; projections without bias.
 
     Args:
         channels: width of the feature map, in and out.
-        heads: independent attentions; must divide channels, for rotary into multiples of 4.
-        positions: `rotary`, or `none` for an attention blind to where things lie.
+        heads: number of attention heads; must divide channels, for rotary into multiples of 4.
+        positions: `rotary`, or `none` for attention without position information.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -42,12 +42,14 @@ class MHSA(nn.Module):
     ) -> None:
         super().__init__()
         if positions not in ("rotary", "none"):
-            raise ValueError(f"positions ({positions}) must be rotary or none; rotary is usual")
-        step = 4 if positions == "rotary" else 1
-        if heads < 1 or channels < heads or channels % (step * heads):
             raise ValueError(
-                f"channels ({channels}) must be divisible by {step} times heads ({heads});"
-                f" choose heads so that a head has a multiple of {step} channels"
+                f"positions ({positions}) must be rotary or none; set positions=rotary"
+            )
+        multiple = 4 if positions == "rotary" else 1
+        if heads < 1 or channels < heads or channels % (multiple * heads):
+            raise ValueError(
+                f"channels ({channels}) must be divisible by {multiple} times heads ({heads});"
+                f" choose heads so that each head has a multiple of {multiple} channels"
             )
         self.heads = heads
         self.positions = positions
@@ -56,27 +58,27 @@ class MHSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend with every head and add the result to x."""
-        # Fused kernels need the channel dimension contiguous; channels_last already has it so.
+        # Fused kernels need a contiguous channel dimension; in channels_last this copies nothing.
         qkv = self.qkv(x).permute(0, 2, 3, 1).contiguous()  # (B, h, w, 3C)
         qkv = qkv.unflatten(3, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
         q, k, v = qkv.unbind()  # (B, heads, h, w, C / heads)
         if self.positions == "rotary":
-            q, k = self._turn(q), self._turn(k)
+            q, k = self._rotate(q), self._rotate(k)
         q, k, v = (part.flatten(2, 3) for part in (q, k, v))  # (B, heads, N, C / heads)
         y = F.scaled_dot_product_attention(q, k, v)
         y = y.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[2:])  # (B, C, h, w)
         return x + self.project(y).to(x.dtype)
 
-    def _turn(self, part: Tensor) -> Tensor:
+    def _rotate(self, part: Tensor) -> Tensor:
         height, width, size = part.shape[2:]
-        # Positions beyond 256 and small angles need more digits than bfloat16 has.
+        # Positions beyond 256 and small angles need more precision than bfloat16 has.
         dtype, device = self.qkv.weight.dtype, part.device
-        speed = _BASE ** -torch.linspace(0, 1, size // 4, dtype=dtype, device=device)
-        rows = torch.arange(height, dtype=dtype, device=device)[:, None, None] * speed
-        columns = torch.arange(width, dtype=dtype, device=device)[:, None] * speed
+        frequency = _ROTARY_BASE ** -torch.linspace(0, 1, size // 4, dtype=dtype, device=device)
+        rows = torch.arange(height, dtype=dtype, device=device)[:, None, None] * frequency
+        columns = torch.arange(width, dtype=dtype, device=device)[:, None] * frequency
         angles = torch.cat(
             [rows.expand(-1, width, -1), columns.expand(height, -1, -1)], dim=2
         )  # (h, w, C / heads / 2)
         a, b = part.to(angles.dtype).unflatten(4, (-1, 2)).unbind(5)
-        turned = [a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()]
-        return torch.stack(turned, dim=5).flatten(4).to(part.dtype)
+        rotated = [a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()]
+        return torch.stack(rotated, dim=5).flatten(4).to(part.dtype)

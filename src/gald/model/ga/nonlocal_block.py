@@ -1,4 +1,4 @@
-"""Non-local block: global aggregation by attention of every position to every position.
+"""Non-local block: global aggregation by attention between all positions.
 
 The file is not called nonlocal.py because `nonlocal` is a Python keyword.
 """
@@ -10,15 +10,15 @@ from gald.model.layers import ConvNormAct
 
 
 class NonLocal(nn.Module):
-    """Adds to every position a mean of all positions, weighted by how alike they are.
+    """Non-local block: every position attends to all positions.
 
     With q, k, v three 1x1 projections: out = x + BN(W softmax(q k^T / sqrt(key_channels)) v).
     Memory grows with N, not N^2, where torch has a fused attention kernel; time grows with N^2.
 
     Paper: "Non-local Neural Networks", https://arxiv.org/abs/1711.07971 (embedded Gaussian).
     Deviations: the logits are scaled, as in scaled dot-product attention, since the width of the
-    keys is free here; the last norm starts at 1, not at 0, since the block sits in a new head and
-    has no pretrained path to leave intact.
+    keys is free here; the last norm starts at 1, not at 0, since the block is part of a new head
+    and has no pretrained path to preserve.
 
     Args:
         channels: width of the feature map, in and out.
@@ -41,8 +41,8 @@ class NonLocal(nn.Module):
         return x + self.project(self._attend(x)).to(x.dtype)
 
     def _attend(self, x: Tensor) -> Tensor:
-        # A method of its own: q, k and v are gone before the projection back makes its maps.
-        # Fused kernels need the channel dimension contiguous; channels_last already has it so.
+        # A separate method frees q, k and v before the output projection allocates its maps.
+        # Fused kernels need a contiguous channel dimension; in channels_last this copies nothing.
         q, k, v = (
             conv(x).flatten(2).transpose(1, 2).contiguous().unsqueeze(1)  # (B, 1, N, C/2)
             for conv in (self.query, self.key, self.value)

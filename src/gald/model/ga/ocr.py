@@ -1,4 +1,4 @@
-"""Object-contextual representations: global aggregation over the classes seen in the scene."""
+"""Object-contextual representations: global aggregation over soft regions of the classes."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from gald.model.layers import ConvNormAct, resize
 
 
 class OCR(nn.Module):
-    """Tells every position what the regions of the classes look like that it resembles.
+    """Object-contextual representations: every position attends to one feature per class.
 
     With m_k the scores of class k from the auxiliary head, softmaxed over positions:
     f_k = sum_i m_ki x_i, w_ik = softmax_k(phi(x_i) . psi(f_k) / sqrt(key_channels)),
@@ -17,7 +17,7 @@ class OCR(nn.Module):
 
     Paper: "Object-Contextual Representations for Semantic Segmentation",
     https://arxiv.org/abs/1909.11065
-    Deviations: the auxiliary head of the model gives the scores; no dropout after g; trains where a
+    Deviations: the scores come from the model's auxiliary head; no dropout after g; trains where a
     norm sees a single value (see ConvNormAct).
 
     Args:
@@ -44,23 +44,22 @@ class OCR(nn.Module):
         self.fuse = ConvNormAct(2 * channels, channels)
 
     def forward(self, x: Tensor, aux: Tensor) -> Tensor:
-        """Gather regions by the auxiliary scores and hand them to the positions."""
+        """Average regions by the auxiliary scores, attend to them, fuse the result with x."""
         q = self.query(x).flatten(2).transpose(1, 2)  # (B, N, C/2)
         with torch.autocast(x.device.type, enabled=False):
             dtype = self.fuse.conv.weight.dtype
             scores = resize(aux.to(dtype), x.shape[2:], self.align_corners)
             weights = scores.flatten(2).softmax(dim=2)  # (B, K, N)
-            # As a batch of rows: for transposed maps of one column torch's batch norm can pass on
-            # a wrong gradient, without an error (CPU, torch 2.15).
+            # As a batch of rows: for transposed maps of one column torch's batch norm can return
+            # a wrong gradient without an error (CPU, torch 2.15).
             regions = weights @ x.to(dtype).flatten(2).transpose(1, 2)  # (B, K, C)
             rows = regions.flatten(0, 1)[:, :, None, None]  # (B * K, C, 1, 1)
             k, v = (
                 part(rows).view(*regions.shape[:2], -1)  # (B, K, C/2)
                 for part in (self.key, self.value)
             )
-            alike = (q.to(dtype) @ k.transpose(1, 2) / k.shape[2] ** 0.5).softmax(
-                dim=2
-            )  # (B, N, K)
-            y = (alike @ v).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, C/2, h, w)
+            logits = q.to(dtype) @ k.transpose(1, 2) / k.shape[2] ** 0.5  # (B, N, K)
+            attention = logits.softmax(dim=2)
+            y = (attention @ v).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, C/2, h, w)
         y = self.project(y.to(x.dtype))
         return self.fuse(torch.cat([x, y.to(x.dtype)], dim=1)).to(x.dtype)

@@ -10,20 +10,20 @@ from gald.model.layers import ConvNormAct, resize
 
 
 class PSP(nn.Module):
-    """Tells every position the averages of the regions around it, from quarter views to the scene.
+    """Pyramid pooling: averages over grids of several sizes, resized back and fused with x.
 
     The map is averaged to bin x bin cells per bin, each projected to C / bins channels and resized
     back; all of them and x are concatenated and fused by a 3x3 convolution:
     out = W * [x, up(W1 mean_1(x)), up(W2 mean_2(x)), ...].
 
     Paper: "Pyramid Scene Parsing Network", https://arxiv.org/abs/1612.01105
-    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/PSPNet.py. Deviations: as many channels out as
-    in, so that it fits the slot; no dropout; trains at batch 1, where the norm of the 1x1 bin uses
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/PSPNet.py. Deviations: as many output as input
+    channels, to fit the slot; no dropout; trains at batch 1, where the norm of the 1x1 bin uses
     its running statistics (see ConvNormAct).
 
     Args:
         channels: width of the feature map, in and out.
-        bins: cells per side, one pooled branch each.
+        bins: grid sizes, one pooled branch each.
         align_corners: how the pooled maps are resized.
 
     Shape:

@@ -7,17 +7,16 @@ from gald.model.layers import ConvNormAct
 
 
 class SpatialGCN(nn.Module):
-    """Lets every position read the others through one channel-by-channel graph of the image.
+    """Graph convolution over positions, through one channel-by-channel graph per image.
 
     With q, k, v three 1x1 projections of x as (planes, N) matrices:
     A = softmax_rows(q v^T), out = ReLU(x + BN(W2 BN(W1 A^T k))). Cost grows with N, not N^2.
 
     Paper: "Dual Graph Convolutional Network for Semantic Segmentation",
     https://arxiv.org/abs/1909.06121
-    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/DualGCNNet.py:SpatialGCN. Deviations, none of
-    which changes the maths: the graph runs in the dtype of the weights even under autocast,
-    because q v^T is an unscaled sum over a whole map; trains on a single position (see
-    ConvNormAct).
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/DualGCNNet.py:SpatialGCN. Deviations that do
+    not change the maths: the graph runs in the dtype of the weights even under autocast, because
+    q v^T is an unscaled sum over a whole map; trains on a single position (see ConvNormAct).
 
     Args:
         channels: width of the feature map, in and out.
@@ -37,7 +36,7 @@ class SpatialGCN(nn.Module):
         self.project = ConvNormAct(planes, channels, bias=True, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Build the graph, pass it once and add the result to x."""
+        """Build the graph, convolve once and add the result to x."""
         q, k, v = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = (part.to(self.query.weight.dtype) for part in (q, k, v))  # (B, C/2, N)

@@ -1,6 +1,7 @@
 """Heads: from features to class scores.
 
 Contract: a head is built as `Name(in_channels, in_strides, channels, num_classes, ...)` and called
-as `head(maps, x)`: all maps of the neck, finest first, and `x`, what the context slots made,
-(B, C, h, w). It returns logits (B, K, h', w') at any resolution below that of the image.
+as `head(maps, x)`. `maps` are all maps of the neck, finest first; `x` is the output of the context
+slots, (B, C, h, w). The head returns logits (B, K, h', w') at any resolution below that of the
+image.
 """

@@ -1,4 +1,4 @@
-"""The authors' head."""
+"""The authors' segmentation head."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from gald.model.layers import ConvNormAct
 
 
 class GALDHead(nn.Module):
-    """The authors' head: refine, join with the deepest backbone map, classify.
+    """The authors' head: refine x, concatenate the deepest map, fuse, classify.
 
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:GALDHead (convb and bottleneck; its
     conva is the Segmentor's `reduce`).
@@ -19,7 +19,7 @@ class GALDHead(nn.Module):
         in_channels: widths of the maps, finest first.
         in_strides: their strides.
         channels: width of x.
-        num_classes: classes to score.
+        num_classes: number of classes.
 
     Shape:
         maps, x (B, C, h, w) -> (B, K, h, w)

@@ -1,4 +1,4 @@
-"""A head that joins the context with a fine map of the backbone."""
+"""Segmentation head that fuses the context with a fine map of the backbone."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from gald.model.layers import ConvNormAct, resize
 
 
 class LowLevelHead(nn.Module):
-    """Joins the context with a fine map of the backbone, so that thin things keep their outline.
+    """Head that fuses the context with a fine backbone map, so thin objects keep their outline.
 
     After the decoder of "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
     Segmentation", https://arxiv.org/abs/1802.02611, section 3.2. Ours: the fine map is chosen by
@@ -20,10 +20,10 @@ class LowLevelHead(nn.Module):
         in_channels: widths of the maps, finest first.
         in_strides: their strides.
         channels: width of x and of the fused map.
-        num_classes: classes to score.
+        num_classes: number of classes.
         low_stride: stride of the fine map.
-        low_channels: width to which the fine map is projected.
-        dropout: probability that a channel is dropped before the classifier.
+        low_channels: width of the projected fine map.
+        dropout: probability of dropping a channel before the classifier.
         align_corners: how x is resized to the fine map.
 
     Shape:

@@ -1,4 +1,4 @@
-"""Affinity distribution (ours): a map from both the global and the local feature."""
+"""Affinity distribution (ours): a gate computed from the global and the local feature."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from gald.model.layers import ConvNormAct
 
 
 class Affinity(nn.Module):
-    """Chooses at every position, per channel group, between the context and the local feature.
+    """Affinity gate (ours): mixes context and local feature per position and channel group.
 
-    out = x + A * (context - x), with A in (0, 1): where A = 1 the context is taken, where A = 0
-    the local feature is kept. With u, v small normalised projections of context and x,
-    A = sigmoid(W ReLU(BN(DW3x3[u * v, u - v, |v - mean3x3(v)|]))): how well the two agree, how
-    they differ, and how much the position stands out from its surround (edges, thin things). The
-    map has full resolution. A starts near 0.5, no preference; with no aggregation (context = x)
-    the output is x exactly.
+    out = x + A * (context - x), with A in (0, 1): A = 1 takes the context, A = 0 keeps the local
+    feature. With u, v small normalised projections of context and x,
+    A = sigmoid(W ReLU(BN(DW3x3[u * v, u - v, |v - mean3x3(v)|]))). The three inputs measure how
+    well the two features agree, how they differ, and how much the position stands out from its
+    surroundings (edges, thin objects). The map has full resolution. A starts near 0.5, without a
+    preference; with no aggregation (context = x) the output is x exactly.
 
     This design is OURS. It is our reading of one sentence, that local distribution "models the
     affinity map between global and local relationship for each pixel adaptively", in the abstract
@@ -25,7 +25,7 @@ class Affinity(nn.Module):
 
     Args:
         channels: width of the feature maps.
-        groups: maps, each deciding for channels / groups channels; must divide channels.
+        groups: number of maps, each for channels / groups channels; must divide channels.
         width: width of the projections; None is an eighth of channels, at least 8.
 
     Shape:
@@ -45,12 +45,12 @@ class Affinity(nn.Module):
         self.from_x = ConvNormAct(channels, width, act=False)
         self.compare = ConvNormAct(3 * width, 3 * width, 3, groups=3 * width)
         self.decide = nn.Conv2d(3 * width, groups, 1)
-        # Small, so that A starts near 0.5; not zero, so that everything learns from step one.
+        # Small, so that A starts near 0.5; not zero, so that all layers learn from the first step.
         for parameter in self.decide.parameters():
             nn.init.normal_(parameter, std=0.01)
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return the map A: the share of the context at each position and channel group.
+        """Return the gate A: 1 takes the context, 0 keeps x; groups are independent.
 
         Args:
             context: the globally aggregated feature.
@@ -60,12 +60,12 @@ class Affinity(nn.Module):
             context, x: (B, C, h, w) -> (B, G, h, w)
         """
         u, v = self.from_context(context), self.from_x(x)
-        surround = F.avg_pool2d(v, 3, stride=1, padding=1, count_include_pad=False)
-        evidence = torch.cat([u * v, u - v, (v - surround).abs()], dim=1)
-        return torch.sigmoid(self.decide(self.compare(evidence)))
+        surroundings = F.avg_pool2d(v, 3, stride=1, padding=1, count_include_pad=False)
+        features = torch.cat([u * v, u - v, (v - surroundings).abs()], dim=1)
+        return torch.sigmoid(self.decide(self.compare(features)))
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
-        """Move from x towards the context by the share that the map says."""
-        share = self.distribution_map(context, x).unsqueeze(2)  # (B, G, 1, h, w)
-        step = (context - x).unflatten(1, (self.groups, -1))  # (B, G, C/G, h, w)
-        return x + (share * step).flatten(1, 2).to(x.dtype)
+        """Move from x towards the context by the fraction A."""
+        gate = self.distribution_map(context, x).unsqueeze(2)  # (B, G, 1, h, w)
+        difference = (context - x).unflatten(1, (self.groups, -1))  # (B, G, C/G, h, w)
+        return x + (gate * difference).flatten(1, 2).to(x.dtype)

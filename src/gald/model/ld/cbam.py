@@ -1,4 +1,4 @@
-"""Convolutional block attention: a control whose map is channels times positions."""
+"""Convolutional block attention: a control with a channel map times a position map."""
 
 import torch
 from torch import Tensor, nn
@@ -7,21 +7,21 @@ from gald.model.layers import ConvNormAct
 
 
 class CBAM(nn.Module):
-    """Scales the context by one number per channel and then by one per position.
+    """Convolutional block attention: scales the context per channel, then per position.
 
     Mc = sigmoid(MLP(mean(context)) + MLP(max(context))), y = Mc * context,
     Ms = sigmoid(BN(Conv7x7[mean over channels of y, max over channels of y])); out = Ms * y. A
-    control: attention that knows places but not the local feature x.
+    control: attention with positions, but without the local feature x.
 
     Paper: "CBAM: Convolutional Block Attention Module", https://arxiv.org/abs/1807.06521,
     equations 1 to 3.
     Reference: timm.layers.cbam.CbamModule; the same output with its weights, so also without biases
-    and with its norm after the 7x7 convolution, which the paper does not write. One cell at batch 1
-    can be trained (see ConvNormAct).
+    and with its norm after the 7x7 convolution, which the paper does not mention. Trains on one
+    cell at batch 1 (see ConvNormAct).
 
     Args:
         channels: width of the feature maps.
-        reduction: how many times narrower than channels the hidden layer is; at least one channel.
+        reduction: ratio of channels to the width of the hidden layer, which is at least 1.
         kernel_size: side of the convolution that scores positions; odd.
 
     Shape:
@@ -41,7 +41,7 @@ class CBAM(nn.Module):
         self.score = ConvNormAct(2, 1, kernel_size, act=False)
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return Mc * Ms: 1 keeps a channel at a position, 0 removes it; nothing sums to 1.
+        """Return Mc * Ms: 1 keeps a channel at a position, 0 removes it; no sum is 1.
 
         Args:
             context: the globally aggregated feature.
@@ -53,14 +53,14 @@ class CBAM(nn.Module):
         # In the dtype of the weights: a sum over a whole map overflows float16.
         dtype = self.squeeze.weight.dtype
         mean = context.mean(dim=(2, 3), keepdim=True, dtype=dtype)
-        peak = context.amax(dim=(2, 3), keepdim=True)
-        excited = (self.excite(torch.relu(self.squeeze(scene))) for scene in (mean, peak))
-        channel = torch.sigmoid(sum(excited))  # (B, C, 1, 1)
-        y = channel * context
-        place = torch.cat(
+        maximum = context.amax(dim=(2, 3), keepdim=True)
+        logits = (self.excite(torch.relu(self.squeeze(pooled))) for pooled in (mean, maximum))
+        channel_map = torch.sigmoid(sum(logits))  # (B, C, 1, 1)
+        y = channel_map * context
+        pooled = torch.cat(
             [y.mean(dim=1, keepdim=True, dtype=dtype), y.amax(dim=1, keepdim=True).to(dtype)], dim=1
         )
-        return channel * torch.sigmoid(self.score(place))
+        return channel_map * torch.sigmoid(self.score(pooled))
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Scale the channels and the positions of the context."""

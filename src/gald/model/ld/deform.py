@@ -1,4 +1,4 @@
-"""Deformable sampling: each position looks for its context where it predicts it to be."""
+"""Deformable sampling: every position samples the context at predicted offsets."""
 
 import torch
 import torch.nn.functional as F
@@ -8,21 +8,21 @@ from gald.model.layers import ConvNormAct
 
 
 class DeformableSampling(nn.Module):
-    """Takes the context from a few predicted places around every position, weighted.
+    """Deformable sampling: a weighted sum of the context at predicted places around a position.
 
     With r over the k x k grid, offsets d_r(p) in pixels and weights A_r(p), softmax over r, both
     predicted from the context and x: out(p) = sum_r A_r(p) * context(p + r + d_r(p)), read
-    bilinearly. A position at an edge can reach past it, into the region that it belongs to. Offsets
-    start near 0 and weights near equal, that is near the mean of the window.
+    bilinearly. A position at an edge can sample the region that it belongs to. Offsets start near 0
+    and weights nearly equal, so the output starts near the mean of the window.
 
     Paper: "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable
     Convolutions", https://arxiv.org/abs/2211.05778, equation 2 with one group and without the
     projection weights.
     Deviations: offsets and weights are predicted from the context and x by a 1x1 and a 3x3
-    convolution; places beyond the map are read at its border, not as 0. Sampled by
+    convolution; places outside the map read its border, not 0. Sampled by
     torch.nn.functional.grid_sample, one place after the other, since
-    torchvision.ops.deform_conv2d multiplies by a weight per channel, which is not wanted here.
-    On a GPU the backward pass of grid_sample adds up in no fixed order.
+    torchvision.ops.deform_conv2d multiplies by a weight per channel, which this module does not
+    have. On a GPU the backward pass of grid_sample sums in no fixed order.
 
     Args:
         channels: width of the feature maps.
@@ -44,15 +44,15 @@ class DeformableSampling(nn.Module):
         self.compress = ConvNormAct(2 * channels, width)
         self.weigh = nn.Conv2d(width, kernel_size**2, 3, padding=1)
         self.move = nn.Conv2d(width, 2 * kernel_size**2, 3, padding=1)
-        # Small, so that it starts near the mean; not zero, so that everything learns from step one.
+        # Small, so that the output starts near the mean; not zero, so that all layers learn.
         for parameter in (*self.weigh.parameters(), *self.move.parameters()):
             nn.init.normal_(parameter, std=0.01)
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return the weights A: how much of each sampled place a position takes.
+        """Return the weights A of the sampled places at every position.
 
-        The K = k * k weights of a position, in the order of the grid's rows, sum to 1; 1 takes the
-        context of that place alone, 0 takes nothing of it. Where the places lie is not in the map.
+        The K = k * k weights of a position, in the order of the grid's rows, sum to 1; 1 takes only
+        the context of that place, 0 ignores it. The map does not contain the offsets.
 
         Args:
             context: the globally aggregated feature.
@@ -64,10 +64,10 @@ class DeformableSampling(nn.Module):
         return self._weights(self.compress(torch.cat([context, x], dim=1)))
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
-        """Sample the context at the predicted places and add up."""
+        """Sample the context at the predicted places and sum with the weights."""
         hidden = self.compress(torch.cat([context, x], dim=1))
         weights = self._weights(hidden)
-        # In the dtype of the weights: half precision has too few digits for a place in a large map.
+        # In the dtype of the weights: half precision is too coarse for coordinates in a large map.
         offsets = self.move(hidden).to(weights.dtype)
         with torch.autocast(x.device.type, enabled=False):
             y = self._sample(context.to(weights.dtype), weights, offsets)
@@ -81,12 +81,12 @@ class DeformableSampling(nn.Module):
         rows = torch.arange(h, device=context.device, dtype=context.dtype).unsqueeze(1)
         columns = torch.arange(w, device=context.device, dtype=context.dtype)
         total = torch.zeros_like(context)
-        for place in range(self.kernel_size**2):
-            down, right = (step - self.kernel_size // 2 for step in divmod(place, self.kernel_size))
-            row = rows + down + offsets[:, 2 * place]  # (B, h, w), in pixels
-            column = columns + right + offsets[:, 2 * place + 1]
-            # grid_sample counts from -1 at the outer edge of the first pixel to 1 at the last's.
+        for index in range(self.kernel_size**2):
+            down, right = (step - self.kernel_size // 2 for step in divmod(index, self.kernel_size))
+            row = rows + down + offsets[:, 2 * index]  # (B, h, w), in pixels
+            column = columns + right + offsets[:, 2 * index + 1]
+            # grid_sample's coordinates: -1 and 1 are the outer edges of the first and last pixel.
             grid = torch.stack([(2 * column + 1) / w - 1, (2 * row + 1) / h - 1], dim=3)
-            seen = F.grid_sample(context, grid, padding_mode="border", align_corners=False)
-            total = total + weights[:, place].unsqueeze(1) * seen
+            sampled = F.grid_sample(context, grid, padding_mode="border", align_corners=False)
+            total = total + weights[:, index].unsqueeze(1) * sampled
         return total

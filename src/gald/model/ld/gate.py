@@ -1,19 +1,19 @@
-"""Gate: the plainest map from both features, one 1x1 convolution."""
+"""Gate: the simplest map from both features, one 1x1 convolution."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Gate(nn.Module):
-    """Mixes the context and the local feature by a share per channel and position.
+    """Gate: mixes context and local feature with one weight per channel and position.
 
     A = sigmoid(W [context, x] + b), W a 1x1 convolution; out = x + A * (context - x). The control
-    for every distribution that looks around a position before it decides.
+    for every distribution that also uses the neighbours of a position.
 
     Paper: "Highway Networks", https://arxiv.org/abs/1505.00387, equation 3 with the context as the
     transformed feature, A as the transform gate and 1 - A as the carry gate.
-    Deviations: the gate sees the context too, not x alone; its bias starts as torch has it, about
-    0, and not below, so that A starts without a preference.
+    Deviations: the gate also reads the context, not only x; its bias has torch's initialisation
+    near 0, not a negative one, so that A starts without a preference.
 
     Args:
         channels: width of the feature maps.
@@ -27,7 +27,7 @@ class Gate(nn.Module):
         self.decide = nn.Conv2d(2 * channels, channels, 1)
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return the gate A: 1 takes the context, 0 keeps x; channels decide independently.
+        """Return the gate A: 1 takes the context, 0 keeps x; channels are independent.
 
         Args:
             context: the globally aggregated feature.
@@ -39,5 +39,5 @@ class Gate(nn.Module):
         return torch.sigmoid(self.decide(torch.cat([context, x], dim=1)))
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
-        """Move from x towards the context by the share that the gate says."""
+        """Move from x towards the context by the fraction A."""
         return x + (self.distribution_map(context, x) * (context - x)).to(x.dtype)

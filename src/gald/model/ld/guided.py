@@ -1,4 +1,4 @@
-"""Guided filter: a coarse context takes on the structure of the local feature."""
+"""Guided filter: transfers the structure of the local feature to a coarse context."""
 
 import torch
 import torch.nn.functional as F
@@ -8,23 +8,24 @@ from gald.model.layers import resize
 
 
 class GuidedFilter(nn.Module):
-    """Redraws a coarse context with the outlines of x: in each window a line maps guide to context.
+    """Guided filter: a linear function per window maps the guide, from x, to the coarse context.
 
     With the guide I = G x, and i, o the averages of I and the context over stride x stride cells:
     a = cov(i, o) / (var(i) + eps), b = mean(o) - a * mean(i) per channel and window of coarse
-    cells; out = up(a) * I + up(b). Where context and guide have nothing in common, a = 0 and the
-    position takes the mean of the context around it.
+    cells; out = up(a) * I + up(b). Where context and guide are uncorrelated, a = 0 and the output
+    is the local mean of the context.
 
     Paper: "Fast End-to-End Trainable Guided Filter", https://arxiv.org/abs/1803.05619, its guided
-    filtering layer; first "Fast Guided Filter", https://arxiv.org/abs/1505.00996
-    Deviations: the paper filters images, this filters features, each channel with a guide channel
-    of its own; the guide is one 1x1 convolution; the coarse output is the context averaged, since
-    nothing runs at low resolution here. Windows end at the border and average what they hold.
+    filtering layer; first in "Fast Guided Filter", https://arxiv.org/abs/1505.00996
+    Deviations: the paper filters images, this module filters features, each channel with its own
+    guide channel; the guide is one 1x1 convolution; the coarse output is the averaged context,
+    since nothing runs at low resolution here. Windows are cut at the border and average the cells
+    inside the map.
 
     Args:
         channels: width of the feature maps.
         stride: side of the cells over which context and guide are averaged.
-        radius: how many coarse cells a window reaches to each side.
+        radius: coarse cells on each side of the centre of a window.
         eps: variance of the guide below which a window counts as flat.
         align_corners: how a and b are resized.
 
@@ -43,8 +44,8 @@ class GuidedFilter(nn.Module):
         super().__init__()
         if stride < 1 or radius < 1:
             raise ValueError(
-                f"stride ({stride}) and radius ({radius}) must be at least 1; stride=1 filters at"
-                " full resolution"
+                f"stride ({stride}) and radius ({radius}) must be at least 1; set stride=1 to"
+                " filter at full resolution"
             )
         self.stride = stride
         self.radius = radius
@@ -54,11 +55,11 @@ class GuidedFilter(nn.Module):
         self.guide = nn.Conv2d(channels, channels, 1, bias=False)
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return r^2: the share of the context's local variance that the guide explains.
+        """Return r^2: the fraction of the context's local variance that the guide explains.
 
         r^2 = cov(i, o)^2 / ((var(i) + eps) * (var(o) + eps)), resized to x. 1 means that the
-        context around a position is a line in the guide and keeps the outlines of x, 0 that it
-        becomes its local mean; channels are independent.
+        context around a position is a linear function of the guide and gets the outlines of x; 0
+        means that it becomes its local mean; channels are independent.
 
         Args:
             context: the globally aggregated feature.
@@ -72,7 +73,7 @@ class GuidedFilter(nn.Module):
         return resize(explained, x.shape[-2:], self.align_corners).clamp(0, 1)
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
-        """Fit the lines on coarse cells and apply them to the fine guide."""
+        """Fit the linear functions on coarse cells and apply them to the fine guide."""
         guide, mean_i, mean_o, var_i, _, cov = self._moments(context, x)
         a = cov / (var_i + self.eps)
         b = mean_o - a * mean_i
@@ -80,7 +81,7 @@ class GuidedFilter(nn.Module):
         return (a * guide + b).to(context.dtype)
 
     def _moments(self, context: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        # In the dtype of the weights: a variance as a difference of squares needs the digits.
+        # In the dtype of the weights: a variance as a difference of squares needs the precision.
         guide = self.guide(x).to(self.guide.weight.dtype)
         with torch.autocast(x.device.type, enabled=False):
             h, w = x.shape[-2:]

@@ -1,4 +1,4 @@
-"""Low-level affinity (ours): an early map of the backbone says where detail is."""
+"""Low-level affinity (ours): a gate that also reads an early map of the backbone."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -11,15 +11,15 @@ from gald.model.layers import ConvNormAct
 
 
 class LowLevelAffinity(nn.Module):
-    """Chooses between context and local feature by what an early, fine map shows there.
+    """Low-level affinity gate (ours): mixes context and local feature using an early, fine map.
 
     With u, v normalised projections of context and x, e = ReLU(BN(E3x3 early)) at the resolution
     of the early map, averaged down to x: A = sigmoid(W ReLU(BN(DW3x3[u, v, e]))), out = x + A *
-    (context - x). The early map still has the edges that the deep one has lost; e counts how much
-    of each pattern lies within a position. A starts near 0.5, no preference; with no aggregation
-    (context = x) the output is x exactly.
+    (context - x). The early map still has the edges that the deep one has lost; e measures how much
+    of each pattern lies within a position. A starts near 0.5, without a preference; with no
+    aggregation (context = x) the output is x exactly.
 
-    This design is OURS: `affinity` with other evidence. That early maps carry outlines is the idea
+    This design is OURS: `affinity` with other inputs. That early maps carry outlines is the idea
     of the decoder in "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
     Segmentation", https://arxiv.org/abs/1802.02611, which fuses them instead of gating by them.
 
@@ -28,7 +28,7 @@ class LowLevelAffinity(nn.Module):
         in_strides: their strides.
         channels: width of the feature maps context and x.
         low_stride: stride of the early map.
-        groups: maps, each deciding for channels / groups channels; must divide channels.
+        groups: number of maps, each for channels / groups channels; must divide channels.
         width: width of the projections; None is an eighth of channels, at least 8.
 
     Shape:
@@ -55,7 +55,7 @@ class LowLevelAffinity(nn.Module):
         if low_stride not in in_strides:
             raise ValueError(
                 f"model.ld.low_stride ({low_stride}) must be one of the strides of the maps"
-                f" {list(in_strides)}; choose one of them"
+                f" {list(in_strides)}; set model.ld.low_stride to one of them"
             )
         width = max(channels // 8, 8) if width is None else width
         self.index = list(in_strides).index(low_stride)
@@ -65,12 +65,12 @@ class LowLevelAffinity(nn.Module):
         self.from_early = ConvNormAct(in_channels[self.index], width, 3)
         self.compare = ConvNormAct(3 * width, 3 * width, 3, groups=3 * width)
         self.decide = nn.Conv2d(3 * width, groups, 1)
-        # Small, so that A starts near 0.5; not zero, so that everything learns from step one.
+        # Small, so that A starts near 0.5; not zero, so that all layers learn from the first step.
         for parameter in self.decide.parameters():
             nn.init.normal_(parameter, std=0.01)
 
     def distribution_map(self, context: Tensor, x: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
-        """Return the map A: 1 takes the context, 0 keeps x; groups decide independently.
+        """Return the gate A: 1 takes the context, 0 keeps x; groups are independent.
 
         Args:
             context: the globally aggregated feature.
@@ -83,11 +83,11 @@ class LowLevelAffinity(nn.Module):
         # Averaged, not sampled: a bilinear resize to a coarser map skips most edges.
         h, w = x.shape[-2:]
         early = F.adaptive_avg_pool2d(self.from_early(maps[self.index]), (h, w))
-        evidence = torch.cat([self.from_context(context), self.from_x(x), early], dim=1)
-        return torch.sigmoid(self.decide(self.compare(evidence)))
+        features = torch.cat([self.from_context(context), self.from_x(x), early], dim=1)
+        return torch.sigmoid(self.decide(self.compare(features)))
 
     def forward(self, context: Tensor, x: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
-        """Move from x towards the context by the share that the map says."""
-        share = self.distribution_map(context, x, maps).unsqueeze(2)  # (B, G, 1, h, w)
-        step = (context - x).unflatten(1, (self.groups, -1))  # (B, G, C/G, h, w)
-        return x + (share * step).flatten(1, 2).to(x.dtype)
+        """Move from x towards the context by the fraction A."""
+        gate = self.distribution_map(context, x, maps).unsqueeze(2)  # (B, G, 1, h, w)
+        difference = (context - x).unflatten(1, (self.groups, -1))  # (B, G, C/G, h, w)
+        return x + (gate * difference).flatten(1, 2).to(x.dtype)

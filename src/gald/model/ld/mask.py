@@ -1,4 +1,4 @@
-"""Mask distribution: the published local distribution, a gate per channel and position."""
+"""Mask distribution: the published local distribution, one factor per channel and position."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from gald.model.layers import ConvNormAct, resize
 
 
 class Mask(nn.Module):
-    """Scales the context at every position and channel by a mask computed from the context.
+    """Mask (published LD): scales each value of the context by a mask computed from the context.
 
     M = sigmoid(up(phi(context))), with phi `steps` depth-wise 3x3 convolutions of stride 2;
     out = context * (1 + M). The local feature x is not used.
@@ -16,9 +16,10 @@ class Mask(nn.Module):
     https://arxiv.org/abs/1909.07229
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/GALDNet.py:LocalAttenModule with padding=0,
     align_corners=True (model/ld=mask_official); the end of GALDBlock, which adds the context once
-    more than the paper's figure, is model.residual=code. The default pads by 1: the unpadded
-    convolutions with aligned corners misplace the mask by up to nine pixels at the borders and need
-    maps of 15 px. Unlike the reference, one cell at batch 1 can be trained (see ConvNormAct).
+    more than the paper's figure, is model.add_context_twice=true. The default pads by 1: the
+    unpadded convolutions with aligned corners misplace the mask by up to nine pixels at the borders
+    and need maps of 15 px. Unlike the reference, it trains on one cell at batch 1 (see
+    ConvNormAct).
 
     Args:
         channels: width of the feature maps.
@@ -42,9 +43,11 @@ class Mask(nn.Module):
     ) -> None:
         super().__init__()
         if steps < 1:
-            raise ValueError(f"steps ({steps}) must be at least 1; the published mask has 3")
+            raise ValueError(f"steps ({steps}) must be at least 1; the published mask has steps=3")
         if padding not in (0, 1):
-            raise ValueError(f"padding ({padding}) must be 0 or 1; the published mask has 0")
+            raise ValueError(
+                f"padding ({padding}) must be 0 or 1; padding=1 keeps borders in place"
+            )
         self.padding = padding
         self.align_corners = align_corners
         self.phi = nn.Sequential(
@@ -64,7 +67,7 @@ class Mask(nn.Module):
         )
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return the mask M: how much of the context each position and channel keeps.
+        """Return the mask M of out = context * (1 + M), per position and channel.
 
         Args:
             context: the globally aggregated feature.
@@ -74,11 +77,12 @@ class Mask(nn.Module):
             context, x: (B, C, h, w) -> (B, C, h, w)
         """
         h, w = context.shape[-2:]
-        least = 2 ** (len(self.phi) + 1) - 1 if self.padding == 0 else 1
-        if min(h, w) < least:
+        minimum = 2 ** (len(self.phi) + 1) - 1 if self.padding == 0 else 1
+        if min(h, w) < minimum:
             raise ValueError(
-                f"feature map ({h}x{w}) must be at least {least}x{least} for Mask with padding=0"
-                f" and steps={len(self.phi)}; set padding=1, take fewer steps or larger images"
+                f"feature map ({h}x{w}) must be at least {minimum}x{minimum} for Mask with"
+                f" padding=0 and steps={len(self.phi)}; set padding=1, or use fewer steps or larger"
+                " images"
             )
         return torch.sigmoid(resize(self.phi(context), (h, w), self.align_corners))
 

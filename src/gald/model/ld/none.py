@@ -1,10 +1,10 @@
-"""No distribution: the arm of an ablation without LD."""
+"""No local distribution: the baseline arm of an ablation."""
 
 from torch import Tensor, nn
 
 
 class NoDistribution(nn.Module):
-    """Passes the context on as it is: out = context.
+    """No local distribution: out = context.
 
     Shape:
         context, x: (B, C, h, w) -> (B, C, h, w)

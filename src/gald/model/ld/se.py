@@ -1,21 +1,22 @@
-"""Squeeze-and-excitation: a control whose map has no positions."""
+"""Squeeze-and-excitation: a control with one factor per channel and no positions."""
 
 import torch
 from torch import Tensor, nn
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel of the context by one number per image: what a map without places gives.
+    """Squeeze-and-excitation: scales each channel of the context by one factor per image.
 
-    s = sigmoid(W2 ReLU(W1 mean(context))); out = context * s. Whatever another distribution gains
-    over this one, it gains from deciding per position. The local feature x is not used.
+    s = sigmoid(W2 ReLU(W1 mean(context))); out = context * s. A control: what another
+    distribution gains over this one comes from deciding per position. The local feature x is not
+    used.
 
     Paper: "Squeeze-and-Excitation Networks", https://arxiv.org/abs/1709.01507, equations 2 to 4.
     Reference: timm.layers.SEModule; the same output with its weights.
 
     Args:
         channels: width of the feature maps.
-        reduction: how many times narrower than channels the hidden layer is; at least one channel.
+        reduction: ratio of channels to the width of the hidden layer, which is at least 1.
 
     Shape:
         context, x: (B, C, h, w) -> (B, C, h, w)
@@ -38,8 +39,8 @@ class SqueezeExcitation(nn.Module):
             context, x: (B, C, h, w) -> (B, C, h, w), constant over positions
         """
         # In the dtype of the weights: a sum over a whole map overflows float16.
-        scene = context.mean(dim=(2, 3), keepdim=True, dtype=self.squeeze.weight.dtype)
-        scale = torch.sigmoid(self.excite(torch.relu(self.squeeze(scene))))  # (B, C, 1, 1)
+        mean = context.mean(dim=(2, 3), keepdim=True, dtype=self.squeeze.weight.dtype)
+        scale = torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))  # (B, C, 1, 1)
         return scale.expand_as(context)
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:

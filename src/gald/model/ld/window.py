@@ -1,4 +1,4 @@
-"""Window attention: each local feature asks for the context in its surround."""
+"""Window attention: the local feature attends to the context around each position."""
 
 import torch
 from torch import Tensor, nn
@@ -7,16 +7,16 @@ from gald.model.neighbourhood import neighbours, softmax_inside, weighted_sum
 
 
 class WindowAttention(nn.Module):
-    """Lets every position of x attend to the context in its k x k window.
+    """Window attention: every position of x attends to the context in its k x k window.
 
     With q(p) = Wq x(p), k(p) = Wk context(p): A_r(p) = softmax over r of
     (q(p) . k(p + r) / sqrt(width) + b_r); out(p) = sum_r A_r(p) * context(p + r). The local feature
-    picks the context of the neighbours that it resembles.
+    selects the context of similar neighbours.
 
     Paper: "Stand-Alone Self-Attention in Vision Models", https://arxiv.org/abs/1906.05909
     Deviations: the query comes from x, key and value from the context; the values are the context
     itself, so that it is distributed and not transformed; one head; a learned bias per cell,
-    starting at 0, for the relative position; the logits are scaled; cells beyond the border get
+    starting at 0, for the relative position; the logits are scaled; cells outside the map get
     weight 0.
 
     Args:
@@ -38,15 +38,15 @@ class WindowAttention(nn.Module):
         width = max(channels // 8, 8) if width is None else width
         self.kernel_size = kernel_size
         self.query = nn.Conv2d(channels, width, 1)
-        # A bias would add the same to every cell of a window, which the softmax takes out again.
+        # A bias would add the same value to every cell of a window, which the softmax cancels.
         self.key = nn.Conv2d(channels, width, 1, bias=False)
         self.position = nn.Parameter(torch.zeros(kernel_size**2))
 
     def distribution_map(self, context: Tensor, x: Tensor) -> Tensor:
-        """Return the attention A: how much of each cell of the window a position takes.
+        """Return the attention A: the weight of each cell of the window at every position.
 
-        The K = k * k weights of a position, row by row, sum to 1; 1 takes the context of that cell
-        alone (in the middle channel: its own), 0 takes nothing of it.
+        The K = k * k weights of a position, row by row, sum to 1; 1 takes only the context of that
+        cell (the middle channel is the position itself), 0 ignores it.
 
         Args:
             context: the globally aggregated feature.
