@@ -12,7 +12,7 @@ def test_cpu_is_always_there():
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:x"])
 def test_device_that_is_not_there_is_told(name):
-    with pytest.raises(ValueError, match=rf"device is '{name}'; this machine has cpu"):
+    with pytest.raises(ValueError, match=rf"device is '{name}', but this machine has only cpu"):
         pick_device(name)
 
 

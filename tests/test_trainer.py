@@ -103,7 +103,7 @@ def test_batch_norm_of_processes_on_the_cpu_cannot_be_synchronised():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_machine_without_gpu_names_another_trainer():
-    with pytest.raises(ValueError, match=r"accelerator=gpu .* trainer=default takes what there is"):
+    with pytest.raises(ValueError, match=r"accelerator=gpu .* trainer=default uses an available"):
         build_trainer(accelerator="gpu", devices=1, **PLAIN)
 
 
@@ -114,7 +114,7 @@ def test_processes_that_would_make_a_folder_each_are_refused(starter, monkeypatc
     monkeypatch.setenv(starter, "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     folder = "runs/train/2026-11-22_14-03-54"
-    with pytest.raises(ValueError, match="each of 2 processes would name a run folder"):
+    with pytest.raises(ValueError, match="each of 2 processes would create its own run folder"):
         build_trainer(accelerator="cpu", default_root_dir=folder, **PLAIN)
     monkeypatch.setenv("WORLD_SIZE", "1")
     build_trainer(accelerator="cpu", default_root_dir=folder, **PLAIN)

@@ -87,7 +87,7 @@ def test_a_signal_saves_within_the_epoch_and_exits_as_pending(
         with pytest.raises(SystemExit) as end:
             train(tmp_path / "run")
     assert end.value.code == 75
-    assert f"stopped by {name} at step 6; ckpt_path=last" in capsys.readouterr().out
+    assert f"stopped by {name} at step 6; resume with ckpt_path=last" in capsys.readouterr().out
     saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").content
     assert saved["global_step"] == 6 and saved["epoch"] == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

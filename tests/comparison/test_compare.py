@@ -294,7 +294,7 @@ def test_same_folder_full_folder_and_few_samples_are_refused(judge, tmp_path):
     with pytest.raises(ValueError, match="--samples is 5"):
         compare(a, b, to=tmp_path / "report", samples=5)
     (b / "results.json").write_text("{")
-    with pytest.raises(ValueError, match=r"b/results.json is no JSON"):
+    with pytest.raises(ValueError, match=r"b/results.json is not valid JSON"):
         compare(a, b, to=tmp_path / "report")
 
 

@@ -107,9 +107,7 @@ def official(root, guesses):
 )
 def test_miou_is_that_of_the_cityscapes_evaluator(twin, count, size):
     if not EVALUATOR.is_file():
-        pytest.skip(
-            "cityscapesScripts is not there; make official-evaluators installs it and runs all of this"
-        )
+        pytest.skip("cityscapesScripts is not installed; run: make official-evaluators")
     root, truths, guesses = twin(count, size)
     mine, theirs = ours(truths, guesses, Cityscapes, CATEGORIES), official(root, guesses)
     print(f"mIoU: ours {mine['miou']!r}, official {theirs['averageScoreClasses']!r}")

@@ -84,7 +84,7 @@ def test_a_checkpoint_that_moved_can_be_named(results, monkeypatch, tmp_path):
 
 
 def test_what_is_no_receipt_ends_in_one_sentence(monkeypatch, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"name the results\.json of a run"):
+    with pytest.raises(FileNotFoundError, match=r"give the results\.json of a run"):
         reproduce(monkeypatch, tmp_path / "results.json")
     (tmp_path / "results.json").write_text('{"val/miou": 0.5}')
     with pytest.raises(ValueError, match="holds no receipt"):

@@ -114,7 +114,7 @@ def test_profile_does_not_overwrite_another(gald_profile, tmp_path):
         ("size=[4,64]", r"image of 4x64 px is smaller than the backbone's stride"),
         ("rounds=0", r"rounds \(0\) must be at least 1"),
         ("batch_size=0", r"batch_size \(0\) must be at least 1"),
-        ("device=tpu", r"device is 'tpu'; this machine has cpu"),
+        ("device=tpu", r"device is 'tpu', but this machine has only cpu; choose one of these"),
     ],
 )
 def test_wrong_option_is_told_in_one_sentence(

@@ -72,5 +72,7 @@ def test_checkpoint_of_another_number_of_classes_is_told(run, tmp_path):
 @pytest.mark.parametrize("path", ["nowhere.ckpt", "a/b/c"])
 def test_missing_checkpoint_says_what_can_be_named(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"name a \.ckpt file, the folder of a run or of"):
+    with pytest.raises(
+        FileNotFoundError, match=r"give a \.ckpt file, a run folder, a folder written by"
+    ):
         gald.load(path)
