@@ -108,7 +108,7 @@ def test_evaluation_takes_other_data_and_inference(run, gald_cli, tmp_path):
 
 
 def test_evaluation_refuses_data_of_other_classes(run, gald_cli, tmp_path):
-    with pytest.raises(ValueError, match=r"knows 10 classes .* the data has 11"):
+    with pytest.raises(ValueError, match=r"network has 10 classes .* the data has 11"):
         gald_cli("eval", f"ckpt_path={run}", "data=camvid", f"output_dir={tmp_path}")
 
 
