@@ -114,7 +114,7 @@ def test_an_unsupported_python_is_refused_in_one_sentence(tmp_path):
     assert done.returncode != 0
     first = done.stderr.splitlines()[0]
     assert first.startswith("gald needs Python 3.11, 3.12 or 3.13, but")
-    assert "is 3.8; name another: make PYTHON=" in first
+    assert "is 3.8; choose another: make PYTHON=" in first
     assert not (tmp_path / ".venv").exists()
 
 
