@@ -1,4 +1,4 @@
-"""A tiny CamVid on disk, a tiny network as training leaves it, and where the real data lies."""
+"""Shared fixtures: toy data, a tiny trained run, the installed console script, clean-up checks."""
 
 import gc
 import json
@@ -17,14 +17,14 @@ import fake
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-PATIENCE = 10  # seconds for what a test has told to end
-# Services that a library keeps for the whole process, by words of a thread's name or a command.
+PATIENCE = 10  # seconds to wait for threads and processes to end
+# Services of libraries that live as long as the process: words in a thread's name or a command.
 SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep caches out of the home folder."""
+    """Keep caches in temporary folders instead of the home folder."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GALD_CACHE", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
@@ -41,7 +41,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     restore(environment)
     left = threads() - before[0] | children() - before[1]
     if left:
-        gc.collect()  # workers of a loader end with it
+        gc.collect()  # the workers of a data loader end when it is collected
     deadline = time.monotonic() + PATIENCE
     while left and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -51,7 +51,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_orphan_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fail a module one of whose tests left a process that has lost its parent."""
+    """Fail a module if one of its tests left a process without a parent."""
     environment = dict(os.environ)
     yield
     restore(environment)
@@ -63,7 +63,7 @@ def no_orphan_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def restore(environment: dict[str, str]) -> None:
-    """Set the variables of this process as they were; wandb finds its service by one of its own."""
+    """Restore the environment variables, except those by which wandb finds its service."""
     for name in os.environ.keys() | environment.keys():
         if "WANDB" in name:
             continue
@@ -81,32 +81,32 @@ def threads() -> set[str]:
 
 def children() -> set[str]:
     """Commands of the living children of this process that belong to a test."""
-    found = set()
+    commands = set()
     for path in Path("/proc/self/task").glob("*/children"):
         for pid in path.read_text().split():
             command = command_of(Path("/proc") / pid)
             if command and not any(word in command for word in SERVICES):
-                found.add(f"process {pid} {command[:200]}")
-    return found
+                commands.add(f"process {pid} {command[:200]}")
+    return commands
 
 
-def orphans(place: str) -> list[str]:
-    """Commands of the processes without a parent that name a place, or run in it."""
-    found = []
+def orphans(folder: str) -> list[str]:
+    """Commands of the processes without a parent that mention a folder, or run in it."""
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         command = command_of(process)
         try:
             parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-            here = place in command or str((process / "cwd").readlink()).startswith(place)
+            uses_folder = folder in command or str((process / "cwd").readlink()).startswith(folder)
         except OSError:  # it has just ended
             continue
-        if here and parent == "1":
-            found.append(command[:200])
-    return found
+        if uses_folder and parent == "1":
+            commands.append(command[:200])
+    return commands
 
 
 def command_of(process: Path) -> str:
-    """The command line of a process; empty once it has ended."""
+    """The command line of a process; empty if it has ended."""
     try:
         return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -115,7 +115,7 @@ def command_of(process: Path) -> str:
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real data; the test skips where there is none."""
+    """The folder of real data; the test is skipped without it."""
     root = (REPOSITORY / os.environ.get("GALD_DATA", "../shared/data")).resolve()
     if not root.is_dir():
         pytest.skip(f"no real data at {root}; set GALD_DATA")
@@ -124,7 +124,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def published(real_data: Path) -> Callable[[str], list[dict[str, Any]]]:
-    """Reads the rows of a dataset's label table; the test skips where there is none."""
+    """Return a function that reads a dataset's label table; the test is skipped without it."""
 
     def read(name: str) -> list[dict[str, Any]]:
         path = real_data / "labels" / f"{name}.json"
@@ -137,13 +137,13 @@ def published(real_data: Path) -> Callable[[str], list[dict[str, Any]]]:
 
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
-    """A CamVid of 7 train, 3 val and 2 test scenes of 24x32 pixels, with lists."""
+    """A toy CamVid with 7 train, 3 val and 2 test images of 24x32 pixels, with lists."""
     return fake.camvid(tmp_path / "camvid")
 
 
 @pytest.fixture
 def gald_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs `gald ARGUMENTS` in this process; an error is raised, not worded."""
+    """Return a function that runs `gald ARGUMENTS` in this process and raises its errors."""
 
     def call(*arguments: str) -> None:
         from gald import cli
@@ -159,28 +159,28 @@ def gald_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Starts what a user types: the console script `gald` of an installed wheel.
+    """Return a function that starts the console script `gald` of an installed wheel.
 
-    The wheel lies in an environment of its own, which borrows the other packages from this one.
+    The wheel is installed in its own environment, which uses the other packages of this one.
     """
     home = tmp_path_factory.mktemp("console")
     build = "import sys; from hatchling import build; print(build.build_wheel(sys.argv[1]))"
-    made = [sys.executable, "-c", build, str(home)]
-    wheel = subprocess.run(made, cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", build, str(home)]
+    wheel = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True)
     venv.create(home / "env", symlinks=True)
     python = home / "env" / "bin" / "python"
-    (place,) = (home / "env" / "lib").glob("python*/site-packages")
-    (place / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages,) = (home / "env" / "lib").glob("python*/site-packages")
+    (packages / "other_packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
     install = [*pip, "install", "--quiet", "--no-deps", "--no-index", wheel.stdout.split()[-1]]
     subprocess.run(install, cwd=home, check=True, capture_output=True)
-    inner = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-    inner += ("GALD_RUN_ID", "GALD_TRACEBACK", "PYTHONPATH", "PYTHONSAFEPATH")
+    removed = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    removed += ("GALD_RUN_ID", "GALD_TRACEBACK", "PYTHONPATH", "PYTHONSAFEPATH")
 
     def start(
         *arguments: str | Path, cwd: Path, timeout: float = 300, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        environment = {key: value for key, value in os.environ.items() if key not in inner}
+        environment = {key: value for key, value in os.environ.items() if key not in removed}
         return subprocess.run(
             [python.with_name("gald"), *arguments],
             cwd=cwd,
@@ -196,9 +196,9 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes the run folder of a tiny network with random weights; takes overrides of training."""
+    """Return a function of overrides that writes the run folder of a tiny random network."""
 
-    def make(*overrides: str) -> Path:
+    def write(*overrides: str) -> Path:
         import torch
         from hydra.utils import instantiate
         from omegaconf import OmegaConf
@@ -223,4 +223,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         torch.save(content, folder / "checkpoints" / "best.ckpt")
         return folder
 
-    return make
+    return write

@@ -1,4 +1,4 @@
-"""Configs are code: every key of every YAML is an argument of the signature it names."""
+"""Every key of every YAML is an argument of the signature of its `_target_`."""
 
 import ast
 import inspect
@@ -14,8 +14,8 @@ from gald.data.datamodule import Loading, SegmentationDataModule
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
-# Arguments that the code hands over, because only the data or the backbone knows them.
-HANDED = {
+# Arguments that the code passes, because they depend on the data or the backbone.
+PASSED = {
     "gald.model.segmentor.Segmentor": {
         "num_classes",
         "backbone",
@@ -41,7 +41,7 @@ def targets(node, where):
 
 
 def signature_of(target):
-    """The signature, with `**options: Unpack[Keys]` written out as the keys."""
+    """The signature, with `**options: Unpack[Keys]` expanded to its keys."""
     signature = inspect.signature(target)
     parameters = []
     for parameter in signature.parameters.values():
@@ -76,18 +76,18 @@ def test_every_key_is_an_argument_of_the_target(path):
                 for n, p in signature.parameters.items()
                 if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
             }
-            handed = HANDED.get(node["_target_"], set())
+            passed = PASSED.get(node["_target_"], set())
             inherits = {"defaults"} & set(content)
-            assert inherits or required <= set(bound.arguments) | handed, where
+            assert inherits or required <= set(bound.arguments) | passed, where
 
 
-def test_keys_of_every_data_module_are_the_arguments_of_their_base():
+def test_keys_of_every_data_module_are_the_arguments_of_its_base():
     hints = get_type_hints(SegmentationDataModule.__init__)
     assert hints.pop("return") is type(None)
     assert get_type_hints(Loading) == hints
 
 
-def test_a_key_outside_of_an_unpacked_dictionary_is_no_argument():
+def test_key_outside_of_an_unpacked_dictionary_is_no_argument():
     signature = signature_of(get_object("gald.data.camvid.CamVidDataModule"))
     signature.bind_partial(root="", cache="none")
     with pytest.raises(TypeError, match="cash"):
@@ -95,12 +95,12 @@ def test_a_key_outside_of_an_unpacked_dictionary_is_no_argument():
 
 
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "data").glob("*.yaml")), ids=named)
-def test_every_data_config_states_how_it_loads(path):
+def test_every_data_config_has_the_keys_of_loading(path):
     assert set(get_type_hints(Loading)) <= set(yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_every_config_begins_with_a_comment_that_says_what_it_is(path):
+def test_every_config_begins_with_a_comment(path):
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# ") and len(lines[0]) > 12
 
@@ -153,12 +153,12 @@ def test_options_build(group):
 
 
 def test_all_trainers_leave_sampling_to_the_data_module():
-    # Lightning's own sampler would pad validation and judge some images twice.
+    # Lightning's own sampler would pad the validation and evaluate some images twice.
     for option in options("trainer"):
         assert compose("train", [f"trainer={option}"]).trainer.use_distributed_sampler is False
 
 
-# Options whose class is a library's, or whose outermost class is a wrapper for several groups.
+# Options with a class of a library, or with a wrapper that several groups use as outermost class.
 ELSEWHERE = {
     "callbacks/checkpoint": "pytorch_lightning.callbacks",
     "callbacks/ema": "pytorch_lightning.callbacks",
@@ -172,31 +172,31 @@ ELSEWHERE = {
 }
 
 
-def homes(node, outermost=True):
+def modules(node, outermost=True):
     """Modules of the classes that a config builds: the outermost ones, or all."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield node["_target_"].rpartition(".")[0]
         if "_target_" not in node or not outermost:
             for value in node.values():
-                yield from homes(value, outermost)
+                yield from modules(value, outermost)
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_code_of_a_group_lies_at_the_path_of_its_config(path):
+def test_code_of_a_group_is_at_the_path_of_its_config(path):
     """`model/ga=psp` is conf/model/ga/psp.yaml and gald/model/ga/psp.py."""
     option = path.relative_to(CONF_DIR).with_suffix("").as_posix()
     group = path.parent.relative_to(CONF_DIR).as_posix()
-    if group in (".", "experiment", "hydra"):  # roots, and what only overrides other groups
+    if group in (".", "experiment", "hydra"):  # root configs and overrides of other groups
         return
     content = yaml.safe_load(path.read_text()) or {}
-    place = f"gald.{group.replace('/', '.')}"
-    elsewhere = ELSEWHERE.get(option, place)
-    for home in homes(content):
-        assert home.startswith((place, elsewhere)), f"{option} builds a class of {home}"
+    package = f"gald.{group.replace('/', '.')}"
+    elsewhere = ELSEWHERE.get(option, package)
+    for module in modules(content):
+        assert module.startswith((package, elsewhere)), f"{option} builds a class of {module}"
     if (SOURCE / f"{option}.py").is_file():
-        assert f"{place}.{path.stem}" in set(homes(content, outermost=False))
+        assert f"{package}.{path.stem}" in set(modules(content, outermost=False))
 
 
-def test_options_that_lie_elsewhere_exist():
+def test_options_with_code_elsewhere_exist():
     assert all((CONF_DIR / f"{option}.yaml").is_file() for option in ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Several processes from what a user types: `gald ...` of an installed wheel, in another folder."""
+"""Several processes, started by the console script `gald` of an installed wheel."""
 
 import json
 import os
@@ -32,7 +32,7 @@ TINY = [
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A folder of a user, with files that no process of gald may mistake for modules."""
+    """A user's folder with files that no process of gald may import as modules."""
     folder = tmp_path / "a folder"
     folder.mkdir()
     for name in ("statistics", "random", "gald", "torch"):
@@ -42,7 +42,7 @@ def elsewhere(tmp_path):
 
 @pytest.fixture
 def login_node(tmp_path):
-    """A path with SLURM's srun on it, at which Lightning warns who does not use it."""
+    """A PATH with SLURM's srun, which makes Lightning warn that srun is not used."""
     srun = tmp_path / "bin" / "srun"
     srun.parent.mkdir()
     srun.write_text("#!/bin/sh\nexit 1\n")
@@ -50,12 +50,12 @@ def login_node(tmp_path):
     return f"{srun.parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def succeeds(done):
+def assert_success(done):
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
 
 
 def losses(folder):
-    """Mean loss of every step, over its micro-batches and processes; and how many processes."""
+    """Mean loss of every step over its micro-batches and processes, and the number of processes."""
     steps = defaultdict(list)
     files = list(folder.glob("*.json"))
     for file in files:
@@ -65,9 +65,9 @@ def losses(folder):
 
 
 def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, login_node):
-    """Same global batch, no statistics over a batch: the same losses and weights to 1e-5.
+    """With the same global batch and no batch statistics, losses and weights agree to 1e-5.
 
-    One process accumulates where two share a batch. Scores of one network are equal to the digit.
+    One process accumulates the batch that two processes share. Scores of one network are equal.
     """
     recorder = [
         "+callbacks.frozen._target_=frozen.FrozenNorm",
@@ -80,7 +80,7 @@ def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, l
     machine = {"PYTHONPATH": str(Path(__file__).parent / "data"), "PATH": login_node}
     words += ["trainer=ddp_cpu", "output_dir=two"]
     done = console("train", *words, cwd=elsewhere, **machine)
-    succeeds(done)
+    assert_success(done)
     assert "srun" not in done.stdout + done.stderr
     (curve, first), (other, second) = losses(one / "losses"), losses(two / "losses")
     assert (first, second) == (1, 2)
@@ -100,15 +100,15 @@ def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, l
 
 
 @pytest.mark.slow
-def test_more_processes_evaluate_exactly_what_one_does(console, gald_cli, trained, elsewhere):
-    """Seven images: a sampler that pads would score some of them twice."""
+def test_more_processes_give_exactly_the_scores_of_one(console, gald_cli, trained, elsewhere):
+    """With seven images, a sampler that pads would score some of them twice."""
     run = trained("data.size=[48,64]", "data.val_count=7", "data.num_workers=0")
     evaluated_by((1, 2, 3, 4), run, console, gald_cli, elsewhere)
 
 
 def evaluated_by(processes, run, console, gald_cli, elsewhere):
-    """The scores of a run, found to be equal for these numbers of processes."""
-    found = []
+    """Check that the scores of a run are equal for these numbers of processes; return them."""
+    evaluations = []
     for count in processes:
         words = ["eval", f"ckpt_path={run}", "trainer.accelerator=cpu"]
         folder = elsewhere / f"by {count}"
@@ -116,23 +116,24 @@ def evaluated_by(processes, run, console, gald_cli, elsewhere):
             gald_cli(*words, f"output_dir={folder}")
         else:
             several = ["trainer=ddp_cpu", f"trainer.devices={count}", f"output_dir=by {count}"]
-            succeeds(console(*words, *several, cwd=elsewhere))
+            assert_success(console(*words, *several, cwd=elsewhere))
         scores = json.loads((folder / "results.json").read_text())
         receipt = scores.pop("val/receipt")
         assert receipt.pop("processes") == count
-        for key in ("checkpoint", "commit"):  # a path as it was typed; a wheel knows no commit
+        for key in ("checkpoint", "commit"):  # relative or absolute path; a wheel has no commit
             del scores[key], receipt[key]
         names = ImageCounts.load(folder / "images_val.npz").names
         assert len(names) == 7
-        found.append((scores, receipt, names))
-    assert len([key for key in found[0][0] if key.startswith("val/")]) > 100
-    assert all(other == found[0] for other in found[1:])
-    return found[0][0]
+        evaluations.append((scores, receipt, names))
+    first = evaluations[0]
+    assert len([key for key in first[0] if key.startswith("val/")]) > 100
+    assert all(other == first for other in evaluations[1:])
+    return first[0]
 
 
 def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
     words = ["-m", *TINY, "trainer=ddp_cpu", "seed=1", "name=ablation"]
-    succeeds(console("train", *words, "hydra.launcher.jobs=1", cwd=elsewhere))
+    assert_success(console("train", *words, "hydra.launcher.jobs=1", cwd=elsewhere))
     folder = elsewhere / "runs" / "ablation"
     (cell,) = Manifest.load(folder).cells.values()
     assert cell.state == "done"

@@ -1,4 +1,4 @@
-"""What `make demo` promises."""
+"""The network and the training of `make demo`."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from gald.metrics.confusion import ConfusionMatrix
 from gald.train import build_task
 
 
-def test_untrained_demo_network_knows_nothing():
+def test_untrained_demo_network_has_a_low_miou():
     cfg = compose("train", ["experiment=demo", "output_dir=unused", "data.num_workers=0"])
     torch.manual_seed(0)
     data = instantiate(cfg.data)
@@ -29,7 +29,7 @@ def test_untrained_demo_network_knows_nothing():
 
 
 @pytest.mark.slow
-def test_demo_learns_the_streets(monkeypatch, tmp_path):
+def test_demo_reaches_its_miou(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["gald", "train", "experiment=demo", f"output_dir={tmp_path}"])
     monkeypatch.setenv("GALD_TRACEBACK", "1")
     cli.main()
@@ -38,8 +38,8 @@ def test_demo_learns_the_streets(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_backbone_that_sees_little_does_worse_without_context(monkeypatch, tmp_path):
-    """Water and vegetation look the same; only the sky, far away, tells which it is."""
+def test_backbone_with_a_small_receptive_field_is_worse_without_context(monkeypatch, tmp_path):
+    """Water and vegetation look the same; only the distant sky distinguishes them."""
     monkeypatch.setenv("GALD_TRACEBACK", "1")
     water = {}
     for ga in ("none", "psp"):

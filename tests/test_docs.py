@@ -1,4 +1,4 @@
-"""The documentation builds without a network, asks for nothing from one, and tells no lies."""
+"""The documentation builds offline, loads nothing from other hosts, and matches the code."""
 
 import re
 import shlex
@@ -39,7 +39,7 @@ class Resources(HTMLParser):
         if tag == "link" and attributes.get("rel") not in ("canonical", "prev", "next"):
             self.found.append(attributes.get("href", ""))
         if "mermaid" in (attributes.get("class") or "").split():
-            self.found.append("https://the theme fetches mermaid from elsewhere")
+            self.found.append("https://the theme loads mermaid from another host")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-c", BUILD, "build", "--quiet", "--strict", "--site-dir", folder]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0 and "WARNING" not in said, said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0 and "WARNING" not in output, output
     return folder
 
 
-def test_pages_ask_for_nothing_from_elsewhere(site):
+def test_pages_load_nothing_from_other_hosts(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 100
     for page in pages:
@@ -65,17 +65,17 @@ def test_pages_ask_for_nothing_from_elsewhere(site):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", sheet.read_text()), sheet
 
 
-def test_every_public_module_and_option_has_its_place(site):
+def test_every_public_module_and_option_is_documented(site):
     for path in (ROOT / "src" / "gald").rglob("*.py"):
         if path.name != "__init__.py":
-            place = path.relative_to(ROOT / "src").with_suffix(".html")
-            assert (site / "api" / place).is_file(), place
+            page = path.relative_to(ROOT / "src").with_suffix(".html")
+            assert (site / "api" / page).is_file(), page
     for path in CONF_DIR.rglob("*.yaml"):
         group = "-".join(path.parent.relative_to(CONF_DIR).parts) or "index"
         assert f'id="{path.stem}"' in (site / "options" / f"{group}.html").read_text()
 
 
-def test_formulas_of_docstrings_are_not_taken_for_tags(site):
+def test_formulas_in_docstrings_are_escaped(site):
     assert "&lt;p_i, g_i&gt;" in (site / "api/gald/model/ga/cgnl.html").read_text()
 
 
@@ -94,11 +94,11 @@ def test_every_verb_is_shown():
 
 
 class Accepted(Exception):
-    """The parser took the command line."""
+    """Raised when the parser has accepted the command line."""
 
 
 @pytest.mark.parametrize(("page", "line"), GALD, ids=[line for _, line in GALD])
-def test_commands_are_understood(page, line, monkeypatch, tmp_path):
+def test_commands_are_valid(page, line, monkeypatch, tmp_path):
     verb, *words = shlex.split(line)[1:]
     assert verb in cli.VERBS
     if verb in COMPOSED and "--check" not in words:
@@ -111,7 +111,7 @@ def test_commands_are_understood(page, line, monkeypatch, tmp_path):
 
 def check_composes(name, words, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    # Of a multirun every value of a key has to exist; what brackets hold is one value.
+    # In a multirun every value of a key must exist; a list in brackets is one value.
     values = {}
     for word in words:
         key, _, value = word.partition("=")
@@ -132,7 +132,7 @@ def check_parses(verb, words, monkeypatch, tmp_path):
             raise Accepted
 
         monkeypatch.setattr(Arguments, method, parse)
-    # Without options to parse, it gets as far as to find nothing where it looks.
+    # `eval --check` parses no options, so it fails later, at the missing file.
     reached: tuple[type[Exception], str | None] = (Accepted, None)
     if verb == "eval":
         reached = (FileNotFoundError, "results.json")
@@ -148,7 +148,7 @@ def test_make_targets_of_the_pages_exist():
     assert all(re.search(rf"^{target}:.*## ", makefile, flags=re.MULTILINE) for target in named)
 
 
-def test_the_worked_example_is_a_ga(tmp_path, monkeypatch):
+def test_worked_example_is_a_valid_ga(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "extend.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1]
     config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
@@ -164,7 +164,7 @@ def test_the_worked_example_is_a_ga(tmp_path, monkeypatch):
     assert torch.allclose(ga(x), x + ga.project(means), atol=1e-6)
 
 
-def test_results_are_those_of_the_readme(site):
+def test_results_page_has_the_results_of_the_readme(site):
     section = re.search(r"## Results\n(.*?)\n## ", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     rows = [line.split("|")[3:-1] for line in section.splitlines() if line.startswith("|")][2:]
     assert len(rows) >= 2

@@ -1,4 +1,4 @@
-"""Whatever the user gets wrong ends in one sentence and an exit code that is not 0."""
+"""Every mistake of the user ends in one sentence and an exit code above 0."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from gald import cli
 
 
-def complain(capsys, monkeypatch, *arguments):
+def error_sentence(capsys, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["gald", *arguments])
     monkeypatch.delenv("GALD_TRACEBACK", raising=False)
     with pytest.raises(SystemExit) as stop:
@@ -23,7 +23,7 @@ def complain(capsys, monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["model/ga=pps"], "model/ga has no option 'pps'; choose one of "),
         (["model.ga.grups=4"], "no config key model.ga.grups; did you mean groups?"),
@@ -39,18 +39,18 @@ def complain(capsys, monkeypatch, *arguments):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_train_names_the_thing_and_the_remedy(arguments, said, capsys, monkeypatch, tmp_path):
+def test_train_names_the_cause_and_the_remedy(arguments, message, capsys, monkeypatch, tmp_path):
     arguments = [*arguments, f"output_dir={tmp_path}"]
-    assert said in complain(capsys, monkeypatch, "train", *arguments)
+    assert message in error_sentence(capsys, monkeypatch, "train", *arguments)
 
 
 def test_unknown_verb_lists_the_verbs(capsys, monkeypatch):
-    sentence = complain(capsys, monkeypatch, "trian")
+    sentence = error_sentence(capsys, monkeypatch, "trian")
     assert f"choose one of {', '.join(cli.VERBS)}" in sentence
 
 
-def test_eval_without_a_checkpoint_says_which_key_to_set(capsys, monkeypatch, tmp_path):
-    sentence = complain(capsys, monkeypatch, "eval", f"output_dir={tmp_path}")
+def test_eval_without_a_checkpoint_names_the_key_to_set(capsys, monkeypatch, tmp_path):
+    sentence = error_sentence(capsys, monkeypatch, "eval", f"output_dir={tmp_path}")
     assert "ckpt_path" in sentence and "ckpt_path=VALUE" in sentence
 
 
@@ -87,7 +87,7 @@ def relabel(path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("spoil", "file", "said"),
+    ("damage", "file", "message"),
     [
         (relabel, "trainannot/train_03.png", "77"),
         (cut, "train/train_03.png", "truncated"),
@@ -96,11 +96,11 @@ def relabel(path):
     ids=["unknown label", "truncated image", "image without a mask"],
 )
 def test_bad_file_is_named_by_training(
-    spoil, file, said, workers, camvid, capsys, monkeypatch, tmp_path
+    damage, file, message, workers, camvid, capsys, monkeypatch, tmp_path
 ):
-    spoil(camvid / file)
+    damage(camvid / file)
     arguments = [f"data.root={camvid}", f"data.num_workers={workers}"]
-    sentence = complain(
+    sentence = error_sentence(
         capsys, monkeypatch, "train", *TINY, *arguments, f"output_dir={tmp_path / 'run'}"
     )
-    assert said in sentence and file.split("/")[1].split(".")[0] in sentence
+    assert message in sentence and file.split("/")[1].split(".")[0] in sentence

@@ -1,4 +1,4 @@
-"""The package is a tree of rooms: imports go downwards, and nowhere in a circle."""
+"""The package has layers: imports go only to lower layers, and there are no import cycles."""
 
 import ast
 import sys
@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
-# From the ground up: a room imports only rooms of the lines below it.
+# From the bottom layer to the top: a package imports only packages of earlier lines.
 LAYERS = """
 errors config device progress painting
 run
@@ -25,19 +25,19 @@ __init__
 
 
 def imports():
-    """Pairs of files, as parts of their paths, the first of which imports the second."""
+    """Pairs (importing file, imported file), each as the parts of its path."""
     for path in SOURCE.rglob("*.py"):
-        here = path.relative_to(SOURCE).with_suffix("").parts
+        importer = path.relative_to(SOURCE).with_suffix("").parts
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gald":
                 for alias in node.names:
-                    yield here, place_of(f"{node.module}.{alias.name}")
+                    yield importer, file_of(f"{node.module}.{alias.name}")
             elif isinstance(node, ast.Import):
-                yield from ((here, place_of(a.name)) for a in node.names if a.name[:4] == "gald")
+                yield from ((importer, file_of(a.name)) for a in node.names if a.name[:4] == "gald")
 
 
-def place_of(name):
-    """The file that a dotted name lies in, as parts of its path."""
+def file_of(name):
+    """The file that defines a dotted name, as the parts of its path."""
     parts = []
     for part in name.split(".")[1:]:
         parts.append(part)
@@ -48,25 +48,27 @@ def place_of(name):
     return (*parts[:-1], "__init__")
 
 
-def test_rooms_import_only_rooms_below_them():
-    level = {room: n for n, line in enumerate(LAYERS.split("\n")) for room in line.split()}
-    rooms = {path.stem for path in SOURCE.iterdir()} - {"__pycache__", "py"}
-    assert rooms == set(level)
-    for here, there in imports():
-        assert here[0] == there[0] or level[there[0]] < level[here[0]], (here, there)
+def test_packages_import_only_packages_of_lower_layers():
+    level = {package: n for n, line in enumerate(LAYERS.split("\n")) for package in line.split()}
+    packages = {path.stem for path in SOURCE.iterdir()} - {"__pycache__", "py"}
+    assert packages == set(level)
+    for source, target in imports():
+        lower = level[target[0]] < level[source[0]]
+        assert source[0] == target[0] or lower, (source, target)
 
 
-def test_no_folder_has_a_circle_of_files_or_folders():
+def test_no_folder_has_an_import_cycle():
     uses = defaultdict(lambda: defaultdict(set))
-    for here, there in imports():
-        depth = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), None)
+    for source, target in imports():
+        pairs = enumerate(zip(source, target, strict=False))
+        depth = next((i for i, (a, b) in pairs if a != b), None)
         if depth is not None:
-            uses[here[:depth]][here[depth]].add(there[depth])
+            uses[source[:depth]][source[depth]].add(target[depth])
     for graph in uses.values():
-        list(TopologicalSorter(graph).static_order())  # raises a CycleError that names the circle
+        list(TopologicalSorter(graph).static_order())  # raises a CycleError that names the cycle
 
 
-def test_few_files_lie_at_the_top_and_none_hides_a_module_of_python():
+def test_few_files_are_at_the_top_and_none_hides_a_module_of_python():
     assert len(list(SOURCE.glob("*.py"))) <= 12
     names = {path.stem for path in SOURCE.rglob("*.py")}
     assert len(names) > 100 and not names & sys.stdlib_module_names

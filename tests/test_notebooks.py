@@ -1,4 +1,4 @@
-"""Every notebook runs clean, says what its paired script says, and stays small."""
+"""Every notebook runs without errors, equals its paired script, and stays small."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
-# What a test can wait for; the cells are the same.
+# Parameters that make the notebooks fast enough for a test; the cells are the same.
 SMALL = {
     "01_quickstart": "EPOCHS = 1; IMAGES = 8",
     "02_datasets": "DATA += ['data.train_count=6']; IMAGES = 2",
@@ -27,12 +27,12 @@ def outputs(notebook):
     return [out for cell in notebook.cells for out in cell.get("outputs", [])]
 
 
-def has_picture(output):
+def has_image(output):
     return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
 @every_notebook
-def test_notebook_runs_clean(script, tmp_path, monkeypatch):
+def test_notebook_runs_without_errors(script, tmp_path, monkeypatch):
     monkeypatch.setenv("GALD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
@@ -42,25 +42,25 @@ def test_notebook_runs_clean(script, tmp_path, monkeypatch):
     parameters.source += "\n" + SMALL[script.stem]
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}})
     client.execute()  # raises what a cell raises
-    said = [out["text"] for out in outputs(notebook) if out.get("name") == "stderr"]
-    assert not said, said
-    assert any(has_picture(out) for out in outputs(notebook))
+    printed = [out["text"] for out in outputs(notebook) if out.get("name") == "stderr"]
+    assert not printed, printed
+    assert any(has_image(out) for out in outputs(notebook))
 
 
 @every_notebook
-def test_notebook_and_script_say_the_same(script):
-    paired = [jupytext.read(path).cells for path in (script, script.with_suffix(".ipynb"))]
-    ours, theirs = ([(cell.cell_type, cell.source) for cell in cells] for cells in paired)
-    assert ours == theirs, "run make notebooks"
+def test_notebook_and_script_have_the_same_cells(script):
+    pair = [jupytext.read(path).cells for path in (script, script.with_suffix(".ipynb"))]
+    expected, actual = ([(cell.cell_type, cell.source) for cell in cells] for cells in pair)
+    assert expected == actual, "run make notebooks"
 
 
 @every_notebook
-def test_notebook_keeps_figures_small_and_no_places(script):
+def test_notebook_has_small_figures_and_no_machine_paths(script):
     text = script.with_suffix(".ipynb").read_text()
     assert len(text) < 500_000
     notebook = json.loads(text)
-    shown = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    assert any(has_picture(out) for out in shown)
-    assert not any(out["output_type"] == "error" for out in shown)
-    for place in ("site-packages", "/home/", "/tmp/", str(ROOT)):
-        assert place not in text
+    stored = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    assert any(has_image(out) for out in stored)
+    assert not any(out["output_type"] == "error" for out in stored)
+    for path in ("site-packages", "/home/", "/tmp/", str(ROOT)):
+        assert path not in text

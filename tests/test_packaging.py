@@ -1,4 +1,4 @@
-"""What a stranger gets: the lock, the wheel, the targets, the workflow, the citation."""
+"""Lock file, sdist and wheel, make targets, workflow and citation."""
 
 import importlib.metadata
 import re
@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def pins():
-    """Each pinned requirement of the lock, with the continuation lines joined."""
+    """Each pinned requirement of the lock file, with continuation lines joined."""
     text = (ROOT / "requirements" / "lock.txt").read_text().replace("\\\n", " ")
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
@@ -39,11 +39,11 @@ def test_lock_covers_every_declared_dependency():
     extras = PROJECT["optional-dependencies"]
     makefile = (ROOT / "Makefile").read_text()
     installed = re.search(r"^EXTRAS := (.*)$", makefile, re.MULTILINE).group(1).split()
-    assert set(extras) - set(installed) == {"mlflow", "ray"}, "too heavy for everybody"
-    wanted = [*PROJECT["dependencies"]]
+    assert set(extras) - set(installed) == {"mlflow", "ray"}, "too large for the default"
+    requirements = [*PROJECT["dependencies"]]
     for extra in installed:
-        wanted += extras[extra]
-    names = {normal(re.match(r"[A-Za-z0-9._-]+", line).group()) for line in wanted}
+        requirements += extras[extra]
+    names = {normal(re.match(r"[A-Za-z0-9._-]+", line).group()) for line in requirements}
     locked = {normal(line.split("==")[0]) for line in pins()}
     assert names <= locked, "run make lock"
 
@@ -78,7 +78,7 @@ def test_wheel_ships_every_configuration_file_and_the_type_marker(built):
     assert tracked("conf") <= shipped
 
 
-def test_sdist_holds_what_the_wheel_is_built_from(built):
+def test_sdist_has_the_sources_of_the_wheel(built):
     sdist, _ = built
     assert {"pyproject.toml", "LICENSE", "README.md", "src/gald/py.typed"} <= sdist
     assert {f"conf/{name}" for name in tracked("conf")} <= sdist
@@ -95,7 +95,7 @@ def test_citation_names_both_papers():
     assert identifiers == {"arXiv:2107.13154", "arXiv:1909.07229"}
 
 
-def test_make_alone_lists_every_target_with_a_line_of_help():
+def test_make_without_a_target_lists_every_target_with_help():
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
     out = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -103,9 +103,9 @@ def test_make_alone_lists_every_target_with_a_line_of_help():
     assert set(listed) == set(phony)
 
 
-def test_an_unsupported_python_is_refused_in_one_sentence(tmp_path):
+def test_unsupported_python_is_refused_in_one_sentence(tmp_path):
     old = tmp_path / "python3.8"
-    # Stands for an interpreter of another version: it runs what it is given, under a false number.
+    # A fake interpreter of another version: it runs the given code with a false version number.
     pretend = "import sys; sys.version_info = (3, 8, 0); exec(sys.argv[1])"
     old.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{pretend}' \"$2\"\n")
     old.chmod(0o755)
@@ -114,7 +114,7 @@ def test_an_unsupported_python_is_refused_in_one_sentence(tmp_path):
     assert done.returncode != 0
     first = done.stderr.splitlines()[0]
     assert first.startswith("gald needs Python 3.11, 3.12 or 3.13, but")
-    assert "is 3.8; name another: make PYTHON=" in first
+    assert "is 3.8; choose another: make PYTHON=" in first
     assert not (tmp_path / ".venv").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 from gald.progress import in_order, say
 
 
-def test_results_come_in_order_whatever_each_takes():
+def test_results_are_in_order_whatever_time_each_takes():
     def work(index):
         time.sleep(0.002 * (index % 3))
         return 10 * index
@@ -15,40 +15,40 @@ def test_results_come_in_order_whatever_each_takes():
     assert list(in_order(work, range(3, 40), "work")) == [10 * i for i in range(3, 40)]
 
 
-def test_it_uses_several_threads(monkeypatch):
+def test_work_runs_on_several_threads(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    meet = threading.Barrier(2, timeout=5)
-    assert len(list(in_order(lambda _: meet.wait(), range(2), "work"))) == 2
+    barrier = threading.Barrier(2, timeout=5)
+    assert len(list(in_order(lambda _: barrier.wait(), range(2), "work"))) == 2
 
 
-def test_no_more_is_begun_than_is_asked_for(monkeypatch):
+def test_only_a_few_calls_run_ahead_of_the_consumer(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    begun = []
-    results = in_order(begun.append, range(100), "work")
+    started = []
+    results = in_order(started.append, range(100), "work")
     next(results)
     time.sleep(0.05)
-    assert len(begun) <= 4
+    assert len(started) <= 4
     results.close()
-    assert len(begun) <= 4
+    assert len(started) <= 4
 
 
-def test_an_error_comes_after_the_results_before_it():
+def test_error_is_raised_after_the_results_before_it():
     def work(index):
         if index == 5:
             raise KeyError("five")
         return index
 
-    seen = []
+    results = []
     with pytest.raises(KeyError, match="five"):
         for result in in_order(work, range(100), "work"):
-            seen.append(result)
-    assert seen == [0, 1, 2, 3, 4]
+            results.append(result)
+    assert results == [0, 1, 2, 3, 4]
 
 
-def test_the_bar_ends_at_all_of_it(capsys):
-    list(in_order(lambda index: index, range(5, 8), "work through"))
-    said = capsys.readouterr().err
-    assert "work through" in said and "100%" in said
+def test_bar_ends_at_100_percent(capsys):
+    list(in_order(lambda index: index, range(5, 8), "some title"))
+    printed = capsys.readouterr().err
+    assert "some title" in printed and "100%" in printed
 
 
 @pytest.mark.parametrize("rank", ["1", "7"])
@@ -60,7 +60,7 @@ def test_other_ranks_are_silent(capsys, monkeypatch, rank):
     assert captured.out + captured.err == ""
 
 
-def test_a_line_stays_one_line_and_as_it_is(capsys):
+def test_line_is_printed_unchanged_and_unwrapped(capsys):
     line = "[bold] " + "/a/long/path " * 30
     say(line)
     assert capsys.readouterr().err == line + "\n"

@@ -1,4 +1,4 @@
-"""The README's commands work as they stand there."""
+"""The commands of the README work as written."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
 GALD = [line for line in LINES if line.startswith("gald ")]
-# The same commands on a few small scenes and with a network that is built in no time.
+# Overrides for a tiny network and few batches, so that the commands are fast.
 SMALL = [
     "model.backbone.name=test_resnet",
     "model.backbone.weights=null",
@@ -30,14 +30,14 @@ SMALL = [
 
 
 def shrunk(arguments):
-    """The arguments of a command, with what makes it a matter of seconds."""
+    """The arguments of a command, changed so that it takes only seconds."""
     verb, line = arguments[0], " ".join(arguments)
     if arguments[:2] == ["sweep", "plan"]:
         return [*arguments, "--no-probe"]
     if verb in ("compare", "table"):
         return [*arguments, "--samples", "100"]
     if verb == "export":
-        return [*arguments, "--size", "32", "32"]  # any size takes longer, and has its own tests
+        return [*arguments, "--size", "32", "32"]  # faster; other sizes have their own tests
     if "inference=multi_scale" in arguments:
         return [*arguments, "inference.scales=[0.75,1.0]"]
     if verb == "profile":
@@ -54,22 +54,21 @@ def shrunk(arguments):
     if "ablation_camvid" in line:  # one of its 27 cells
         arguments += ["model/ga=none", "model/ld=none", "seed=0"]
         arguments += ["model.backbone.levels=[0,1]", "model.neck.stride=4"]
-        arguments += ["++trainer.limit_test_batches=2"]  # a table draws from them
+        arguments += ["++trainer.limit_test_batches=2"]  # gald table needs at least two images
     return arguments
 
 
-def test_commands_of_the_readme_run_in_its_order(camvid, monkeypatch, tmp_path, capsys):
+def test_commands_of_the_readme_run_in_order(camvid, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GALD_TRACEBACK", "1")
     monkeypatch.setenv("GALD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        CamVid, "published_counts", {}
-    )  # the twin has fewer scenes, which verify tells
+    # The toy CamVid has fewer images, which gald data verify would report.
+    monkeypatch.setattr(CamVid, "published_counts", {})
     shutil.copy(next((camvid / "val").glob("*.png")), "street.png")
     assert len(GALD) >= 8
     for line in GALD:
         if line.split()[1] in ("serve", "submit"):
-            continue  # one never ends, the other reads Cityscapes: test_serve, test_submit
+            continue  # serve never ends, submit needs Cityscapes; they have their own tests
         line = line.replace("/path/to/CamVid", str(camvid))
         if " -m " in line:
             line = line.replace("model/ga=none,psp", "model/ga=none")  # a quarter of the cells
@@ -93,7 +92,7 @@ def test_make_targets_of_the_readme_exist():
     assert all(re.search(rf"^{target}:.*## ", makefile, flags=re.MULTILINE) for target in named)
 
 
-def test_options_that_the_readme_names_exist():
+def test_options_in_the_readme_exist():
     rows = [line.split("|")[1:3] for line in README.splitlines() if line.startswith("| `model/ga`")]
     rows += [line.split("|")[1:3] for line in README.splitlines() if line.startswith("| `data`")]
     assert len(rows) == 2
@@ -103,7 +102,7 @@ def test_options_that_the_readme_names_exist():
             assert (folder / f"{word}.yaml").is_file(), f"{folder.name} has no {word}"
 
 
-def test_paths_that_the_readme_names_exist():
+def test_paths_in_the_readme_exist():
     for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
         assert (ROOT / path).exists(), path
 

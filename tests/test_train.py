@@ -1,4 +1,4 @@
-"""The console script from end to end, on scenes small enough for a second a run."""
+"""`gald train` and `gald eval` from end to end, on images so small that a run takes a second."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One finished run: its folder."""
+    """The folder of one finished run."""
     folder = tmp_path_factory.mktemp("run") / "a"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["gald", "train", *TINY, f"output_dir={folder}"])
@@ -54,7 +54,7 @@ def assert_equal_weights(a, b):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_run_folder_holds_everything_that_a_reader_needs(run):
+def test_run_folder_has_all_files_and_results(run):
     names = {path.name for path in run.iterdir()}
     assert {"config.yaml", "checkpoints", "metrics.csv", "results.json", "picture.png"} <= names
     results = json.loads((run / "results.json").read_text())
@@ -70,14 +70,14 @@ def test_run_folder_holds_everything_that_a_reader_needs(run):
 def test_metrics_table_has_losses_and_scores_by_step(run):
     rows = table(run)
     scored = [row for row in rows if row["val/miou"]]
-    assert {row["step"] for row in scored} >= {"2", "5"}  # the last steps of both epochs
+    assert {row["step"] for row in scored} >= {"2", "5"}  # the last step of each epoch
     assert "val/iou/pole" in rows[0] and "train/loss" in rows[0]
     results = json.loads((run / "results.json").read_text())
     best = max(float(row["val/miou"]) for row in scored)
     assert results["val/miou"] == pytest.approx(best)
 
 
-def test_loaded_network_predicts_without_the_training_code(run):
+def test_loaded_network_predicts(run):
     predictor = gald.load(run)
     assert not predictor.training
     with torch.no_grad():
@@ -88,9 +88,9 @@ def test_loaded_network_predicts_without_the_training_code(run):
 def test_evaluation_repeats_the_scores_of_training(run, gald_cli, tmp_path):
     gald_cli("eval", f"ckpt_path={run}", "split=test", f"output_dir={tmp_path}")
     trained = json.loads((run / "results.json").read_text())
-    judged = json.loads((tmp_path / "results.json").read_text())
-    assert judged["test/miou"] == trained["test/miou"]
-    assert judged["test/receipt"]["images"] == 3
+    evaluated = json.loads((tmp_path / "results.json").read_text())
+    assert evaluated["test/miou"] == trained["test/miou"]
+    assert evaluated["test/receipt"]["images"] == 3
 
 
 def test_evaluation_does_not_overwrite_the_results_of_training(run, gald_cli):
@@ -100,19 +100,19 @@ def test_evaluation_does_not_overwrite_the_results_of_training(run, gald_cli):
     assert (run / "results.json").read_bytes() == before
 
 
-def test_evaluation_takes_other_data_and_inference(run, gald_cli, tmp_path):
+def test_evaluation_accepts_other_data_and_inference(run, gald_cli, tmp_path):
     small = ["data=synthetic", "data.val_count=3", "data.num_workers=0", "inference=whole"]
     gald_cli("eval", f"ckpt_path={run}", *small, f"output_dir={tmp_path}")
-    judged = json.loads((tmp_path / "results.json").read_text())
-    assert judged["val/receipt"]["images"] == 3
+    evaluated = json.loads((tmp_path / "results.json").read_text())
+    assert evaluated["val/receipt"]["images"] == 3
 
 
-def test_evaluation_refuses_data_of_other_classes(run, gald_cli, tmp_path):
-    with pytest.raises(ValueError, match=r"knows 10 classes .* the data has 11"):
+def test_evaluation_refuses_data_with_other_classes(run, gald_cli, tmp_path):
+    with pytest.raises(ValueError, match=r"network has 10 classes .* the data has 11"):
         gald_cli("eval", f"ckpt_path={run}", "data=camvid", f"output_dir={tmp_path}")
 
 
-def test_same_seed_trains_the_same_network_whatever_the_workers(run, gald_cli, tmp_path):
+def test_same_seed_trains_the_same_network_with_any_number_of_workers(run, gald_cli, tmp_path):
     gald_cli("train", *TINY, "data.num_workers=2", f"output_dir={tmp_path / 'b'}")
     assert_equal_weights(weights(run), weights(tmp_path / "b"))
 
@@ -150,7 +150,7 @@ def test_finished_run_is_not_overwritten(run, gald_cli):
         gald_cli("train", *TINY, f"output_dir={run}")
 
 
-def test_resume_without_a_checkpoint_says_what_to_give(gald_cli, tmp_path):
+def test_resume_without_a_checkpoint_names_the_remedy(gald_cli, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"give output_dir=FOLDER of the run"):
         gald_cli("train", *TINY, f"output_dir={tmp_path}", "ckpt_path=last")
 
@@ -162,7 +162,7 @@ def test_damaged_checkpoint_is_named(run, gald_cli, tmp_path):
         gald_cli("eval", f"ckpt_path={tmp_path / 'cut.ckpt'}", f"output_dir={tmp_path}")
 
 
-def test_moving_average_is_what_is_judged_and_saved(run, gald_cli, tmp_path):
+def test_moving_average_is_evaluated_and_saved(run, gald_cli, tmp_path):
     gald_cli(
         "train",
         *TINY,
@@ -217,7 +217,7 @@ def test_wandb_online_without_a_key_falls_back_to_offline(tmp_path, monkeypatch)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
-def test_run_that_failed_does_not_swallow_the_next_one(tmp_path):
+def test_run_after_a_failed_one_has_its_own_wandb_run(tmp_path):
     from gald.logger.wandb import wandb_logger
 
     first, second = (wandb_logger(str(tmp_path / name)).experiment for name in "ab")
@@ -226,7 +226,7 @@ def test_run_that_failed_does_not_swallow_the_next_one(tmp_path):
     assert list((tmp_path / "b" / "wandb").glob("offline-run-*"))
 
 
-def test_a_run_can_start_from_the_weights_of_another(run, gald_cli, tmp_path):
+def test_run_can_start_from_the_weights_of_another(run, gald_cli, tmp_path):
     gald_cli("train", *TINY, f"init_from={run}", "optimizer.lr=0.0", f"output_dir={tmp_path}/b")
     source, started = weights(run, "best"), weights(tmp_path / "b")
     learned = [key for key in source if "running" not in key and "num_batches" not in key]
@@ -242,7 +242,7 @@ def test_weights_of_another_network_name_the_first_difference(run, gald_cli, tmp
         )
 
 
-def test_a_network_without_its_training_cannot_be_resumed(run, gald_cli, tmp_path):
+def test_checkpoint_without_training_state_cannot_be_resumed(run, gald_cli, tmp_path):
     content = read_checkpoint(run).content
     kept = {key: content[key] for key in ("gald", "state_dict")}
     torch.save(kept, tmp_path / "weights.ckpt")

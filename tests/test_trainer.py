@@ -1,4 +1,4 @@
-"""Trainers: one device or many, whoever starts the processes."""
+"""Trainers for one device or several, started by Lightning, torchrun or srun."""
 
 import csv
 import inspect
@@ -57,7 +57,7 @@ def program(*command, **variables):
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_every_option_is_one_of_lightnings(name):
+def test_every_option_is_an_argument_of_lightnings_trainer(name):
     cfg = composed(f"trainer={name}").trainer
     OmegaConf.resolve(cfg)
     assert set(cfg) - {"_target_"} <= set(inspect.signature(pl.Trainer).parameters)
@@ -76,7 +76,7 @@ def page_commands():
 
 
 @pytest.mark.parametrize("line", sorted(page_commands()))
-def test_commands_of_the_page_on_scale_compose(line):
+def test_commands_of_docs_scale_compose(line):
     words = shlex.split(line)
     for name in ("joblib", "submitit", "ray"):
         if f"hydra/launcher={name}" in line:
@@ -84,7 +84,7 @@ def test_commands_of_the_page_on_scale_compose(line):
     compose("train", words, hydra=True)
 
 
-def test_slurm_says_how_many_machines_and_gpus(monkeypatch):
+def test_numbers_of_machines_and_gpus_come_from_slurm(monkeypatch):
     monkeypatch.setenv("SLURM_NNODES", "3")
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
     cfg = composed("trainer=slurm").trainer
@@ -97,24 +97,24 @@ def test_batch_norm_of_processes_on_the_cpu_cannot_be_synchronised():
         ValueError, match=r"between 2 processes on the CPU; add trainer\.sync_batch"
     ):
         build_trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, **PLAIN)
-    # One process has nothing to synchronise with.
+    # A single process does not synchronise, so it is allowed.
     build_trainer(accelerator="cpu", devices=1, sync_batchnorm=True, **PLAIN)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_gpu_names_another_trainer():
-    with pytest.raises(ValueError, match=r"accelerator=gpu .* trainer=default takes what there is"):
+def test_error_without_a_gpu_names_another_trainer():
+    with pytest.raises(ValueError, match=r"accelerator=gpu .* trainer=default uses an available"):
         build_trainer(accelerator="gpu", devices=1, **PLAIN)
 
 
 @pytest.mark.parametrize("starter", ["TORCHELASTIC_RUN_ID", "SLURM_PROCID"])
-def test_processes_that_would_make_a_folder_each_are_refused(starter, monkeypatch):
+def test_processes_without_a_common_run_folder_are_refused(starter, monkeypatch):
     for name in ("GALD_RUN_ID", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(starter, "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     folder = "runs/train/2026-11-22_14-03-54"
-    with pytest.raises(ValueError, match="each of 2 processes would name a run folder"):
+    with pytest.raises(ValueError, match="each of 2 processes would create its own run folder"):
         build_trainer(accelerator="cpu", default_root_dir=folder, **PLAIN)
     monkeypatch.setenv("WORLD_SIZE", "1")
     build_trainer(accelerator="cpu", default_root_dir=folder, **PLAIN)
@@ -125,8 +125,8 @@ def scores(folder):
         return [float(row["val/miou"]) for row in csv.DictReader(file) if row["val/miou"]]
 
 
-@pytest.mark.slow  # three processes; the folder that they share: tests/run/test_run_id.py
-def test_torchrun_makes_one_run_folder(tmp_path):
+@pytest.mark.slow  # three processes; the fast test of the run id is in tests/run/test_run_id.py
+def test_torchrun_creates_one_run_folder(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     train = ["-m", "gald.train", "trainer=ddp_cpu", *TINY, "trainer.max_epochs=1"]
     where = f"hydra.run.dir={tmp_path}/runs/train/${{oc.env:GALD_RUN_ID}}"

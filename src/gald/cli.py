@@ -1,4 +1,4 @@
-"""The console script: `gald VERB ...`. Verbs import what they need when they are called."""
+"""Console script `gald VERB ...`; the module of a verb is imported only when it is called."""
 
 import argparse
 import functools
@@ -17,49 +17,55 @@ from gald.run.run_id import agree_on_run_id
 T = TypeVar("T")
 
 VERBS = {
-    "train": ("gald.train:main", "train and judge a network: gald train data=camvid model/ga=psp"),
+    "train": (
+        "gald.train:main",
+        "train and evaluate a network: gald train data=camvid model/ga=psp",
+    ),
     "eval": (
         "gald.evaluation.command:main",
-        "judge a trained network: gald eval ckpt_path=RUN split=test",
+        "evaluate a trained network: gald eval ckpt_path=RUN split=test",
     ),
     "sweep": (
         "gald.sweep.command:main",
-        "ablations: gald sweep status FOLDER, gald sweep retry FOLDER",
+        "plan, inspect or retry an ablation: gald sweep status FOLDER",
     ),
     "compare": (
         "gald.comparison.compare:main",
-        "where is B better, how surely: gald compare RUN_A RUN_B",
+        "compare two evaluations with intervals: gald compare RUN_A RUN_B",
     ),
     "table": (
         "gald.sweep.table.table:main",
-        "an ablation's arms, effects and costs: gald table runs/SWEEP",
+        "show arms, effects and costs of an ablation: gald table runs/SWEEP",
     ),
     "submit": (
         "gald.prediction.submit:main",
-        "predict for a test server: gald submit cityscapes RUN",
+        "write the zip for a test server: gald submit cityscapes RUN",
     ),
     "predict": (
         "gald.prediction.predict:main",
-        "parse pictures and videos: gald predict RUN photos/ --to out",
+        "segment images and videos: gald predict RUN photos/ --to out",
     ),
-    "viz": ("gald.viz.command:main", "see what LD does: gald viz RUN --image street.jpg"),
-    "profile": ("gald.profiling.command:main", "what each part costs: gald profile model/ga=psp"),
+    "viz": ("gald.viz.command:main", "show what LD does: gald viz RUN --image street.jpg"),
+    "profile": (
+        "gald.profiling.command:main",
+        "measure the cost of each part: gald profile model/ga=psp",
+    ),
     "data": (
         "gald.data.tools.command:main",
-        "prepare, verify, stats, browse: gald data verify camvid",
+        "prepare, verify, summarise or browse a dataset: gald data verify camvid",
     ),
     "convert": (
         "gald.convert.convert:main",
-        "take over a .pth of the authors: gald convert FILE --to DIR",
+        "convert a .pth of the authors to a run: gald convert FILE --to DIR",
     ),
     "export": (
         "gald.export.export:main",
-        "pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
+        "export as pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
     ),
-    "serve": ("gald.prediction.serve:main", "a web page to drop images on: gald serve RUN"),
+    "serve": ("gald.prediction.serve:main", "open a web page for predictions: gald serve RUN"),
     "wandb": (
         "gald.logger.command:main",
-        "send offline runs, build a workspace: gald wandb sync runs",
+        "send offline runs, create a workspace: gald wandb sync runs",
     ),
     "doctor": ("gald.doctor.command:main", "show versions, devices and data folders"),
 }
@@ -69,7 +75,7 @@ USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
 
 
 def main() -> None:
-    """Run one verb; a failure ends in one sentence on stderr and an exit code above 0."""
+    """Run one verb; on failure print one sentence to stderr and exit with a code above 0."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print(USAGE)
@@ -77,26 +83,27 @@ def main() -> None:
     if verb not in VERBS:
         fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
     if verb == "doctor" and len(sys.argv) > 2:
-        fail(f"doctor takes no options, but got {' '.join(sys.argv[2:])}; run it alone")
+        fail(f"gald doctor takes no options, but got {' '.join(sys.argv[2:])}; run: gald doctor")
     target = VERBS[verb][0]
-    _name_the_program(target.partition(":")[0])
+    _set_main_module(target.partition(":")[0])
     run(target, sys.argv[2:])
 
 
-def _name_the_program(module: str) -> None:
-    """Make further processes of this run start as `python -m MODULE`, with this one's path.
+def _set_main_module(module: str) -> None:
+    """Make Lightning start further processes as `python -m MODULE`, with the same import path.
 
-    Lightning starts them by the name of the main module. The console script has none; by file name
-    the folder of that file would come first on the path, and hide modules of other packages. `-m`
-    puts the current folder there, unless PYTHONSAFEPATH is set.
+    Lightning starts them by the name of the main module, and the console script has no such name.
+    If it started them by file name, the folder of that file would come first on the import path
+    and hide modules of other packages. `-m` puts the current folder there, unless PYTHONSAFEPATH
+    is set.
     """
     sys.modules["__main__"].__spec__ = importlib.util.find_spec(module)
     os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 def run(target: str, arguments: list[str]) -> None:
-    """Call a verb, given as MODULE:FUNCTION, with the rest of the command line."""
-    # Hydra would print its own many lines; asked for the whole error it raises it to us instead.
+    """Call a verb, given as MODULE:FUNCTION, with its command-line arguments."""
+    # With this variable Hydra raises an error to us instead of printing its own long message.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     agree_on_run_id()
     code = report_errors(_call)(target, arguments)
@@ -107,23 +114,23 @@ def run(target: str, arguments: list[str]) -> None:
 def _call(target: str, arguments: list[str]) -> Any:
     module, function = target.split(":")
     verb = importlib.import_module(module)
-    # Hydra and Lightning take the arguments from here; the first one names the program.
+    # Hydra and Lightning read their arguments from sys.argv; its first entry is the program.
     sys.argv = [str(verb.__file__), *arguments]
     return getattr(verb, function)()
 
 
 def report_errors(function: Callable[..., T]) -> Callable[..., T]:
-    """Make a function end the program with one sentence where it would raise.
+    """Wrap a function so that an exception ends the program with a message of one sentence.
 
-    A Hydra job needs it too: what it raises, Hydra announces with a line of its own.
+    A Hydra job needs the wrapper too, because Hydra prints its own line when a job raises.
     """
 
     @functools.wraps(function)
-    def worded(*arguments: Any) -> T:
+    def wrapper(*arguments: Any) -> T:
         try:
             return function(*arguments)
         except KeyboardInterrupt:
-            fail("interrupted; `ckpt_path=last output_dir=FOLDER` goes on from the last checkpoint")
+            fail("interrupted; add ckpt_path=last output_dir=FOLDER to resume a training")
         except Exception as error:
             if _wants_traceback():
                 raise
@@ -131,7 +138,7 @@ def report_errors(function: Callable[..., T]) -> Callable[..., T]:
 
             fail(to_sentence(error))
 
-    return worded
+    return wrapper
 
 
 def _wants_traceback() -> bool:
@@ -139,15 +146,15 @@ def _wants_traceback() -> bool:
 
 
 def fail(sentence: str) -> NoReturn:
-    """Print one sentence to stderr and end with exit code 1."""
+    """Print one sentence to stderr and exit with code 1."""
     print(f"gald: {sentence}", file=sys.stderr)
     if not _wants_traceback():
-        print("(GALD_TRACEBACK=1 shows where this happened)", file=sys.stderr)
+        print("(GALD_TRACEBACK=1 shows the traceback)", file=sys.stderr)
     sys.exit(1)
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser whose complaint is one sentence, worded by `gald.cli` as all others are."""
+    """Argument parser that raises its error, so that `gald.cli` prints it as one sentence."""
 
     @override
     def error(self, message: str) -> NoReturn:
@@ -155,16 +162,16 @@ class Arguments(argparse.ArgumentParser):
 
 
 def silence_warnings() -> None:
-    """Silence notes of our dependencies that ask nothing of the user."""
+    """Silence messages of dependencies that require no action of the user."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for noise in (
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.9 and later
         r"The number of training batches .* is smaller than the logging interval",
         r"The '\w+_dataloader' does not have many workers",  # num_workers is the user's choice
-        r"Checkpoint directory .* exists and is not empty",  # a resume; a fresh run is refused
+        r"Checkpoint directory .* exists and is not empty",  # only when a run is resumed
         r"The dirpath has changed from",
-        r"The `srun` command is available on your system but is not used",  # a login node
-        r"It is recommended to use `self.log\(.*sync_dist=True",  # all processes log one sum
+        r"The `srun` command is available on your system but is not used",  # on a login node
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # all processes log equal sums
     ):
         warnings.filterwarnings("ignore", message=noise)

@@ -1,20 +1,23 @@
-"""Where to compute: `auto`, or what this machine has."""
+"""Choice of the compute device."""
 
 import torch
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name, `auto` the best there is.
+    """Return the device with this name; `auto` selects the accelerator, or the CPU without one.
 
     Raises:
         ValueError: this machine has no such device.
     """
-    found = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
-        return found or torch.device("cpu")
-    here = ["cpu"] + ([found.type] if found else [])
+        return accelerator or torch.device("cpu")
+    available = ["cpu"] + ([accelerator.type] if accelerator else [])
     kind, _, index = name.partition(":")
-    count = torch.accelerator.device_count() if found and kind == found.type else 1
-    if kind not in here or (index and not (index.isdecimal() and int(index) < count)):
-        raise ValueError(f"device is {name!r}; this machine has {' and '.join(here)}")
+    count = torch.accelerator.device_count() if accelerator and kind == accelerator.type else 1
+    if kind not in available or (index and not (index.isdecimal() and int(index) < count)):
+        raise ValueError(
+            f"device is {name!r}, but this machine has only {' and '.join(available)}; "
+            "choose one of these, or auto"
+        )
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""Failures as one sentence that names the thing and the remedy."""
+"""Error messages as one sentence that names the cause and the remedy."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def to_sentence(error: BaseException) -> str:
-    """Say what went wrong and what to do, in one sentence, for someone who runs the program."""
+    """Describe an error and its remedy in one sentence, for a user of the program."""
     if isinstance(error, NoSuchOption) and error.missing_cfg_file:
         return _no_such_option(error)
     if isinstance(error, InstantiationException):
@@ -18,7 +18,7 @@ def to_sentence(error: BaseException) -> str:
         return _bad_key(error)
     text = str(error).strip() or type(error).__name__
     if "in DataLoader worker process" in text:
-        # The worker's traceback is part of the text; its last line is the message.
+        # The text contains the worker's whole traceback; its last line is the message.
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
         return text
     if isinstance(error, HydraException):
@@ -54,7 +54,7 @@ def _bad_key(error: ConfigCompositionException | OmegaConfBaseException) -> str:
         key = str(full_key).rpartition(".")[2]
         known = [str(k) for k in parent]
         near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        hint = f"did you mean {near[0]}?" if near else f"the known keys are {', '.join(known)}"
         return f"there is no config key {full_key}; {hint}"
     if "MissingMandatoryValue" in type(cause).__name__:
         return f"{full_key} must be set; add {full_key}=VALUE to the command"

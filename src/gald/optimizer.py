@@ -1,4 +1,4 @@
-"""Builds the optimizer: parameter groups for backbone and head, and what decays."""
+"""Optimizer with parameter groups for backbone and head, with and without weight decay."""
 
 from typing import Any, Protocol
 
@@ -8,19 +8,19 @@ from torch.optim import Optimizer
 
 
 class OptimizerFactory(Protocol):
-    """A partial of an optimizer class, as Hydra makes it from conf/optimizer.
+    """Partial of an optimizer class, as Hydra builds it from conf/optimizer.
 
     Attributes:
-        keywords: the optimizer's options; `lr` is among them.
+        keywords: options of the optimizer, including `lr`.
     """
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The options."""
+        """The options of the optimizer."""
         ...
 
     def __call__(self, params: list[dict[str, Any]]) -> Optimizer:
-        """Make the optimizer of these parameter groups."""
+        """Build the optimizer for these parameter groups."""
         ...
 
 
@@ -30,12 +30,12 @@ def build_optimizer(
     head_lr_factor: float = 1.0,
     decay_norm_and_bias: bool = True,
 ) -> Optimizer:
-    """Make the optimizer of a network.
+    """Build the optimizer of a network.
 
     Args:
-        model: what is trained; its `backbone` counts as backbone, everything else as head.
-        factory: makes the optimizer; its `lr` is that of the backbone, its `weight_decay` that of
-            the weights that decay.
+        model: the network; its `backbone` counts as backbone, everything else as head.
+        factory: builds the optimizer; its `lr` applies to the backbone, its `weight_decay` to the
+            weights that decay.
         head_lr_factor: the head's learning rate in units of `lr`.
         decay_norm_and_bias: whether vectors (norm scales and all biases) decay too, as in the
             authors' recipe.
@@ -57,18 +57,18 @@ def parameter_groups(
     head_lr_factor: float = 1.0,
     decay_norm_and_bias: bool = True,
 ) -> list[dict[str, Any]]:
-    """Split the parameters so that new layers learn faster and norms keep their scale.
+    """Split the parameters by backbone or head, and by whether they decay.
 
     Args:
-        model: what is trained; all but its backbone counts as head.
+        model: the network; everything but its backbone counts as head.
         lr: learning rate of the backbone.
-        weight_decay: for the weights that decay.
+        weight_decay: weight decay of the weights that decay.
         head_lr_factor: the head's learning rate in units of `lr`.
         decay_norm_and_bias: whether vectors (norm scales and all biases) decay too, as in the
             authors' recipe.
 
     Returns:
-        Groups with `name`, `params`, `lr` and `weight_decay`, none of them empty.
+        Non-empty groups with `name`, `params`, `lr` and `weight_decay`.
     """
     groups: dict[tuple[bool, bool], list[Any]] = {}
     for name, parameter in model.named_parameters():
@@ -87,7 +87,7 @@ def parameter_groups(
 
 
 def group_table(groups: list[dict[str, Any]]) -> Table:
-    """The parameter groups as a table to print before training."""
+    """Format the parameter groups as a table to print before training."""
     table = Table("group", title="parameter groups")
     for column in ("tensors", "parameters", "lr", "weight decay"):
         table.add_column(column, justify="right")

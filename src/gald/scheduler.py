@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 def poly(
     optimizer: Optimizer, total_steps: int, power: float = 0.9, warmup_steps: int = 0
 ) -> LambdaLR:
-    """Learning rate falling as (1 - step / total_steps) ** power, as the authors train.
+    """Decay the learning rate as (1 - step / total_steps) ** power, the authors' schedule.
 
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/utils/tools.py:lr_poly; the linear warm-up is added.
     """
@@ -18,7 +18,7 @@ def poly(
 
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0) -> LambdaLR:
-    """Learning rate falling along half a cosine to zero, after a linear warm-up."""
+    """Decay the learning rate along half a cosine to zero, after a linear warm-up."""
     return _schedule(
         optimizer, total_steps, warmup_steps, lambda t: (1 + math.cos(math.pi * t)) / 2
     )
@@ -30,7 +30,7 @@ def _schedule(
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"warmup_steps ({warmup_steps}) must be below the {total_steps} steps of this "
-            "training; lower scheduler.warmup_steps or train longer"
+            "training; lower scheduler.warmup_steps or raise trainer.max_epochs"
         )
 
     def scale(step: int) -> float:

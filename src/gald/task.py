@@ -1,4 +1,4 @@
-"""What Lightning trains: the training step, the optimizer, and evaluation while training."""
+"""Lightning module for training: loss, optimizer, and mIoU after every epoch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,19 +22,19 @@ from gald.run.old_names import renew_weights
 
 
 class SegmentationTask(EvaluationTask):
-    """Trains a Segmentor, and evaluates it by the metric that costs least, mIoU.
+    """Training of a Segmentor; validation computes only the cheapest metric, mIoU.
 
     Args:
         model: the network.
         loss: (SegOutput, mask) -> scalar.
-        inference: how images are scored and labelled.
+        inference: how the network predicts label maps.
         optimizer: factory, see `gald.optimizer.build_optimizer`.
         scheduler: factory `(optimizer, total_steps)` of a schedule that steps every iteration.
         class_names: names of the K classes.
-        head_lr_factor: see `gald.scheduler.parameter_groups`.
-        decay_norm_and_bias: see `gald.scheduler.parameter_groups`.
-        seed: what dropout is drawn from, together with the position in training.
-        provenance: plain data that makes a checkpoint self-sufficient (resolved config, class
+        head_lr_factor: see `gald.optimizer.parameter_groups`.
+        decay_norm_and_bias: see `gald.optimizer.parameter_groups`.
+        seed: seed of dropout, combined with the position in the training.
+        provenance: plain data that makes a checkpoint self-contained (resolved config, class
             names, palette); saved under the key `gald`.
     """
 
@@ -63,7 +63,7 @@ class SegmentationTask(EvaluationTask):
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Key dropout by position, so that a resumed run draws what an uninterrupted one would."""
+        """Seed dropout by position, so that a resumed run draws the same as an unbroken one."""
         key = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
@@ -77,7 +77,7 @@ class SegmentationTask(EvaluationTask):
     @override
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        # The counts of all processes were added; every process logs the same numbers.
+        # The counts of all processes are summed already; every process logs the same numbers.
         for name, value in self.evaluator.scores.items():
             self.log(f"val/{name}", float(value), prog_bar=name == "miou")
 

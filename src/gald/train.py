@@ -39,27 +39,27 @@ from gald.viz.panel import save_panel
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 @report_errors
 def main(cfg: DictConfig) -> float:
-    """Train as the command line says; returns the best val/miou, which sweepers maximise."""
+    """Train with the options of the command line; return val/miou for sweepers to maximise."""
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN and int(os.environ.get("SLURM_NTASKS", "1")) == 1:
-        from gald.sweep.launch.foreign_launcher import run_single  # of another launcher than ours
+        from gald.sweep.launch.foreign_launcher import run_single  # not started by our launcher
 
         return run_single(cfg)
-    # A process that Lightning adds to this run is told its folder by Hydra, not by our key.
+    # In the further processes that Lightning starts, only Hydra knows the run folder.
     cfg.output_dir = str(Path(job.runtime.output_dir).absolute())
     return train(cfg)["val/miou"]
 
 
 def train(cfg: DictConfig) -> Results:
-    """Build, fit, evaluate the best checkpoint, write the run folder.
+    """Build and train a network, evaluate its best checkpoint, and write the run folder.
 
-    The folder holds `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
-    `metrics.csv`, `results.json`, `images_<split>.npz` with what every image counted, and
+    The folder contains `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
+    `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image) and
     `picture.png`.
 
     Raises:
-        ValueError: the folder already holds a run that this one would overwrite, or a part does
-            not fit another.
+        ValueError: the folder already contains a run that would be overwritten, or two options
+            do not fit each other.
     """
     start = time.monotonic()
     silence_warnings()
@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> Results:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     data: SegmentationDataModule = instantiate(cfg.data)
-    data.setup("fit")  # a missing folder is told at once, before a network is built
+    data.setup("fit")  # first, so that a missing folder is reported before the network is built
     task = build_task(cfg, data)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
@@ -94,7 +94,7 @@ def train(cfg: DictConfig) -> Results:
     trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
-    loggers, trainer.loggers = trainer.loggers, []  # the curves end here
+    loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves
     if best is not None:
         load_weights(task.model, read_checkpoint(best))
     metrics = build_metrics(cfg.metrics, data.num_classes)
@@ -122,18 +122,18 @@ def train(cfg: DictConfig) -> Results:
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
     say(score_table(results, data.class_names, metrics))
-    say(f"picture: {folder / 'picture.png'}", soft_wrap=True)
+    say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results
 
 
 def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTask:
-    """The network and all it is trained with; the data says which classes there are."""
+    """Build the network with loss, optimizer, scheduler and inference for the data's classes."""
     provenance = {
         "config": OmegaConf.to_container(cfg, resolve=True),
         "class_names": list(data.class_names),
         "palette": [list(colour) for colour in data.palette],
     }
-    # Partial first: Hydra would take the config inside `provenance` for more parts to build.
+    # Partial first: otherwise Hydra would also instantiate the config inside `provenance`.
     return instantiate(cfg.task, _partial_=True)(
         model=instantiate(cfg.model, num_classes=data.num_classes),
         loss=instantiate(cfg.loss),
@@ -146,7 +146,7 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
 
 
 def _image_size(data: SegmentationDataModule) -> Sequence[int]:
-    """Height and width that the network trains on; without crops, those of the first image."""
+    """Return height and width of the crops, or of the first image if training does not crop."""
     crop_size = getattr(data.train_transform, "crop_size", None)
     assert data.train_dataset is not None, "the data is set up"
     return crop_size or data.train_dataset[0]["image"].shape[-2:]
@@ -158,30 +158,30 @@ def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
     path = folder / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no checkpoint at {path}; give output_dir=FOLDER of the run to go on with, "
+            f"no checkpoint at {path}; give output_dir=FOLDER of the run to resume, "
             "or ckpt_path=FILE"
         )
     if not read_checkpoint(path).resumable:
         raise ValueError(
-            f"{path} holds a network but no training to go on with; start a new run from it with "
-            f"init_from={path}"
+            f"{path} holds a network but no training state to resume; start a new run from its "
+            f"weights with init_from={path}"
         )
     return str(path)
 
 
-@rank_zero_only  # further processes of a run start when the first has begun to fill the folder
+@rank_zero_only  # the other processes start after the first has created files in the folder
 def _refuse_to_overwrite(folder: Path) -> None:
     if (folder / "checkpoints").exists():
         raise ValueError(
-            f"{folder} already holds a run; add ckpt_path=last to go on with it, "
+            f"{folder} already holds a run; add ckpt_path=last to resume it, "
             "or choose another output_dir"
         )
 
 
 def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModule) -> None:
-    """Show the first image that was evaluated."""
+    """Draw the first evaluated image with ground truth, prediction and LD map."""
     dataset = data.test_dataset or data.val_dataset
-    assert dataset is not None, "evaluation has set the data up"
+    assert dataset is not None, "the evaluation has set up the data"
     item = dataset[0]
     image = item["image"].to(next(task.parameters()).device)
     task.eval()
@@ -192,7 +192,7 @@ def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModu
 
 
 def _summarise(loggers: list[Logger], results: Results) -> None:
-    """Put the final numbers into wandb's summary, where its tables look."""
+    """Copy the final numbers to wandb's summary, which its tables show."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             kept = {

@@ -1,4 +1,4 @@
-"""A run that ends within an epoch, in whatever way, goes on to the weights it would have had."""
+"""A run that stops within an epoch resumes to the weights of an uninterrupted run."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ TINY = [
 
 @pytest.fixture
 def train(monkeypatch):
-    """Trains in this process; an error is raised, not worded."""
+    """Return a function that trains in this process and raises errors."""
 
     def call(folder, *overrides):
         monkeypatch.setattr(
@@ -46,9 +46,9 @@ def train(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The folder of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["gald", "train", *TINY, f"output_dir={folder}"])
         patch.setenv("GALD_TRACEBACK", "1")
@@ -56,72 +56,73 @@ def whole(tmp_path_factory):
     return folder
 
 
-def disturb(patch, step, action):
-    """Make training meet `action` within a forward pass of its second epoch."""
+def interrupt(patch, step, action):
+    """Call `action` within the training step after so many optimizer steps."""
     original = SegmentationTask.training_step
 
-    def disturbed(self, batch, batch_idx):
+    def training_step(self, batch, batch_idx):
         if self.global_step == step:
             action()
         return original(self, batch, batch_idx)
 
-    patch.setattr(SegmentationTask, "training_step", disturbed)
+    patch.setattr(SegmentationTask, "training_step", training_step)
 
 
-def assert_same_run(folder, whole):
-    ours, theirs = (
-        read_checkpoint(path / "checkpoints" / "last.ckpt").content for path in (folder, whole)
+def assert_same_run(folder, expected):
+    resumed, reference = (
+        read_checkpoint(path / "checkpoints" / "last.ckpt").content for path in (folder, expected)
     )
-    for key, value in theirs["state_dict"].items():
-        assert torch.equal(ours["state_dict"][key], value), key
-    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
-    assert (folder / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    for key, value in reference["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+    assert resumed["lr_schedulers"] == reference["lr_schedulers"]
+    assert (folder / "metrics.csv").read_text() == (expected / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_signal_saves_within_the_epoch_and_exits_as_pending(
-    train, whole, tmp_path, monkeypatch, capsys, name
+def test_signal_saves_within_the_epoch_and_exits_with_code_75(
+    train, uninterrupted, tmp_path, monkeypatch, capsys, name
 ):
     with monkeypatch.context() as patch:
-        disturb(patch, 5, lambda: os.kill(os.getpid(), getattr(signal, name)))
+        interrupt(patch, 5, lambda: os.kill(os.getpid(), getattr(signal, name)))
         with pytest.raises(SystemExit) as end:
             train(tmp_path / "run")
     assert end.value.code == 75
-    assert f"stopped by {name} at step 6; ckpt_path=last" in capsys.readouterr().out
+    assert f"stopped by {name} at step 6; resume with ckpt_path=last" in capsys.readouterr().out
     saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").content
     assert saved["global_step"] == 6 and saved["epoch"] == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     train(tmp_path / "run", "ckpt_path=last")
-    assert_same_run(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_a_run_that_dies_loses_no_more_than_the_minutes_between_two_saves(
-    train, whole, tmp_path, monkeypatch
+def test_run_that_dies_loses_only_the_time_since_its_last_save(
+    train, uninterrupted, tmp_path, monkeypatch
 ):
     def power_cut():
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        disturb(patch, 6, power_cut)
+        interrupt(patch, 6, power_cut)
         with pytest.raises(RuntimeError, match="power cut"):
             train(tmp_path / "run", "callbacks.last.minutes=0")
     folder = tmp_path / "run" / "checkpoints"
     assert read_checkpoint(folder / "last.ckpt").content["global_step"] == 6
     assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     train(tmp_path / "run", "ckpt_path=last")
-    assert_same_run(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
 def test_nothing_is_saved_within_accumulated_gradients(train, tmp_path, monkeypatch):
     from gald.callbacks.last_checkpoint import LastCheckpoint
 
-    seen = []
+    saved_after = []
     original = LastCheckpoint._save
 
-    def noted(self, trainer):
-        seen.append(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+    def save(self, trainer):
+        saved_after.append(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
         original(self, trainer)
 
-    monkeypatch.setattr(LastCheckpoint, "_save", noted)
+    monkeypatch.setattr(LastCheckpoint, "_save", save)
     train(tmp_path / "run", "callbacks.last.minutes=0", "trainer.max_epochs=1")
-    assert seen == [2, 4, 6, 8]  # eight micro-batches, two a step; the last after the validation
+    # Eight micro-batches, two per step; the last save is after the validation.
+    assert saved_after == [2, 4, 6, 8]

@@ -1,4 +1,4 @@
-"""The bootstrap against formulas, planted effects and thousands of worlds without any."""
+"""The bootstrap against formulas, planted effects and hundreds of experiments without an effect."""
 
 import time
 import tracemalloc
@@ -10,8 +10,8 @@ from gald.comparison import bootstrap
 from gald.comparison.bootstrap import class_iou, holm, mean_iou, paired_bootstrap, resampled
 
 
-def judged(rng, images, classes=4, skill=0.0, pixels=400):
-    """Hits, true and predicted pixels (N, 3, K) of a network on images of its own difficulty."""
+def draw_counts(rng, images, classes=4, skill=0.0, pixels=400):
+    """Draw hits, true and predicted pixels (N, 3, K); images differ in difficulty."""
     true = rng.multinomial(pixels, np.ones(classes) / classes, size=images)
     rate = np.clip(rng.normal(0.7 + skill, 0.1, (images, 1)), 0, 1)
     hits = rng.binomial(true, rate)
@@ -19,7 +19,7 @@ def judged(rng, images, classes=4, skill=0.0, pixels=400):
     return np.stack([hits, true, predicted], 1)
 
 
-def share_right(sums):
+def accuracy(sums):
     return sums[:, 0].sum(-1) / sums[:, 1].sum(-1)
 
 
@@ -27,37 +27,42 @@ def total(sums):
     return sums[:, 0]
 
 
-def test_interval_holds_zero_in_95_of_100_worlds_without_a_difference():
+def test_interval_contains_zero_in_95_of_100_experiments_without_a_difference():
     rng = np.random.default_rng(0)
-    held = 0
-    for world in range(400):
-        a, b = judged(rng, 80), judged(rng, 80)
-        held += not paired_bootstrap(a, b, mean_iou, 400, world).clear
-    assert 0.93 <= held / 400 <= 0.97
+    containing_zero = 0
+    for seed in range(400):
+        a, b = draw_counts(rng, 80), draw_counts(rng, 80)
+        containing_zero += not paired_bootstrap(a, b, mean_iou, 400, seed).clear
+    assert 0.93 <= containing_zero / 400 <= 0.97
 
 
-def test_p_value_is_below_5_percent_in_5_of_100_worlds_without_a_difference():
+def test_p_value_is_below_5_percent_in_5_of_100_experiments_without_a_difference():
     rng = np.random.default_rng(1)
-    p = [paired_bootstrap(judged(rng, 80), judged(rng, 80), mean_iou, 400).p for _ in range(400)]
+    p = [
+        paired_bootstrap(draw_counts(rng, 80), draw_counts(rng, 80), mean_iou, 400).p
+        for _ in range(400)
+    ]
     assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.07
     assert 0.4 <= np.mean(np.array(p) < 0.5) <= 0.6
 
 
-def test_planted_effect_is_found_and_its_size_lies_in_the_interval():
+def test_planted_effect_is_found_and_its_size_is_in_the_interval():
     rng = np.random.default_rng(20)
-    found = paired_bootstrap(judged(rng, 200), judged(rng, 200, skill=0.1), share_right, 2000)
+    found = paired_bootstrap(
+        draw_counts(rng, 200), draw_counts(rng, 200, skill=0.1), accuracy, 2000
+    )
     assert found.clear and found.p < 0.01 and found.above > 0.99
     assert found.low < 0.1 < found.high
 
 
-def test_order_reversal_negates():
+def test_reversed_order_negates_the_difference():
     rng = np.random.default_rng(3)
-    a, b = judged(rng, 50), judged(rng, 50, skill=0.02)
-    there, back = paired_bootstrap(a, b, mean_iou, 500), paired_bootstrap(b, a, mean_iou, 500)
-    assert there.difference == -back.difference
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-15)
-    assert (there.p, there.error) == pytest.approx((back.p, back.error), abs=1e-15)
-    assert there.above == pytest.approx(1 - back.above, abs=1e-15)
+    a, b = draw_counts(rng, 50), draw_counts(rng, 50, skill=0.02)
+    forward, reverse = (paired_bootstrap(*pair, mean_iou, 500) for pair in ((a, b), (b, a)))
+    assert forward.difference == -reverse.difference
+    assert (forward.low, forward.high) == pytest.approx((-reverse.high, -reverse.low), abs=1e-15)
+    assert (forward.p, forward.error) == pytest.approx((reverse.p, reverse.error), abs=1e-15)
+    assert forward.above == pytest.approx(1 - reverse.above, abs=1e-15)
 
 
 def test_linear_score_has_the_standard_error_of_the_formula():
@@ -71,25 +76,25 @@ def test_linear_score_has_the_standard_error_of_the_formula():
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * found.error, rel=0.03)
 
 
-def test_images_are_drawn_together_for_both():
+def test_both_networks_get_the_same_draws():
     rng = np.random.default_rng(5)
-    a = judged(rng, 60)
+    a = draw_counts(rng, 60)
     same = paired_bootstrap(a, a.copy(), mean_iou, 300)
     assert (same.low, same.high, same.error, same.above, same.p) == (0, 0, 0, 0, 1)
     assert not same.clear
 
 
-def test_sums_are_scored_and_not_the_mean_of_images_scores():
-    # One image of 10 pixels, all right, and one of 90, all wrong.
+def test_sums_are_scored_instead_of_averaging_image_scores():
+    # One image of 10 pixels, all right, and one of 90 pixels, all wrong.
     a = np.zeros((2, 3, 2), np.int64)
     b = np.array([[[10, 0], [10, 0], [10, 0]], [[0, 0], [90, 0], [0, 90]]])
     found = paired_bootstrap(a, b, mean_iou, 200)
     assert found.b == pytest.approx((10 / 100 + 0 / 90) / 2)
 
 
-def test_samples_are_those_of_a_plain_loop():
+def test_samples_equal_those_of_a_plain_loop():
     rng = np.random.default_rng(6)
-    a, b = judged(rng, 7), judged(rng, 7)
+    a, b = draw_counts(rng, 7), draw_counts(rng, 7)
     found = paired_bootstrap(a, b, class_iou, 50, seed=9)
     drawn = np.random.default_rng(9).integers(7, size=(50, 7))
     loop = [class_iou(b[images].sum(0)) - class_iou(a[images].sum(0)) for images in drawn]
@@ -97,9 +102,9 @@ def test_samples_are_those_of_a_plain_loop():
     assert found.high == pytest.approx(np.quantile(loop, 0.975, axis=0))
 
 
-def test_blocks_of_memory_change_nothing(monkeypatch):
+def test_block_size_does_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(7)
-    a, b = judged(rng, 30), judged(rng, 30)
+    a, b = draw_counts(rng, 30), draw_counts(rng, 30)
     at_once = paired_bootstrap(a, b, mean_iou, 100)
     monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 30 * 7)
     in_parts = paired_bootstrap(a, b, mean_iou, 100)
@@ -108,14 +113,14 @@ def test_blocks_of_memory_change_nothing(monkeypatch):
 
 def test_same_seed_draws_the_same_images_for_every_network():
     rng = np.random.default_rng(13)
-    a, b = judged(rng, 20), judged(rng, 20)
-    apart = resampled(b, mean_iou, 200, seed=3) - resampled(a, mean_iou, 200, seed=3)
-    assert paired_bootstrap(a, b, mean_iou, 200, seed=3).error == pytest.approx(apart.std())
+    a, b = draw_counts(rng, 20), draw_counts(rng, 20)
+    separate = resampled(b, mean_iou, 200, seed=3) - resampled(a, mean_iou, 200, seed=3)
+    assert paired_bootstrap(a, b, mean_iou, 200, seed=3).error == pytest.approx(separate.std())
 
 
-def test_absent_class_is_nan_and_a_rare_one_is_judged_where_it_was_drawn():
+def test_absent_class_is_nan_and_a_rare_class_is_scored_in_draws_that_contain_it():
     rng = np.random.default_rng(8)
-    a, b = judged(rng, 20), judged(rng, 20)
+    a, b = draw_counts(rng, 20), draw_counts(rng, 20)
     for counts in (a, b):
         counts[:, :, 3] = 0
         counts[1:, :, 2] = 0
@@ -143,16 +148,16 @@ def test_holm_steps_down_from_the_smallest():
     ("a", "b", "samples", "sentence"),
     [
         ((5, 3, 2), (4, 3, 2), 10, r"\(5, 3, 2\) and \(4, 3, 2\) cannot be paired"),
-        ((1, 3, 2), (1, 3, 2), 10, "judge at least 2 images"),
+        ((1, 3, 2), (1, 3, 2), 10, "evaluate at least 2 images"),
         ((5, 3, 2), (5, 3, 2), 0, "samples is 0; draw at least 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(a, b, samples, sentence):
+def test_invalid_counts_and_samples_are_refused(a, b, samples, sentence):
     with pytest.raises(ValueError, match=sentence):
         paired_bootstrap(np.ones(a), np.ones(b), mean_iou, samples)
 
 
-def test_memory_does_not_grow_with_the_samples_times_images():
+def test_memory_does_not_grow_with_samples_times_images():
     rng = np.random.default_rng(12)
     a, b = rng.integers(0, 1000, (2, 1000, 3, 171))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Two evaluations in, a verdict and a report out, and refusals where they cannot be compared."""
+"""`gald compare`: conclusion and report of two evaluations, and refusal of incomparable ones."""
 
 import html.parser
 import json
@@ -24,7 +24,7 @@ NAMES = ("road", "pole", "sky | cloud")
 
 
 def matrices(images=30, skill=0.6, seed=0, pixels=300):
-    """Confusion matrices (N, K, K) of one network; the truth is the same for every skill."""
+    """Confusion matrices (N, K, K) of one network; the ground truth is the same for every skill."""
     k = len(NAMES)
     true = np.random.default_rng(99).multinomial(pixels, [0.6, 0.1, 0.3], size=images)
     rng = np.random.default_rng(seed)
@@ -33,8 +33,8 @@ def matrices(images=30, skill=0.6, seed=0, pixels=300):
 
 
 @pytest.fixture
-def judge(tmp_path):
-    """Writes the folder of an evaluation from confusion matrices."""
+def write_evaluation(tmp_path):
+    """Return a function that writes the folder of an evaluation from confusion matrices."""
 
     def write(name, confusion, receipt=None, split="val", class_names=NAMES, images=None):
         folder = tmp_path / name
@@ -55,8 +55,9 @@ def judge(tmp_path):
     return write
 
 
-def test_better_network_is_named_and_the_record_holds_the_numbers(judge, tmp_path, capsys):
-    a, b = judge("ga", matrices(skill=0.6)), judge("ga_ld", matrices(skill=0.7, seed=1))
+def test_better_network_is_named_and_the_record_has_the_numbers(write_evaluation, tmp_path, capsys):
+    a = write_evaluation("ga", matrices(skill=0.6))
+    b = write_evaluation("ga_ld", matrices(skill=0.7, seed=1))
     record = compare(a, b, to=tmp_path / "report", samples=500)
     assert record["conclusion"].startswith("B is better: mIoU of B is ")
     assert record == json.loads((tmp_path / "report" / "comparison.json").read_text())
@@ -71,17 +72,17 @@ def test_better_network_is_named_and_the_record_holds_the_numbers(judge, tmp_pat
     assert re.match(r"A is better: mIoU of B is \d+\.\d\d points below A's", back["conclusion"])
 
 
-def test_equal_networks_are_inside_the_noise(judge, tmp_path):
-    a, b = judge("a", matrices(seed=1)), judge("b", matrices(seed=2))
+def test_equal_networks_are_inside_the_noise(write_evaluation, tmp_path):
+    a, b = write_evaluation("a", matrices(seed=1)), write_evaluation("b", matrices(seed=2))
     record = compare(a, b, to=tmp_path / "report", samples=500)
     assert record["conclusion"].startswith("Inside the noise: ")
-    same = judge("same", matrices(seed=1))
+    same = write_evaluation("same", matrices(seed=1))
     record = compare(a, same, to=tmp_path / "same_report", samples=500)
     assert record["conclusion"].startswith("No difference: ")
 
 
 class Links(html.parser.HTMLParser):
-    """Every address and every tag of a page."""
+    """Parser that collects the addresses of a page and checks that its tags are closed."""
 
     def __init__(self):
         super().__init__()
@@ -96,9 +97,13 @@ class Links(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_web_page_is_self_contained_and_markdown_finds_its_pictures(judge, tmp_path):
-    a = judge("a", matrices(skill=0.6), class_names=("road", "<b>pole</b>", "sky | cloud"))
-    b = judge("b", matrices(skill=0.7), class_names=("road", "<b>pole</b>", "sky | cloud"))
+def test_html_is_self_contained_and_markdown_finds_its_figures(write_evaluation, tmp_path):
+    a = write_evaluation(
+        "a", matrices(skill=0.6), class_names=("road", "<b>pole</b>", "sky | cloud")
+    )
+    b = write_evaluation(
+        "b", matrices(skill=0.7), class_names=("road", "<b>pole</b>", "sky | cloud")
+    )
     compare(a, b, to=tmp_path / "report", samples=500)
     page = (tmp_path / "report" / "report.html").read_text()
     links = Links()
@@ -111,16 +116,16 @@ def test_web_page_is_self_contained_and_markdown_finds_its_pictures(judge, tmp_p
     for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
     assert text.count("](") == len(links.addresses)
-    assert "**B is better" in text and f"A is {a}. B is {b}. Both were judged on 30 images" in text
+    assert "**B is better" in text and f"A is {a}. B is {b}. Both were evaluated on 30" in text
     assert "sky \\| cloud" in text
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if "| road" in line}
     assert widths == {text.split("| score")[2].splitlines()[0].count("|") + 1}
 
 
-def test_scores_are_those_of_the_metric(judge):
+def test_scores_equal_those_of_the_metric():
     sums = matrices(images=4).astype(np.float64)
-    sums[0, 2] = sums[0, :, 2] = 0  # class 2 is nowhere
-    sums[1, 2] = 0  # class 2 is predicted where it is not
+    sums[0, 2] = sums[0, :, 2] = 0  # class 2 is neither true nor predicted
+    sums[1, 2] = 0  # class 2 is predicted but never true
     counts = np.stack([sums.diagonal(axis1=1, axis2=2), sums.sum(2), sums.sum(1)], 1)
     metric = ConfusionMatrix(3)
     for row, matrix in zip(pixel_scores(counts), sums, strict=True):
@@ -142,24 +147,24 @@ METRICS = {
 }
 
 
-def judged_masks(folder, smear, images=8):
-    """The folder of an evaluation whose network shifts every boundary by so many pixels."""
+def write_shifted_evaluation(folder, shift, images=8):
+    """Write the folder of an evaluation of predictions shifted sideways by some pixels."""
     rng = np.random.default_rng(0)
-    made = {name: make(num_classes=3) for name, make in instantiate(METRICS).items()}
+    metrics = {name: make(num_classes=3) for name, make in instantiate(METRICS).items()}
     counts = ImageCounts()
     for index in range(images):
-        truth = np.zeros((32, 40), np.uint8)
+        mask = np.zeros((32, 40), np.uint8)
         x, y = rng.integers(3, 20, 2)
-        truth[y : y + 5, x : x + 12] = 1
-        truth[:, 34:36] = 2
-        guess = torch.from_numpy(np.roll(truth, smear, 1))
-        for metric in made.values():
-            vector = metric.count(LabelMap(guess, None), torch.from_numpy(truth))
+        mask[y : y + 5, x : x + 12] = 1
+        mask[:, 34:36] = 2
+        labels = torch.from_numpy(np.roll(mask, shift, 1))
+        for metric in metrics.values():
+            vector = metric.count(LabelMap(labels, None), torch.from_numpy(mask))
             counts.add(f"street_{index}", metric.name, vector)
     folder.mkdir()
     counts.save(folder / "images_val.npz")
     results = {"val/receipt": {"metrics": METRICS}}
-    for metric in made.values():
+    for metric in metrics.values():
         total = torch.from_numpy(counts.dense(metric.name).sum(0))
         results |= {f"val/{k}": v for k, v in metric.scores(total, NAMES).items()}
     (folder / "results.json").write_text(json.dumps(results))
@@ -167,7 +172,8 @@ def judged_masks(folder, smear, images=8):
 
 
 def test_every_metric_of_the_receipt_is_compared_by_its_own_definition(tmp_path):
-    a, b = judged_masks(tmp_path / "a", smear=2), judged_masks(tmp_path / "b", smear=1)
+    a = write_shifted_evaluation(tmp_path / "a", shift=2)
+    b = write_shifted_evaluation(tmp_path / "b", shift=1)
     scores = compare(a, b, to=tmp_path / "report", samples=300)["scores"]
     for side, folder in (("a", a), ("b", b)):
         results = json.loads((folder / "results.json").read_text())
@@ -184,10 +190,13 @@ def test_every_metric_of_the_receipt_is_compared_by_its_own_definition(tmp_path)
     assert re.search(r"\| 1 \| \d+\.\d+ \| \d+\.\d+ \| -\d.* B \|", text)  # trimap at 1 px
 
 
-def test_receipt_cannot_call_what_is_not_ours(judge, tmp_path):
-    a, b = judge("a", matrices(), {"metrics": {"x": {"_target_": "os.system"}}}), tmp_path
+def test_receipt_cannot_call_foreign_code(write_evaluation, tmp_path):
+    a, b = (
+        write_evaluation("a", matrices(), {"metrics": {"x": {"_target_": "os.system"}}}),
+        tmp_path,
+    )
     with pytest.raises(ValueError, match=r"os\.system"):
-        compare(a, judge("b", matrices(seed=1)), to=b / "report")
+        compare(a, write_evaluation("b", matrices(seed=1)), to=b / "report")
 
 
 def test_influence_is_the_change_when_an_image_is_left_out():
@@ -201,10 +210,10 @@ def test_influence_is_the_change_when_an_image_is_left_out():
     assert influence(a, b)[2] == pytest.approx(whole - without)
 
 
-def test_images_that_cannot_be_drawn_are_listed_with_the_reason(judge, tmp_path, capsys):
+def test_images_that_cannot_be_shown_are_listed_with_the_reason(write_evaluation, tmp_path, capsys):
     a, b = matrices(seed=1), matrices(seed=1)
-    b[7, 0] = [b[7, 0].sum(), 0, 0]  # all road of one image right
-    compare(judge("a", a), judge("b", b), to=tmp_path / "report", samples=200)
+    b[7, 0] = [b[7, 0].sum(), 0, 0]  # all road pixels of one image are right
+    compare(write_evaluation("a", a), write_evaluation("b", b), to=tmp_path / "report", samples=200)
     text = (tmp_path / "report" / "report.md").read_text()
     assert re.search(r"\| street_007 \| \+0\.\d+ \|", text)
     assert "The images are not shown: no checkpoint at" in text
@@ -217,7 +226,7 @@ def difference(value, low, high, p):
     return Difference(*map(np.array, (0.5, 0.5 + value, value, low, high, 0.1, 0.5, p)))
 
 
-def test_what_one_interval_shows_is_not_clear_among_many():
+def test_a_difference_clear_alone_may_not_be_clear_among_several():
     alone = difference(0.02, 0.001, 0.04, 0.03)
     sure = difference(0.02, 0.01, 0.03, 0.0002)
     noise = difference(0.0, -0.01, 0.01, 0.9)
@@ -228,16 +237,16 @@ def test_what_one_interval_shows_is_not_clear_among_many():
     parts = sections(found, [ConfusionMatrix(3)], dict.fromkeys(rows, 9), 10_000)
     classes = next(part for part in parts if part.title == "Classes")
     assert [row[-2:] for row in classes.rows] == [["B?", "9"], ["B", "9"], ["noise", "9"]]
-    assert "2 of 3 intervals leave out 0; about 0.2 would by chance" in classes.words
+    assert "2 of 3 intervals exclude 0; about 0.2 would by chance" in classes.words
     assert "correction 1 remain" in classes.words
 
 
-def test_too_few_samples_for_many_classes_are_named():
+def test_too_few_samples_for_many_classes_are_reported():
     rows = {f"iou/{i}": difference(0.02, 0.01, 0.03, 0.01) for i in range(19)}
     rows |= {"miou": difference(0.02, 0.01, 0.03, 0.01)}
     images, metrics = {str(i): 5 for i in range(19)}, [ConfusionMatrix(19)]
     few = sections(rows, metrics, images, 500)
-    assert "With 500 samples none can: take --samples 760 or more" in few[1].words
+    assert "With 500 samples none can remain: use --samples 760 or more" in few[1].words
     assert "none can" not in sections(rows, metrics, images, 1000)[1].words
 
 
@@ -250,10 +259,10 @@ def test_lower_error_near_boundaries_is_better():
     assert part.picture[0] == "trimap.png" and part.picture[1].startswith(b"\x89PNG")
 
 
-def test_verdict_says_the_noise_in_points():
-    said = conclusion(difference(0.003, -0.004, 0.01, 0.354), 101)
-    assert said == (
-        "Inside the noise: mIoU of B is 0.30 points above A's, and the interval holds 0 "
+def test_conclusion_of_a_difference_inside_the_noise():
+    sentence = conclusion(difference(0.003, -0.004, 0.01, 0.354), 101)
+    assert sentence == (
+        "Inside the noise: mIoU of B is 0.30 points above A's, and the interval contains 0 "
         "(95% interval -0.40 to +1.00, p 0.35, 101 images)."
     )
 
@@ -261,7 +270,7 @@ def test_verdict_says_the_noise_in_points():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"confusion": matrices(29)}, r"on 30 images of val and .*b on 29, 29 of them shared"),
+        ({"confusion": matrices(29)}, r"on 30 images of val and .*b on 29, with 29 in"),
         ({"class_names": ("road", "mast", "sky | cloud")}, r"3 classes.* 3 \(mast, pole differs\)"),
         ({"class_names": ("pole", "road", "sky | cloud")}, "the order differs"),
         ({"receipt": {"inference": {"flip": True}}}, "with inference.flip = False and .*with True"),
@@ -269,22 +278,26 @@ def test_verdict_says_the_noise_in_points():
             {"receipt": {"ground_truth_sha256": "77"}},
             "with ground_truth_sha256 = 12 and .*b with 77",
         ),
-        ({"split": "test"}, r"there is no .*b/images_val.npz; give the folder that gald eval"),
-        ({"images": [f"lane_{i}" for i in range(30)]}, "on 30, 0 of them shared; judge both"),
+        ({"split": "test"}, r"there is no .*b/images_val.npz; give a folder written by gald"),
+        ({"images": [f"lane_{i}" for i in range(30)]}, "on 30, with 0 in common; evaluate both"),
         ({"confusion": matrices(30)[:, :, ::-1].swapaxes(1, 2)}, "classes of .* images differ"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_a_sentence(judge, tmp_path, changes, sentence):
-    a = judge("a", matrices(), {"inference": {"flip": False}, "ground_truth_sha256": "12"})
-    b = judge("b", **({"confusion": matrices(seed=1), "receipt": {"seed": 1}} | changes))
+def test_incomparable_evaluations_are_refused_in_one_sentence(
+    write_evaluation, tmp_path, changes, sentence
+):
+    a = write_evaluation(
+        "a", matrices(), {"inference": {"flip": False}, "ground_truth_sha256": "12"}
+    )
+    b = write_evaluation("b", **({"confusion": matrices(seed=1), "receipt": {"seed": 1}} | changes))
     with pytest.raises((ValueError, FileNotFoundError), match=sentence) as raised:
         compare(a, b, to=tmp_path / "report", samples=200)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "report").exists()
 
 
-def test_same_folder_full_folder_and_few_samples_are_refused(judge, tmp_path):
-    a, b = judge("a", matrices()), judge("b", matrices(seed=1))
+def test_same_folder_filled_folder_and_few_samples_are_refused(write_evaluation, tmp_path):
+    a, b = write_evaluation("a", matrices()), write_evaluation("b", matrices(seed=1))
     with pytest.raises(ValueError, match="is given twice"):
         compare(a, a / ".." / "a", to=tmp_path / "report")
     with pytest.raises(
@@ -294,38 +307,40 @@ def test_same_folder_full_folder_and_few_samples_are_refused(judge, tmp_path):
     with pytest.raises(ValueError, match="--samples is 5"):
         compare(a, b, to=tmp_path / "report", samples=5)
     (b / "results.json").write_text("{")
-    with pytest.raises(ValueError, match=r"b/results.json is no JSON"):
+    with pytest.raises(ValueError, match=r"b/results.json is not valid JSON"):
         compare(a, b, to=tmp_path / "report")
 
 
-def test_nothing_half_written_remains(judge, tmp_path, monkeypatch):
-    a, b = judge("a", matrices()), judge("b", matrices(seed=1))
+def test_failed_write_leaves_nothing(write_evaluation, tmp_path, monkeypatch):
+    a, b = write_evaluation("a", matrices()), write_evaluation("b", matrices(seed=1))
 
-    def full(*_):
+    def disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", full)
+    monkeypatch.setattr("os.replace", disk_full)
     with pytest.raises(OSError, match="No space left"):
         compare(a, b, to=tmp_path / "new" / "report", samples=200)
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_interruption_leaves_nothing(judge, tmp_path, monkeypatch, capsys):
+def test_interruption_leaves_nothing(write_evaluation, tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gald.comparison.compare.differences", interrupted)
-    folders = [str(judge(name, matrices(seed=i))) for i, name in enumerate("ab")]
+    folders = [str(write_evaluation(name, matrices(seed=i))) for i, name in enumerate("ab")]
     to = tmp_path / "report"
     monkeypatch.setattr(sys, "argv", ["gald", "compare", *folders, "--to", str(to)])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "interrupted, and nothing was written" in capsys.readouterr().err
+    assert "interrupted, nothing was written" in capsys.readouterr().err
     assert not to.exists()
 
 
-def test_split_is_the_one_that_both_hold(judge, tmp_path, monkeypatch):
-    folders = [judge(name, matrices(seed=i), split="test") for i, name in enumerate("ab")]
+def test_default_split_is_the_one_that_both_have(write_evaluation, tmp_path, monkeypatch):
+    folders = [
+        write_evaluation(name, matrices(seed=i), split="test") for i, name in enumerate("ab")
+    ]
     monkeypatch.chdir(tmp_path)
     command = ["gald", "compare", *map(str, folders), "--samples", "200", "--seed", "3"]
     monkeypatch.setattr(sys, "argv", command)
@@ -355,7 +370,7 @@ def test_two_networks_are_compared_from_the_command_line(trained, tmp_path, monk
     assert (to / "report.html").read_text().count("data:image/png;base64,") == 2
 
     content = torch.load(best, weights_only=True)
-    torch.save(content | {"since": 1}, best)  # and the sheet would show another network
+    torch.save(content | {"since": 1}, best)  # now the sheet would show another network
     again = tmp_path / "again"
     gald_cli("compare", tmp_path / "a", tmp_path / "b", "--to", again, "--samples", 100)
     assert not (again / "images.png").exists()

@@ -1,4 +1,4 @@
-"""A receipt is only worth something if a false one is found out."""
+"""`gald eval --check` confirms a correct receipt and detects a false one."""
 
 import json
 import math
@@ -44,99 +44,99 @@ def forged(results, tmp_path, change):
     return path
 
 
-def test_an_honest_receipt_is_confirmed(results, monkeypatch, capsys):
+def test_correct_receipt_is_confirmed(results, monkeypatch, capsys):
     reproduce(monkeypatch, results, "trainer.accelerator=cpu")
-    assert "all labels as in" in " ".join(capsys.readouterr().out.split())
+    assert "numbers and all labels equal" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_changed_number_is_found(results, monkeypatch, tmp_path):
+def test_changed_number_is_detected(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c.update({"val/miou": c["val/miou"] + 0.01}))
     with pytest.raises(ValueError, match=r"1 of \d+ numbers .* most at val/miou"):
         reproduce(monkeypatch, path)
 
 
-def test_a_number_that_became_absent_is_found(results, monkeypatch, tmp_path):
+def test_missing_number_is_detected(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c.update({"val/miou": None}))
     with pytest.raises(ValueError, match="most at val/miou: None then"):
         reproduce(monkeypatch, path)
 
 
 @pytest.mark.parametrize("signed", ["ground_truth_sha256", "predictions_sha256"])
-def test_other_masks_or_labels_are_found(results, monkeypatch, tmp_path, signed):
+def test_changed_masks_or_predictions_are_detected(results, monkeypatch, tmp_path, signed):
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update({signed: "0"}))
-    with pytest.raises(ValueError, match=f"signatures that differ: {signed}"):
+    with pytest.raises(ValueError, match=f"hashes that differ: {signed}"):
         reproduce(monkeypatch, path)
 
 
-def test_another_checkpoint_is_found(results, monkeypatch, tmp_path):
+def test_another_checkpoint_is_detected(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update(checkpoint_sha256="0"))
     with pytest.raises(ValueError, match="is not the checkpoint that"):
         reproduce(monkeypatch, path)
 
 
-def test_a_checkpoint_that_moved_can_be_named(results, monkeypatch, tmp_path):
+def test_new_path_of_a_moved_checkpoint_can_be_given(results, monkeypatch, tmp_path):
     receipt = json.loads(results.read_text())["val/receipt"]
     moved = shutil.copy(receipt["checkpoint"], tmp_path / "moved.ckpt")
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update(checkpoint="/gone.ckpt"))
-    with pytest.raises(FileNotFoundError, match=r"/gone.ckpt of the receipt is gone"):
+    with pytest.raises(FileNotFoundError, match=r"/gone.ckpt of the receipt does not exist"):
         reproduce(monkeypatch, path)
     reproduce(monkeypatch, path, f"ckpt_path={moved}")
 
 
-def test_what_is_no_receipt_ends_in_one_sentence(monkeypatch, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"name the results\.json of a run"):
+def test_missing_receipt_is_reported_in_one_sentence(monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"give the results\.json of a run"):
         reproduce(monkeypatch, tmp_path / "results.json")
     (tmp_path / "results.json").write_text('{"val/miou": 0.5}')
-    with pytest.raises(ValueError, match="holds no receipt"):
+    with pytest.raises(ValueError, match="has no receipt"):
         reproduce(monkeypatch, tmp_path / "results.json")
     monkeypatch.setattr(sys, "argv", ["gald", "eval", "--check"])
     with pytest.raises(ValueError, match=r"needs the results\.json"):
         cli.main()
 
 
-def test_kept_images_give_the_same_scores_as_running_totals():
+def test_counts_per_image_give_the_same_scores_as_running_totals():
     generator = torch.Generator().manual_seed(0)
     labels, mask = (torch.randint(0, 4, (3, 9, 11), generator=generator) for _ in range(2))
     labels, mask = labels.byte(), mask.byte()
     mask[:, 0] = 255
-    found = []
-    for keep in (False, True):
-        evaluator = Evaluator([ConfusionMatrix(4), Trimap(4)], per_image=keep)
+    scores = []
+    for per_image in (False, True):
+        evaluator = Evaluator([ConfusionMatrix(4), Trimap(4)], per_image=per_image)
         evaluator.update(LabelMap(labels[:2], None), mask[:2], ["a", "b"])
         evaluator.update(LabelMap(labels[2:], None), mask[2:], ["c"])
-        found.append(evaluator.compute(["k", "l", "m", "n"]))
-    assert found[0] == pytest.approx(found[1], abs=0, rel=0, nan_ok=True)
+        scores.append(evaluator.compute(["k", "l", "m", "n"]))
+    assert scores[0] == pytest.approx(scores[1], abs=0, rel=0, nan_ok=True)
     assert evaluator.images.names == ["a", "b", "c"]
     assert evaluator.fingerprints()["images"] == 3
 
 
-def test_signatures_depend_on_content_and_names_not_on_order():
+def test_hashes_depend_on_content_and_names_not_on_order():
     masks = torch.stack([torch.full((4, 4), i) for i in range(3)]).byte()
 
-    def signed(order, names, masks=masks):
+    def hashes(order, names, masks=masks):
         evaluator = Evaluator([ConfusionMatrix(4)], per_image=True)
         for i in order:
             evaluator.update(LabelMap(masks[i : i + 1], None), masks[i : i + 1], [names[i]])
         return evaluator.fingerprints()
 
-    first = signed([0, 1, 2], "abc")
-    assert signed([2, 0, 1], "abc") == first
-    assert signed([0, 1, 2], "abd")["images_sha256"] != first["images_sha256"]
+    first = hashes([0, 1, 2], "abc")
+    assert hashes([2, 0, 1], "abc") == first
+    assert hashes([0, 1, 2], "abd")["images_sha256"] != first["images_sha256"]
     wide = masks.reshape(3, 2, 8)
-    assert signed([0, 1, 2], "abc", wide)["ground_truth_sha256"] != first["ground_truth_sha256"]
+    assert hashes([0, 1, 2], "abc", wide)["ground_truth_sha256"] != first["ground_truth_sha256"]
 
 
 def test_an_absent_class_is_null_on_disk_and_left_out_of_the_mean(tmp_path):
     evaluator = Evaluator([ConfusionMatrix(3)])
     labels, mask = torch.tensor([[[0, 1]]]).byte(), torch.tensor([[[0, 0]]])
     evaluator.update(LabelMap(labels, None), mask, ["a"])
-    scores = evaluator.compute(["there", "guessed", "absent"])
+    scores = evaluator.compute(["present", "predicted", "absent"])
     assert math.isnan(scores["iou/absent"]) and scores["miou"] == 0.25
     write_results(tmp_path / "r.json", scores)
     assert json.loads((tmp_path / "r.json").read_text())["iou/absent"] is None
 
 
-def test_neither_a_receipt_nor_a_checkpoint_may_call_foreign_code(results, monkeypatch, tmp_path):
+def test_receipt_and_checkpoint_cannot_call_foreign_code(results, monkeypatch, tmp_path):
     foreign = {"_target_": "os.system", "command": f"touch {tmp_path}/called"}
     path = forged(results, tmp_path, lambda c: c["val/receipt"].update(inference=foreign))
     with pytest.raises(ValueError, match=r"would call os\.system"):
@@ -151,7 +151,7 @@ def test_neither_a_receipt_nor_a_checkpoint_may_call_foreign_code(results, monke
     assert not (tmp_path / "called").exists()
 
 
-def test_evaluation_does_not_build_what_only_training_uses(trained, gald_cli, tmp_path):
+def test_evaluation_does_not_build_parts_that_only_training_uses(trained, gald_cli, tmp_path):
     path = trained(*SMALL) / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
     for part in ("loss", "optimizer", "scheduler"):

@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow as one word of the command line."""
+"""TensorBoard and MLflow, selected by `logger=...`."""
 
 import sys
 
@@ -36,7 +36,7 @@ def train(monkeypatch, tmp_path):
     return call
 
 
-def test_tensorboard_has_the_curves_and_a_resumed_run_goes_on(train):
+def test_tensorboard_has_the_curves_and_a_resumed_run_continues_them(train):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -73,7 +73,7 @@ def test_mlflow_has_the_curves_in_one_run_after_a_resume(train, monkeypatch):
         (mlflow, mlflow.mlflow_logger, "mlflow"),
     ],
 )
-def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, tmp_path, module, build, name):
+def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, module, build, name):
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=rf"logger={name} needs .* pip install 'gald\[{name}\]'"):
         build(str(tmp_path))

@@ -1,4 +1,4 @@
-"""wandb without a network: what its files hold, how runs are named, what it waits for."""
+"""wandb without a network: content of its files, names of runs, and no waiting."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ TINY = [
 
 
 def records(path):
-    """All records of a .wandb file: blocks of 32 KiB as LevelDB writes its log."""
+    """All records of a .wandb file, which has 32 KiB blocks in LevelDB's log format."""
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     position, parts = 7, b""
@@ -58,7 +58,7 @@ def records(path):
             break
         parts += content[position + 7 : position + 7 + length]
         position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a full record, or its last part
             record = wandb_internal_pb2.Record()
             record.ParseFromString(parts)
             yield record
@@ -70,7 +70,7 @@ def keyed(items):
 
 
 class Offline:
-    """One run as its file tells it."""
+    """One run as read from its file."""
 
     def __init__(self, folder):
         (path,) = folder.glob("wandb/offline-run-*/*.wandb")
@@ -109,9 +109,9 @@ def table(folder):
         }
 
 
-def declare(folder, gas=("none", "psp"), seeds=(0, 1)):
-    typed = ["model/ld=mask", *(["seed=0"] if seeds == (0,) else [])]
-    manifest = Manifest(folder, folder.name, ["gald", "train", "-m", *typed])
+def write_manifest(folder, gas=("none", "psp"), seeds=(0, 1)):
+    words = ["model/ld=mask", *(["seed=0"] if seeds == (0,) else [])]
+    manifest = Manifest(folder, folder.name, ["gald", "train", "-m", *words])
     for ga in gas:
         for seed in seeds:
             words = ["model/ld=mask", f"model/ga={ga}", f"seed={seed}"]
@@ -122,9 +122,9 @@ def declare(folder, gas=("none", "psp"), seeds=(0, 1)):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A sweep of two cells, trained in this process one after the other."""
+    """A sweep of two cells, trained one after the other in this process."""
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    manifest = declare(folder, seeds=(0,))
+    manifest = write_manifest(folder, seeds=(0,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALD_TRACEBACK", "1")
         patch.setenv("WANDB_MODE", "offline")
@@ -137,7 +137,7 @@ def sweep(tmp_path_factory):
     return folder
 
 
-def test_files_of_a_sweep_hold_config_metrics_summary_and_masks(sweep):
+def test_files_of_a_sweep_contain_config_metrics_summary_and_masks(sweep):
     ids = set()
     for cell in Manifest.load(sweep).cells.values():
         folder = sweep / cell.folder
@@ -164,17 +164,17 @@ def test_files_of_a_sweep_hold_config_metrics_summary_and_masks(sweep):
             assert offline.summary[f"best/{key}"] == results[key]
 
         masks = "val/masks/all_masks"
-        shown = [row[masks] for row in offline.history if masks in row]
-        assert len(shown) == 2
+        logged = [row[masks] for row in offline.history if masks in row]
+        assert len(logged) == 2
         (run_folder,) = folder.glob("wandb/offline-run-*")
-        for one in shown[0]:
+        for image in logged[0]:
             for layer in ("ground_truth", "prediction"):
-                assert (run_folder / "files" / one[layer]["path"]).is_file()
+                assert (run_folder / "files" / image[layer]["path"]).is_file()
     assert len(ids) == 2
 
 
 @pytest.mark.slow
-def test_processes_of_a_real_sweep_log_a_run_each(tmp_path):
+def test_each_process_of_a_real_sweep_logs_its_own_run(tmp_path):
     words = ["-m", "model/ga=none,psp", "seed=0,1", "name=real", *TINY, "trainer.max_epochs=1"]
     command = [sys.executable, "-m", "gald.train", *words]
     environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
@@ -190,9 +190,9 @@ def test_processes_of_a_real_sweep_log_a_run_each(tmp_path):
 
 
 def test_seeds_of_an_arm_share_a_key_to_average_over(tmp_path):
-    declare(tmp_path / "s")
+    write_manifest(tmp_path / "s")
     labels = [run_labels(tmp_path / "s" / f"ga-psp_seed-{seed}") for seed in (0, 1)]
-    assert [one.config["arm"] for one in labels] == ["model/ga=psp"] * 2
+    assert [label.config["arm"] for label in labels] == ["model/ga=psp"] * 2
     assert labels[1].tags == ["model/ga=psp", "seed=1"]
     assert labels[1].config["factor"] == {"model_ga": "psp", "seed": "1"}
 
@@ -204,33 +204,33 @@ def test_the_first_trial_of_an_optimizer_has_its_values_as_tags(tmp_path):
     assert run_labels(tmp_path / "s" / "x-0.25").tags == ["x=0.25"]
 
 
-def test_a_run_alone_is_named_by_its_folder(tmp_path):
+def test_single_run_is_named_by_its_folder(tmp_path):
     labels = run_labels(tmp_path / "runs" / "demo" / "first")
     assert (labels.name, labels.job_type) == ("demo/first", "train")
     assert labels.tags == [] and labels.config == {} and labels.group is None
 
 
-def test_a_resumed_run_keeps_its_id_and_an_agent_may_name_it(tmp_path, monkeypatch):
-    def new_id():
+def test_resumed_run_keeps_its_id_and_an_agent_can_set_it(tmp_path, monkeypatch):
+    def run_id():
         logger = wandb_logger(str(tmp_path / "run"))
         logger.experiment.finish()
         return logger.experiment.id
 
-    first = new_id()
-    assert new_id() == first
+    first = run_id()
+    assert run_id() == first
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
     monkeypatch.setenv("WANDB_RUN_ID", "r1")
-    assert new_id() == "r1"
+    assert run_id() == "r1"
 
 
-def test_offline_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
-    """Neither by this process nor by wandb's own, which a proxy would see."""
+def test_offline_run_makes_no_connection(tmp_path, monkeypatch):
+    """Neither this process nor wandb's own process connects; a proxy would see it."""
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(0.2)
-    over, callers = threading.Event(), []
+    stopped, callers = threading.Event(), []
 
     def listen():
-        while not over.is_set():
+        while not stopped.is_set():
             with suppress(TimeoutError):
                 callers.append(server.accept()[1])
         server.close()
@@ -248,33 +248,33 @@ def test_offline_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
         raise AssertionError(f"looked up {a}")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    wandb.teardown()  # its process is to see the proxy
+    wandb.teardown()  # so that a new wandb process uses the proxy
     logger = wandb_logger(str(tmp_path / "run"))
     logger.log_metrics({"x": 1.0}, 0)
     start = time.monotonic()
     logger.experiment.finish()
     assert time.monotonic() - start < 10  # no retries against a server
     wandb.teardown()
-    over.set()
+    stopped.set()
     listener.join()
     assert callers == []
 
 
 @pytest.fixture
 def silent_resolver(monkeypatch):
-    """A resolver that answers no question before the test ends."""
-    over = threading.Event()
+    """A resolver that does not answer before the test ends."""
+    stopped = threading.Event()
 
     def wait(*_, **__):
-        over.wait(60)
+        stopped.wait(60)
         raise OSError("the test is over")
 
     monkeypatch.setattr(socket, "getaddrinfo", wait)
     yield
-    over.set()
+    stopped.set()
 
 
-def test_a_name_that_nobody_resolves_costs_a_second(monkeypatch, silent_resolver):
+def test_name_that_is_not_resolved_takes_only_a_second(monkeypatch, silent_resolver):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     start = time.monotonic()
@@ -282,19 +282,19 @@ def test_a_name_that_nobody_resolves_costs_a_second(monkeypatch, silent_resolver
     assert time.monotonic() - start < 2
 
 
-def test_a_server_that_answers_is_reachable(monkeypatch):
+def test_server_that_accepts_connections_is_reachable(monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert reachable(f"http://127.0.0.1:{port}", seconds=20)
-        # A proxy stands for the server that it leads to.
+        # If there is a proxy, the connection goes to the proxy.
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
         assert reachable("https://nowhere.invalid", seconds=20)
     assert not reachable(f"http://127.0.0.1:{port}", seconds=20)
 
 
-def test_online_without_a_network_trains_offline_at_once(tmp_path, monkeypatch):
+def test_online_without_a_network_logs_offline_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -317,19 +317,19 @@ def keyless(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
 
 
-def test_sync_lists_what_is_unsent(sweep, monkeypatch, capsys, keyless):
+def test_sync_lists_unsent_runs(sweep, monkeypatch, capsys, keyless):
     with pytest.raises(SystemExit) as stop:
         call(monkeypatch, "sync", sweep, "--dry-run")
     assert not stop.value.code
     assert capsys.readouterr().out.splitlines()[-1] == "2 offline runs to send"
 
 
-def test_sync_without_a_key_is_one_sentence(sweep, monkeypatch, keyless):
-    with pytest.raises(ValueError, match="no wandb key to send 2 offline runs with; `wandb login`"):
+def test_sync_without_a_key_is_refused_in_one_sentence(sweep, monkeypatch, keyless):
+    with pytest.raises(ValueError, match="key to send 2 offline runs with; run `wandb login`"):
         call(monkeypatch, "sync", sweep)
 
 
-def test_sync_hands_wandb_the_unsent_runs(tmp_path, monkeypatch):
+def test_sync_passes_the_unsent_runs_to_wandb(tmp_path, monkeypatch):
     from gald.logger import command
 
     for name in ("a", "b"):
@@ -352,19 +352,19 @@ def test_sync_hands_wandb_the_unsent_runs(tmp_path, monkeypatch):
     assert ran == [[sys.executable, "-m", "wandb", "sync", "--entity=us", str(unsent)]]
 
 
-def test_wandb_takes_the_options_that_sync_gives_it():
+def test_wandb_accepts_the_options_that_sync_passes():
     text = subprocess.run(
         [sys.executable, "-m", "wandb", "sync", "--help"], capture_output=True, text=True
     ).stdout
     assert "--entity" in text and "--project" in text and "[PATHS]" in text
 
 
-def test_sync_of_nothing_says_so(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="holds no offline wandb run; name a run"):
+def test_sync_of_a_folder_without_runs_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="contains no offline wandb run; give a run"):
         call(monkeypatch, "sync", tmp_path)
 
 
-def test_dashboard_shows_factors_classes_boundaries_and_pictures(sweep, tmp_path, monkeypatch):
+def test_dashboard_shows_factors_classes_boundaries_and_images(sweep, tmp_path, monkeypatch):
     pytest.importorskip("wandb_workspaces")
     file = tmp_path / "board.json"
     call_ok(monkeypatch, "dashboard", sweep, "--entity", "us", "--project", "p", "--to", file)
@@ -372,24 +372,20 @@ def test_dashboard_shows_factors_classes_boundaries_and_pictures(sweep, tmp_path
     assert (board["entityName"], board["projectName"]) == ("us", "p")
     assert board["displayName"] == "gald mine"
     section = board["spec"]["section"]
-    shown = {one["name"]: one["panels"] for one in section["panelBankConfig"]["sections"]}
-    assert list(shown) == [
-        "mIoU",
-        "Classes",
-        "Boundaries, thin and small things",
-        "Pictures",
-    ]
-    titles = [panel["config"].get("chartTitle") for panel in shown["mIoU"]]
+    panels = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
+    details = "Boundaries, thin classes, small objects"
+    assert list(panels) == ["mIoU", "Classes", details, "Images"]
+    titles = [panel["config"].get("chartTitle") for panel in panels["mIoU"]]
     assert "val/miou by model/ga" in titles
-    grouped = {panel["config"].get("groupBy") for panel in shown["mIoU"]}
+    grouped = {panel["config"].get("groupBy") for panel in panels["mIoU"]}
     assert {"arm", "factor.model_ga"} <= {str(g).replace(".value", "") for g in grouped}
-    bars = json.dumps(shown["Classes"])
+    bars = json.dumps(panels["Classes"])
     assert bars.count("best/val/iou/road") and bars.count("best/test/iou/pole")
-    fine = json.dumps(shown["Boundaries, thin and small things"])
+    fine = json.dumps(panels[details])
     assert "best/val/boundary_f/3" in fine and "boundary_f/3/road" not in fine
-    assert "val/masks" in json.dumps(shown["Pictures"])
+    assert "val/masks" in json.dumps(panels["Images"])
     assert "mine" in json.dumps(section["runSets"])
-    # wandb's own library reads back what it would send.
+    # wandb's own library can read the content that would be sent.
     from wandb_workspaces.workspaces import internal
 
     internal.WorkspaceViewspec.model_validate(board["spec"])
@@ -401,23 +397,23 @@ def call_ok(monkeypatch, *words):
     assert not stop.value.code
 
 
-def test_dashboard_without_a_key_names_both_ways(sweep, monkeypatch, keyless):
+def test_dashboard_without_a_key_names_both_remedies(sweep, monkeypatch, keyless):
     pytest.importorskip("wandb_workspaces")
-    with pytest.raises(ValueError, match=r"no wandb key .* `wandb login` .* --to FILE"):
+    with pytest.raises(ValueError, match=r"no wandb key .* `wandb login`, or .* --to FILE"):
         call(monkeypatch, "dashboard", sweep, "--entity", "us")
 
 
-def test_dashboard_of_an_unfinished_sweep_says_so(tmp_path, monkeypatch):
+def test_dashboard_of_an_unfinished_sweep_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("wandb_workspaces")
-    declare(tmp_path / "s")
+    write_manifest(tmp_path / "s")
     with pytest.raises(ValueError, match=r"no cell of .* is done"):
         call(monkeypatch, "dashboard", tmp_path / "s", "--entity", "us")
 
 
-def test_dashboard_overwrites_nothing(sweep, tmp_path, monkeypatch):
+def test_dashboard_does_not_overwrite_a_file(sweep, tmp_path, monkeypatch):
     pytest.importorskip("wandb_workspaces")
     (tmp_path / "b.json").write_text("mine")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="already exists"):
         call(monkeypatch, "dashboard", sweep, "--entity", "us", "--to", tmp_path / "b.json")
 
 
@@ -430,17 +426,17 @@ def test_command_of_the_wandb_sweep_composes_for_every_cell(monkeypatch):
         monkeypatch.setenv("WANDB_RUN_ID", f"r{index}")
         chosen = {"model/ga": ga, "model/ld": "mask", "seed": 2}
         assert set(chosen) == set(content["parameters"])
-        # As the agent does it, which keeps one list for all its runs.
+        # The agent does the same, with one list for all its runs.
         words = agents.create_sweep_command(content["command"])
         variables = agents.create_sweep_command_args(
             {"args": {key: {"value": value} for key, value in chosen.items()}}
         )
-        typed = []
+        command = []
         for word in words:
             macro = word.startswith("${") and word.endswith("}")
-            typed += variables[word[2:-1]] if macro else [word]
-        assert typed[:2] == ["gald", "train"]
-        cfg = compose("train", typed[2:])
+            command += variables[word[2:-1]] if macro else [word]
+        assert command[:2] == ["gald", "train"]
+        cfg = compose("train", command[2:])
         assert cfg.seed == 2 and cfg.logger.wandb.mode == "online"
         folders.add(cfg.output_dir)
     assert folders == {f"runs/wandb_ga_ld/r{index}" for index in range(3)}

@@ -19,7 +19,7 @@ GOLDEN = Path(os.environ.get("GALD_GOLDEN", ROOT.parent / "shared" / "golden"))
 def test_ohem_reproduces_golden_loss_and_gradient(case):
     path = GOLDEN / "ohem_cross_entropy.npz"
     if not path.exists():
-        pytest.skip(f"{path} is not there; set GALD_GOLDEN to the folder of golden outputs")
+        pytest.skip(f"there is no {path}; set GALD_GOLDEN to the folder of golden outputs")
     data = {k.split("/")[1]: v for k, v in np.load(path).items() if k.startswith(f"case{case}/")}
     logits = torch.from_numpy(data["logits"]).requires_grad_()
     loss = OhemCrossEntropy(float(data["thresh"]), int(data["min_kept"]))(
@@ -31,8 +31,8 @@ def test_ohem_reproduces_golden_loss_and_gradient(case):
     torch.testing.assert_close(logits.grad, torch.from_numpy(data["logits_grad"]))
 
 
-def test_ohem_keeps_the_least_sure_pixels_of_a_hand_made_case():
-    # Two classes; probabilities of the true class are .9, .6, .2, .99 and one pixel is void.
+def test_ohem_keeps_the_pixels_of_lowest_probability_in_a_hand_made_case():
+    # Two classes; the true class has probability .9, .6, .2, .99, and the last pixel is void.
     p = torch.tensor([0.9, 0.6, 0.2, 0.99, 0.01])
     logits = torch.stack([p.log(), (1 - p).log()])[None, :, None]
     mask = torch.tensor([[[0, 0, 0, 0, 255]]], dtype=torch.uint8)

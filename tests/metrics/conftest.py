@@ -1,10 +1,10 @@
-"""Random predictions and masks, and where their classes meet."""
+"""Random predictions and masks, and a slow contour finder."""
 
 import numpy as np
 import pytest
 
 
-def draw(seed, void, k=4, shape=(37, 45)):
+def draw_masks(seed, void, k=4, shape=(37, 45)):
     generator = np.random.default_rng(seed)
     blocks = (
         generator.integers(0, k, (2, 8, 9)).repeat(5, 1).repeat(5, 2)[:, : shape[0], : shape[1]]
@@ -18,23 +18,23 @@ def draw(seed, void, k=4, shape=(37, 45)):
     return labels, mask
 
 
-def find(labels):
-    found = np.zeros(labels.shape, bool)
+def mark_contour(labels):
+    marked = np.zeros(labels.shape, bool)
     for y, x in np.ndindex(*labels.shape):
         near = labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
         edge = y in (0, labels.shape[0] - 1) or x in (0, labels.shape[1] - 1)
         known = labels[y, x] != 255
-        found[y, x] = known and (edge or bool(((near != labels[y, x]) & (near != 255)).any()))
-    return found
+        marked[y, x] = known and (edge or bool(((near != labels[y, x]) & (near != 255)).any()))
+    return marked
 
 
 @pytest.fixture
 def random_masks():
-    """Called with a seed and whether there is void; gives labels and mask."""
-    return draw
+    """Return a function of a seed and a void flag that draws labels and mask."""
+    return draw_masks
 
 
 @pytest.fixture
 def touching():
-    """Marks the pixels that touch another class, or the edge, one by one."""
-    return find
+    """Return a function that marks, one by one, the pixels at another class or at the edge."""
+    return mark_contour

@@ -16,18 +16,18 @@ def scores_of(metric, pairs):
     return metric.scores(metric.compute(), [f"c{i}" for i in range(metric.num_classes)])
 
 
-def rim(labels, index):
-    """Pixels of a class that see another class, void aside, in the 3x3 around them."""
+def contour_of(labels, index):
+    """Pixels of a class with a pixel of another class, except void, in their 3x3 neighbourhood."""
     other = (labels != index) & (labels != 255)
     return (labels == index) & ndimage.binary_dilation(other, np.ones((3, 3)))
 
 
-def near(found, width):
-    return ndimage.distance_transform_edt(~found) <= width if found.any() else found
+def near(marked, width):
+    return ndimage.distance_transform_edt(~marked) <= width if marked.any() else marked
 
 
 @pytest.mark.parametrize("void", [False, True])
-def test_standard_score_equals_one_from_scipy(void, random_masks):
+def test_standard_score_equals_that_from_scipy(void, random_masks):
     pairs = [random_masks(seed, void) for seed in range(3)]
     ours = scores_of(BoundaryF(4, widths=(1, 2, 0.05)), pairs)
     for key, width in (("1", 1), ("2", 2), ("0.05", math.ceil(0.05 * math.hypot(37, 45)))):
@@ -35,7 +35,7 @@ def test_standard_score_equals_one_from_scipy(void, random_masks):
             sums = np.zeros(4)
             for labels, mask in pairs:
                 labels = np.where(mask == 255, 255, labels)
-                true, predicted = rim(mask, index), rim(labels, index)
+                true, predicted = contour_of(mask, index), contour_of(labels, index)
                 hit = (true & near(predicted, width)).sum(), (predicted & near(true, width)).sum()
                 sums += [true.sum(), predicted.sum(), *hit]
             recall, precision = sums[2] / sums[0], sums[3] / sums[1]
@@ -45,14 +45,14 @@ def test_standard_score_equals_one_from_scipy(void, random_masks):
         assert ours[f"boundary_f/{key}"] == pytest.approx(mean)
 
 
-def shifted_rim(inside):
-    found = np.zeros(inside.shape, bool)
+def contour_of_authors(inside):
+    marked = np.zeros(inside.shape, bool)
     rows, columns = inside.shape
     for y, x in np.ndindex(rows, columns):
         for below, right in ((0, 1), (1, 0), (1, 1)):
             if y + below < rows and x + right < columns:
-                found[y, x] |= inside[y, x] != inside[y + below, x + right]
-    return found
+                marked[y, x] |= inside[y, x] != inside[y + below, x + right]
+    return marked
 
 
 @pytest.mark.parametrize("void", [False, True])
@@ -62,10 +62,10 @@ def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
     for key, width in (("1", 1), ("0.03", math.ceil(0.03 * math.hypot(37, 45)))):
         scores = np.ones((3, 5))
         for image, (labels, mask) in enumerate(pairs):
-            for index in range(3):  # classes 3 and 4 occur nowhere, and score 1
+            for index in range(3):  # classes 3 and 4 are absent and score 1
                 known = mask != 255
-                true = shifted_rim((mask == index) & known)
-                predicted = shifted_rim((labels == index) & known)
+                true = contour_of_authors((mask == index) & known)
+                predicted = contour_of_authors((labels == index) & known)
                 recall = (true & near(predicted, width)).sum() / true.sum()
                 precision = (predicted & near(true, width)).sum() / predicted.sum()
                 scores[image, index] = 2 * precision * recall / (precision + recall)
@@ -73,7 +73,7 @@ def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
         assert ours[f"boundary_f_authors/{key}/c1"] == pytest.approx(scores[:, 1].mean(), abs=1e-9)
 
 
-def test_a_class_that_only_one_side_has_scores_zero_in_both_protocols():
+def test_a_class_that_is_only_predicted_scores_zero_in_both_protocols():
     mask, labels = np.zeros((2, 8, 8), np.uint8)
     labels[2:5, 2:5] = 1
     assert scores_of(BoundaryF(2), [(labels, mask)])["boundary_f/1/c1"] == 0

@@ -60,6 +60,6 @@ def test_score_of_a_square_that_is_one_pixel_off():
 
 
 @pytest.mark.parametrize("width", [0, -1, 1.5])
-def test_width_that_means_nothing_is_refused(width):
+def test_invalid_width_is_refused(width):
     with pytest.raises(ValueError, match="is neither whole pixels nor a share below 1"):
         BoundaryIoU(3, widths=(3, width))

@@ -16,17 +16,17 @@ def test_four_pixels_by_hand():
     labels = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8)
     mask = torch.tensor([[[0, 1], [0, 255]]], dtype=torch.uint8)
     confidence = torch.tensor([[[0.75, 1.0], [0.25, 0.5]]])
-    # One bin each: right at 0.75 and at 1, wrong at 0.25; void does not count.
+    # One bin per pixel: right at 0.75 and at 1, wrong at 0.25; void does not count.
     assert ece(labels, confidence, mask, bins=4) == pytest.approx((0.25 + 0.0 + 0.25) / 3)
     # One bin for all: two of three right, mean confidence 2/3.
     assert ece(labels, confidence, mask, bins=1) == pytest.approx(0)
 
 
 def test_equals_torchmetrics():
-    # Its binary form takes a probability per pixel and whether the pixel is right.
+    # The binary form takes a probability per pixel and whether the pixel is right.
     labels = torch.randint(0, 4, (2, 40, 50), dtype=torch.uint8)
     mask = torch.randint(0, 4, (2, 40, 50), dtype=torch.uint8)
-    confidence = torch.randint(2**15, (2, 40, 50)) / 2**15  # ours rounds to these
+    confidence = torch.randint(2**15, (2, 40, 50)) / 2**15  # ours rounds to these values
     theirs = binary_calibration_error(confidence, (labels == mask).int(), n_bins=15, norm="l1")
     assert ece(labels, confidence, mask) == pytest.approx(float(theirs), abs=1e-6)
 
@@ -37,7 +37,7 @@ def test_ends_of_the_range_are_counted(value):
     assert ece(right, torch.full((1, 2, 2), value), right) == pytest.approx(1 - min(value, 1))
 
 
-def test_no_confidence_says_how_to_get_it():
+def test_missing_confidence_names_the_remedy():
     labels = torch.zeros(1, 2, 2, dtype=torch.uint8)
     with pytest.raises(ValueError, match="needs confidences; predict with confidence=True"):
         ece(labels, None, labels)

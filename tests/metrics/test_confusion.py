@@ -45,14 +45,14 @@ def test_matrix_equals_that_of_torchmetrics(k):
     assert torch.equal(matrix_of(prediction, target, k), theirs(prediction.int(), target.int()))
 
 
-def test_more_pixels_of_one_kind_than_single_precision_counts():
-    # 2^24 + 1 is where counting by one in float32 stands still.
+def test_more_pixels_of_one_class_than_float32_can_count():
+    # In float32, 2^24 + 1 rounds back to 2^24.
     labels = torch.zeros(1, 4097, 4100, dtype=torch.uint8)
     assert matrix_of(labels, labels, 2).tolist() == [[4097 * 4100, 0], [0, 0]]
 
 
-def test_miou_is_over_the_set_and_not_a_mean_of_images():
-    # A class that one image has almost nowhere: per image its IoU would average to one half.
+def test_miou_is_over_the_set_instead_of_a_mean_of_images():
+    # One image has almost no pixel of class 1; a mean over images would give one half.
     big, tiny = torch.zeros(1, 10, 10).byte(), torch.zeros(1, 10, 10).byte()
     big[:, 5:] = 1
     tiny[0, 0, 0] = 1
@@ -76,12 +76,12 @@ def test_absent_class_is_nan_and_left_out_of_the_means():
     assert result["classes_present"] == 2
 
 
-def test_predicted_but_never_true_class_counts_as_zero():
+def test_predicted_but_never_true_class_has_iou_zero():
     assert scores_of([[2, 2], [0, 0]], ["a", "b"])["iou/b"] == 0
 
 
-def test_a_category_takes_its_classes_as_one():
-    # Cars taken for buses are right as vehicles; the tree taken for a car is wrong in both.
+def test_a_category_merges_its_classes():
+    # Cars predicted as buses are correct as vehicles; trees predicted as cars are always wrong.
     result = scores_of(
         [[5, 3, 0, 0], [1, 4, 0, 0], [2, 0, 6, 0], [0, 0, 0, 0]],
         ["car", "bus", "tree", "sky"],
@@ -94,17 +94,17 @@ def test_a_category_takes_its_classes_as_one():
 
 
 def test_a_category_of_unknown_classes_is_refused():
-    with pytest.raises(ValueError, match="category vehicle has class 'tram', which the data lacks"):
+    with pytest.raises(ValueError, match="category vehicle has class 'tram', which is not in"):
         scores_of([[1]], ["car"], categories={"vehicle": ["tram"]})
 
 
-def test_label_outside_the_classes_is_an_error_and_not_a_wrong_number():
+def test_label_outside_the_classes_is_an_error_instead_of_a_wrong_score():
     none, nine = torch.zeros(1, 2, 2).int(), torch.full((1, 2, 2), 9)
     with pytest.raises(ValueError, match="label 9 of the mask is neither one of the 3 classes nor"):
         matrix_of(none, nine, 3)
     with pytest.raises(ValueError, match="label 9 of the prediction is neither one of the 3"):
         matrix_of(nine, none, 3)
-    with pytest.raises(ValueError, match="labels reach from 300 to 300; they must fit a byte"):
+    with pytest.raises(ValueError, match="labels range from 300 to 300, but must be 0 to 255"):
         matrix_of(nine * 0 + 300, none, 3)
 
 

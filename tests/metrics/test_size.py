@@ -16,24 +16,24 @@ def table_of(metric, labels, mask):
 
 
 def by_objects(metric, labels, mask):
-    """Object by object, found by SciPy."""
+    """Count object by object, with objects found by SciPy."""
     labels = np.where(mask == 255, 255, labels)
     table = np.zeros((4, metric.num_classes, len(metric.edges) + 1), int)
     for index in range(metric.num_classes):
-        for of, rows in ((mask, (0, 1, 3)), (labels, (2,))):
-            parts, many = ndimage.label(of == index, np.ones((3, 3)))
-            for part in range(1, many + 1):
-                here = parts == part
-                column = sum(here.sum() > edge * mask.size for edge in metric.edges)
-                values = {0: (labels[here] == index).sum(), 1: here.sum(), 3: 1}
-                values[2] = (mask[here] != index).sum()
+        for source, rows in ((mask, (0, 1, 3)), (labels, (2,))):
+            components, count = ndimage.label(source == index, np.ones((3, 3)))
+            for component in range(1, count + 1):
+                inside = components == component
+                column = sum(inside.sum() > edge * mask.size for edge in metric.edges)
+                values = {0: (labels[inside] == index).sum(), 1: inside.sum(), 3: 1}
+                values[2] = (mask[inside] != index).sum()
                 for row in rows:
                     table[row, index, column] += values[row]
     return table
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_counts_equal_those_of_single_objects(seed, random_masks):
+def test_counts_equal_those_counted_object_by_object(seed, random_masks):
     labels, mask = random_masks(seed, void=True)
     metric = ObjectSize(4, edges=(0.002, 0.02, 0.1))
     assert table_of(metric, labels, mask).tolist() == by_objects(metric, labels, mask).tolist()
@@ -51,8 +51,8 @@ def test_bins_add_up_to_the_confusion_matrix(random_masks):
 
 def test_a_small_and_a_large_object_of_one_class():
     mask = np.zeros((10, 10), np.uint8)
-    mask[0, 0:2] = 1  # two pixels, one of them found
-    mask[4:8, 0:5] = 1  # twenty pixels, all found, and five more
+    mask[0, 0:2] = 1  # two pixels, one of them predicted
+    mask[4:8, 0:5] = 1  # twenty pixels, all predicted, plus five false ones
     labels = mask.copy()
     labels[0, 1] = 0
     labels[8, 0:5] = 1
@@ -75,6 +75,6 @@ def test_bin_without_objects_is_nan():
 
 
 @pytest.mark.parametrize("edges", [(0.1, 0.01), (0.0, 0.1), (10, 100), (0.1, 0.1)])
-def test_edges_that_do_not_rise_from_0_to_1_are_refused(edges):
-    with pytest.raises(ValueError, match="choose rising shares of the image from 0 to 1"):
+def test_edges_that_do_not_increase_between_0_and_1_are_refused(edges):
+    with pytest.raises(ValueError, match="choose increasing shares of the image between 0 and 1"):
         ObjectSize(2, edges)

@@ -13,7 +13,7 @@ NAMES = ["ground", "pole", "none"]
 
 
 def street():
-    mask = np.zeros((60, 80), np.uint8)  # a diagonal of 100
+    mask = np.zeros((60, 80), np.uint8)  # its diagonal is 100
     mask[:, 20:22] = 1
     return mask
 
@@ -23,7 +23,7 @@ def scores_of(metric, labels, mask, names=NAMES):
     return metric.scores(counts, names)
 
 
-def test_width_of_a_bar_is_its_width():
+def test_measured_width_of_a_bar_is_its_width():
     mask = street()
     result = scores_of(ThinClasses(3, max_width=0.03), mask, mask)
     assert result["thin/width/pole"] == pytest.approx(2 / 100)
@@ -32,23 +32,23 @@ def test_width_of_a_bar_is_its_width():
     assert result["thin/classes"] == 1 and result["thin/miou"] == 1
 
 
-def test_score_is_the_mean_iou_of_the_thin_classes_alone():
+def test_score_is_the_mean_iou_of_only_the_thin_classes():
     mask = street()
     labels = mask.copy()
     labels[:30, 20:22] = 0
-    labels[40:50, 40:70] = 2  # wrong, but no thin class
+    labels[40:50, 40:70] = 2  # wrong, but not a thin class
     result = scores_of(ThinClasses(3, max_width=0.03), labels, mask)
     assert result["thin/miou"] == pytest.approx(1 / 2)
 
 
-def test_which_classes_are_thin_depends_on_the_true_masks_alone():
+def test_which_classes_are_thin_depends_only_on_the_true_masks():
     mask = street()
     wrong = np.full_like(mask, 2)
     result = scores_of(ThinClasses(3, max_width=0.03), wrong, mask)
     assert result["thin/classes"] == 1 and result["thin/miou"] == 0
 
 
-def test_no_thin_class_is_nan():
+def test_score_without_thin_classes_is_nan():
     flat = np.zeros((4, 4), np.uint8)
     result = scores_of(ThinClasses(3), flat, flat)
     assert result["thin/classes"] == 0 and math.isnan(result["thin/miou"])

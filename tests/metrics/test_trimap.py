@@ -18,8 +18,9 @@ def scores_of(metric, labels, mask):
 def test_error_rates_equal_those_from_scipy(seed, random_masks, touching):
     labels, mask = random_masks(seed, void=True)
     ours = scores_of(Trimap(4, farthest=6), labels, mask)
-    meet = touching(np.pad(mask, 1, constant_values=255))[1:-1, 1:-1]  # the edge is no boundary
-    away = 1 + ndimage.distance_transform_edt(~meet)
+    # The padding keeps the edge of the image from counting as a boundary.
+    boundary = touching(np.pad(mask, 1, constant_values=255))[1:-1, 1:-1]
+    away = 1 + ndimage.distance_transform_edt(~boundary)
     known, wrong = mask != 255, labels != mask
     for px in range(1, 7):
         band = known & (away <= px)
@@ -29,7 +30,7 @@ def test_error_rates_equal_those_from_scipy(seed, random_masks, touching):
     assert ours["trimap/beyond"] == pytest.approx(expected, nan_ok=True)
 
 
-def test_two_halves_with_one_wrong_pixel_at_the_seam():
+def test_two_halves_with_one_wrong_pixel_at_the_boundary():
     mask = np.zeros((2, 8), np.uint8)
     mask[:, 4:] = 1
     labels = mask.copy()
@@ -45,6 +46,6 @@ def test_image_of_one_class_has_no_boundary():
     assert math.isnan(ours["trimap/40"]) and ours["trimap/beyond"] == 0
 
 
-def test_distance_beyond_a_byte_is_refused():
+def test_farthest_distance_that_does_not_fit_a_byte_is_refused():
     with pytest.raises(ValueError, match="farthest is 300 pixels; choose 1 to 254"):
         Trimap(2, farthest=300)

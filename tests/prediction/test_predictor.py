@@ -247,7 +247,9 @@ def test_without_network_the_hub_error_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"^no run or checkpoint lies at owner/name, and "):
+    with pytest.raises(
+        FileNotFoundError, match=r"^there is no run or checkpoint at owner/name, and "
+    ):
         gald.load("owner/name")
 
 
@@ -260,7 +262,7 @@ def rewrite(saved, change):
 @pytest.mark.parametrize("key", ["config", "class_names", "palette"])
 def test_config_without_a_key_names_it(saved, key):
     rewrite(saved, lambda about: about.pop(key))
-    with pytest.raises(ValueError, match=rf"config\.json lacks the key {key}; copy the folder"):
+    with pytest.raises(ValueError, match=rf"config\.json has no key {key}; copy the folder"):
         gald.load(saved)
 
 

@@ -1,4 +1,4 @@
-"""`gald profile`: its table, its JSON, and what it measures."""
+"""`gald profile`: its table, its JSON file, and its measurements."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SMALL = [
 
 @pytest.fixture
 def gald_profile(monkeypatch, tmp_path):
-    """Runs `gald profile ARGUMENTS` in this process and returns what profile.json holds."""
+    """Return a function that runs `gald profile ARGUMENTS` and returns profile.json's content."""
     monkeypatch.setenv("GALD_TRACEBACK", "1")
 
     def call(*arguments):
@@ -60,7 +60,7 @@ def test_arithmetic_and_parameters_add_up_and_training_costs_three_times(gald_pr
     for name in ("reduce", "ga", "ld", "head"):
         assert profile[f"{name}/train/gmacs"] == pytest.approx(3 * profile[f"{name}/eval/gmacs"])
     image_side = profile["backbone/train/gmacs"] / profile["backbone/eval/gmacs"]
-    assert 2.8 < image_side < 3  # the first convolution passes no gradient on to the image
+    assert 2.8 < image_side < 3  # the first convolution computes no gradient of the image
 
 
 def test_training_needs_more_memory_and_time_than_evaluation(gald_profile):
@@ -90,11 +90,11 @@ def test_parts_that_do_nothing_cost_nothing(gald_profile):
     ],
     ids=" ".join,
 )
-def test_profile_takes_the_options_of_training(gald_profile, arguments):
+def test_profile_accepts_the_options_of_training(gald_profile, arguments):
     assert gald_profile(*arguments)["total/train/gmacs"] > 0
 
 
-def test_classes_come_from_the_data_where_no_number_is_given(gald_profile):
+def test_classes_come_from_the_data_if_no_number_is_given(gald_profile):
     assert gald_profile("num_classes=null", "data=camvid")["num_classes"] == 11
 
 
@@ -114,10 +114,10 @@ def test_profile_does_not_overwrite_another(gald_profile, tmp_path):
         ("size=[4,64]", r"image of 4x64 px is smaller than the backbone's stride"),
         ("rounds=0", r"rounds \(0\) must be at least 1"),
         ("batch_size=0", r"batch_size \(0\) must be at least 1"),
-        ("device=tpu", r"device is 'tpu'; this machine has cpu"),
+        ("device=tpu", r"device is 'tpu', but this machine has only cpu; choose one of these"),
     ],
 )
-def test_wrong_option_is_told_in_one_sentence(
+def test_invalid_option_is_refused_in_one_sentence(
     gald_profile, monkeypatch, capsys, argument, sentence
 ):
     monkeypatch.delenv("GALD_TRACEBACK")
@@ -130,8 +130,8 @@ def test_wrong_option_is_told_in_one_sentence(
 
 
 def test_live_memory_of_a_chain_by_hand():
-    # Four maps of 1 MiB: without gradients two live at once; with them both sigmoids keep theirs,
-    # and in the backward pass the gradients on both sides of a layer join them.
+    # Four maps of 1 MiB. Without gradients two are alive at once. With gradients both sigmoids
+    # save their output, and backward adds the gradients of a layer's input and output.
     net = nn.Sequential(
         nn.Conv2d(4, 4, 1, bias=False), nn.Sigmoid(), nn.Conv2d(4, 4, 1, bias=False), nn.Sigmoid()
     )
@@ -141,13 +141,13 @@ def test_live_memory_of_a_chain_by_hand():
     assert evaluation.peak == 2 * 2**20
     with TensorMemoryTracker([x, *net.parameters()]) as training:
         y = net(x)
-        kept = sum(training.live.values())
+        saved = sum(training.live.values())
         y.sum().backward()
-    assert kept == 2 * 2**20
+    assert saved == 2 * 2**20
     assert 4 * 2**20 <= training.peak < 4.01 * 2**20
 
 
-def test_live_memory_does_not_count_what_was_there_or_views():
+def test_live_memory_does_not_count_earlier_tensors_or_views():
     x = torch.zeros(2**20)
     with TensorMemoryTracker([x]) as memory:
         x.view(2, -1).t()
@@ -155,7 +155,7 @@ def test_live_memory_does_not_count_what_was_there_or_views():
     assert memory.peak == 0
 
 
-def test_meter_leaves_no_gradients_and_gives_the_recorded_inputs_none():
+def test_meter_leaves_no_gradients_on_parameters_or_recorded_inputs():
     conv = nn.Conv2d(4, 4, 1)
     x = torch.zeros(1, 4, 8, 8)
     cost = CostMeter(torch.device("cpu"), None, rounds=2).measure(conv, conv, (x,), "train")
@@ -164,7 +164,7 @@ def test_meter_leaves_no_gradients_and_gives_the_recorded_inputs_none():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_profile_on_a_gpu_uses_its_own_account_of_memory(gald_profile):
+def test_profile_on_a_gpu_uses_the_memory_statistics_of_cuda(gald_profile):
     profile = gald_profile("device=cuda", "trainer.precision=bf16-mixed")
     assert "CUDA" in profile["memory"]
     assert profile["total/train/mib"] > profile["total/eval/mib"] > 0

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, against counts by hand and published ones."""
+"""Parameters and multiply-adds of a network, against counts by hand and published numbers."""
 
 from pathlib import Path
 
@@ -56,14 +56,14 @@ def test_parts_of_a_tiny_network_by_hand():
 @pytest.mark.parametrize(
     ("slot", "option"), [(slot, option) for slot in ("ga", "ld") for option in options(slot)]
 )
-def test_every_module_can_be_priced_and_the_parts_add_up(slot, option):
+def test_cost_of_every_module_is_counted_and_the_parts_add_up(slot, option):
     costs = part_costs(build(*TINY, f"model/{slot}={option}"), (128, 128))
     for key in ("params", "gmacs"):
         total = costs.pop(f"cost/total/{key}")
         assert sum(v for k, v in costs.items() if k.endswith(key)) == pytest.approx(total, abs=1e-9)
 
 
-def test_pricing_leaves_network_and_random_numbers_as_they_were():
+def test_counting_leaves_network_and_random_numbers_unchanged():
     model = build(*TINY, "model/ga=psp").train()
     model.ld.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -76,14 +76,14 @@ def test_pricing_leaves_network_and_random_numbers_as_they_were():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in parts(model).values())
 
 
-def test_bigger_image_costs_more_in_proportion_and_no_more_parameters():
+def test_larger_image_costs_proportionally_more_with_the_same_parameters():
     model = build(*TINY, "model/ga=none", "model/ld=none")
     small, large = part_costs(model, (64, 64)), part_costs(model, (128, 128))
     assert large["cost/total/gmacs"] == pytest.approx(4 * small["cost/total/gmacs"])
     assert large["cost/total/params"] == small["cost/total/params"]
 
 
-def test_network_without_auxiliary_head_has_no_price_for_it():
+def test_network_without_auxiliary_head_has_no_cost_for_it():
     assert "cost/aux_head/params" not in part_costs(build(*TINY, "model/aux_head=none"), (64, 64))
 
 

@@ -1,4 +1,4 @@
-"""Networks on disk: what is read of them, and what is refused."""
+"""Reading of checkpoints and saved folders, and refusal of invalid ones."""
 
 import sys
 
@@ -14,7 +14,7 @@ def run(trained):
     return trained()
 
 
-def test_saved_folder_reads_as_the_checkpoint_it_was_made_from(run, tmp_path):
+def test_saved_folder_equals_the_checkpoint_it_was_saved_from(run, tmp_path):
     gald.load(run).save_pretrained(tmp_path / "saved")
     original, saved = read_checkpoint(run), read_checkpoint(tmp_path / "saved")
     assert saved.weights.keys() == original.weights.keys()
@@ -54,13 +54,13 @@ def test_pickled_code_is_not_run(tmp_path, monkeypatch):
     assert sys.getrecursionlimit() == before
 
 
-def test_checkpoint_of_another_program_is_told(tmp_path):
+def test_checkpoint_of_another_program_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other\.ckpt was not written by gald train"):
         gald.load(tmp_path / "other.ckpt")
 
 
-def test_checkpoint_of_another_number_of_classes_is_told(run, tmp_path):
+def test_checkpoint_with_another_number_of_classes_is_refused(run, tmp_path):
     content = read_checkpoint(run).content
     content["gald"]["class_names"].append("more")
     content["gald"]["palette"].append([1, 2, 3])
@@ -70,7 +70,9 @@ def test_checkpoint_of_another_number_of_classes_is_told(run, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["nowhere.ckpt", "a/b/c"])
-def test_missing_checkpoint_says_what_can_be_named(tmp_path, monkeypatch, path):
+def test_missing_checkpoint_lists_what_can_be_given(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"name a \.ckpt file, the folder of a run or of"):
+    with pytest.raises(
+        FileNotFoundError, match=r"give a \.ckpt file, a run folder, a folder written by"
+    ):
         gald.load(path)

@@ -1,7 +1,7 @@
-"""A run of version 0.1.0, before files and keys were renamed, is as good as one of today.
+"""A run from before files and keys were renamed still evaluates, predicts, resumes and compares.
 
-`old_run` was trained at commit 0cc7e97: `gald train experiment=demo`, with a network, scenes and a
-training small enough to be kept here.
+`old_run` was trained at commit 0cc7e97 (version 0.1.0): `gald train experiment=demo`, with a small
+network, small images and a short training.
 """
 
 import json
@@ -22,13 +22,13 @@ OLD = Path(__file__).with_name("old_run")
 
 @pytest.fixture
 def old_run(tmp_path):
-    """A copy, as nothing may be written into the repository."""
+    """A copy, so that tests write nothing into the repository."""
     return Path(shutil.copytree(OLD, tmp_path / "old_run"))
 
 
 @pytest.fixture
 def evaluated(old_run, gald_cli, tmp_path):
-    """Results of both splits as the old code wrote them, but with numbers of this machine."""
+    """Results of both splits in the old format, with the numbers of this machine."""
     before = json.loads((old_run / "results.json").read_text())
     for split in ("val", "test"):
         to = tmp_path / split
@@ -38,7 +38,7 @@ def evaluated(old_run, gald_cli, tmp_path):
         for key, value in now.items():
             if key.startswith(f"{split}/") and not key.endswith("/receipt"):
                 assert (value is None) == (before[key] is None), key
-                # Rounding of another processor may move a pixel between two classes.
+                # Rounding on another processor can change the class of a pixel.
                 assert value is None or value == pytest.approx(before[key], abs=0.02), key
                 before[key] = value
         receipt, old = now[f"{split}/receipt"], before[f"{split}/receipt"]
@@ -53,7 +53,7 @@ def evaluated(old_run, gald_cli, tmp_path):
 def test_old_receipt_is_confirmed(evaluated, old_run, gald_cli, capsys):
     gald_cli("eval", "--check", str(evaluated), f"ckpt_path={old_run}/checkpoints/best.ckpt")
     shown = capsys.readouterr().out
-    assert "val: " in shown and "test: " in shown and "numbers and all labels as in" in shown
+    assert "val: " in shown and "test: " in shown and "numbers and all labels equal" in shown
 
 
 def test_old_checkpoint_predicts(old_run):
@@ -63,8 +63,8 @@ def test_old_checkpoint_predicts(old_run):
     assert prediction.labels.shape == (48, 64) and prediction.ld_map is not None
 
 
-def test_old_training_goes_on(old_run, gald_cli, tmp_path):
-    """Six epochs were trained; a seventh starts from the old state."""
+def test_old_training_resumes(old_run, gald_cli, tmp_path):
+    """Six epochs were trained; the seventh starts from the old state."""
     config = read_checkpoint(old_run).config
     assert config["scheduler"]["_target_"] == "gald.scheduler.poly"
     gald_cli(
@@ -80,7 +80,7 @@ def test_old_training_goes_on(old_run, gald_cli, tmp_path):
     assert read_results(tmp_path / "new" / "results.json")["steps"] == 7 * 16
 
 
-def test_old_results_are_compared_under_todays_names(old_run):
+def test_old_results_are_read_with_current_names(old_run):
     run = read_run(old_run, "val")
     assert run.results["cost/ga/gmacs"] > 0 and run.results["cost/aux_head/params"] > 0
     assert not [key for key in run.results if key.startswith("price/")]
@@ -89,7 +89,7 @@ def test_old_results_are_compared_under_todays_names(old_run):
     assert run.receipt["inference"]["_target_"] == "gald.inference.whole.FullImage"
 
 
-def test_options_that_were_words_are_truth_values():
+def test_options_that_were_words_become_booleans():
     config = {
         "model": {
             "_target_": "gald.models.segmentor.Segmentor",
@@ -104,18 +104,18 @@ def test_options_that_were_words_are_truth_values():
     assert renewed["add_context_twice"] is True and renewed["aux_head"] is None
     assert renewed["backbone"]["dilate_first_block"] is False
     assert renewed["ga"][0]["_target_"] == "gald.model.ga.global_context.GC"
-    assert renew_config(renewed) == renewed, "today's names stay"
-    assert config["model"]["residual"] == "code", "the original is left alone"
+    assert renew_config(renewed) == renewed, "current names stay"
+    assert config["model"]["residual"] == "code", "the original is unchanged"
 
 
-def test_no_old_name_is_that_of_a_class_of_today():
+def test_no_old_name_is_a_current_module():
     for old in TARGETS:
         place = old.rstrip(".").removeprefix("gald.").replace(".", "/")
         source = Path(gald.__file__).parent / place
         assert not source.is_dir() and not source.with_suffix(".py").is_file(), old
 
 
-def test_keys_of_results_are_renewed_once():
+def test_keys_of_results_are_renamed_once():
     old = {"price/aux/params": 3, "price/total/gmacs": 0.5, "val/miou": 0.25, "prices": 1}
     new = {"cost/aux_head/params": 3, "cost/total/gmacs": 0.5, "val/miou": 0.25, "prices": 1}
     assert renew_results(old) == new == renew_results(new)

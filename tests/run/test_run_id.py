@@ -24,8 +24,8 @@ def unset(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def test_trap_5_processes_of_torchrun_share_one_run_folder(tmp_path):
-    """Started more than a second apart, each would name the folder by another time."""
+def test_processes_of_torchrun_share_one_run_folder(tmp_path):
+    """The processes start more than a second apart, so their start times differ."""
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -44,7 +44,7 @@ def test_tasks_of_a_slurm_step_share_one_run_folder(monkeypatch):
     assert os.environ["GALD_RUN_ID"] == "slurm_41_2"
 
 
-def test_one_process_keeps_its_own_time_and_a_given_name_stays(monkeypatch):
+def test_one_process_sets_no_run_id_and_a_given_one_stays(monkeypatch):
     agree_on_run_id()
     assert "GALD_RUN_ID" not in os.environ
     monkeypatch.setenv("GALD_RUN_ID", "mine")

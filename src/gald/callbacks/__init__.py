@@ -1,1 +1,1 @@
-"""What happens beside training: progress, checkpoints, metrics.csv, pictures, wandb."""
+"""Training callbacks: progress output, progress file, newest checkpoint, images for wandb."""

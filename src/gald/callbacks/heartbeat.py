@@ -1,4 +1,4 @@
-"""A sign of life for whoever watches a run from another process."""
+"""Progress file of a run, to be read by other processes."""
 
 import json
 import math
@@ -14,14 +14,15 @@ from gald.run.atomic import atomic_file
 
 
 class Heartbeat(Callback):
-    """Writes how far a run is to a small JSON file, after a batch but not more than once a second.
+    """Callback that writes the progress of a run to a small JSON file, at most once a second.
 
-    The file holds `stage` (train, validate or test), `step` of `steps`, `miou`, the best val/miou
-    so far (null before the first), and `micro_batch_size`.
+    The file contains `stage` (train, validate or test), `step`, `steps` (the total, null before
+    training starts), `miou` (best val/miou so far, null before the first validation) and
+    `micro_batch_size`.
 
     Args:
-        path: the file; it is replaced in one move.
-        seconds: least time between two writes.
+        path: the JSON file; each write replaces it atomically.
+        seconds: minimum time between two writes after batches.
     """
 
     def __init__(self, path: str, seconds: float = 1.0) -> None:
@@ -33,7 +34,7 @@ class Heartbeat(Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
-        if self.path.is_file():  # of the attempt that this one goes on from
+        if self.path.is_file():  # written by the attempt that this run resumes
             self.best = json.loads(self.path.read_text(encoding="utf-8"))["miou"]
         self._write(trainer, "train", now=True)
 

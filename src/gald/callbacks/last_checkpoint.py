@@ -1,4 +1,4 @@
-"""The newest state of a run, so that whatever ends it costs minutes at most."""
+"""Checkpoint of the newest training state, so that an interruption costs minutes at most."""
 
 import signal
 import sys
@@ -14,16 +14,16 @@ from gald.run.preemption import PREEMPTED, SIGNALS
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves a run's newest state after every epoch, every few minutes, and before a stop.
+    """Callback that saves the newest state after every epoch, every few minutes and before a stop.
 
-    SIGTERM and SIGUSR1, by which clusters announce that they take a machine away, end the process
-    with exit code 75 as soon as the state after the current step is saved; during a validation
-    that is after it. A run resumed from the file goes on with the next batch. The file is replaced
-    in one move, so it is whole at any time.
+    Clusters send SIGTERM or SIGUSR1 before they take a machine away. The process then finishes the
+    current step, saves its state and exits with code 75. If the signal arrives during a validation
+    of the training, this happens after the validation. A run resumed from the file continues with
+    the next batch. Each save replaces the file atomically, so it is complete at any time.
 
     Args:
-        path: the file.
-        minutes: most minutes of training between two saves.
+        path: the checkpoint file.
+        minutes: maximum training time between two saves.
     """
 
     def __init__(self, path: str, minutes: float = 10.0) -> None:
@@ -47,8 +47,8 @@ class LastCheckpoint(Checkpoint):
         batch: object,
         batch_idx: int,
     ) -> None:
-        # Gradients that wait for further batches are in no checkpoint; and after an epoch's last
-        # batch Lightning would resume past the validation that is still to come.
+        # A checkpoint contains no accumulated gradients, and from a checkpoint saved after the
+        # last batch of an epoch Lightning would resume without the validation of that epoch.
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return
         stop = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
@@ -59,7 +59,7 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
-        if self.flush:  # the row of the step that was saved, which is logged after it
+        if self.flush:  # the metrics of the saved step are logged only after the save
             self.flush = False
             for logger in trainer.loggers:
                 logger.save()
@@ -82,8 +82,8 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
-        # Training is over and saved, only the judging is to be repeated. The first process leaves
-        # alone: another that left would let it wait for an answer.
+        # Training is finished and saved; only the evaluation must be repeated. Only the first
+        # process exits here: it would wait forever for the reply of a process that has exited.
         if self.signal is not None and trainer.state.fn != "fit" and trainer.is_global_zero:
             self._leave(trainer)
 
@@ -96,10 +96,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         if self.signal is not None and not isinstance(exception, SystemExit):
-            self._leave(trainer)  # a worker or another process went by the same signal, unprepared
+            self._leave(trainer)  # the same signal killed a worker or another process first
 
     def _listen(self) -> None:
-        # In place of Lightning's own handler, whose broadcast can meet another collective.
+        # Replaces Lightning's handler: its broadcast can collide with another collective.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._notice)
@@ -122,8 +122,8 @@ class LastCheckpoint(Checkpoint):
             sys.exit(0)  # Lightning kills the first process when another ends with an error
         name = signal.Signals(self.signal).name if self.signal else "a signal to another process"
         print(
-            f"stopped by {name} at step {trainer.global_step}; ckpt_path=last "
-            f"output_dir={self.path.parent.parent} goes on",
+            f"stopped by {name} at step {trainer.global_step}; resume with ckpt_path=last "
+            f"output_dir={self.path.parent.parent}",
             flush=True,
         )
         sys.exit(PREEMPTED)

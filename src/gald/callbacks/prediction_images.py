@@ -1,4 +1,4 @@
-"""The same validation scenes after every epoch, as wandb images."""
+"""Predictions for fixed validation images, logged to wandb after every epoch."""
 
 from typing import Any
 
@@ -15,14 +15,15 @@ from gald.painting import colourise
 
 
 class PredictionImages(Callback):
-    """Logs fixed validation scenes with ground truth and prediction to wandb, if a run logs there.
+    """Callback that logs fixed validation images with ground truth and prediction to wandb.
 
-    wandb colours classes as it likes, so each scene is logged twice: with masks that one can
-    switch on and off by class name, and painted in the dataset's own palette.
+    It does nothing if the run does not log to wandb. wandb chooses its own class colours, so each
+    image is logged twice: with masks that can be switched on and off by class name, and painted in
+    the palette of the dataset.
 
     Args:
-        count: how many of the first validation scenes to show.
-        every_n_epochs: validations between two showings.
+        count: number of images to log; they are the first ones of the validation split.
+        every_n_epochs: number of epochs from one log to the next.
     """
 
     def __init__(self, count: int = 4, every_n_epochs: int = 1) -> None:
@@ -43,23 +44,23 @@ class PredictionImages(Callback):
         masked, painted = [], []
         for index in range(min(self.count, len(data.val_dataset))):
             item = data.val_dataset[index]
-            # Straight to the model, without any collective: only this process is here.
+            # No collectives here: only the first process runs this method.
             with torch.no_grad():
-                guess = task(item["image"][None].to(task.device)).argmax(1)[0]
-            layers = {"ground_truth": item["mask"], "prediction": guess.to(torch.uint8)}
-            picture = item["image"].permute(1, 2, 0).numpy()
+                prediction = task(item["image"][None].to(task.device)).argmax(1)[0]
+            layers = {"ground_truth": item["mask"], "prediction": prediction.to(torch.uint8)}
+            image = item["image"].permute(1, 2, 0).numpy()
             masks = {
                 name: {"mask_data": layer.cpu().numpy(), "class_labels": labels}
                 for name, layer in layers.items()
             }
-            masked.append(wandb.Image(picture, masks=masks, caption=item["name"]))
+            masked.append(wandb.Image(image, masks=masks, caption=item["name"]))
             stack = [
-                picture,
+                image,
                 *(colourise(layer.cpu().numpy(), data.palette) for layer in layers.values()),
             ]
             caption = f"{item['name']}: image, ground truth, prediction"
             painted.append(wandb.Image(np.concatenate(stack, axis=1), caption=caption))
-        # wandb plots against this key, not against its own count of calls.
+        # wandb plots against this key instead of its own call counter.
         logger.experiment.log(
             {
                 "val/masks": masked,

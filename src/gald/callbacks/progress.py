@@ -1,4 +1,4 @@
-"""What a waiting person sees."""
+"""Progress output of a training on the screen."""
 
 import sys
 import time
@@ -12,19 +12,19 @@ from typing_extensions import override
 
 
 def progress() -> ProgressBar:
-    """A progress bar on a terminal, else one line an epoch: log files stay readable."""
+    """Return a progress bar for a terminal, or a printer of one line per epoch for log files."""
     return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()
 
 
 class EpochLines(ProgressBar):
-    """Prints one line after every validation: epoch, step, loss, mIoU, time."""
+    """Progress callback that prints one line per validation: epoch, step, loss, mIoU, time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.start = time.monotonic()
 
     def disable(self) -> None:
-        """Nothing to switch off: further processes print nothing anyway."""
+        """Do nothing: only the first process prints anyway."""
 
     @rank_zero_only
     @override
@@ -36,12 +36,12 @@ class EpochLines(ProgressBar):
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        seen = trainer.callback_metrics
-        shown = [f"{k} {float(seen[k]):.4f}" for k in ("train/loss", "val/miou") if k in seen]
+        metrics = trainer.callback_metrics
+        keys = [key for key in ("train/loss", "val/miou") if key in metrics]
         print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
             f"step {trainer.global_step}",
-            *shown,
+            *(f"{key} {float(metrics[key]):.4f}" for key in keys),
             f"{time.monotonic() - self.start:.0f} s",
             sep="  ",
             flush=True,

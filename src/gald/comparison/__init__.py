@@ -1,1 +1,1 @@
-"""How evaluations are read, compared and reported: behind `gald compare` and `gald table`."""
+"""Reading, comparing and reporting of evaluations, for `gald compare` and `gald table`."""

@@ -1,8 +1,8 @@
-"""What a difference between two networks is worth: the bootstrap over images.
+"""Paired bootstrap over images: intervals and p values of the difference between two networks.
 
-Counts are summed over the drawn images and scored again each time, since the mIoU of a set is no
-mean of its images' mIoUs. Both networks are scored on the same draws, so that images which are
-hard for both cancel.
+In each sample the counts of the drawn images are summed and then scored, because the mIoU of a set
+is not the mean of its images' mIoUs. Both networks are scored on the same draws, so the effect of
+images that are hard for both cancels.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ import numpy as np
 
 Score = Callable[[np.ndarray], np.ndarray]
 CONFIDENCE = 0.95
-BLOCK_CELLS = 2**21  # most cells of the largest table in memory at once: 16 MB
+BLOCK_CELLS = 2**21  # maximum number of cells of the largest table in memory: 16 MB
 
 
 class Difference(NamedTuple):
-    """Two scores and how far their difference may be trusted; arrays (), or (M,) for M scores.
+    """Two scores, their difference, its interval and p value; arrays (), or (M,) for M scores.
 
     Attributes:
         a: score of the first network on all images.
@@ -41,14 +41,14 @@ class Difference(NamedTuple):
 
     @property
     def clear(self) -> np.ndarray:
-        """Whether the interval leaves out 0; False is "inside the noise"."""
+        """Whether the interval excludes 0; False means "inside the noise"."""
         return (self.low > 0) | (self.high < 0)
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:
-    """Intersection over union (..., K) of hits, true and predicted pixels (..., 3, K).
+    """Compute the IoU (..., K) from hits, true pixels and predicted pixels (..., 3, K).
 
-    nan where a class is neither true nor predicted.
+    It is nan where a class has neither true nor predicted pixels.
     """
     hits, true, predicted = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
     with np.errstate(invalid="ignore"):
@@ -56,7 +56,7 @@ def class_iou(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(counts: np.ndarray) -> np.ndarray:
-    """Mean of `class_iou` over the classes that occur, (...,)."""
+    """Average `class_iou` over the classes that occur, (...,)."""
     iou = class_iou(counts)
     with np.errstate(invalid="ignore"):
         return np.nansum(iou, -1) / np.count_nonzero(~np.isnan(iou), -1)
@@ -65,18 +65,18 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
 def paired_bootstrap(
     counts_a: np.ndarray, counts_b: np.ndarray, score: Score, samples: int = 10_000, seed: int = 0
 ) -> Difference:
-    """Judge the difference of two networks by drawing images with replacement.
+    """Estimate the difference of two networks by drawing images with replacement.
 
-    Memory holds `samples` scores and some tens of MB, however many images there are. The same seed
-    draws the same images for any counts of as many images.
+    Memory use is `samples` scores and some tens of MB, for any number of images. The same seed
+    draws the same images for all counts with the same number of images.
 
     Args:
-        counts_a: per image, integers (N, ...), of the first network.
-        counts_b: of the second, the same images in the same order.
-        score: from counts that are summed over images, (S, ...), to scores (S,) or (S, M); nan
-            where a score is not defined.
-        samples: how often to draw N images.
-        seed: what they are drawn from.
+        counts_a: counts of the first network per image, integers (N, ...).
+        counts_b: counts of the second network, for the same images in the same order.
+        score: function from counts summed over images, (S, ...), to scores (S,) or (S, M); nan
+            where a score is undefined.
+        samples: number of times that N images are drawn.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the counts differ in shape, there are fewer than 2 images, or no samples.
@@ -93,10 +93,10 @@ def resampled(counts: np.ndarray, score: Score, samples: int = 10_000, seed: int
     """Score sets of images that are drawn with replacement.
 
     Args:
-        counts: per image, integers (N, ...).
+        counts: counts per image, integers (N, ...).
         score: as in `paired_bootstrap`.
-        samples: how often to draw N images.
-        seed: what they are drawn from; the same draws the same images for any counts of as many.
+        samples: number of times that N images are drawn.
+        seed: seed of the draws; the same seed draws the same images for all counts of N images.
 
     Returns:
         (samples,) or (samples, M).
@@ -110,7 +110,7 @@ def resampled(counts: np.ndarray, score: Score, samples: int = 10_000, seed: int
 
 
 def summarise(a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> Difference:
-    """Sum up sampled differences (S, ...) of scores `a` and `b` on all images, (...)."""
+    """Summarise sampled differences (S, ...) of the scores `a` and `b` on all images, (...)."""
     columns = np.array([_summary(column) for column in drawn.reshape(len(drawn), -1).T])
     a, b = np.asarray(a), np.asarray(b)
     low, high, error, above, p = columns.T.reshape(5, *a.shape)
@@ -118,9 +118,9 @@ def summarise(a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> Difference:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p values (M,) for asking M questions at once; nan stays nan and is no question.
+    """Adjust p values (M,) for M tests at once; nan stays nan and does not count as a test.
 
-    Below 0.05 afterwards means: the chance that any of these is a false alarm is under 5%.
+    If only adjusted values below 0.05 are accepted, the chance of any false alarm is under 5%.
 
     Paper: "A simple sequentially rejective multiple test procedure", Holm 1979, Sec. 3.
     """
@@ -134,23 +134,23 @@ def holm(p: np.ndarray) -> np.ndarray:
 def _check(a: np.ndarray, b: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
     if a.shape != b.shape:
         raise ValueError(
-            f"counts of shape {a.shape} and {b.shape} cannot be paired; give both networks' counts "
-            "of the same images and classes"
+            f"counts of shape {a.shape} and {b.shape} cannot be paired; give counts of the same "
+            "images and classes for both networks"
         )
     if a.ndim < 2 or len(a) < 2:
         raise ValueError(
-            f"counts of shape {a.shape} hold no two images to draw from; judge at least 2 images"
+            f"counts of shape {a.shape} have no two images to draw from; evaluate at least 2 images"
         )
     if samples < 1:
         raise ValueError(f"samples is {samples}; draw at least 1, better 1000")
-    # Sums of counts are exact in double precision up to 9e15, and BLAS sums them.
+    # Double precision, because BLAS can sum it; sums of counts are exact up to 9e15.
     return np.asarray(a, np.float64), np.asarray(b, np.float64)
 
 
 def _draws(
     items: int, draws: int, samples: int, seed: int | np.random.SeedSequence, cells: int
 ) -> Iterator[np.ndarray]:
-    """How often each item was drawn, (S, items), for all samples in blocks of S."""
+    """Yield how often each item was drawn, (S, items), for all samples in blocks of S."""
     generator = np.random.default_rng(seed)
     block = max(1, BLOCK_CELLS // max(items, draws, cells))
     for start in range(0, samples, block):
@@ -162,12 +162,12 @@ def _draws(
 
 
 def _sums(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Counts (N, ...) summed with weights (S, N): (S, ...)."""
+    """Sum counts (N, ...) with weights (S, N): (S, ...)."""
     return (weights @ counts.reshape(len(counts), -1)).reshape(len(weights), *counts.shape[1:])
 
 
 def _summary(drawn: np.ndarray) -> tuple[float, ...]:
-    """Ends of the interval, standard error, share above 0 and p value of one score's samples."""
+    """Return interval ends, standard error, share above 0 and p value for samples of one score."""
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return (np.nan,) * 5

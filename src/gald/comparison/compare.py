@@ -1,4 +1,4 @@
-"""`gald compare RUN_A RUN_B`: is one network better than another, where, and how sure is that?"""
+"""`gald compare RUN_A RUN_B`: differences between two evaluations, with bootstrap intervals."""
 
 import json
 import math
@@ -19,26 +19,28 @@ from gald.run.atomic import new_folder, refuse_filled
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS
 
-ON_SCREEN = ("Means", "Classes")  # sections that are printed too
-SHOWN = 3  # images of the contact sheet for each of A and B
+ON_SCREEN = ("Means", "Classes")  # sections that are also printed
+SHOWN = 3  # number of images on the contact sheet in favour of A, and of B
 
 
 def main() -> None:
-    """Compare the two evaluations that the command line names."""
+    """Compare the two evaluations given on the command line."""
     parser = Arguments(
-        "gald compare", description="where is B better than A, and how sure is that?"
+        "gald compare", description="compare two evaluations image by image, with intervals"
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a folder gald eval has written")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one, on the same images")
-    parser.add_argument("--split", choices=SPLITS, help="default: the first that both hold")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="a new folder for the report")
-    parser.add_argument("--samples", type=int, default=10_000, help="draws (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder written by gald eval")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another, on the same images")
+    parser.add_argument("--split", choices=SPLITS, help="default: the first split that both have")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="new folder for the report")
+    parser.add_argument(
+        "--samples", type=int, default=10_000, help="number of draws (default: 10000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     flags = parser.parse_args(sys.argv[1:])
     try:
         compare(flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed)
     except KeyboardInterrupt:
-        fail("interrupted, and nothing was written; --samples 1000 takes a tenth of the time")
+        fail("interrupted, nothing was written; --samples 1000 takes a tenth of the time")
 
 
 def compare(
@@ -49,66 +51,67 @@ def compare(
     samples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare two evaluations image by image; say, and write, where B differs from A.
+    """Compare two evaluations image by image; print and write where B differs from A.
 
-    The folder holds `report.html`, `report.md` with its pictures, and `comparison.json`; it
-    appears whole or not at all.
+    The folder contains `report.html`, `report.md` with its figures, and `comparison.json`. It is
+    written atomically.
 
     Args:
         run_a: folder with `results.json` and `images_<split>.npz`.
-        run_b: another, judged on the same images.
-        split: `val` or `test`; None is the first that both hold.
-        to: where to write; must be empty or not there. None is a new folder in `runs/compare`.
-        samples: how often to draw the images.
-        seed: what they are drawn from.
+        run_b: another such folder, evaluated on the same images.
+        split: `val` or `test`; None selects the first split that both have.
+        to: folder to write; it must be empty or not exist. None creates one in `runs/compare`.
+        samples: number of times that the images are drawn.
+        seed: seed of the draws.
 
     Returns:
-        What `comparison.json` holds.
+        The content of `comparison.json`.
 
     Raises:
-        FileNotFoundError: a folder lacks what an evaluation leaves.
-        ValueError: the two cannot be compared, or the folder holds something.
+        FileNotFoundError: a folder has no results or no per-image counts.
+        ValueError: the two cannot be compared, or the folder `to` is not empty.
     """
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = (to or Path("runs/compare") / stamp).expanduser().absolute()
     refuse_filled(folder, "choose another folder with --to")
     if samples < 100:
-        raise ValueError(f"--samples is {samples}; ends of an interval need at least 100")
+        raise ValueError(f"--samples is {samples}; an interval needs at least --samples 100")
     split, (a, b) = read_pair(run_a, run_b, split)
 
-    found = differences(a, b, samples, seed)
-    said = conclusion(found["miou"], len(a.images.names))
-    occurs = (a.class_counts[:, 1] > 0).sum(0)
-    images_of_class = dict(zip(a.class_names, occurs.tolist(), strict=True))
-    parts = sections(found, a.metrics, images_of_class, samples)
-    moved = influence(a.class_counts, b.class_counts)
-    images, without_sheet = _images(a, b, split, moved)
-    about = f"A is {a.folder}. B is {b.folder}. Both were judged on {len(moved)} images of {split}."
+    rows = differences(a, b, samples, seed)
+    sentence = conclusion(rows["miou"], len(a.images.names))
+    images_with_class = (a.class_counts[:, 1] > 0).sum(0)
+    images_of_class = dict(zip(a.class_names, images_with_class.tolist(), strict=True))
+    parts = sections(rows, a.metrics, images_of_class, samples)
+    influences = influence(a.class_counts, b.class_counts)
+    images, without_sheet = _images(a, b, split, influences)
+    count = len(influences)
+    about = f"A is {a.folder}. B is {b.folder}. Both were evaluated on {count} images of {split}."
     how = Section(
         "How to read this",
-        f"Images were drawn {samples} times with replacement, the same for A and B, and the scores "
-        "of their summed pixels taken again (paired percentile bootstrap). Below some 30 images "
-        "such intervals are too narrow. Trainings were not repeated: a network trained with "
-        "another seed may differ by more than these intervals, so train several seeds before you "
-        "call a module better.",
+        f"Images were drawn {samples} times with replacement. Each time the counts of the drawn "
+        "images were summed and scored, with the same draws for A and B (paired percentile "
+        "bootstrap). With fewer than about 30 images such intervals are too narrow. Trainings were "
+        "not repeated: a network trained with another seed may differ by more than these "
+        "intervals, so train several seeds before you call a module better.",
     )
     record = {
-        "conclusion": said,
+        "conclusion": sentence,
         "a": str(a.folder),
         "b": str(b.folder),
         "split": split,
-        "images": len(moved),
+        "images": count,
         "samples": samples,
         "seed": seed,
-        "scores": _plain(found),
-        "influence": dict(zip(a.images.names, moved.tolist(), strict=True)),
+        "scores": _plain(rows),
+        "influence": dict(zip(a.images.names, influences.tolist(), strict=True)),
         "commit": commit(),
         **versions(),
     }
-    _write(folder, said, about, [*parts, images, how], record)
+    _write(folder, sentence, about, [*parts, images, how], record)
 
     console = Console()
-    console.print(said, style="bold", soft_wrap=True, highlight=False)
+    console.print(sentence, style="bold", soft_wrap=True, highlight=False)
     for part in parts:
         if part.title in ON_SCREEN:
             columns = [name for name in part.header if name not in ("p", "p (Holm)", "images")]
@@ -119,20 +122,22 @@ def compare(
     return record
 
 
-def _images(a: EvaluatedRun, b: EvaluatedRun, split: str, moved: np.ndarray) -> tuple[Section, str]:
-    """The images that moved the mIoU difference most, and why they are not shown, if so."""
-    order = np.argsort(moved, kind="stable")
-    for_b = [int(i) for i in order[::-1][:SHOWN] if moved[i] > 0]
-    for_a = [int(i) for i in order[:SHOWN] if moved[i] < 0]
-    chosen = [(a.images.names[i], f"{100 * moved[i]:+.3f}") for i in (*for_b, *for_a)]
+def _images(
+    a: EvaluatedRun, b: EvaluatedRun, split: str, influences: np.ndarray
+) -> tuple[Section, str]:
+    """Section of the most influential images, and the reason if they cannot be drawn."""
+    order = np.argsort(influences, kind="stable")
+    for_b = [int(i) for i in order[::-1][:SHOWN] if influences[i] > 0]
+    for_a = [int(i) for i in order[:SHOWN] if influences[i] < 0]
+    chosen = [(a.images.names[i], f"{100 * influences[i]:+.3f}") for i in (*for_b, *for_a)]
     words = (
-        "With each image the mIoU difference is so many points larger than without it: above 0 it "
-        "speaks for B, below 0 for A."
+        "The points are the mIoU difference with the image minus the difference without it. "
+        "Above 0 the image favours B, below 0 it favours A."
     )
-    section = Section("Images that changed most", words, ("image", "points"), chosen)
+    section = Section("Most influential images", words, ("image", "points"), chosen)
     if not chosen:
         return section._replace(words="No image changes the difference.", header=()), ""
-    from gald.comparison.sheet import contact_sheet  # brings torch
+    from gald.comparison.sheet import contact_sheet  # imports torch
 
     try:
         png = contact_sheet(a, b, split, [(name, f"{name}\n{text}") for name, text in chosen])
@@ -142,20 +147,20 @@ def _images(a: EvaluatedRun, b: EvaluatedRun, split: str, moved: np.ndarray) -> 
     return section._replace(picture=("images.png", png)), ""
 
 
-def _plain(found: Differences) -> dict[str, dict[str, float | None]]:
+def _plain(rows: Differences) -> dict[str, dict[str, float | None]]:
     return {
         key: {
             name: None if math.isnan(value) else float(value)
             for name, value in row._asdict().items()
         }
-        for key, row in found.items()
+        for key, row in rows.items()
     }
 
 
 def _write(
-    folder: Path, said: str, about: str, parts: list[Section], record: dict[str, Any]
+    folder: Path, sentence: str, about: str, parts: list[Section], record: dict[str, Any]
 ) -> None:
-    with new_folder(folder) as whole:
-        write_report(whole, "Where is B better than A?", said, about, parts)
+    with new_folder(folder) as scratch:
+        write_report(scratch, "Where is B better than A?", sentence, about, parts)
         text = json.dumps(record, indent=2, ensure_ascii=False)
-        (whole / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (scratch / "comparison.json").write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every score's difference between two evaluations, with what it is worth."""
+"""Bootstrapped differences of all scores between two evaluations."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ Differences = dict[str, Difference]
 
 
 def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Differences:
-    """Bootstrap every score that both evaluations hold: key -> difference, B minus A.
+    """Bootstrap every score that both evaluations have: key -> difference, B minus A.
 
-    The same images are drawn for all of them.
+    The same images are drawn for all scores.
     """
     counts = a.class_counts, b.class_counts
-    found: Differences = {}
+    result: Differences = {}
     with Progress(console=Console(stderr=True)) as progress:
 
         def resample(
@@ -28,12 +28,13 @@ def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Di
         ) -> None:
             steps = progress.add_task(what, total=2 * samples + 2)
 
-            def watched(sums: np.ndarray) -> np.ndarray:
+            def score_with_progress(sums: np.ndarray) -> np.ndarray:
                 progress.advance(steps, len(sums))
                 return score(sums)
 
-            whole = paired_bootstrap(*pair, watched, samples, seed)
-            found.update((key, Difference(*row)) for key, *row in zip(keys, *whole, strict=True))
+            all_scores = paired_bootstrap(*pair, score_with_progress, samples, seed)
+            rows = zip(keys, *all_scores, strict=True)
+            result.update((key, Difference(*row)) for key, *row in rows)
 
         resample(pixel_keys(a.class_names), counts, pixel_scores, "pixels")
         for metric in a.metrics:
@@ -43,19 +44,19 @@ def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Di
             keys = metric.score_keys(a.class_names)
             score = one_by_one(metric, a.class_names, keys)
             resample(keys, [run.images.dense(name) for run in (a, b)], score, name)
-    return found
+    return result
 
 
 def pixel_keys(class_names: Sequence[str]) -> list[str]:
-    """Names of what `pixel_scores` gives, as in results.json."""
+    """Return the keys of the columns of `pixel_scores`, as in results.json."""
     means = ["miou", "accuracy", "mean_accuracy", "fw_iou"]
     return means + [f"{score}/{name}" for score in ("iou", "accuracy") for name in class_names]
 
 
 def pixel_scores(sums: np.ndarray) -> np.ndarray:
-    """All scores (S, 4 + 2K) of summed hits, true and predicted pixels (S, 3, K).
+    """Compute all scores (S, 4 + 2K) from summed hits, true and predicted pixels (S, 3, K).
 
-    The same numbers as `gald.metrics.confusion` gives, thousands at a time.
+    The numbers equal those of `gald.metrics.confusion`, for thousands of samples at once.
     """
     hits, true = sums[:, 0], sums[:, 1]
     iou = class_iou(sums)
@@ -72,7 +73,7 @@ def pixel_scores(sums: np.ndarray) -> np.ndarray:
 
 
 def one_by_one(metric: CountMetric, class_names: Sequence[str], keys: Sequence[str]) -> Score:
-    """A metric's own scores as a function of many summed vectors (S, width)."""
+    """Wrap the scores of a metric as a function of many summed vectors (S, width)."""
 
     def score(sums: np.ndarray) -> np.ndarray:
         vectors = torch.from_numpy(sums).to(torch.int64)
@@ -83,11 +84,11 @@ def one_by_one(metric: CountMetric, class_names: Sequence[str], keys: Sequence[s
 
 
 def influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How much each image moves the mIoU difference (N,): with it minus without it.
+    """Compute how much each image changes the mIoU difference (N,): with it minus without it.
 
     Args:
         a: class counts (N, 3, K) of the first network.
-        b: of the second.
+        b: class counts (N, 3, K) of the second network.
     """
     with_all = mean_iou(b.sum(0)) - mean_iou(a.sum(0))
     return with_all - (mean_iou(b.sum(0) - b) - mean_iou(a.sum(0) - a))

@@ -1,4 +1,4 @@
-"""Differences as pictures that need no colour: filled markers are clear, hollow ones are noise."""
+"""Figures of differences, readable without colour: filled markers are clear, hollow ones noise."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,20 +15,20 @@ def difference_chart(
     along: str = "B - A (points)",
     factor: float = 100,
 ) -> bytes:
-    """Draw one difference a row with its interval, the largest gain on top; no absent ones.
+    """Draw one defined difference per row, with its interval; the largest is on top.
 
     Args:
         rows: label -> difference, as fractions.
-        clear: which of them are to be filled, in the order of the rows.
-        title: what is drawn.
-        along: name of the differences.
-        factor: from a stored difference to the number that is drawn.
+        clear: which markers to fill, in the order of the rows.
+        title: title of the figure.
+        along: label of the difference axis.
+        factor: factor from a stored difference to the drawn number.
 
     Returns:
-        A png.
+        The bytes of a png file.
     """
-    known = (row for row in zip(rows, rows.values(), clear, strict=True) if row[1].p == row[1].p)
-    order = sorted(known, key=lambda row: row[1].difference)
+    defined = (row for row in zip(rows, rows.values(), clear, strict=True) if row[1].p == row[1].p)
+    order = sorted(defined, key=lambda row: row[1].difference)
     figure = new_figure(7, 1.2 + 0.24 * len(order))
     axis = figure.subplots()
     for place, (_, row, filled) in enumerate(order):
@@ -50,18 +50,18 @@ def curve_chart(
     factor: float = 100,
     unit: str = "%",
 ) -> bytes:
-    """Draw both scores along an ordered quantity, and their difference with intervals beside it.
+    """Draw both scores along an ordered quantity, and beside them the difference with intervals.
 
     Args:
         rows: position along the quantity -> difference, as fractions, in order.
-        clear: which of them are to be filled.
-        title: what is drawn.
+        clear: which markers of the differences to fill.
+        title: title of the figure.
         along: name of the quantity.
-        factor: from a stored score to the number that is drawn.
-        unit: of that number.
+        factor: factor from a stored score to the drawn number.
+        unit: unit of the drawn number.
 
     Returns:
-        A png.
+        The bytes of a png file.
     """
     figure = new_figure(10, 3.6)
     scores, change = figure.subplots(1, 2)
@@ -69,7 +69,7 @@ def curve_chart(
     for part, style in (("a", "s"), ("b", "o")):
         values = [factor * getattr(row, part) for row in rows.values()]
         fill = "white" if part == "a" else "black"
-        # No line: neighbours may be measured in pixels and in shares of the image.
+        # No line: adjacent positions can have different units, pixels and shares of the image.
         scores.plot(places, values, style, color="black", mfc=fill, label=part.upper())
     scores.set_ylabel(unit)
     scores.legend()
@@ -92,7 +92,7 @@ def _draw(
     value, low, high = (factor * float(part) for part in (row.difference, row.low, row.high))
     if value != value:  # the class occurs nowhere
         return
-    # Of a handful of images the interval need not reach the difference itself.
+    # With few images the interval may not contain the difference itself.
     reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
     x, y, xerr, yerr = (place, value, None, reach) if upright else (value, place, reach, None)
     fill = "black" if filled else "white"

@@ -1,4 +1,4 @@
-"""A comparison in words, tables and pictures: Markdown, a self-contained web page, a screen."""
+"""Reports with text, tables and figures, as Markdown, self-contained HTML and screen tables."""
 
 import base64
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ Cells = Sequence[Sequence[str]]
 
 
 class Section(NamedTuple):
-    """One part of the report.
+    """Section of a report: text, optional figure and optional table.
 
     Attributes:
         title: heading.
-        words: sentences above picture and table.
-        header: names of the columns; empty for no table.
-        rows: the table's cells; the first column is text, the others numbers.
-        picture: name of the png and its bytes, or None.
+        words: text above the figure and the table.
+        header: column names of the table; empty for no table.
+        rows: cells of the table; the first column is text, the others are numbers.
+        picture: file name of the figure and its png bytes, or None.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Section(NamedTuple):
 def write_report(
     folder: Path, title: str, verdict: str, about: str, sections: Sequence[Section]
 ) -> None:
-    """Write `report.md` with its pictures, and `report.html`, which holds its own."""
+    """Write `report.md` with figures as files, and `report.html` with figures embedded."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
@@ -48,7 +48,7 @@ def write_report(
 
 
 def screen_table(section: Section, columns: Sequence[str]) -> Table:
-    """Those columns of a section's table that a terminal has room for."""
+    """Build a terminal table from some columns of a section's table."""
     places = [section.header.index(name) for name in columns]
     table = Table(title=section.title)
     for place in places:

@@ -1,4 +1,4 @@
-"""What two evaluations left behind, and whether they may be compared at all."""
+"""Reading of evaluations from run folders, and the check that two of them are comparable."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,22 +13,22 @@ from gald.metrics.images import ImageCounts
 from gald.run.results import SPLITS, read_results
 from gald.run.safe_targets import check_targets
 
-# What both receipts must agree on for a number of one to mean the same as that of the other.
+# Keys that must be equal in both receipts; otherwise the scores have different meanings.
 SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "ground_truth_sha256")
 
 
 class EvaluatedRun(NamedTuple):
-    """What one evaluation left.
+    """Evaluation as read from a run folder.
 
     Attributes:
-        folder: where it lies.
+        folder: the run folder.
         results: flat keys of results.json.
-        receipt: what was measured, on what and with what, see
-            `gald.evaluation.evaluate`; may lack anything.
-        images: what every image counted.
+        receipt: what was measured, on which data and with which settings, see
+            `gald.evaluation.evaluate`; any key may be missing.
+        images: counts of every image.
         class_counts: hits, true and predicted pixels per image and class (N, 3, K).
         class_names: K names.
-        metrics: what else was counted, as the receipt defines it.
+        metrics: all metrics of the evaluation as defined in the receipt, ConfusionMatrix first.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class EvaluatedRun(NamedTuple):
 
 
 def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, list[EvaluatedRun]]:
-    """Read two evaluations of one split, the first that both have unless it is named.
+    """Read two evaluations of one split; the default is the first split that both have.
 
     Raises:
-        FileNotFoundError: a folder lacks results or per-image counts.
-        ValueError: both are one folder, a file is damaged, or the two were not judged on the same
-            images, classes and labels in the same way.
+        FileNotFoundError: a folder has no results or no per-image counts.
+        ValueError: both are one folder, a file is damaged, or the two evaluations differ in
+            images, classes, labels or settings.
     """
     folders = [folder.expanduser().absolute() for folder in (folder_a, folder_b)]
     if folders[0].resolve() == folders[1].resolve():
@@ -66,20 +66,20 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
     """Read one evaluation.
 
     Raises:
-        FileNotFoundError: the folder lacks results or per-image counts.
+        FileNotFoundError: the folder has no results or no per-image counts.
         ValueError: a file is damaged.
     """
     path, counts_file = folder / "results.json", _counts_file(folder, split)
     for file in (path, counts_file):
         if not file.is_file():
             raise FileNotFoundError(
-                f"there is no {file}; give the folder that gald eval ckpt_path=RUN split={split} "
-                "has written"
+                f"there is no {file}; give a folder written by "
+                f"gald eval ckpt_path=RUN split={split}"
             )
     results = read_results(path)
     if f"{split}/miou" not in results:
         raise ValueError(f"{path} has no {split}/miou; repeat the evaluation")
-    stated = results[f"{split}/miou"]
+    stored = results[f"{split}/miou"]
     images = ImageCounts.load(counts_file)
     counts = images.class_counts()
     prefix = f"{split}/iou/"
@@ -90,10 +90,10 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
             "repeat the evaluation"
         )
     counted = float(mean_iou(counts.sum(0)))
-    if stated is None or abs(stated - counted) > 1e-9:
+    if stored is None or abs(stored - counted) > 1e-9:
         raise ValueError(
-            f"{path} states a mIoU of {stated}, but {counts_file.name} adds up to {counted:.6f}; "
-            "they are of different evaluations, repeat one"
+            f"{path} has a mIoU of {stored}, but {counts_file.name} gives {counted:.6f}; they are "
+            "from different evaluations, so repeat the evaluation"
         )
     receipt = results.get(f"{split}/receipt") or {}
     return EvaluatedRun(
@@ -102,7 +102,7 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
 
 
 def _metrics(receipt: dict[str, Any], num_classes: int) -> list[CountMetric]:
-    """What was counted, the confusion matrix first, which every evaluation has."""
+    """Build the metrics of a receipt; the confusion matrix, which always exists, comes first."""
     config = receipt.get("metrics") or {}
     check_targets(config)
     metrics = build_metrics(config, num_classes)
@@ -111,42 +111,42 @@ def _metrics(receipt: dict[str, Any], num_classes: int) -> list[CountMetric]:
 
 
 def check_pair(a: EvaluatedRun, b: EvaluatedRun, split: str) -> None:
-    """See that two runs were judged on the same images, classes and labels in the same way.
+    """Check that two runs have the same images, classes, labels and evaluation settings.
 
     Raises:
-        ValueError: they were not; the first difference is named.
+        ValueError: they do not; the message names the first difference.
     """
     if a.class_names != b.class_names:
-        odd = sorted(set(a.class_names) ^ set(b.class_names)) or ["the order"]
+        unequal = sorted(set(a.class_names) ^ set(b.class_names)) or ["the order"]
         raise ValueError(
-            f"{a.folder} has {len(a.class_names)} classes and {b.folder} {len(b.class_names)} "
-            f"({', '.join(odd[:3])} differs); compare networks of the same classes"
+            f"{a.folder} has {len(a.class_names)} classes and {b.folder} has {len(b.class_names)} "
+            f"({', '.join(unequal[:3])} differs); compare networks with the same classes"
         )
     if a.images.names != b.images.names:
         shared = len(set(a.images.names) & set(b.images.names))
         raise ValueError(
-            f"{a.folder} was judged on {len(a.images.names)} images of {split} and {b.folder} on "
-            f"{len(b.images.names)}, {shared} of them shared; judge both on the same images"
+            f"{a.folder} was evaluated on {len(a.images.names)} images of {split} and {b.folder} "
+            f"on {len(b.images.names)}, with {shared} in common; evaluate both on the same images"
         )
     for key in SAME:
         if key not in a.receipt or key not in b.receipt or a.receipt[key] == b.receipt[key]:
             continue
         place, one, other = _first_difference(key, a.receipt[key], b.receipt[key])
         raise ValueError(
-            f"{a.folder} was judged with {place} = {one} and {b.folder} with {other}; evaluate "
-            "both in the same way"
+            f"{a.folder} was evaluated with {place} = {one} and {b.folder} with {other}; evaluate "
+            "both with the same settings"
         )
     changed = np.flatnonzero((a.class_counts[:, 1] != b.class_counts[:, 1]).any(1))
     if len(changed):
-        image, of = a.images.names[changed[0]], len(a.images.names)
+        image, total = a.images.names[changed[0]], len(a.images.names)
         raise ValueError(
-            f"the true classes of {len(changed)} of {of} images differ between {a.folder} and "
-            f"{b.folder}, {image} is the first; judge both on the same masks"
+            f"the true classes of {len(changed)} of {total} images differ between {a.folder} and "
+            f"{b.folder}, first in {image}; evaluate both on the same masks"
         )
 
 
 def _first_difference(place: str, one: object, other: object) -> tuple[str, object, object]:
-    """Where two nested values differ first, and how."""
+    """Return the key of the first difference between nested values, and both values there."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(one.keys() | other.keys()):
             if one.get(key) != other.get(key):

@@ -1,4 +1,4 @@
-"""Arranges the differences of two evaluations as the sections of a report."""
+"""Report sections from the differences of two evaluations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,21 +11,21 @@ from gald.comparison.report import Section
 from gald.metrics.base import CountMetric, Curve
 
 LEVEL = 0.05
-HEADER = ("B - A", "95% interval", "p", "p (Holm)", "better")  # after the two scores
+HEADER = ("B - A", "95% interval", "p", "p (Holm)", "better")  # columns after the two scores
 LOWER = " (lower is better)"
 
 
 def conclusion(miou: Difference, images: int) -> str:
-    """Say in one sentence whether B is better than A, and how sure that is."""
+    """Write one sentence on whether B is better than A, with interval and p value."""
     low, high = f"{100 * miou.low:+.2f}", f"{100 * miou.high:+.2f}"
     if miou.difference == miou.low == miou.high == 0:
         return f"No difference: A and B have the same mIoU, {100 * miou.a:.2f}%, in every draw."
     side = "above" if miou.difference > 0 else "below"
     change = f"mIoU of B is {100 * abs(miou.difference):.2f} points {side} A's"
-    known = f"95% interval {low} to {high}, p {_probability(miou.p)}, {images} images"
+    numbers = f"95% interval {low} to {high}, p {_probability(miou.p)}, {images} images"
     if not miou.clear:
-        return f"Inside the noise: {change}, and the interval holds 0 ({known})."
-    return f"{'B' if miou.difference > 0 else 'A'} is better: {change} ({known})."
+        return f"Inside the noise: {change}, and the interval contains 0 ({numbers})."
+    return f"{'B' if miou.difference > 0 else 'A'} is better: {change} ({numbers})."
 
 
 def sections(
@@ -34,13 +34,13 @@ def sections(
     images_of_class: Mapping[str, int],
     samples: int,
 ) -> list[Section]:
-    """Arrange all differences: single scores, classes, then the curves of each metric.
+    """Arrange all differences in sections: single scores, classes, then the curves per metric.
 
     Args:
         found: difference by key.
-        metrics: the metrics that own the keys; the first owns the mIoU.
-        images_of_class: number of images that have each class, by name.
-        samples: draws of the bootstrap.
+        metrics: the metrics that define the keys; the first defines the mIoU.
+        images_of_class: number of images with each class, by name.
+        samples: number of draws of the bootstrap.
     """
     class_names = list(images_of_class)
     owners: dict[str, dict[str, CountMetric]] = {}  # unit -> key of a single score -> its metric
@@ -62,7 +62,7 @@ def sections(
 
 
 def clear(rows: Mapping[str, Difference]) -> list[bool]:
-    """Which differences hold for all rows at once: interval off 0, and p below 5% after Holm."""
+    """Return which differences are clear: interval excludes 0, and p below 5% after Holm."""
     adjusted = holm(np.array([row.p for row in rows.values()]))
     return [bool(r.clear and p < LEVEL) for r, p in zip(rows.values(), adjusted, strict=True)]
 
@@ -72,7 +72,7 @@ def _classes(
 ) -> Section:
     part = _table("Classes", rows, dict.fromkeys(rows, metric), samples)
     cells = [[*row, str(images_of_class[name])] for row, name in zip(part.rows, rows, strict=True)]
-    words = "The interval of a class that few images have is too narrow: see the last column."
+    words = "The interval of a class in few images (last column) is too narrow."
     return part._replace(
         words=f"{part.words} {words}",
         header=[*part.header, "images"],
@@ -82,7 +82,7 @@ def _classes(
 
 
 def _curve(curve: Curve, metric: CountMetric, found: Differences, samples: int) -> list[Section]:
-    """The curve, and the scores of single classes at one of its places."""
+    """Section of a curve, and a section of all classes at one place of the curve."""
     rows = {place: row for place, row in _below(found, curve.prefix).items() if "/" not in place}
     if curve.shown:
         rows = {place: row for place, row in rows.items() if place in curve.shown}
@@ -119,28 +119,28 @@ def _table(
     samples: int,
 ) -> Section:
     adjusted = holm(np.array([row.p for row in rows.values()]))
-    surely = clear(rows)
+    is_clear = clear(rows)
     cells = []
-    for (name, row), p, sure in zip(rows.items(), adjusted, surely, strict=True):
+    for (name, row), p, sure in zip(rows.items(), adjusted, is_clear, strict=True):
         metric = owners[name]
         lower = not metric.higher_is_better and "lower is better" not in title
         cells.append([f"{name}{LOWER * lower}", *_cells(row, p, sure, metric)])
     unit = next(iter(owners.values())).unit
     header = ("score", f"A {unit}", f"B {unit}", *HEADER)
-    return Section(title, _chances(rows, surely, samples), header, cells)
+    return Section(title, _significance(rows, is_clear, samples), header, cells)
 
 
-def _chances(rows: Mapping[str, Difference], surely: Sequence[bool], samples: int) -> str:
-    asked = sum(not np.isnan(row.p) for row in rows.values())
-    off = sum(bool(row.clear) for row in rows.values())
+def _significance(rows: Mapping[str, Difference], is_clear: Sequence[bool], samples: int) -> str:
+    tests = sum(not np.isnan(row.p) for row in rows.values())
+    excluding_zero = sum(bool(row.clear) for row in rows.values())
     words = (
-        f"{off} of {asked} intervals leave out 0; about {LEVEL * asked:.1f} would by chance if A "
-        f"and B were equal. After Holm's correction {sum(surely)} remain: those without a question "
-        "mark, filled in pictures."
+        f"{excluding_zero} of {tests} intervals exclude 0; about {LEVEL * tests:.1f} would by "
+        f"chance if A and B were equal. After Holm's correction {sum(is_clear)} remain: rows "
+        "without a question mark, filled markers in figures."
     )
-    if asked * 2 / (samples + 1) >= LEVEL:
-        needed = int(2 * asked / LEVEL)
-        words += f" With {samples} samples none can: take --samples {needed} or more."
+    if tests * 2 / (samples + 1) >= LEVEL:
+        needed = int(2 * tests / LEVEL)
+        words += f" With {samples} samples none can remain: use --samples {needed} or more."
     return words
 
 

@@ -1,4 +1,4 @@
-"""The images that changed most, parsed again by both networks."""
+"""Contact sheet of the most influential images, predicted again by both networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,40 +21,40 @@ from gald.run.safe_targets import check_targets
 def contact_sheet(
     a: EvaluatedRun, b: EvaluatedRun, split: str, changes: Sequence[tuple[str, str]]
 ) -> bytes:
-    """Draw image, ground truth, both predictions and where they differ, one image a row.
+    """Draw image, ground truth, both predictions and their differences, one row per image.
 
     Args:
-        a: the first run; its checkpoint and its data must be at hand.
-        b: the second.
-        split: what both were judged on.
-        changes: names of images, and what to write beside each.
+        a: the first run; its checkpoint and its data must be available.
+        b: the second run; its checkpoint must be available.
+        split: the split of both evaluations.
+        changes: names of images, and the label to write beside each.
 
     Returns:
-        A png.
+        The bytes of a png file.
 
     Raises:
-        FileNotFoundError: a checkpoint or the data is not at hand.
-        ValueError: the checkpoint cannot be used, or the data lacks an image.
+        FileNotFoundError: a checkpoint or the data is not available.
+        ValueError: a checkpoint cannot be used, or the data has no image of a given name.
     """
     networks = [_network(run) for run in (a, b)]
-    dataset = _scenes(a, networks[0], split)
-    where = {dataset.image_name(index): index for index in range(len(dataset))}
+    dataset = _dataset(a, networks[0], split)
+    index_of = {dataset.image_name(index): index for index in range(len(dataset))}
     titles = ("image", "ground truth (void black)", "A", "B", "black: only A right; white: only B")
     figure = new_figure(15, 2.3 * len(changes) + 0.8, dpi=90)
     grid = figure.subplots(len(changes), len(titles), squeeze=False)
     palette, names = networks[0].palette, networks[0].class_names
     for row, (name, text) in zip(grid, changes, strict=True):
-        if name not in where:
-            raise ValueError(f"the data at hand has no image {name} in {split}")
-        item = dataset[where[name]]
+        if name not in index_of:
+            raise ValueError(f"the available data has no image {name} in {split}")
+        item = dataset[index_of[name]]
         ground_truth = item["mask"]
-        guesses = [
+        predictions = [
             torch.from_numpy(network.predict(item["image"], confidence=False, ld_map=False).labels)
             for network in networks
         ]
         views = [item["image"].permute(1, 2, 0).numpy()]
-        views += [colourise(mask.numpy(), palette) for mask in (ground_truth, *guesses)]
-        views.append(_verdicts(ground_truth, *guesses))
+        views += [colourise(mask.numpy(), palette) for mask in (ground_truth, *predictions)]
+        views.append(_changed_pixels(ground_truth, *predictions))
         for axis, view in zip(row, views, strict=True):
             axis.imshow(view, interpolation="nearest")
             axis.set_xticks([], [])
@@ -66,8 +66,8 @@ def contact_sheet(
     return to_png(figure)
 
 
-def _verdicts(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
-    """Black where A alone is right, white where B alone is, greys where neither gained."""
+def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    """Paint black where only A is right, white where only B is, dark grey where both err apart."""
     right_a, right_b = a == ground_truth, b == ground_truth
     view = np.full((*ground_truth.shape, 3), 200, np.uint8)
     view[((a != b) & ~right_a & ~right_b).numpy()] = 140
@@ -78,12 +78,12 @@ def _verdicts(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> n
 
 
 def _network(run: EvaluatedRun) -> Predictor:
-    """The network as it was judged."""
+    """Load the network of an evaluation, with the inference of its receipt."""
     path = Path(run.receipt.get("checkpoint") or run.results.get("checkpoint") or run.folder)
     path = find_checkpoint(path if path.exists() else run.folder)
     known = run.receipt.get("checkpoint_sha256")
     if known is not None and known != sha256(path):
-        raise ValueError(f"{path} has changed since {run.folder} was judged")
+        raise ValueError(f"{path} has changed since the evaluation in {run.folder}")
     network = load(path)
     if "inference" in run.receipt:
         check_targets(run.receipt["inference"])
@@ -91,7 +91,7 @@ def _network(run: EvaluatedRun) -> Predictor:
     return network
 
 
-def _scenes(run: EvaluatedRun, network: Predictor, split: str) -> BaseDataset:
+def _dataset(run: EvaluatedRun, network: Predictor, split: str) -> BaseDataset:
     config = run.receipt.get("data") or network.config["data"]
     config = {**config, "train_transform": None}
     check_targets(config)

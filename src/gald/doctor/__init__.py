@@ -1,1 +1,1 @@
-"""What this machine can do, and what is broken on it."""
+"""Check of this machine: package versions, devices, paths, and problems."""

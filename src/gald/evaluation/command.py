@@ -24,7 +24,7 @@ def main() -> float | None:
         return _evaluate()
     place = sys.argv.index("--check")
     if place + 1 == len(sys.argv):
-        raise ValueError("--check needs the results.json to repeat; name it after --check")
+        raise ValueError("--check needs the results.json to repeat; write --check RESULTS_JSON")
     overrides = sys.argv[1:place] + sys.argv[place + 2 :]
     return reproduce(Path(sys.argv[place + 1]), overrides)
 
@@ -32,7 +32,7 @@ def main() -> float | None:
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="eval")
 @report_errors
 def _evaluate(cfg: DictConfig) -> float:
-    """Evaluate as the command line says; returns the split's mIoU."""
+    """Evaluate with the options of the command line; return the split's mIoU."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     return evaluate_checkpoint(cfg)[f"{cfg.split}/miou"]
 

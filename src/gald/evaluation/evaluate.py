@@ -16,11 +16,11 @@ from gald.model.segmentor import Segmentor
 from gald.run.provenance import commit, sha256, versions
 from gald.run.results import Results
 
-EVALUATED = ("data", "inference", "metrics")  # parts of a config that decide what is measured
+EVALUATED = ("data", "inference", "metrics")  # parts of a config that define an evaluation
 
 
 def build_metrics(config: Any, num_classes: int) -> list[CountMetric]:
-    """The metrics of a config, factories `(num_classes)` by name."""
+    """Build the metrics of a config, which has factories `(num_classes)` by name."""
     return [make(num_classes=num_classes) for make in instantiate(config).values()]
 
 
@@ -34,20 +34,21 @@ def evaluate(
     folder: Path,
     about: dict[str, Any],
 ) -> Results:
-    """Score a split, and write `images_<split>.npz` with the counts of every image.
+    """Evaluate a network on a split, and write the counts per image to `images_<split>.npz`.
 
     Args:
         trainer: runs the network on its devices.
         model: the network, with its weights.
-        inference: how images are scored and labelled.
+        inference: how the network predicts label maps.
         data: the dataset.
         split: `val` or `test`.
-        metrics: what to count.
-        folder: where the counts are written.
+        metrics: the metrics to count.
+        folder: folder for the counts per image.
         about: further entries of the receipt; see `describe`.
 
     Returns:
-        scores as `val/miou`, and `val/receipt`: what was measured, on what, with what.
+        scores such as `val/miou`, and `val/receipt`: split, hashes of images, masks and
+        predictions, settings, device, commit and versions.
     """
     evaluator = Evaluator(metrics, per_image=True)
     task = EvaluationTask(model, inference, evaluator, data.class_names)
@@ -72,11 +73,11 @@ def evaluate(
 
 
 def describe(config: dict[str, Any], checkpoint: str | Path | None) -> dict[str, Any]:
-    """Entries of a receipt that suffice to evaluate the same network again.
+    """Return the receipt entries that are needed to evaluate the same network again.
 
     Args:
-        config: resolved; the parts named in `EVALUATED` are kept.
-        checkpoint: file of the weights, if they were ever written.
+        config: resolved configuration; the parts in `EVALUATED` are kept.
+        checkpoint: file of the weights, or None if they were not saved.
     """
     entries = {part: config[part] for part in EVALUATED}
     if checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Counts predictions against ground truth, and keeps fingerprints of both."""
+"""Counts of predictions against ground truth, with hashes of both."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,29 +15,29 @@ from gald.run.provenance import sha256
 
 
 class Evaluator(nn.Module):
-    """Compares predictions with ground truth by several metrics at once.
+    """Comparison of predictions with ground truth by several metrics at once.
 
     Args:
-        metrics: what to count.
-        per_image: whether to keep the counts and fingerprints of every image.
+        metrics: the metrics to count.
+        per_image: whether to keep the counts and hashes of every image.
 
     Attributes:
-        scores: of the latest `compute`, in double precision.
-        images: counts of every image, where `per_image` is set.
+        scores: scores of the latest `compute`, in double precision.
+        images: counts of every image, if `per_image` is set.
     """
 
     def __init__(self, metrics: Iterable[CountMetric], per_image: bool = False) -> None:
         super().__init__()
         self.metrics = list(metrics)
-        self._moved = nn.ModuleList(self.metrics)  # to the network's device, with the network
+        self._registered = nn.ModuleList(self.metrics)  # so that they move to the network's device
         self.per_image = per_image
         self.images = ImageCounts()
         self.scores: dict[str, float] = {}
-        self._digests: dict[str, tuple[str, str]] = {}  # image -> of its mask, of its prediction
+        self._digests: dict[str, tuple[str, str]] = {}  # image -> hashes of mask and prediction
 
     @property
     def needs_confidence(self) -> bool:
-        """Whether a metric reads the probability of the predicted class."""
+        """Whether a metric needs the probability of the predicted class."""
         return any(metric.needs_confidence for metric in self.metrics)
 
     def update(self, prediction: LabelMap, mask: Tensor, names: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ class Evaluator(nn.Module):
         Args:
             prediction: labels (B, H, W), and confidence (B, H, W) or None.
             mask: ground truth (B, H, W), void 255.
-            names: of the images.
+            names: names of the images.
         """
         if not self.per_image:
             for metric in self.metrics:
@@ -60,7 +60,7 @@ class Evaluator(nn.Module):
             self._digests[name] = (_digest(mask[i]), _digest(one.labels))
 
     def compute(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Score the images of all processes; counts that are not kept per image start afresh.
+        """Score the images of all processes; counts not kept per image are reset afterwards.
 
         All processes must call it.
         """
@@ -80,18 +80,18 @@ class Evaluator(nn.Module):
             self.images = self.images.gather()
             parts: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(parts, self._digests)
-            self._digests = {name: both for part in parts for name, both in part.items()}
+            self._digests = {name: pair for part in parts for name, pair in part.items()}
 
     def fingerprints(self) -> dict[str, Any]:
-        """Count the images, and hash (SHA-256) their names, masks and predicted labels."""
+        """Return the number of images, and the SHA-256 of names, masks and predicted labels."""
         names = sorted(self._digests)
         columns = {
             "images": names,
             "ground_truth": [self._digests[name][0] for name in names],
             "predictions": [self._digests[name][1] for name in names],
         }
-        sums = {f"{key}_sha256": sha256(column) for key, column in columns.items()}
-        return {"images": len(names), **sums}
+        hashes = {f"{key}_sha256": sha256(column) for key, column in columns.items()}
+        return {"images": len(names), **hashes}
 
 
 def _digest(labels: Tensor) -> str:

@@ -18,33 +18,33 @@ SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions
 
 
 def reproduce(path: Path, overrides: list[str]) -> None:
-    """Evaluate again what a `results.json` says was evaluated, and compare.
+    """Repeat the evaluation of a `results.json`, and compare every number and hash.
 
     Args:
         path: `results.json` of a training run or an evaluation.
-        overrides: what has moved since, as `data.root=FOLDER` or `ckpt_path=FILE`.
+        overrides: new locations, such as `data.root=FOLDER` or `ckpt_path=FILE`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no receipt, the checkpoint has changed, or a number differs.
+        ValueError: it has no receipt, the checkpoint has changed, or a number differs.
     """
     before = read_results(path)
     receipts = {k.split("/")[0]: v for k, v in before.items() if k.endswith("/receipt")}
     if not receipts:
-        raise ValueError(f"{path} holds no receipt; evaluate again to get one")
+        raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
         cfg = _config(receipt, split, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
             raise ValueError(
                 f"{cfg.ckpt_path} is not the checkpoint that {path} was measured with: its SHA-256 "
-                "differs; name the right one with ckpt_path=FILE"
+                "differs; give the right one with ckpt_path=FILE"
             )
         with tempfile.TemporaryDirectory() as folder:
             cfg.output_dir = folder
             evaluate_checkpoint(cfg)
             now = read_results(Path(folder) / "results.json")
         numbers = _compare(path, split, before, now)
-        Console().print(f"{split}: {numbers} numbers and all labels as in {path}", soft_wrap=True)
+        Console().print(f"{split}: {numbers} numbers and all labels equal {path}", soft_wrap=True)
 
 
 def _config(receipt: dict[str, Any], split: str, overrides: list[str]) -> DictConfig:
@@ -56,35 +56,36 @@ def _config(receipt: dict[str, Any], split: str, overrides: list[str]) -> DictCo
         cfg.merge_with(OmegaConf.from_dotlist(overrides))
     if cfg.ckpt_path is None or not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(
-            f"the checkpoint {cfg.ckpt_path} of the receipt is gone; name it with ckpt_path=FILE"
+            f"the checkpoint {cfg.ckpt_path} of the receipt does not exist; give it with "
+            "ckpt_path=FILE"
         )
     return cfg
 
 
 def _compare(path: Path, split: str, before: Results, now: Results) -> int:
-    then_receipt, receipt = before[f"{split}/receipt"], now[f"{split}/receipt"]
-    changed = [key for key in SIGNED if receipt[key] != then_receipt[key]]
+    old_receipt, receipt = before[f"{split}/receipt"], now[f"{split}/receipt"]
+    changed = [key for key in SIGNED if receipt[key] != old_receipt[key]]
     numbers = {
         key: value
         for key, value in before.items()
         if key.startswith(f"{split}/") and not isinstance(value, dict)
     }
-    off = {key: _gap(value, now.get(key)) for key, value in numbers.items()}
-    off = {key: gap for key, gap in off.items() if gap}
-    if off or changed:
-        worst = max(off, key=lambda key: off[key]) if off else None
+    gaps = {key: _gap(value, now.get(key)) for key, value in numbers.items()}
+    gaps = {key: gap for key, gap in gaps.items() if gap}
+    if gaps or changed:
+        worst = max(gaps, key=lambda key: gaps[key]) if gaps else None
         where = f", most at {worst}: {before[worst]} then, {now.get(worst)} now" if worst else ""
         other = [
-            f"{key} {then_receipt[key]} then, {receipt.get(key)} now"
-            for key in then_receipt
+            f"{key} {old_receipt[key]} then, {receipt.get(key)} now"
+            for key in old_receipt
             if key not in ("commit", "checkpoint", *SIGNED)
-            and receipt.get(key) != then_receipt[key]
-            and not isinstance(then_receipt[key], dict)
+            and receipt.get(key) != old_receipt[key]
+            and not isinstance(old_receipt[key], dict)
         ]
-        because = f"; also changed: {', '.join(other)}" if other else ""
+        also = f"; also changed: {', '.join(other)}" if other else ""
         raise ValueError(
-            f"{len(off)} of {len(numbers)} numbers of {path} came out differently{where}; "
-            f"signatures that differ: {', '.join(changed) or 'none'}{because}"
+            f"{len(gaps)} of {len(numbers)} numbers of {path} differ{where}; "
+            f"hashes that differ: {', '.join(changed) or 'none'}{also}"
         )
     return len(numbers)
 

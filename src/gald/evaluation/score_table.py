@@ -1,4 +1,4 @@
-"""Scores of a run as a table on the screen."""
+"""Screen table of a run's scores."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from gald.run.results import SPLITS, Results
 def score_table(
     results: Results, class_names: Sequence[str], metrics: Sequence[CountMetric]
 ) -> Table:
-    """IoU of each class, then one score of each metric, for every split that has results."""
+    """Build a table: IoU of each class, then one score per metric, for each split with results."""
     splits = [s for s in SPLITS if f"{s}/miou" in results]
     table = Table("class", title="IoU in %")
     for split in splits:
@@ -28,9 +28,9 @@ def score_table(
     table.add_row(*row("mIoU", "miou"), style="bold")
     table.add_row("classes present", *(str(results[f"{s}/classes_present"]) for s in splits))
     table.add_row(*row("pixel accuracy", "accuracy"))
-    known = {key.removeprefix(f"{splits[0]}/") for key in results}
+    keys = {key.removeprefix(f"{splits[0]}/") for key in results}
     for metric in metrics:
-        headline = metric.headline(known, class_names)
+        headline = metric.headline(keys, class_names)
         if headline is None or headline[0] == "miou":
             continue
         key, label = headline

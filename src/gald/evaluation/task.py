@@ -1,4 +1,4 @@
-"""What Lightning runs to evaluate a network; the evaluator keeps the scores."""
+"""Lightning module for evaluation; its evaluator keeps the scores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ Batch = dict[str, Any]
 
 
 class EvaluationTask(pl.LightningModule):
-    """Evaluates a network.
+    """Evaluation of a network in Lightning's validation and test loops.
 
     Args:
         model: the network.
-        inference: how images are scored and labelled.
-        evaluator: what is counted.
+        inference: how the network predicts label maps.
+        evaluator: counts the predictions and keeps the scores.
         class_names: names of the K classes.
     """
 
@@ -38,12 +38,12 @@ class EvaluationTask(pl.LightningModule):
         self.class_names = tuple(class_names)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Class scores (B, K, H, W) at the image's size."""
+        """Compute class scores (B, K, H, W) at the size of the image."""
         return self.inference(self.model, image)
 
     @override
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
-        for part in batch:  # one of each image size
+        for part in batch:  # one part per image size
             confidence = self.evaluator.needs_confidence
             prediction = self.inference.predict(self.model, part["image"], confidence)
             self.evaluator.update(prediction, part["mask"], part["name"])

@@ -1,1 +1,1 @@
-"""Where curves and scores go: metrics.csv, wandb, TensorBoard, MLflow."""
+"""Loggers for curves and scores: metrics.csv, wandb, TensorBoard, MLflow."""

@@ -1,4 +1,4 @@
-"""`gald wandb ACTION ...`: send offline runs, build a workspace that shows a sweep."""
+"""`gald wandb ACTION ...`: send offline runs, or create a workspace for a sweep."""
 
 import os
 import subprocess
@@ -8,31 +8,31 @@ from pathlib import Path
 from gald.cli import Arguments
 from gald.run.atomic import atomic_file
 
-SYNCED = ".synced"  # wandb leaves RUN.wandb.synced beside what it has sent
+SYNCED = ".synced"  # wandb writes RUN.wandb.synced next to a file that it has sent
 
 
 def main() -> int:
-    """Do what the command line says; returns the exit code."""
+    """Run the action given on the command line; return the exit code."""
     parser = Arguments(prog="gald wandb", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     sync = actions.add_parser("sync", help="send all offline runs below a folder")
-    sync.add_argument("folder", type=Path, help="a run, a sweep, or all of runs")
-    sync.add_argument("--entity", help="user or team; by default that of the key")
-    sync.add_argument("--project", help="instead of the one that the runs were logged to")
-    sync.add_argument("--dry-run", action="store_true", help="only list what would be sent")
-    board = actions.add_parser("dashboard", help="make a workspace for a sweep")
-    board.add_argument("folder", type=Path, help="a sweep, with at least one finished cell")
+    sync.add_argument("folder", type=Path, help="a run, a sweep, or the folder of all runs")
+    sync.add_argument("--entity", help="user or team (default: that of the key)")
+    sync.add_argument("--project", help="project (default: the one that the runs were logged to)")
+    sync.add_argument("--dry-run", action="store_true", help="only list the runs to send")
+    board = actions.add_parser("dashboard", help="create a workspace for a sweep")
+    board.add_argument("folder", type=Path, help="a sweep with at least one finished cell")
     board.add_argument("--entity", required=True, help="user or team")
-    board.add_argument("--project", default="gald")
+    board.add_argument("--project", default="gald", help="project of the runs (default: gald)")
     board.add_argument("--to", type=Path, help="write its JSON to this file instead of sending it")
-    chosen = parser.parse_args(sys.argv[1:])
-    if chosen.action == "sync":
-        return _sync(chosen.folder, chosen.entity, chosen.project, chosen.dry_run)
-    return _dashboard(chosen.folder, chosen.entity, chosen.project, chosen.to)
+    options = parser.parse_args(sys.argv[1:])
+    if options.action == "sync":
+        return _sync(options.folder, options.entity, options.project, options.dry_run)
+    return _dashboard(options.folder, options.entity, options.project, options.to)
 
 
 def unsent(folder: Path) -> list[Path]:
-    """Folders of the offline runs below a folder that are yet to be sent, by name.
+    """Find the folders of the offline runs below a folder that were not sent yet, by name.
 
     Raises:
         FileNotFoundError: there is no offline run, sent or not.
@@ -40,7 +40,7 @@ def unsent(folder: Path) -> list[Path]:
     files = sorted(folder.rglob("wandb/offline-run-*/*.wandb"))
     if not files:
         raise FileNotFoundError(
-            f"{folder} holds no offline wandb run; name a run or a sweep that was trained with "
+            f"{folder} contains no offline wandb run; give a run or a sweep that was trained with "
             "logger=[csv,wandb]"
         )
     return [file.parent for file in files if not file.with_name(file.name + SYNCED).exists()]
@@ -55,12 +55,12 @@ def _sync(folder: Path, entity: str | None, project: str | None, dry_run: bool) 
         return 0
     if not has_key():
         raise ValueError(
-            f"there is no wandb key to send {len(runs)} offline runs with; "
-            "`wandb login` stores one, WANDB_API_KEY sets one"
+            f"there is no wandb key to send {len(runs)} offline runs with; run `wandb login`, or "
+            "set WANDB_API_KEY=KEY"
         )
     options = [f"--entity={entity}"] if entity else []
     options += [f"--project={project}"] if project else []
-    # Parts of one run, from before and after a resume, wandb puts in order itself.
+    # wandb itself sorts the parts of a run from before and after a resume.
     command = [sys.executable, "-m", "wandb", "sync", *options, *map(str, runs)]
     return subprocess.run(
         command, env=os.environ | {"WANDB_MODE": "online"}, check=False
@@ -74,16 +74,16 @@ def _dashboard(folder: Path, entity: str, project: str, to: Path | None) -> int:
     workspace = build_workspace(folder, entity, project)
     if to is None and not has_key():
         raise ValueError(
-            "there is no wandb key to make the workspace with; `wandb login` stores one, or write "
-            "it to a file with --to FILE"
+            "there is no wandb key to create the workspace with; run `wandb login`, or write it to "
+            "a file with --to FILE"
         )
     if to is None:
         workspace.save()
         print(workspace.url)
         return 0
     if to.exists():
-        raise ValueError(f"{to} exists already; choose another file with --to")
+        raise ValueError(f"{to} already exists; choose another file with --to")
     with atomic_file(to) as partial:
         partial.write_text(spec(workspace) + "\n", encoding="utf-8")
-    print(f"{to}: the same command without --to sends it, once `wandb login` has stored a key")
+    print(f"{to}: to send it, run `wandb login` and repeat the command without --to")
     return 0

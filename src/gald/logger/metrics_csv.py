@@ -1,4 +1,4 @@
-"""Metrics as a table on disk that survives a resume."""
+"""Logger that writes metrics to a CSV file and continues the file of a resumed run."""
 
 import csv
 from argparse import Namespace
@@ -13,15 +13,15 @@ from gald.run.atomic import atomic_file
 
 
 class MetricsCSV(Logger):
-    """Writes every logged number to one CSV file, one row a step.
+    """Logger that writes every logged number to one CSV file, one row per step.
 
-    Lightning's own CSV logger deletes the file of the run that is resumed; this one reads it and
-    goes on, dropping only rows that the resumed run will repeat. The file is replaced atomically,
-    so it is whole at any time.
+    Lightning's own CSV logger deletes the file when a run is resumed. This one continues the file,
+    and drops only the rows that the resumed run will repeat. Each write replaces the file
+    atomically, so it is complete at any time.
 
     Args:
-        path: the file.
-        save_every: rows between two writes; it is also written after every validation.
+        path: the CSV file.
+        save_every: number of rows between two writes; validations also cause a write.
     """
 
     def __init__(self, path: str, save_every: int = 50) -> None:
@@ -43,7 +43,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any) -> None:
-        """The run folder's config.yaml holds them."""
+        """Do nothing: config.yaml in the run folder contains the parameters."""
 
     @rank_zero_only
     @override

@@ -1,4 +1,4 @@
-"""MLflow, in a file of the run folder unless a server is named."""
+"""MLflow logger; it writes to a file in the run folder unless a server is given."""
 
 import os
 import warnings
@@ -16,48 +16,48 @@ from gald.sweep.run_labels import run_labels
 def mlflow_logger(
     output_dir: str, tracking_uri: str | None = None, experiment: str = "gald"
 ) -> Logger:
-    """Logs curves and the config to MLflow; a resumed run goes on as the same MLflow run.
+    """Create a logger of curves and config to MLflow; a resumed run continues its MLflow run.
 
-    `mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db` shows what a run folder holds.
+    `mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db` shows the run in a run folder.
 
     Args:
-        output_dir: run folder; it remembers the run's id in `mlflow_run_id`.
-        tracking_uri: a server, or a store that runs share; null: `mlflow.db` in the run folder.
-        experiment: runs of one experiment share it.
+        output_dir: run folder; its file `mlflow_run_id` stores the id of the MLflow run.
+        tracking_uri: a server or a shared store; null means `mlflow.db` in the run folder.
+        experiment: name that the runs of one experiment share.
 
     Raises:
         ValueError: mlflow is not installed.
     """
     if find_spec("mlflow") is None:
         raise ValueError("logger=mlflow needs the package mlflow; pip install 'gald[mlflow]'")
-    # It leaves out the comma in names of learning rates, and would say so at every step.
+    # The logger drops the comma in names of learning rates, and would warn about it at every step.
     warnings.filterwarnings("ignore", message="MLFlow only allows", category=RuntimeWarning)
-    # It would report its use over the network.
+    # Otherwise MLflow sends usage statistics over the network.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     folder = Path(output_dir).absolute()
     labels = run_labels(folder)
-    memory = folder / "mlflow_run_id"
+    id_file = folder / "mlflow_run_id"
     logger = _OneRun(
         experiment,
         run_name=labels.name,
         tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}",
         tags={"job_type": labels.job_type, "sweep": labels.group or "", **labels.factors},
         artifact_location=None if tracking_uri else (folder / "mlflow").as_uri(),
-        run_id=memory.read_text().strip() if memory.is_file() else None,
+        run_id=id_file.read_text().strip() if id_file.is_file() else None,
     )
 
     @rank_zero_only
-    def remember() -> None:
+    def store_run_id() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        memory.write_text(f"{logger.run_id}\n")
+        id_file.write_text(f"{logger.run_id}\n")
 
-    if not memory.is_file():
-        remember()
+    if not id_file.is_file():
+        store_run_id()
     return logger
 
 
 class _OneRun(MLFlowLogger):
-    """Leaves the config of a resumed run as it began: MLflow refuses any change of it."""
+    """MLflow logger that keeps the config of a resumed run, because MLflow refuses any change."""
 
     def __init__(self, *arguments: Any, run_id: str | None, **options: Any) -> None:
         super().__init__(*arguments, run_id=run_id, **options)

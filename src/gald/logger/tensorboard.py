@@ -1,4 +1,4 @@
-"""TensorBoard, for those who would rather look there."""
+"""TensorBoard logger."""
 
 from importlib.util import find_spec
 
@@ -6,9 +6,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 
 def tensorboard_logger(output_dir: str) -> TensorBoardLogger:
-    """Logs curves and the config into the run folder's `tensorboard`.
+    """Create a logger of curves and config to the folder `tensorboard` of the run folder.
 
-    `tensorboard --logdir runs` then shows all runs; a resumed run goes on in the same curves.
+    `tensorboard --logdir runs` shows all runs; a resumed run continues its curves.
 
     Args:
         output_dir: run folder.

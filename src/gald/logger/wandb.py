@@ -1,4 +1,4 @@
-"""A wandb logger that never needs a login and never stands in a run's way."""
+"""wandb logger that needs no login and never stops or delays a run."""
 
 import hashlib
 import os
@@ -17,22 +17,22 @@ MODES = ("offline", "online", "disabled")
 def wandb_logger(
     output_dir: str, mode: str = "offline", project: str = "gald", group: str | None = None
 ) -> WandbLogger:
-    """Logs to wandb: in files of the run folder unless told to go online.
+    """Create a wandb logger; it writes to files in the run folder unless the mode is online.
 
-    The run's id follows from the folder, so a resumed run goes on as the same wandb run. A cell of
-    a sweep has the sweep as its group, the job type `cell` and its factors as tags; the config key
-    `arm` is the same for all seeds. Online without a key, or without a network, falls back to
-    offline with a warning instead of ending or delaying the training. `gald wandb sync` sends
+    The run id is derived from the folder, so a resumed run continues its wandb run. A cell of a
+    sweep has the sweep as its group, the job type `cell` and its factors as tags; the config key
+    `arm` is the same for all seeds. If online mode has no key or no network connection, the logger
+    warns and logs offline instead of ending or delaying the training. `gald wandb sync` sends
     offline runs later.
 
     Args:
         output_dir: run folder; wandb's files go to its subfolder `wandb`.
         mode: offline, online or disabled.
         project: wandb project.
-        group: runs of one experiment share it; cells share the name of their sweep.
+        group: name that the runs of one experiment share; cells use the name of their sweep.
 
     Raises:
-        ValueError: the mode is none of the three.
+        ValueError: the mode is not one of the three.
     """
     if mode not in MODES:
         raise ValueError(
@@ -40,19 +40,21 @@ def wandb_logger(
             "(the variable WANDB_MODE sets it too)"
         )
     folder = Path(output_dir).absolute()
-    # Other processes than the first get a logger that does nothing.
+    # In all processes but the first the logger does nothing.
     return WandbLogger(save_dir=str(folder), experiment=_start(folder, mode, project, group))
 
 
 @rank_zero_only
 def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
-    import wandb  # a second and a half, and only for those who log with it
+    import wandb  # takes 1.5 seconds, so only runs that log to wandb import it
 
     if mode == "online" and not has_key():
-        rank_zero_warn("no wandb key found, logging offline; `wandb login` stores a key")
+        rank_zero_warn("no wandb key found, logging offline; run `wandb login` to store a key")
         mode = "offline"
     elif mode == "online" and not reachable(wandb.Settings().base_url):
-        rank_zero_warn("wandb's server cannot be reached, logging offline; `gald wandb sync` later")
+        rank_zero_warn(
+            "the wandb server cannot be reached, logging offline; run `gald wandb sync` later"
+        )
         mode = "offline"
     folder.mkdir(parents=True, exist_ok=True)
     settings = wandb.Settings(
@@ -61,7 +63,7 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
     labels = run_labels(folder)
     run_id = hashlib.sha1(str(folder).encode()).hexdigest()[:12]
     if "WANDB_SWEEP_ID" in os.environ and labels.job_type == "train":
-        run_id = os.environ.get("WANDB_RUN_ID", run_id)  # an agent of wandb's has named this run
+        run_id = os.environ.get("WANDB_RUN_ID", run_id)  # set by a wandb agent
     options: dict[str, Any] = {
         "project": project,
         "group": labels.group or group,
@@ -72,7 +74,7 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
         "id": run_id,
         "dir": str(folder),
         "resume": "allow",
-        # A run that failed is still open in this process: without this it would take our numbers.
+        # A failed run may still be open in this process; without this it would get our numbers.
         "reinit": "finish_previous",
         "settings": settings,
     }
@@ -80,7 +82,7 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
         run = wandb.init(mode=mode, **options)  # ty: ignore[invalid-argument-type]
     except (wandb.errors.CommError, wandb.errors.UsageError, TimeoutError) as error:
         rank_zero_warn(
-            f"wandb cannot go online ({error}); logging offline, `gald wandb sync` later"
+            f"wandb cannot go online ({error}), logging offline; run `gald wandb sync` later"
         )
         run = wandb.init(mode="offline", **options)
     step = "trainer/global_step"
@@ -91,7 +93,7 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
 
 
 def has_key() -> bool:
-    """Whether wandb would find a key without asking."""
+    """Return whether wandb would find a key without asking the user."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()

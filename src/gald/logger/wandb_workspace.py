@@ -1,4 +1,4 @@
-"""A wandb workspace for a sweep: curves by factor, bars by class, boundaries, pictures."""
+"""wandb workspace of a sweep: curves by factor, bars by class, boundary scores, images."""
 
 import json
 from collections.abc import Iterable
@@ -10,20 +10,20 @@ from gald.sweep.manifest import Manifest
 from gald.sweep.run_labels import factor_key
 
 STEP = "trainer/global_step"
-FINE = ("boundary_f", "boundary_iou", "trimap", "size", "thin")  # what a mean over pixels hides
+FINE = ("boundary_f", "boundary_iou", "trimap", "size", "thin")  # details that the mIoU hides
 
 
 def build_workspace(folder: Path, entity: str, project: str) -> Any:
-    """A `wandb_workspaces` workspace that shows the runs of one sweep, seeds averaged.
+    """Build a `wandb_workspaces` workspace for the runs of one sweep, averaged over seeds.
 
     Args:
-        folder: the sweep; its factors and the scores of a finished cell say what there is to show.
+        folder: the sweep; its factors and the scores of a finished cell define the panels.
         entity: user or team.
         project: wandb project of the runs.
 
     Raises:
         ValueError: no cell is done, or wandb-workspaces is not installed.
-        FileNotFoundError: the folder holds no sweep.
+        FileNotFoundError: the folder contains no sweep.
     """
     manifest = Manifest.load(folder)
     if find_spec("wandb_workspaces") is None:
@@ -75,8 +75,8 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
             curve("train/loss by arm", "train/loss", "arm"),
         ],
         "Classes": [bars(name, [name]) for name in classes],
-        "Boundaries, thin and small things": [bars(name, [name]) for name in fine],
-        "Pictures": [
+        "Boundaries, thin classes, small objects": [bars(name, [name]) for name in fine],
+        "Images": [
             panels.MediaBrowser(title=key, media_keys=[key], num_columns=2)
             for key in ("val/panels", "val/masks")
         ],
@@ -86,8 +86,8 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
         project=project,
         name=f"gald {manifest.name}",
         sections=[
-            workspaces.Section(name=name, panels=shown, is_open=True)
-            for name, shown in sections.items()
+            workspaces.Section(name=name, panels=panels_of_section, is_open=True)
+            for name, panels_of_section in sections.items()
         ],
         settings=workspaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
         runset_settings=workspaces.RunsetSettings(
@@ -97,8 +97,8 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
 
 
 def spec(workspace: Any) -> str:
-    """The workspace as the JSON that wandb's server takes."""
-    view = workspace._to_model()  # what save() sends; there is no public name for it
+    """Return the workspace as the JSON for wandb's server."""
+    view = workspace._to_model()  # save() sends this; there is no public method for it
     return json.dumps(
         {
             "entityName": view.entity,
@@ -117,4 +117,4 @@ def _scores(folder: Path, manifest: Manifest) -> list[str]:
         if cell.state == "done" and path.is_file():
             results = json.loads(path.read_text(encoding="utf-8"))
             return [name for name in results if name.startswith(("val/", "test/"))]
-    raise ValueError(f"no cell of {folder} is done, so there are no scores to show; run it first")
+    raise ValueError(f"no cell of {folder} is done, so there are no scores; run the sweep first")

@@ -1,1 +1,1 @@
-"""Losses: called with `(logits, mask)`, they return a scalar; void (255) counts nowhere."""
+"""Losses: each maps `(logits, mask)` to a scalar and ignores void pixels (255)."""

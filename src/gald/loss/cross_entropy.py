@@ -9,11 +9,11 @@ from typing_extensions import override
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over the pixels that are not void; zero, not nan, where all are void.
+    """Mean cross-entropy over the labelled pixels; zero instead of nan if all pixels are void.
 
     Args:
         class_weight: one factor per class, or null for equal weights.
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: share of the target that is spread over all classes.
         ignore_index: label of void pixels.
 
     Shape:
@@ -39,7 +39,7 @@ class CrossEntropy(nn.Module):
         if self.weight is not None and len(self.weight) != logits.shape[1]:
             raise ValueError(
                 f"class_weight has {len(self.weight)} factors for {logits.shape[1]} classes; "
-                "give loss.main.class_weight one per class"
+                f"set loss.main.class_weight to {logits.shape[1]} factors, or to null"
             )
         mask = mask.long()
         total = F.cross_entropy(
@@ -52,5 +52,5 @@ class CrossEntropy(nn.Module):
         )
         valid = mask[mask != self.ignore_index]
         count = valid.numel() if self.weight is None else self.weight[valid].sum()
-        # A crop can be void all over; the mean over no pixels would be nan and stop the training.
+        # A crop can be all void; the mean over no pixels would be nan and ruin the training.
         return total / max(count, 1e-6)

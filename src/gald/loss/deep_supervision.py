@@ -1,4 +1,4 @@
-"""Main and auxiliary loss as one."""
+"""Sum of the main and the auxiliary loss."""
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -8,13 +8,13 @@ from gald.model.segmentor import SegOutput
 
 
 class DeepSupervision(nn.Module):
-    """Adds the auxiliary head's loss to the main one, both at the resolution of the mask.
+    """Main loss plus the weighted loss of the auxiliary head, both at the mask's resolution.
 
     Args:
         main: `(logits, mask)` -> scalar, for the main head.
         aux: the same for the auxiliary head.
         weight: factor on the auxiliary loss.
-        align_corners: how logits are resized to the mask; set to what the model uses.
+        align_corners: how logits are resized to the mask; use the value of the model.
 
     Shape:
         out: SegOutput; mask: (B, H, W) -> scalar

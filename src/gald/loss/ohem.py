@@ -7,20 +7,20 @@ from typing_extensions import override
 
 
 class OhemCrossEntropy(nn.Module):
-    """Mean cross-entropy over the pixels that the network is least sure of.
+    """Mean cross-entropy over the pixels with the lowest probability of their true class.
 
-    A pixel counts when the probability of its true class is at most `threshold`; where fewer than
-    `min_kept` pixels do, the `min_kept` least sure ones count. With `min_kept` or fewer labelled
-    pixels all of them count.
+    A pixel counts if the probability of its true class is at most `threshold`. If fewer than
+    `min_kept` pixels satisfy this, the `min_kept` pixels with the lowest probability count. If
+    there are `min_kept` or fewer labelled pixels, all of them count.
 
     Paper: "Training Region-based Object Detectors with Online Hard Example Mining",
     https://arxiv.org/abs/1604.03540.
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/core/loss.py:OhemCrossEntropy2dTensor (same choice
-    of pixels; here a crop that is void all over gives zero instead of nan).
+    of pixels; here a crop that is all void gives zero instead of nan).
 
     Args:
         threshold: probability of the true class above which a pixel is easy, in [0, 1].
-        min_kept: least number of pixels that count, over the whole batch of one device.
+        min_kept: minimum number of pixels that count, over the whole batch of one device.
         ignore_index: label of void pixels.
 
     Shape:
@@ -32,7 +32,7 @@ class OhemCrossEntropy(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold ({threshold}) is a probability; choose it in [0, 1]")
+            raise ValueError(f"threshold ({threshold}) is no probability; choose it in [0, 1]")
         self.threshold = threshold
         self.min_kept = min_kept
         self.ignore_index = ignore_index

@@ -1,8 +1,9 @@
-"""Metrics: each turns one image into a vector of whole numbers, and sums of vectors into scores.
+"""Metrics: each turns one image into a vector of integers, and sums of vectors into scores.
 
-Whole numbers add up to the same total in any order and under any number of processes, and the
-vector of every image can be kept (`gald.metrics.images`). `gald.metrics.base` says what all have in
-common. Void (255) counts nowhere; a class without anything to judge is nan and left out of means.
+Integers add up to the same total in any order and for any number of processes, and the vector of
+every image can be stored (`gald.metrics.images`). `gald.metrics.base` defines the interface of all
+metrics. Void pixels (255) are not scored. A class with no pixels to score is nan and is left out of
+means. The table lists the metrics of conf/metrics/all.yaml; a new metric needs no row here.
 
 | name | file | keys |
 |---|---|---|
@@ -17,6 +18,7 @@ common. Void (255) counts nowhere; a class without anything to judge is nan and 
 | `thin` | thin.py | `thin/miou`, `thin/classes`, `thin/width/<class>` |
 | `ece` | calibration.py | `ece` |
 
-A width is in pixels from 1 on (`3`), and below 1 a share of the image's diagonal (`0.02`). A size
-bin is named after its upper edge, `to_0.1%` of the image's pixels. Scores are shares from 0 to 1.
+A width of 1 or more is in pixels (`3`); a width below 1 is a share of the image's diagonal
+(`0.02`). A size bin is named after its upper edge, such as `to_0.1%` of the image's pixels. Scores
+are stored as fractions from 0 to 1.
 """

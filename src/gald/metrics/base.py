@@ -1,4 +1,4 @@
-"""What all metrics have in common: one image becomes whole numbers, which add up to the score."""
+"""Base class of all metrics: an image becomes integer counts, and summed counts become scores."""
 
 from abc import abstractmethod
 from collections.abc import Container, Sequence
@@ -18,11 +18,11 @@ Bytes = NDArray[np.uint8]
 
 
 class Curve(NamedTuple):
-    """Scores along a quantity, under keys that begin alike.
+    """Scores along a quantity; their keys have a common prefix.
 
     Attributes:
-        prefix: how the keys begin, `boundary_f/`; the rest is the place on the curve, `3`. The key
-            of a single class has one more part, `boundary_f/3/road`.
+        prefix: prefix of the keys, such as `boundary_f/`; the rest is the place on the curve, such
+            as `3`. The key of a single class has one more part: `boundary_f/3/road`.
         title: what is measured.
         along: the quantity and its unit.
         shown: places to draw; empty for all.
@@ -35,28 +35,29 @@ class Curve(NamedTuple):
 
 
 class CountMetric(Metric):
-    """Adds up the count vectors of images.
+    """Base class of a metric that sums the count vectors of images.
 
     A metric sets `name` and `label`, passes its `width` to this constructor, and implements
-    `count_arrays` and `scores`. The other class attributes say how its scores are reported;
-    comparisons, tables of sweeps and reports read them from here. Everything is counted on the CPU:
-    labels are one byte per pixel, which is quick to copy.
+    `count_arrays` and `scores`. The other class attributes define how its scores are reported;
+    comparisons, sweep tables and reports read them from here. Counting runs on the CPU: labels are
+    one byte per pixel, which is fast to copy.
 
     Args:
-        num_classes: classes that are scored, K.
-        width: length of the vector that an image becomes.
+        num_classes: number of scored classes, K.
+        width: length of the count vector of an image.
 
     Attributes:
-        name: how its keys in results.json begin; the whole key of a metric with one score.
-        label: name for people.
-        unit: of its scores. `%` means that a score is stored as a share of 1 and shown in percent;
+        name: prefix of its keys in results.json, or the whole key of a metric with one score.
+        label: name shown to readers.
+        unit: unit of its scores. With `%`, a score is stored as a fraction and shown in percent;
             scores of any other unit are shown as they are stored.
-        higher_is_better: whether the larger of two scores is the better one.
-        curves: scores along a quantity; all others are single scores.
-        headlines: keys of the one score that stands for the metric in short tables; the first that
-            an evaluation has. Empty: the first place of the first curve, or the key `name`.
-        facts: how keys begin that describe the images and score nothing.
-        needs_confidence: whether it reads the probability of the predicted class.
+        higher_is_better: whether a larger score is better.
+        curves: scores along a quantity; all other scores are single scores.
+        headlines: keys of the one score that represents the metric in short tables; the first key
+            that an evaluation has is used. If empty: the first place of the first curve, or the
+            key `name`.
+        facts: prefixes of keys that describe the images and are not scores.
+        needs_confidence: whether it needs the probability of the predicted class.
     """
 
     full_state_update = False
@@ -80,33 +81,33 @@ class CountMetric(Metric):
     def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
-        """Count one image; each metric writes this.
+        """Count one image; every metric implements this.
 
         Args:
             labels: predicted train ids (H, W), contiguous.
             mask: true train ids (H, W), contiguous, 255 is void.
-            confidence: of each prediction (H, W), where there is one.
+            confidence: probability of each predicted label (H, W), or None.
 
         Returns:
-            (width,) in any shape of as many numbers.
+            `width` counts, in an array of any shape.
         """
 
     @abstractmethod
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
-        """Turn the counts of any set of images (width,) into the numbers people report."""
+        """Compute the scores from the summed counts (width,) of any set of images."""
 
     @property
     def factor(self) -> float:
-        """Factor from a stored score to the number that is shown."""
+        """Factor from a stored score to the displayed number."""
         return 100.0 if self.unit == "%" else 1.0
 
     def score_keys(self, class_names: Sequence[str]) -> list[str]:
-        """Keys of the scores, without facts about the images."""
+        """Return the keys of the scores, without facts about the images."""
         nothing = torch.zeros(self.width, dtype=torch.int64)
         return [key for key in self.scores(nothing, class_names) if not key.startswith(self.facts)]
 
     def headline(self, known: Container[str], class_names: Sequence[str]) -> tuple[str, str] | None:
-        """Key and label of the score that stands for the metric; None if no key of it is known."""
+        """Return key and label of the score that represents the metric; None if it is unknown."""
         keys = [key for key in self.score_keys(class_names) if key in known]
         places = {
             key: key.removeprefix(curve.prefix)
@@ -121,7 +122,7 @@ class CountMetric(Metric):
         return None
 
     def place_label(self, place: str) -> str:
-        """Name a place on a curve for people."""
+        """Format a place on a curve for readers."""
         return place
 
     def count(self, prediction: LabelMap, mask: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class CountMetric(Metric):
             (width,) int64, on the CPU.
 
         Raises:
-            ValueError: the two differ in size, or a label is none of the classes.
+            ValueError: the two differ in size, or a label is not one of the classes.
         """
         if prediction.labels.shape != mask.shape:
             raise ValueError(
@@ -143,30 +144,30 @@ class CountMetric(Metric):
                 "in size; predict at the size of the mask"
             )
         labels, ground_truth = _bytes(prediction.labels), _bytes(mask)
-        # 255 wraps around to 0, so that the largest label is that of a class.
-        for whose, top in (
+        # Adding 1 wraps void (255) around to 0, so the maximum belongs to a class.
+        for source, largest in (
             ("mask", int((ground_truth + np.uint8(1)).max(initial=0)) - 1),
             ("prediction", int(labels.max(initial=0))),
         ):
-            if top >= self.num_classes:
+            if largest >= self.num_classes:
                 raise ValueError(
-                    f"label {top} of the {whose} is neither one of the {self.num_classes} classes "
-                    f"nor void ({VOID}); check the dataset's label_map"
+                    f"label {largest} of the {source} is neither one of the {self.num_classes} "
+                    f"classes nor void ({VOID}); check the dataset's label_map"
                 )
         confidence = prediction.confidence
-        sure = None if confidence is None else confidence.float().cpu().contiguous().numpy()
-        counted = self.count_arrays(labels, ground_truth, sure)
-        return torch.from_numpy(np.ascontiguousarray(counted, dtype=np.int64).reshape(self.width))
+        array = None if confidence is None else confidence.float().cpu().contiguous().numpy()
+        counts = self.count_arrays(labels, ground_truth, array)
+        return torch.from_numpy(np.ascontiguousarray(counts, dtype=np.int64).reshape(self.width))
 
     def update(self, prediction: LabelMap, mask: Tensor) -> None:
-        """Add a batch: labels, confidence or None, and mask are each (B, H, W)."""
+        """Add a batch; labels, confidence (or None) and mask are each (B, H, W)."""
         for i, labels in enumerate(prediction.labels):
             confidence = None if prediction.confidence is None else prediction.confidence[i]
-            counted = self.count(LabelMap(labels, confidence), mask[i])
-            self.counts += counted.to(self.device)
+            counts = self.count(LabelMap(labels, confidence), mask[i])
+            self.counts += counts.to(self.device)
 
     def compute(self) -> Tensor:
-        """The sum over all images of all processes, (width,)."""
+        """Return the sum over all images of all processes, (width,)."""
         return self.counts
 
 
@@ -174,17 +175,17 @@ def _bytes(labels: Tensor) -> Bytes:
     narrow = labels.to(torch.uint8)
     if labels.dtype != torch.uint8 and bool((narrow != labels).any()):
         raise ValueError(
-            f"labels reach from {labels.min()} to {labels.max()}; they must fit a byte"
+            f"labels range from {labels.min()} to {labels.max()}, but must be 0 to 255; check the "
+            "dataset's label_map"
         )
     return narrow.cpu().contiguous().numpy()
 
 
 def pair_counts(first: Bytes, second: Bytes) -> NDArray[np.int64]:
-    """Count how often each pair of bytes meets at a pixel: (H, W) twice -> (256, 256)."""
+    """Count how often each pair of bytes occurs at a pixel: two arrays (H, W) -> (256, 256)."""
     total = np.zeros((256, 256), np.int64)
-    rows = max(
-        1, 2**24 // max(1, first.shape[1])
-    )  # OpenCV counts in single precision: exact so far
+    # OpenCV counts in float32, which is exact up to 2^24.
+    rows = max(1, 2**24 // max(1, first.shape[1]))
     for start in range(0, len(first), rows):
         part = slice(start, start + rows)
         pairs = cv2.merge([second[part], first[part]]).view(np.uint16)[..., 0]
@@ -193,5 +194,5 @@ def pair_counts(first: Bytes, second: Bytes) -> NDArray[np.int64]:
 
 
 def named(key: str, names: Sequence[str], values: Tensor | NDArray) -> dict[str, float]:
-    """One flat entry `key/name` for each value."""
+    """Return one flat entry `key/name` per value."""
     return {f"{key}/{name}": float(v) for name, v in zip(names, values, strict=True)}

@@ -1,4 +1,4 @@
-"""Boundary F-score: how many contour pixels have their like within a few pixels."""
+"""Boundary F-score: the share of contour pixels that have a match within a given distance."""
 
 import math
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, named
 from gald.metrics.contour import WIDTHS, check_widths, contour, diagonal, width_label
 
-_ONE = 2**32  # a score of 1 in fixed point: sums of whole numbers do not depend on their order
+_ONE = 2**32  # a score of 1 in fixed point: sums of integers do not depend on their order
 
 
 class BoundaryF(CountMetric):
     """F-score of contours, from precision and recall over all images, and the mean over classes.
 
-    A contour pixel of a class touches another class (one of eight neighbours); it is matched where
-    a contour pixel of its class lies within the width in a straight line. Void has no contour, and
-    predictions on it are taken for void.
+    A contour pixel of a class touches another class (among its eight neighbours). It is matched if
+    the other contour has a pixel of the same class within the width, in Euclidean distance. Void
+    has no contour, and predictions on void are treated as void.
 
     Paper: "What is a good evaluation measure for semantic segmentation?", BMVC 2013,
-    https://doi.org/10.5244/C.27.32, whose width is 0.75% of the diagonal; it averages over images,
-    here matches are summed, so that an image counts as much as it has contour.
+    https://doi.org/10.5244/C.27.32; its width is 0.75% of the diagonal. The paper averages over
+    images; here matches are summed, so an image counts in proportion to its contour.
 
     Args:
-        num_classes: classes that are scored.
-        widths: each in pixels from 1 on, and below 1 a share of the diagonal, rounded up.
+        num_classes: number of scored classes, K.
+        widths: 1 or more: in pixels; below 1: as a share of the diagonal, rounded up.
 
     Shape:
-        counts: K * (2 + 2 * widths): true and predicted contour pixels, then by width the matched
-        true ones and the matched predicted ones
+        counts: K * (2 + 2 * widths): true and predicted contour pixels, then the matched true ones
+        of each width, then the matched predicted ones of each width
     """
 
     name = "boundary_f"
@@ -55,7 +55,7 @@ class BoundaryF(CountMetric):
 
     @staticmethod
     def _contours(labels: Bytes) -> Bytes:
-        """The class of each contour pixel, void elsewhere, (H, W, 1)."""
+        """Return the class of each contour pixel, void elsewhere, (H, W, 1)."""
         return np.where(contour(labels), labels, np.uint8(VOID))[..., None]
 
     @override
@@ -70,20 +70,21 @@ class BoundaryF(CountMetric):
 
 
 class BoundaryFDecoupleSegNets(CountMetric):
-    """Boundary F-score as GALD's authors measure it: a mean over classes of means over images.
+    """Boundary F-score as measured by GALD's authors: mean over classes of means over images.
 
-    Differs from `BoundaryF`: a class that neither side has scores 1, so rare classes score high;
-    void is background, so a class has contour where it meets void; a contour pixel is one that
-    differs from its neighbour to the right, below, or both, and may lie just outside of the class.
+    Differences from `BoundaryF`: a class that is neither true nor predicted scores 1, so rare
+    classes score high; void is background, so a class has a contour where it meets void; a contour
+    pixel is one that differs from its neighbour to the right, below, or diagonally below right, so
+    it can lie just outside of the class.
 
     Reference: lxtGH/DecoupleSegNets utils/f_boundary.py, with the widths of its train.py.
 
     Args:
-        num_classes: classes that are scored.
-        widths: each in pixels from 1 on, and below 1 a share of the diagonal, rounded up.
+        num_classes: number of scored classes, K.
+        widths: 1 or more: in pixels; below 1: as a share of the diagonal, rounded up.
 
     Shape:
-        counts: 1 + K * widths: images, then sums of scores, each in units of 2^-32
+        counts: 1 + K * widths: number of images, then sums of scores, each in units of 2^-32
     """
 
     name = "boundary_f_authors"
@@ -109,7 +110,7 @@ class BoundaryFDecoupleSegNets(CountMetric):
 
     @staticmethod
     def _contours(labels: Bytes) -> Bytes:
-        """The classes whose contour each pixel is on, void elsewhere, (H, W, 4)."""
+        """Return the classes with a contour at each pixel, void elsewhere, (H, W, 4)."""
         padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
         near = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
         inner = (near[0] == near[1]) & (near[0] == near[2]) & (near[0] == near[3])
@@ -128,13 +129,13 @@ class BoundaryFDecoupleSegNets(CountMetric):
 
 
 def f_scores(counts: NDArray, absent: float = math.nan) -> NDArray[np.float64]:
-    """F-scores (..., widths) from counts (..., 2 + 2 * widths) as `BoundaryF` makes them.
+    """Compute F-scores (..., widths) from counts (..., 2 + 2 * widths) in `BoundaryF`'s layout.
 
-    A side without contour finds all of it and is wrong about nothing: recall or precision is 1.
+    Recall is 1 without true contour, and precision is 1 without predicted contour.
 
     Args:
         counts: true and predicted contour pixels, matched true ones, matched predicted ones.
-        absent: score where neither side has contour.
+        absent: score if there is neither true nor predicted contour.
     """
     widths = (counts.shape[-1] - 2) // 2
     true, predicted = counts[..., :1], counts[..., 1:2]
@@ -152,10 +153,11 @@ def _pixels(widths: Sequence[float], shape: tuple[int, ...]) -> list[int]:
 def _matches(
     true: Bytes, predicted: Bytes, pixels: Sequence[int], num_classes: int
 ) -> NDArray[np.int64]:
-    """Counts (K, 2 + 2 * widths) of two contours (H, W, 1 or 4), each pixel's classes or void.
+    """Count pixels and matches (K, 2 + 2 * widths) of two contours (H, W, 1 or 4).
 
-    A search around contour pixels, nearest places first: most find their like at once, and all
-    classes take one search, where a distance map would take one a class.
+    A contour holds the classes of each pixel, or void. The search tries the nearest offsets first,
+    so most pixels find their match at once. It handles all classes together, whereas distance maps
+    would need one per class.
     """
     reach = max(pixels)
     sides = [_Contour(side, reach) for side in (true, predicted)]
@@ -165,7 +167,7 @@ def _matches(
 
 
 class _Contour:
-    """Contour pixels of all classes, as places in a padded image of four bytes a pixel."""
+    """Contour pixels of all classes, as indices into a padded image of four bytes per pixel."""
 
     def __init__(self, classes: Bytes, reach: int) -> None:
         height, width, layers = classes.shape
@@ -173,17 +175,17 @@ class _Contour:
         wide = np.full((height + 2 * reach, self.stride, 4), VOID, np.uint8)
         wide[reach : reach + height, reach : reach + width, :layers] = classes
         self.image = wide.view(np.uint32).ravel()
-        somewhere = np.flatnonzero(self.image != np.uint32(0xFFFFFFFF))
-        rows = wide.reshape(-1, 4)[somewhere]
-        fresh = rows != VOID
-        for layer in range(1, layers):  # a class counts once a pixel
-            fresh[:, layer] &= (rows[:, layer, None] != rows[:, :layer]).all(1)
-        pixel, layer = np.nonzero(fresh)
-        self.places, self.classes = somewhere[pixel], rows[pixel, layer]
+        contour_places = np.flatnonzero(self.image != np.uint32(0xFFFFFFFF))
+        rows = wide.reshape(-1, 4)[contour_places]
+        counted = rows != VOID
+        for layer in range(1, layers):  # a class counts once per pixel
+            counted[:, layer] &= (rows[:, layer, None] != rows[:, :layer]).all(1)
+        pixel, layer = np.nonzero(counted)
+        self.places, self.classes = contour_places[pixel], rows[pixel, layer]
 
     def find(self, other: "_Contour", pixels: Sequence[int], num_classes: int) -> NDArray[np.int64]:
-        """Count the pixels (K, widths) with one of their class on the other contour in reach."""
-        found = np.zeros((num_classes, len(pixels)), np.int64)
+        """Count the pixels (K, widths) that have a pixel of their class on the other contour."""
+        matched = np.zeros((num_classes, len(pixels)), np.int64)
         reach = max(pixels)
         down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
         square, offset = (down**2 + right**2).ravel(), (down * self.stride + right).ravel()
@@ -193,12 +195,12 @@ class _Contour:
             hit = np.zeros(len(places), bool)
             wanted = classes * np.uint32(0x01010101)
             for step in offset[square == away]:
-                # A byte of the four is zero where the class is found.
+                # A byte of `differ` is zero where the other contour has the wanted class.
                 differ = other.image[places + step] ^ wanted
                 hit |= (differ - np.uint32(0x01010101)) & ~differ & np.uint32(0x80808080) != 0
-            several = np.bincount(classes[hit], minlength=num_classes)
-            found += several[:, None] * (np.square(pixels) >= away)
+            hits = np.bincount(classes[hit], minlength=num_classes)
+            matched += hits[:, None] * (np.square(pixels) >= away)
             places, classes = places[~hit], classes[~hit]
             if not len(places):
                 break
-        return found
+        return matched

@@ -1,4 +1,4 @@
-"""Boundary IoU: how well masks agree near their contours, where the mIoU hardly looks."""
+"""Boundary IoU: agreement of masks near their contours, which has little effect on the mIoU."""
 
 from collections.abc import Sequence
 
@@ -23,22 +23,23 @@ from gald.metrics.contour import (
 class BoundaryIoU(CountMetric):
     """IoU of each class's pixels within a width of its contour, for several widths.
 
-    Of class c, G_d are the true pixels at most d from a pixel of another class or from the outside
-    of the image, and P_d the predicted ones; the score is |G_d & P_d| / |G_d | P_d|, summed over
-    images, and the mean over classes. Distances are king's moves, a share of the diagonal is
-    rounded, and the edge of the image is contour, as in the authors' code, which erodes a padded
-    mask d times. Void has no contour: predictions on it are taken for void too.
+    For class c, G_d are the true pixels at most d from a pixel of another class or from the outside
+    of the image, and P_d are the same for the prediction. The score of a class is
+    |G_d & P_d| / |G_d | P_d| with both counts summed over images; the score is the mean over
+    classes. Distances count a diagonal step as one (chessboard distance), a share of the diagonal
+    is rounded, and the edge of the image is contour, as in the authors' code, which erodes a padded
+    mask d times. Void has no contour, and predictions on void are treated as void.
 
     Paper: "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation",
     https://arxiv.org/abs/2103.16562; its width is 2% of the diagonal, 0.5% on Cityscapes.
     Reference: bowenc0221/boundary-iou-api, boundary_iou/utils/boundary_utils.py.
 
     Args:
-        num_classes: classes that are scored.
-        widths: each in pixels from 1 on, and below 1 a share of the image's diagonal.
+        num_classes: number of scored classes, K.
+        widths: 1 or more: in pixels; below 1: as a share of the image's diagonal.
 
     Shape:
-        counts: widths * 3 * K: pixels in both bands, in the true one, in the predicted one
+        counts: widths * 3 * K: pixels in both bands, in the true band, in the predicted band
     """
 
     name = "boundary_iou"
@@ -64,14 +65,14 @@ class BoundaryIoU(CountMetric):
         bins = len(pixels)
         counts = np.zeros((bins, 3, self.num_classes), np.int64)
         triples = ((both, np.maximum(true, predicted)), (mask, true), (labels, predicted))
-        for column, (of, where) in enumerate(triples):
-            by_bin = pair_counts(where, of)[:bins, : self.num_classes]
+        for column, (classes, beyond) in enumerate(triples):
+            by_bin = pair_counts(beyond, classes)[:bins, : self.num_classes]
             counts[order, column] = by_bin.cumsum(0)
         return counts
 
     @staticmethod
     def _bins(labels: Bytes, pixels: list[int]) -> Bytes:
-        """How many of the widths do not reach from the nearest contour to each pixel."""
+        """Count per pixel the widths that are too small to reach it from the nearest contour."""
         moves = distance_to(contour(labels, edge=True), kings_moves=True)
         beyond = np.zeros(labels.shape, np.uint8)
         for width in pixels:

@@ -1,4 +1,4 @@
-"""The mIoU family from one confusion matrix over a whole image set."""
+"""mIoU and related scores from one confusion matrix over a whole set of images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,15 +12,16 @@ from gald.metrics.base import Bytes, CountMetric, named, pair_counts
 
 
 class ConfusionMatrix(CountMetric):
-    """Counts how often each true class was taken for each class.
+    """Confusion matrix: how often each true class was predicted as each class.
 
-    No image weighs more than its pixels. `miou` and `mean_accuracy` are means over the classes that
-    occur; `classes_present` says over how many. `fw_iou` weighs each IoU with the class's share of
-    the true pixels. A category's IoU takes its classes as one, as the Cityscapes benchmark does.
+    All pixels of the set have equal weight. `miou` is the mean over the classes that have true or
+    predicted pixels; `classes_present` is their number. `mean_accuracy` is the mean over the
+    classes that have true pixels. `fw_iou` weights each IoU by the class's share of the true
+    pixels. A category's IoU merges its classes into one, as the Cityscapes benchmark does.
 
     Args:
-        num_classes: classes that are scored.
-        categories: names of the classes of each category; null leaves categories out.
+        num_classes: number of scored classes, K.
+        categories: class names per category; null leaves categories out.
 
     Shape:
         counts: K * K, rows true, columns predicted
@@ -66,7 +67,7 @@ class ConfusionMatrix(CountMetric):
 
 
 def iou(matrix: Tensor) -> Tensor:
-    """Intersection over union per class (K,); nan where a class is neither true nor predicted."""
+    """Compute the IoU per class (K,); nan for a class with neither true nor predicted pixels."""
     hits = matrix.diagonal().double()
     return hits / (matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
 
@@ -77,8 +78,8 @@ def _membership(categories: Mapping[str, Sequence[str]], class_names: Sequence[s
         for name in members:
             if name not in class_names:
                 raise ValueError(
-                    f"category {category} has class {name!r}, which the data lacks; choose from "
-                    f"{', '.join(class_names)}"
+                    f"category {category} has class {name!r}, which is not in the data; choose "
+                    f"from {', '.join(class_names)}"
                 )
             member[class_names.index(name), column] = 1
     return member

@@ -1,4 +1,4 @@
-"""Where classes meet, and how far a pixel is from there."""
+"""Contours between classes in a label map, and distances to them."""
 
 import math
 from collections.abc import Sequence
@@ -10,36 +10,38 @@ from numpy.typing import NDArray
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes
 
-WIDTHS = "width, px or share of the diagonal"  # along which scores at boundaries are drawn
+WIDTHS = "width, px or share of the diagonal"  # axis label of boundary scores
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
 def contour(labels: Bytes, edge: bool = False) -> NDArray[np.bool_]:
-    """Mark the pixels that have one of another class among their eight neighbours.
+    """Mark the pixels that have a pixel of another class among their eight neighbours.
 
-    Nothing is known about void (255), so it is no other class and has no contour itself.
+    The class of void pixels (255) is unknown, so void does not count as another class and has no
+    contour itself.
 
     Args:
         labels: train ids (H, W).
-        edge: whether the pixels at the edge of the image are contour as well.
+        edge: whether the pixels at the edge of the image are contour too.
     """
-    # Void is the largest label to one filter and, wrapped around, the smallest to the other.
+    # Both filters ignore void: it is the largest label for erode, and wraps around to 0 for dilate.
     lowest = cv2.erode(labels, _SQUARE)
     highest = cv2.dilate(labels + np.uint8(1), _SQUARE) - np.uint8(1)
-    found = lowest != highest
+    marked = lowest != highest
     if edge:
-        found[[0, -1]] = True
-        found[:, [0, -1]] = True
-    found[labels == VOID] = False
-    return found
+        marked[[0, -1]] = True
+        marked[:, [0, -1]] = True
+    marked[labels == VOID] = False
+    return marked
 
 
 def distance_to(found: NDArray[np.bool_], kings_moves: bool = False) -> NDArray[np.float32]:
-    """Distance in pixels from each pixel to the nearest marked one; infinite where none is.
+    """Compute the distance in pixels from each pixel to the nearest marked one, or infinity.
 
     Args:
         found: marked pixels (H, W).
-        kings_moves: count a diagonal step as one, instead of measuring in a straight line.
+        kings_moves: whether a diagonal step counts as one (chessboard distance) instead of the
+            Euclidean distance.
     """
     if not found.any():
         return np.full(found.shape, np.inf, np.float32)
@@ -49,27 +51,27 @@ def distance_to(found: NDArray[np.bool_], kings_moves: bool = False) -> NDArray[
 
 
 def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
-    """The widths, if each is a number of pixels or a share of the diagonal.
+    """Return the widths if each is a whole number of pixels or a share below 1 of the diagonal.
 
     Raises:
-        ValueError: one is neither.
+        ValueError: a width is neither.
     """
     for width in widths:
         if width <= 0 or (width >= 1 and width != int(width)):
             raise ValueError(
                 f"width {width:g} is neither whole pixels nor a share below 1 of the image's "
-                "diagonal; choose 3 or 0.02, say"
+                "diagonal; choose for example 3 or 0.02"
             )
     return tuple(widths)
 
 
 def diagonal(shape: tuple[int, ...]) -> float:
-    """The image's diagonal in pixels."""
+    """Compute the length of the image's diagonal in pixels."""
     return math.hypot(*shape)
 
 
 def width_label(place: str) -> str:
-    """Name a width for people: `3` is `3 px`, `0.02` is `2% wide`, other words stay."""
+    """Format a width for readers: `3` as `3 px`, `0.02` as `2% wide`, other text unchanged."""
     try:
         width = float(place)
     except ValueError:

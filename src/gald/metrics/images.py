@@ -1,4 +1,4 @@
-"""What every single image counted, so that two networks can be compared image by image."""
+"""Counts of every single image, so that two networks can be compared image by image."""
 
 from math import isqrt
 from pathlib import Path
@@ -12,13 +12,14 @@ from torch import Tensor
 from gald.run.atomic import atomic_file
 
 Counts = NDArray[np.int64]
-Sparse = tuple[int, Counts, Counts]  # width, places of the nonzeros, their values
+Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
 
 
 class ImageCounts:
-    """Keeps the count vector of each image and metric; only nonzero entries take room.
+    """Count vectors by image and metric; only nonzero counts are stored.
 
-    An image of a 171-class set has a few hundred nonzeros among its 171 x 171 confusion counts.
+    With 171 classes, an image has a few hundred nonzero counts among its 171 x 171 confusion
+    counts.
     """
 
     def __init__(self) -> None:
@@ -26,20 +27,20 @@ class ImageCounts:
 
     @property
     def names(self) -> list[str]:
-        """Names of the images, sorted: the order of the rows of every table."""
+        """Sorted names of the images; tables have their rows in this order."""
         return sorted({name for rows in self._rows.values() for name in rows})
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics that were counted, sorted."""
+        """Sorted names of the metrics that were counted."""
         return sorted(self._rows)
 
     def add(self, name: str, metric_name: str, vector: Tensor) -> None:
-        """Keep what one image counted.
+        """Store the counts of one image.
 
         Args:
-            name: the image's, one of a kind in the set.
-            metric_name: as the metric calls itself.
+            name: name of the image, unique in the set.
+            metric_name: the `name` of the metric.
             vector: (width,) int64, from the metric's `count`.
 
         Raises:
@@ -53,13 +54,13 @@ class ImageCounts:
         rows = self._rows.setdefault(metric_name, {})
         if name in rows:
             raise ValueError(
-                f"image {name} was counted twice for {metric_name}; give every image a name of its "
-                "own and judge it once"
+                f"image {name} was counted twice for {metric_name}; give every image a unique name "
+                "and evaluate it once"
             )
         rows[name] = row
 
     def dense(self, metric_name: str) -> Counts:
-        """All counts of one metric as a table (N, width), a row per image in the order of `names`.
+        """Return the counts of one metric as a table (N, width), with rows in order of `names`.
 
         Raises:
             ValueError: the metric was not counted, or not for every image.
@@ -74,13 +75,13 @@ class ImageCounts:
         rows, names = self._rows.get(metric_name, {}), self.names
         if len(rows) != len(names) or not rows:
             raise ValueError(
-                f"{metric_name} was counted for {len(rows)} of {len(names)} images; counted were "
-                f"{', '.join(self.metrics) or 'no metrics'}"
+                f"{metric_name} was counted for {len(rows)} of {len(names)} images; choose a "
+                f"counted metric ({', '.join(self.metrics) or 'none'}), or evaluate again"
             )
         return rows
 
     def total(self, metric_name: str) -> Counts:
-        """The sum of all images' counts of one metric, (width,)."""
+        """Return the sum of one metric's counts over all images, (width,)."""
         rows = list(self._complete(metric_name).values())
         summed = np.zeros(rows[0][0], np.int64)
         for _, places, values in rows:
@@ -88,7 +89,7 @@ class ImageCounts:
         return summed
 
     def class_counts(self) -> Counts:
-        """Pixels per image and class (N, 3, K): hits, truly of the class, predicted as it."""
+        """Return pixels per image and class (N, 3, K): hits, true pixels, predicted pixels."""
         rows = self._complete("confusion")
         names = self.names
         classes = isqrt(rows[names[0]][0])
@@ -103,7 +104,7 @@ class ImageCounts:
         return table
 
     def gather(self) -> "ImageCounts":
-        """The images of all processes together; itself where there is only one process.
+        """Merge the images of all processes; return itself if there is only one process.
 
         Raises:
             ValueError: two processes counted the same image.
@@ -120,11 +121,11 @@ class ImageCounts:
         return whole
 
     def save(self, path: str | Path) -> None:
-        """Write one compressed file, in one move: it is there whole or not at all."""
+        """Write one compressed file, atomically."""
         path, names = Path(path), self.names
         arrays: dict[str, Any] = {"names": np.array(names, dtype=np.str_)}
         for metric_name in self.metrics:
-            self.dense(metric_name)  # refuses a metric that lacks images
+            self.dense(metric_name)  # raises if the metric was not counted for every image
             rows = [self._rows[metric_name][name] for name in names]
             arrays[f"{metric_name}.width"] = np.array(rows[0][0])
             arrays[f"{metric_name}.ends"] = np.cumsum([len(places) for _, places, _ in rows])
@@ -135,16 +136,16 @@ class ImageCounts:
 
     @classmethod
     def load(cls, path: str | Path) -> "ImageCounts":
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or holds something else.
+            ValueError: the file is damaged or has other content.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(
-                f"there are no image counts at {path}; gald eval writes them beside results.json"
+                f"there are no image counts at {path}; gald eval writes them next to results.json"
             )
         counts = cls()
         try:
@@ -159,7 +160,7 @@ class ImageCounts:
                         file[f"{metric_name}.{part}"] for part in ("places", "values", "ends")
                     )
                     if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
-                        raise ValueError(f"{metric_name} is not whole")
+                        raise ValueError(f"{metric_name} is incomplete")
                     split = zip(
                         np.split(places, ends[:-1]), np.split(values, ends[:-1]), strict=True
                     )

@@ -1,4 +1,4 @@
-"""Recall and IoU by the size of objects: are small things found?"""
+"""Recall and IoU by the size of objects: are small objects found?"""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,22 @@ from typing_extensions import override
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
 
-SIZES = "largest size, of the image's pixels"
+SIZES = "largest size, share of the image's pixels"
 
 
 class ObjectSize(CountMetric):
     """Recall and IoU of the pixels of small, medium and large objects.
 
-    An object is a connected region of one class (eight neighbours), its size a share of the image's
-    pixels, so that bins mean the same at every resolution. Recall of a bin is the share of its true
-    objects' pixels that are hit. A false pixel belongs to the bin of the predicted object that it
-    is part of, so hits, misses and false pixels add up over the bins to those of the whole; the IoU
-    of a bin is hits / (hits + misses + false). Both are means over the classes that a bin has.
-    Predictions on void are taken for void.
+    An object is a connected region of one class (eight neighbours). Its size is a share of the
+    image's pixels, so bins mean the same at every resolution. The recall of a bin is the share of
+    its true objects' pixels that are predicted correctly. A false pixel belongs to the bin of the
+    predicted object that contains it, so hits, misses and false pixels of all bins add up to those
+    of the whole image. The IoU of a bin is hits / (hits + misses + false). Both scores are means
+    over the classes in the bin. Predictions on void are treated as void.
 
     Args:
-        num_classes: classes that are scored.
-        edges: largest sizes of all bins but the last, rising.
+        num_classes: number of scored classes, K.
+        edges: largest sizes of all bins but the last, in increasing order.
 
     Shape:
         counts: 4 * K * bins: hit pixels, true pixels, false pixels, true objects
@@ -44,7 +44,9 @@ class ObjectSize(CountMetric):
     def __init__(self, num_classes: int, edges: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> None:
         if any(not 0 < edge < 1 for edge in edges) or sorted(set(edges)) != list(edges):
             shown = ", ".join(f"{edge:g}" for edge in edges)
-            raise ValueError(f"edges are {shown}; choose rising shares of the image from 0 to 1")
+            raise ValueError(
+                f"edges are {shown}; choose increasing shares of the image between 0 and 1"
+            )
         super().__init__(num_classes, 4 * num_classes * (len(edges) + 1))
         self.edges = tuple(edges)
 
@@ -69,22 +71,22 @@ class ObjectSize(CountMetric):
         return np.stack([*(pair[: shape[0], : shape[1]] for pair in pairs), objects])
 
     def _bins(self, labels: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
-        """The bin of each pixel's object (H, W), and objects by class and bin (K, bins)."""
+        """Return the bin of each pixel's object (H, W), and objects per class and bin (K, bins)."""
         edges = np.array(self.edges) * labels.size
         bins = np.zeros(labels.shape, np.uint8)
         objects = np.zeros((self.num_classes, len(edges) + 1), np.int64)
         present = np.flatnonzero(pair_counts(labels, labels).diagonal()[: self.num_classes])
         for index in present.tolist():
-            everywhere = labels == index
-            x, y, width, height = cv2.boundingRect(everywhere.view(np.uint8))
+            of_class = labels == index
+            x, y, width, height = cv2.boundingRect(of_class.view(np.uint8))
             box = slice(y, y + height), slice(x, x + width)
-            inside = np.ascontiguousarray(everywhere[box])
-            _, found = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
-            parts = found.astype(np.int32, copy=False)
-            sizes = np.bincount(parts.ravel())
-            of_part = np.searchsorted(edges, sizes).astype(np.uint8)
-            objects[index] = np.bincount(of_part[1:], minlength=len(edges) + 1)
-            np.copyto(bins[box], of_part[parts], where=inside)
+            inside = np.ascontiguousarray(of_class[box])
+            _, components = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
+            components = components.astype(np.int32, copy=False)
+            sizes = np.bincount(components.ravel())
+            bin_of = np.searchsorted(edges, sizes).astype(np.uint8)
+            objects[index] = np.bincount(bin_of[1:], minlength=len(edges) + 1)
+            np.copyto(bins[box], bin_of[components], where=inside)
         return bins, objects
 
     @override

@@ -1,4 +1,4 @@
-"""IoU of the classes that are thin: poles, signs, fences, whatever a dataset has of the kind."""
+"""IoU of thin classes, such as poles, signs and fences."""
 
 import math
 from collections.abc import Sequence
@@ -14,20 +14,21 @@ from gald.metrics.contour import contour, diagonal
 
 
 class ThinClasses(CountMetric):
-    """Mean IoU over the classes whose true regions are thin on average.
+    """Mean IoU over the classes with true regions that are thin on average.
 
-    No list of names, so that it works on any data: the mean width of a class is twice its area over
-    the length of its contour (a bar of width w and length l has area w*l and contour 2*l), in
-    shares of the image's diagonal, over all images that are judged. Which classes count as thin
-    hence depends on the true masks alone, and two networks judged on the same images have the same.
-    On every split of CamVid these are Pole, SignSymbol and Pedestrian.
+    Thin classes are found by their width instead of a list of names, so the metric works on any
+    data. The mean width of a class is twice its area over the length of its contour (a bar of width
+    w and length l has area w*l and contour 2*l), as a share of the image's diagonal, over all
+    evaluated images. So the thin classes depend only on the true masks, and are the same for two
+    networks evaluated on the same images. On every split of CamVid they are Pole, SignSymbol and
+    Pedestrian.
 
     Args:
-        num_classes: classes that are scored.
+        num_classes: number of scored classes, K.
         max_width: largest mean width of a thin class, as a share of the diagonal.
 
     Shape:
-        counts: 4 * K: hit pixels, true ones, predicted ones; contour pixels times the diagonal
+        counts: 4 * K: hit, true and predicted pixels; contour pixels times the diagonal
     """
 
     name = "thin"
@@ -52,7 +53,7 @@ class ThinClasses(CountMetric):
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         hits, true, predicted, length = counts.reshape(4, self.num_classes).double()
         width = 2 * true / length
-        thin = width <= self.max_width  # neither a class without pixels nor one without contour
+        thin = width <= self.max_width  # width is nan without pixels and inf without contour
         iou = (hits / (true + predicted - hits))[thin]
         return {
             "thin/miou": float(torch.nanmean(iou)) if bool(thin.any()) else math.nan,

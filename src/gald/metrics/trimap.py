@@ -1,4 +1,4 @@
-"""Trimap curve: the share of wrong pixels against the distance to where classes meet."""
+"""Trimap curve: the share of wrong pixels by distance to the nearest class boundary."""
 
 from collections.abc import Sequence
 
@@ -15,15 +15,15 @@ from gald.metrics.contour import contour, distance_to, width_label
 class Trimap(CountMetric):
     """Error rate of the pixels within 1, 2, ... pixels of a true class boundary.
 
-    Pixels that touch another class are at 1 pixel; others are at 1 plus their distance to the
-    nearest such pixel, rounded up. Void counts nowhere and makes no boundary.
+    A pixel that touches another class has distance 1. Any other pixel has 1 plus its distance to
+    the nearest such pixel, rounded up. Void pixels are not scored and form no boundary.
 
     Paper: "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009,
     https://doi.org/10.1007/s11263-008-0202-0, which measures in bands around the boundary.
 
     Args:
-        num_classes: classes that are scored.
-        farthest: last distance in pixels; what is farther away is one more entry, `beyond`.
+        num_classes: number of scored classes.
+        farthest: largest distance in pixels; pixels farther away form one more entry, `beyond`.
 
     Shape:
         counts: 2 * (farthest + 1): pixels by distance, then the wrong ones among them
@@ -55,8 +55,8 @@ class Trimap(CountMetric):
     ) -> NDArray[np.int64]:
         away = np.ceil(distance_to(contour(mask)))
         place = np.minimum(away, self.farthest).astype(np.uint8)
-        verdict = np.where(mask == VOID, np.uint8(2), (labels != mask).view(np.uint8))
-        right, wrong = pair_counts(verdict, place)[:2, : self.farthest + 1]
+        outcome = np.where(mask == VOID, np.uint8(2), (labels != mask).view(np.uint8))
+        right, wrong = pair_counts(outcome, place)[:2, : self.farthest + 1]
         return np.stack([right + wrong, wrong])
 
     @override

@@ -1,1 +1,1 @@
-"""What networks cost: parameters, GMACs, time and memory."""
+"""Cost of networks: parameters, GMACs, time and memory."""

@@ -1,10 +1,10 @@
-"""Say what each part of a network costs on this machine.
+"""`gald profile`: measure the cost of each part of a network on this machine.
 
 gald profile model/ga=psp size=[769,769]
 gald profile experiment=gald_official device=cuda trainer.precision=bf16-mixed
 """
-# Not profile.py: Lightning starts processes with this folder first on the path, where that name
-# would hide the standard library's.
+# This file must not be named profile.py: Lightning starts processes with this folder first on the
+# import path, where it would hide the module `profile` of the standard library.
 
 import sys
 from collections.abc import Sequence
@@ -34,27 +34,27 @@ DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="profile")
 @report_errors
 def main(cfg: DictConfig) -> None:
-    """Profile as the command line says."""
+    """Profile a network with the options of the command line."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     profile(cfg)
 
 
 def profile(cfg: DictConfig) -> Results:
-    """Measure every part on inputs recorded from a whole pass, then the whole; write the JSON.
+    """Measure each part on inputs recorded from a full pass, then the whole; write profile.json.
 
     Raises:
-        ValueError: an option is unknown, or the folder holds a profile that this would replace.
+        ValueError: an option is invalid, or the folder already has a profile.
     """
     silence_warnings()
-    receipt = Path(cfg.output_dir) / "profile.json"
-    if receipt.exists():
-        raise ValueError(f"{receipt} already holds a profile; choose another output_dir")
+    path = Path(cfg.output_dir) / "profile.json"
+    if path.exists():
+        raise ValueError(f"{path} already holds a profile; choose another output_dir")
     _check(cfg)
     device = pick_device(cfg.device)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
     if "weights" in cfg.model.backbone:
-        cfg.model.backbone.weights = None  # they change no cost, and may need a download
+        cfg.model.backbone.weights = None  # they do not change the cost, and may need a download
     num_classes = cfg.num_classes or instantiate(cfg.data).num_classes
     model: Segmentor = instantiate(cfg.model, num_classes=num_classes).to(device)
     image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
@@ -88,11 +88,11 @@ def profile(cfg: DictConfig) -> Results:
     }
     say = Console().print
     say(_table(results))
-    say(f"GMACs leave out {NOT_COUNTED}. MiB: {meter.memory}.")
-    say("Parts ran alone on recorded inputs; only GMACs and parameters add up to the total.")
-    receipt.parent.mkdir(parents=True, exist_ok=True)
-    write_results(receipt, results)
-    say(f"profile: {receipt}", soft_wrap=True)
+    say(f"GMACs do not count {NOT_COUNTED}. MiB: {meter.memory}.")
+    say("Parts were run alone on recorded inputs; only GMACs and parameters sum to the total.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_results(path, results)
+    say(f"profile: {path}", soft_wrap=True)
     return results
 
 
@@ -113,7 +113,7 @@ def _describe(device: torch.device) -> str:
 
 
 def _table(results: Results) -> Table:
-    """Parts as rows; train means forward and backward."""
+    """Build a table with a row per part; train means forward and backward."""
     height, width = results["size"]
     table = Table(
         "part",

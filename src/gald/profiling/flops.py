@@ -1,4 +1,4 @@
-"""What each part of a network costs in parameters and arithmetic, counted without computing."""
+"""Parameters and multiply-adds of each part of a network, counted without computing them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,22 +15,22 @@ NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise product
 
 
 def parts(model: Segmentor) -> dict[str, nn.Module]:
-    """The parts of a network that are counted, in the order of the forward pass."""
-    found = {name: getattr(model, name) for name in NAMES}
-    return {name: module for name, module in found.items() if module is not None}
+    """Return the counted parts of a network in the order of the forward pass."""
+    modules = {name: getattr(model, name) for name in NAMES}
+    return {name: module for name, module in modules.items() if module is not None}
 
 
 def count_params(module: nn.Module) -> int:
-    """How many numbers a module learns."""
+    """Count the parameters of a module."""
     return sum(p.numel() for p in module.parameters())
 
 
 class MacCounter(FlopCounterMode):
-    """Counts multiply-adds of convolutions, matrix products and attention, fused or not.
+    """Counter of multiply-adds of convolutions, matrix products and attention, fused or not.
 
-    torch counts two FLOPs to a multiply-add (MAC), and none for what `NOT_COUNTED` names. Ours:
-    torch counts the weight gradient of a grouped convolution as if it had one group; here each of
-    the two gradients costs what the convolution itself does, which is exact.
+    torch counts two FLOPs per multiply-add (MAC), and none for the operations in `NOT_COUNTED`.
+    Deviation from torch: torch counts the weight gradient of a grouped convolution as if it had one
+    group; here each of the two gradients costs as much as the convolution itself, which is exact.
     """
 
     def __init__(self) -> None:
@@ -50,17 +50,17 @@ def _conv_backward(
     *options: Any,
     **_: Any,
 ) -> int:
-    transposed, wanted = options[4], options[-1]
-    once = conv_flop_count(x_shape, weight_shape, grad_shape, transposed)
-    return once * (wanted[0] + wanted[1])
+    transposed, output_mask = options[4], options[-1]
+    forward = conv_flop_count(x_shape, weight_shape, grad_shape, transposed)
+    return forward * (output_mask[0] + output_mask[1])  # gradients of the input and of the weight
 
 
 def part_costs(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
-    """Parameters and GMACs of each part and of the whole, for one image in evaluation.
+    """Count parameters and GMACs of each part and of the whole, for one image in evaluation.
 
-    Only shapes are followed: nothing is computed, no random number is drawn, and the network is
-    left as it was. The auxiliary head costs no arithmetic here unless the aggregation reads it.
-    What counts is what runs on the network's device: a module may compute otherwise on another.
+    Only shapes are propagated: nothing is computed, no random number is drawn, and the network is
+    unchanged afterwards. The auxiliary head has 0 GMACs unless the aggregation reads its output.
+    The counts are those for the network's device; a module may compute differently on another one.
 
     Args:
         model: the network.

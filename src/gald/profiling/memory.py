@@ -1,4 +1,4 @@
-"""How much memory a computation needs, on devices that keep no account of their own."""
+"""Peak memory of a computation, for devices without memory statistics of their own."""
 
 import weakref
 from typing import Any, Self
@@ -9,13 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class TensorMemoryTracker(TorchDispatchMode):
-    """Follows the storage of every tensor made inside it, and remembers the peak in bytes.
+    """Tracker of the storage of every tensor created inside its context; records the peak in bytes.
 
-    What the backward pass keeps and the gradients it makes are included; what existed before
-    (weights, inputs) is not, nor are buffers inside a kernel, which no tensor shows.
+    Tensors saved for the backward pass and gradients are included. Tensors that existed before
+    (weights, inputs) are not, nor are buffers inside a kernel, which belong to no tensor.
 
     Args:
-        outside: tensors that exist already.
+        outside: tensors that existed before.
     """
 
     def __init__(self, outside: list[Tensor]) -> None:
@@ -35,14 +35,14 @@ class TensorMemoryTracker(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
+        outputs = func(*args, **(kwargs or {}))
+        for tensor in outputs if isinstance(outputs, tuple | list) else (outputs,):
             if isinstance(tensor, Tensor):
-                self._follow(tensor.untyped_storage())
+                self._track(tensor.untyped_storage())
         self.peak = max(self.peak, sum(self.live.values()))
-        return made
+        return outputs
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage) -> None:
         key = storage.data_ptr()
         if key and key not in self.outside and key not in self.live:
             self.live[key] = storage.nbytes()

@@ -1,4 +1,4 @@
-"""Every GA and LD module in one table, with its cost: the page docs/modules.md."""
+"""Table of all GA and LD modules with their costs: the page docs/modules.md."""
 
 import re
 import statistics
@@ -24,7 +24,7 @@ CHANNELS = 512
 SIDE = 97  # an image of 769 pixels at stride 8
 CLASSES = 19
 ROUNDS = 3
-# An equation ends with its sentence, or where its letters are explained.
+# An equation ends at the end of its sentence, or where its symbols are explained.
 _ENDS = (";", r"\. [A-Z]", r"\.$")
 _ENDS += tuple(f", {word} " for word in ("with", "where", "read", "each", "gamma", "softmax and"))
 _ENDS += (", z a ", ", the mean ")
@@ -35,27 +35,29 @@ INTRODUCTION = f"""# Modules
 
 Written by `make modules`; change the modules, not this file.
 
-Parameters and GMACs of one module with its default arguments, in evaluation, for one image, as a
-CPU computes it (`danet` and `danet_position` multiply padded keys there, but not on a GPU): a
-feature of {CHANNELS} channels and {SIDE}x{SIDE} cells, which is 769x769 pixels at stride 8. Modules
-that read more get the maps of a dilated ResNet-50, or scores of {CLASSES} classes. GMACs count
-convolutions, matrix products and attention, and leave out
-{NOT_COUNTED}.
-So a small number does not mean a fast module. Time and memory are those of a forward pass without
-gradients, measured when the row was added or changed, on one thread of an AMD EPYC, median of
-{ROUNDS}; memory is the peak of live tensors above weights and inputs. They serve to compare rows
-with one another; `gald profile` measures your own network on your own machine.
+Parameters and GMACs are those of one module with its default arguments, in evaluation, for one
+image, as computed on a CPU (there `danet` and `danet_position` also multiply padded keys; on a GPU
+they do not). The feature map has {CHANNELS} channels and {SIDE}x{SIDE} positions, which corresponds
+to 769x769 pixels at stride 8. Modules with more inputs get the maps of a dilated ResNet-50, or
+scores of {CLASSES} classes. GMACs count convolutions, matrix products and attention. They do not
+count {NOT_COUNTED}.
+So a module with few GMACs is not always fast. Time and memory are those of a forward pass without
+gradients, measured when the row was added or changed, on one thread of an AMD EPYC. Time is the
+median of {ROUNDS} passes, memory is the peak of live tensors above weights and inputs. Use them to
+compare rows; `gald profile` measures your own network on your own machine.
 """
 
 
 def main() -> None:
     """Write the page, or print it: `python -m gald.profiling.modules_table [--to FILE]`."""
     parser = Arguments("gald.profiling.modules_table", description=__doc__)
-    parser.add_argument("--to", type=Path, metavar="FILE", help="rows that stay keep their times")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="page to update; only changed rows are measured"
+    )
     to: Path | None = parser.parse_args(sys.argv[1:]).to
     torch.set_num_threads(1)
-    known = to.read_text(encoding="utf-8") if to is not None and to.is_file() else ""
-    page = modules_table(measurements(known))
+    old_page = to.read_text(encoding="utf-8") if to is not None and to.is_file() else ""
+    page = modules_table(measurements(old_page))
     if to is None:
         print(page, end="")
         return
@@ -65,11 +67,11 @@ def main() -> None:
 
 
 def modules_table(known: Mapping[str, Sequence[str]] | None = None) -> str:
-    """Make a table in Markdown of every option of conf/model/ga and conf/model/ld.
+    """Build the Markdown page of all options of conf/model/ga and conf/model/ld.
 
     Args:
-        known: time and memory of rows that need not be measured again, see `measurements`; None
-            measures nothing and leaves the two columns out.
+        known: time and memory of rows that are not measured again, see `measurements`; None
+            measures nothing and leaves out these two columns.
     """
     head = ["option", "what it is", "formula", "paper", "reads", "params", "GMACs"]
     head += [] if known is None else ["ms", "MiB"]
@@ -84,13 +86,13 @@ def modules_table(known: Mapping[str, Sequence[str]] | None = None) -> str:
 
 
 def measurements(page: str) -> dict[str, list[str]]:
-    """Read time and memory from a page, by option, parameters and GMACs of their rows."""
-    found = {}
+    """Read time and memory of all rows of a page, keyed by option, parameters and GMACs."""
+    result = {}
     for line in page.splitlines():
         cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
         if line.startswith("| [`") and len(cells) == 9:
-            found[_identity(cells)] = cells[-2:]
-    return found
+            result[_identity(cells)] = cells[-2:]
+    return result
 
 
 def _identity(cells: Sequence[str]) -> str:
@@ -105,11 +107,11 @@ def _cells(slot: str, path: Path, known: Mapping[str, Sequence[str]] | None) -> 
     whole = {"model": {"channels": CHANNELS, "align_corners": False, slot: OmegaConf.load(path)}}
     config = OmegaConf.create(whole).model[slot]
     widths, strides, _ = zip(*MAPS, strict=True)
-    handed = {"in_channels": widths, "in_strides": strides} if "_partial_" in config else {}
-    module: nn.Module = instantiate(config, **handed, _partial_=False).eval()
-    names, inputs = _inputs(slot, getattr(module, "reads", None))
+    from_backbone = {"in_channels": widths, "in_strides": strides} if "_partial_" in config else {}
+    module: nn.Module = instantiate(config, **from_backbone, _partial_=False).eval()
+    names, shapes = _inputs(slot, getattr(module, "reads", None))
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), MacCounter() as counter:
-        module(*_made(inputs))
+        module(*_random(shapes))
     cells = [
         f"[`{path.stem}`](../conf/model/{slot}/{path.name})",
         path.read_text().splitlines()[0].removeprefix("# ").rstrip("."),
@@ -121,12 +123,12 @@ def _cells(slot: str, path: Path, known: Mapping[str, Sequence[str]] | None) -> 
     ]
     if known is None:
         return cells
-    return cells + list(known.get(_identity(cells)) or _measure(module, list(_made(inputs))))
+    return cells + list(known.get(_identity(cells)) or _measure(module, list(_random(shapes))))
 
 
 @torch.no_grad()
 def _measure(module: nn.Module, inputs: list[Any]) -> list[str]:
-    """Milliseconds and mebibytes of a forward pass."""
+    """Measure milliseconds and mebibytes of a forward pass."""
     flat = [t for given in inputs for t in (given if isinstance(given, tuple) else (given,))]
     with TensorMemoryTracker([*flat, *module.parameters(), *module.buffers()]) as memory:
         module(*inputs)
@@ -139,7 +141,7 @@ def _measure(module: nn.Module, inputs: list[Any]) -> list[str]:
 
 
 def _inputs(slot: str, reads: str | None) -> tuple[list[str], list[Any]]:
-    """Names and shapes of what a module is called with."""
+    """Return names and shapes of a module's inputs."""
     feature = (1, CHANNELS, SIDE, SIDE)
     named: dict[str, Any] = {"x": feature} if slot == "ga" else {"context": feature, "x": feature}
     if reads == "aux":
@@ -149,16 +151,16 @@ def _inputs(slot: str, reads: str | None) -> tuple[list[str], list[Any]]:
     return list(named), list(named.values())
 
 
-def _made(shapes: list[Any]) -> Iterator[Tensor | tuple[Tensor, ...]]:
+def _random(shapes: list[Any]) -> Iterator[Tensor | tuple[Tensor, ...]]:
     for shape in shapes:
         several = isinstance(shape, list)
         yield tuple(torch.rand(s) for s in shape) if several else torch.rand(shape)
 
 
 def _formula(config: DictConfig) -> str:
-    """The equation of the result in the docstring of the class that a config names."""
-    found = [_FORMULA.search(text) for text in _docstrings(config)]
-    formulas = [match[0] for match in found if match]
+    """Extract the equation of the result from the docstrings of the classes in a config."""
+    matches = [_FORMULA.search(text) for text in _docstrings(config)]
+    formulas = [match[0] for match in matches if match]
     return formulas[-1] if formulas else "out = x"
 
 
@@ -168,7 +170,7 @@ def _docstrings(config: DictConfig) -> list[str]:
 
 
 def _papers(config: DictConfig) -> list[str]:
-    """Links to the papers that the classes named in a config cite, each once."""
+    """Extract links to the papers cited by the classes in a config, without duplicates."""
     links: dict[str, str] = {}
     for docstring in _docstrings(config):
         cited = re.search(r"(?:Paper|After)\b.*?(?= (?:Reference|Deviations|Args):|$)", docstring)

@@ -1,1 +1,1 @@
-"""What a run folder holds, how its files are written, and what may be built from them."""
+"""Run folders: checkpoints, results, atomic writes, provenance, and safe loading."""

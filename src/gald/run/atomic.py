@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Atomic writes: a file or folder appears under its name only when it is complete."""
 
 import os
 import tempfile
@@ -9,9 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Generator[Path]:
-    """Yield where to write a file, which takes its name once the block ends without an error.
+    """Yield a temporary path that is renamed to `path` when the block ends without an error.
 
-    An error leaves the old file, if there was one, and nothing else; the folder is made.
+    After an error an old file is still there and nothing else remains. The parent folder is
+    created if necessary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -24,12 +25,12 @@ def atomic_file(path: Path) -> Generator[Path]:
 
 @contextmanager
 def new_folder(folder: Path) -> Generator[Path]:
-    """Yield an empty folder to write into, which becomes `folder` once the block ends.
+    """Yield an empty folder that is renamed to `folder` when the block ends without an error.
 
     An error leaves nothing behind.
 
     Raises:
-        ValueError: the folder holds something.
+        ValueError: `folder` exists and is not empty.
     """
     refuse_filled(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +42,6 @@ def new_folder(folder: Path) -> Generator[Path]:
 
 
 def refuse_filled(folder: Path, remedy: str = "choose another folder") -> None:
-    """Raise a ValueError unless a folder is empty or not there."""
+    """Raise a ValueError unless a folder is empty or does not exist."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} already holds something; {remedy}")

@@ -1,4 +1,4 @@
-"""Reads a network from disk or from the hub as tensors and plain data; nothing is unpickled."""
+"""Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
 import json
 import re
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from gald.run.old_names import renew_config, renew_weights
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"  # what Predictor.save_pretrained writes
-ABOUT = ("config", "class_names", "palette")  # what makes a checkpoint self-sufficient
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
+ABOUT = ("config", "class_names", "palette")  # keys that make a checkpoint self-contained
 PREFIX = "model."  # of the network's weights in a training checkpoint
 
 
 class Checkpoint(NamedTuple):
-    """A network as it was saved.
+    """Saved network: weights, configuration, class names and palette.
 
     Attributes:
-        path: the file of weights.
+        path: the weights file.
         weights: the network's state dict.
-        config: resolved configuration of its training, plain data under today's names.
+        config: resolved configuration of the training, plain data with current names.
         class_names: names of the K classes.
         palette: K colours.
-        content: all that the file holds; of a training run also the state to resume from.
+        content: everything in the file; for a training run this includes the state to resume from.
     """
 
     path: Path
@@ -38,19 +38,19 @@ class Checkpoint(NamedTuple):
 
     @property
     def resumable(self) -> bool:
-        """Whether a training can go on from it."""
+        """Whether a training can be resumed from it."""
         return "optimizer_states" in self.content
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file of weights that a path means: itself, or that of a folder.
+    """Find the weights file for a path.
 
     Args:
-        path: a checkpoint; a run folder, which means its best checkpoint; a folder written by
-            `Predictor.save_pretrained`; or OWNER/NAME on the hub, which is fetched once.
+        path: a checkpoint; a run folder, which stands for its best checkpoint; a folder written by
+            `Predictor.save_pretrained`; or OWNER/NAME on the hub, which is downloaded once.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     given, path = str(path), Path(path).expanduser()
     if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given) and path.suffix != ".ckpt":
@@ -61,7 +61,7 @@ def find_checkpoint(path: str | Path) -> Path:
         path = next((file for file in candidates if file.is_file()), candidates[-1])
     if not path.is_file():
         raise FileNotFoundError(
-            f"no checkpoint at {path}; name a .ckpt file, the folder of a run or of "
+            f"no checkpoint at {path}; give a .ckpt file, a run folder, a folder written by "
             "save_pretrained, or OWNER/NAME on the hub"
         )
     return path
@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path: as in `find_checkpoint`.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by gald.
     """
     path = find_checkpoint(path)
@@ -84,7 +84,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error).strip() or "the file ends early").splitlines()[0]
+        reason = (str(error).strip() or "the file is truncated").splitlines()[0]
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({reason}); copy it again or choose another"
         ) from error
@@ -92,7 +92,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content["gald"] = _read_config(path.with_name(CONFIG))
     about = content.get("gald")
     if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
-        raise ValueError(f"{path} was not written by gald train; name a checkpoint that was")
+        raise ValueError(f"{path} was not written by gald train; give a checkpoint that was")
     state = renew_weights(content["state_dict"])
     return Checkpoint(
         path,
@@ -105,9 +105,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def without_initial_weights(config: dict[str, Any]) -> DictConfig:
-    """A checkpoint's configuration, without where the backbone's first weights came from.
+    """Copy a checkpoint's configuration without the source of the backbone's initial weights.
 
-    They are in the checkpoint, and their source may need a network.
+    The checkpoint already contains the weights, and their source may need internet access.
     """
     copied = OmegaConf.create(config)
     copied.model.backbone.weights = None
@@ -115,10 +115,10 @@ def without_initial_weights(config: dict[str, Any]) -> DictConfig:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Give a network the weights of a checkpoint.
+    """Load the weights of a checkpoint into a network.
 
     Raises:
-        ValueError: they are of another network; the first difference is named.
+        ValueError: they belong to another network; the message names the first difference.
     """
     weights, own = checkpoint.weights, model.state_dict()
     for key in sorted(weights.keys() | own.keys()):
@@ -134,26 +134,26 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no {path}, which describes the weights beside it; copy the whole folder"
+            f"there is no {path} to describe the weights next to it; copy the whole folder"
         )
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); copy the folder again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); copy the folder again") from error
     missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
     if missing:
-        raise ValueError(f"{path} lacks the key {missing[0]}; copy the folder again")
+        raise ValueError(f"{path} has no key {missing[0]}; copy the folder again")
     return about
 
 
 def _fetch(name: str) -> Path:
-    """The folder of a network on the hub, from the cache where it is there already."""
+    """Return the local folder of a network on the hub; download it unless it is cached."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except Exception as error:
         raise FileNotFoundError(
-            f"no run or checkpoint lies at {name}, and the hub gave no network of that name "
-            f"({type(error).__name__}); correct the path, or go online"
+            f"there is no run or checkpoint at {name}, and downloading it from the hub failed "
+            f"({type(error).__name__}); correct the path, or connect to the internet"
         ) from error

@@ -1,8 +1,8 @@
-"""Names that earlier versions wrote into checkpoints and results, and what they are called now."""
+"""Conversion of names that earlier versions wrote into checkpoints and results."""
 
 from typing import Any
 
-# Longest first: the first that begins a `_target_` is replaced.
+# Old prefix of a `_target_` -> new prefix. The first match is used, so longer prefixes come first.
 TARGETS = {
     "gald.modules.ga.gc.": "gald.model.ga.global_context.",
     "gald.modules.": "gald.model.",
@@ -23,7 +23,7 @@ TARGETS = {
     "gald.callbacks.mlflow.": "gald.logger.mlflow.",
     "gald.callbacks.tensorboard.": "gald.logger.tensorboard.",
 }
-# Old key of a part with this `_target_` -> new key, and new value of each old one.
+# New `_target_` -> old key -> (new key, old value -> new value).
 OPTIONS: dict[str, dict[str, tuple[str, dict[Any, Any]]]] = {
     "gald.model.backbone.TimmBackbone": {
         "first_block": ("dilate_first_block", {"timm": False, "authors": True}),
@@ -33,23 +33,20 @@ OPTIONS: dict[str, dict[str, tuple[str, dict[Any, Any]]]] = {
         "aux": ("aux_head", {}),
     },
 }
-WEIGHTS = {"model.aux.": "model.aux_head."}  # begin of a key of a training's state dict
-KEYS = {"price/aux/": "cost/aux_head/", "price/": "cost/"}  # begin of a key of results.json
-RECEIPT_WEIGHTS = {"model.aux.": "model.aux_head."}  # begin of a key of a training's state dict
-KEYS = {"price/aux/": "cost/aux_head/", "price/": "cost/"}  # begin of a key of results.json
-
+WEIGHTS = {"model.aux.": "model.aux_head."}  # prefixes of keys in a training's state dict
+KEYS = {"price/aux/": "cost/aux_head/", "price/": "cost/"}  # prefixes of keys in results.json
 RECEIPT_KEYS = {"truth_sha256": "ground_truth_sha256"}
 
 
 def renew_config(config: Any) -> Any:
-    """A copy of a configuration, plain data, under today's names."""
+    """Copy a configuration (plain data) with old names replaced by current ones."""
     if isinstance(config, list | tuple):
         return [renew_config(value) for value in config]
     if not isinstance(config, dict):
         return config
     renewed = {key: renew_config(value) for key, value in config.items()}
     if isinstance(renewed.get("_target_"), str):
-        renewed["_target_"] = _begin_anew(renewed["_target_"], TARGETS)
+        renewed["_target_"] = _replace_prefix(renewed["_target_"], TARGETS)
         for old, (new, values) in OPTIONS.get(renewed["_target_"], {}).items():
             if old in renewed:
                 renewed = {new if key == old else key: value for key, value in renewed.items()}
@@ -59,13 +56,13 @@ def renew_config(config: Any) -> Any:
 
 
 def renew_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """The state dict of a training under today's names; keys begin with `model.`."""
-    return {_begin_anew(key, WEIGHTS): value for key, value in state.items()}
+    """Copy the state dict of a training with current key names; its keys begin with `model.`."""
+    return {_replace_prefix(key, WEIGHTS): value for key, value in state.items()}
 
 
 def renew_results(results: dict[str, Any]) -> dict[str, Any]:
-    """The content of a results.json under today's names, its receipts included."""
-    renewed = {_begin_anew(key, KEYS): value for key, value in results.items()}
+    """Copy the content of a results.json with current names, also in its receipts."""
+    renewed = {_replace_prefix(key, KEYS): value for key, value in results.items()}
     for key, value in renewed.items():
         if key.endswith("/receipt") and isinstance(value, dict):
             receipt = {RECEIPT_KEYS.get(name, name): entry for name, entry in value.items()}
@@ -73,8 +70,8 @@ def renew_results(results: dict[str, Any]) -> dict[str, Any]:
     return renewed
 
 
-def _begin_anew(text: str, begins: dict[str, str]) -> str:
-    for old, new in begins.items():
+def _replace_prefix(text: str, prefixes: dict[str, str]) -> str:
+    for old, new in prefixes.items():
         if text.startswith(old):
             return new + text.removeprefix(old)
     return text

@@ -1,6 +1,6 @@
-"""How a machine that is taken away says so, and what a run answers that goes on later."""
+"""Signals that announce a preemption, and the exit code of a run that can be resumed."""
 
 import signal
 
-PREEMPTED = 75  # the exit code that says: try again later (EX_TEMPFAIL)
+PREEMPTED = 75  # EX_TEMPFAIL: try again later
 SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n))

@@ -1,4 +1,4 @@
-"""What a number can depend on: versions, commit, and the SHA-256 of files and data."""
+"""Provenance of a result: package versions, git commit, and SHA-256 of files and data."""
 
 import hashlib
 import importlib.metadata
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a number can depend on, under flat keys."""
+    """Return the versions of the packages that can affect a result, as flat keys."""
     packages = ("gald", "torch", "pytorch-lightning", "timm", "albumentations")
     return {f"version/{name}": importlib.metadata.version(name) for name in packages}
 
 
 def commit() -> str | None:
-    """The git commit of the code, marked `+` where files were changed; None outside a checkout."""
+    """Return the git commit of the code, plus `+` if files changed; None outside a checkout."""
 
     def git(*arguments: str) -> str:
         where = Path(__file__).parent
@@ -32,7 +32,7 @@ def commit() -> str | None:
 
 
 def sha256(value: Any) -> str:
-    """SHA-256 of a file, or of plain data as JSON."""
+    """Return the SHA-256 of a file (if given a Path), or of plain data as JSON."""
     if isinstance(value, Path):
         with value.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,22 +1,19 @@
-"""What a run leaves behind for people and for tables: results.json and a table on the screen."""
+"""Reading and writing of results.json."""
 
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gald.run.atomic import atomic_file
 from gald.run.old_names import renew_results
-
-if TYPE_CHECKING:
-    pass
 
 Results = dict[str, Any]
 SPLITS = ("val", "test")
 
 
 def as_written(results: Results) -> Results:
-    """Results as JSON holds them: a number that is not defined (nan) becomes null."""
+    """Convert results to valid JSON data: an undefined number (nan) becomes null."""
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in results.items()
@@ -24,24 +21,26 @@ def as_written(results: Results) -> Results:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write flat keys as JSON, in one move."""
+    """Write flat keys as JSON, atomically."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(as_written(results), indent=2) + "\n", encoding="utf-8")
 
 
 def read_results(path: Path) -> Results:
-    """Read a results.json; keys of earlier versions get today's names.
+    """Read a results.json; keys of earlier versions are renamed to the current ones.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         ValueError: it is damaged.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no results at {path}; name the results.json of a run")
+        raise FileNotFoundError(f"there is no {path}; give the results.json of a run")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); copy it again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); copy it again") from error
     if not isinstance(results, dict):
-        raise ValueError(f"{path} holds a {type(results).__name__}, not results; copy it again")
+        raise ValueError(
+            f"{path} contains a {type(results).__name__} instead of results; copy it again"
+        )
     return renew_results(results)

@@ -1,26 +1,26 @@
-"""One name for a run of many processes, agreed on before any of them makes a folder."""
+"""Common run id for all processes of a run, set before any of them creates a folder."""
 
 import datetime
 import os
 
-VARIABLE = "GALD_RUN_ID"  # conf/train.yaml names the run's folder by it
+VARIABLE = "GALD_RUN_ID"  # conf/train.yaml uses it as the name of the run folder
 
 
 def agree_on_run_id() -> None:
-    """Set GALD_RUN_ID alike in all processes that torchrun or srun started, unless it is set.
+    """Set GALD_RUN_ID to one value in all processes of torchrun or srun, unless it is set.
 
-    Each would otherwise name the run's folder by its own clock.
+    Otherwise each process would create its own run folder, named by the time of its start.
     """
     if VARIABLE in os.environ:
         return
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        os.environ[VARIABLE] = _agreed()
+        os.environ[VARIABLE] = _common_start_time()
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in os.environ:
         os.environ[VARIABLE] = f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}"
 
 
-def _agreed() -> str:
-    """The start time that the first process puts into torchrun's own store."""
+def _common_start_time() -> str:
+    """Return the start time of the first process, which it shares through torchrun's store."""
     from torch.distributed import TCPStore
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -1,4 +1,4 @@
-"""Whose code a checkpoint may call: its config names classes, and may come from a stranger."""
+"""Check of the classes that a checkpoint's config names, since it may come from a stranger."""
 
 import os
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ from torch import nn
 
 
 def check_targets(config: Any) -> None:
-    """Let a config build nothing but classes of gald, torch.nn and the packages of GALD_TRUST.
+    """Refuse a config unless it builds only classes of gald, torch.nn and trusted packages.
 
     Args:
         config: plain data; every `_target_` in it is checked before anything is built.
 
     Raises:
-        ValueError: a `_target_` names anything else; GALD_TRUST=PACKAGE admits a package of yours,
-            several separated by commas.
+        ValueError: a `_target_` names anything else. GALD_TRUST=PACKAGE allows a package of your
+            own; separate several with commas.
     """
     trusted = {"gald", *filter(None, os.environ.get("GALD_TRUST", "").split(","))}
     for target in _targets(config):
         package = target.split(".")[0]
-        # A path may lead through a module of ours to one that it imports: gald.cli.os.system.
-        found = get_object(target) if package in {"torch", *trusted} else None
-        home = getattr(found, "__module__", "").split(".")[0]
-        layer = home == "torch" and isinstance(found, type) and issubclass(found, nn.Module)
-        if not (layer or (isinstance(found, type) and home in trusted)):
+        # The dotted path alone proves nothing: gald.cli.os.system is found through an import.
+        named = get_object(target) if package in {"torch", *trusted} else None
+        defined_in = getattr(named, "__module__", "").split(".")[0]
+        layer = defined_in == "torch" and isinstance(named, type) and issubclass(named, nn.Module)
+        if not (layer or (isinstance(named, type) and defined_in in trusted)):
             raise ValueError(
-                f"the checkpoint's config would call {target}, which is no class of gald or "
+                f"the checkpoint's config would call {target}, which is not a class of gald or "
                 f"torch.nn; set GALD_TRUST={package} if you trust that code"
             )
 
