@@ -256,7 +256,7 @@ def test_lower_error_near_boundaries_is_better():
     parts = sections(rows, [ConfusionMatrix(2), Trimap(2)], {"a": 1, "b": 1}, 10_000)
     part = next(part for part in parts if "lower is better" in part.title)
     assert [row[-1] for row in part.rows] == ["B", "B"]
-    assert part.picture[0] == "trimap.png" and part.picture[1].startswith(b"\x89PNG")
+    assert part.figure[0] == "trimap.png" and part.figure[1].startswith(b"\x89PNG")
 
 
 def test_conclusion_of_a_difference_inside_the_noise():

@@ -144,7 +144,7 @@ def _images(
     except (OSError, ValueError) as error:
         reason = f"The images are not shown: {' '.join(str(error).split())}."
         return section._replace(words=f"{words} {reason}"), reason
-    return section._replace(picture=("images.png", png)), ""
+    return section._replace(figure=("images.png", png)), ""
 
 
 def _plain(rows: Differences) -> dict[str, dict[str, float | None]]:

@@ -20,31 +20,31 @@ class Section(NamedTuple):
         words: text above the figure and the table.
         header: column names of the table; empty for no table.
         rows: cells of the table; the first column is text, the others are numbers.
-        picture: file name of the figure and its png bytes, or None.
+        figure: file name of the figure and its png bytes, or None.
     """
 
     title: str
     words: str
     header: Sequence[str] = ()
     rows: Cells = ()
-    picture: tuple[str, bytes] | None = None
+    figure: tuple[str, bytes] | None = None
 
 
 def write_report(
-    folder: Path, title: str, verdict: str, about: str, sections: Sequence[Section]
+    folder: Path, title: str, conclusion: str, about: str, sections: Sequence[Section]
 ) -> None:
     """Write `report.md` with figures as files, and `report.html` with figures embedded."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
-    words = {"title": title, "verdict": verdict, "about": about, "sections": sections}
+    words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
     for name in ("report.md", "report.html"):
         environment.autoescape = name.endswith(".html")
         template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
         (folder / name).write_text(template.render(words), encoding="utf-8")
     for section in sections:
-        if section.picture:
-            (folder / section.picture[0]).write_bytes(section.picture[1])
+        if section.figure:
+            (folder / section.figure[0]).write_bytes(section.figure[1])
 
 
 def screen_table(section: Section, columns: Sequence[str]) -> Table:

@@ -77,7 +77,7 @@ def _classes(
         words=f"{part.words} {words}",
         header=[*part.header, "images"],
         rows=cells,
-        picture=("classes.png", difference_chart(rows, clear(rows), "IoU of each class")),
+        figure=("classes.png", difference_chart(rows, clear(rows), "IoU of each class")),
     )
 
 
@@ -92,14 +92,14 @@ def _curve(curve: Curve, metric: CountMetric, found: Differences, samples: int) 
     name = curve.prefix.strip("/").replace("/", "_")
     chart = curve_chart(rows, clear(rows), title, curve.along, metric.factor, metric.unit)
     part = _table(title, rows, dict.fromkeys(rows, metric), samples)
-    parts = [part._replace(picture=(f"{name}.png", chart))]
+    parts = [part._replace(figure=(f"{name}.png", chart))]
     place = "3" if "3" in rows else next(iter(rows))
     by_class = _below(found, f"{curve.prefix}{place}/")
     if by_class:
         title = f"{curve.title} of each class, {metric.place_label(place)}"
         chart = difference_chart(by_class, clear(by_class), title, factor=metric.factor)
         part = _table(title, by_class, dict.fromkeys(by_class, metric), samples)
-        parts.append(part._replace(picture=(f"{name}_classes.png", chart)))
+        parts.append(part._replace(figure=(f"{name}_classes.png", chart)))
     return parts
 
 

@@ -114,7 +114,7 @@ def print_table(
     elif form in ("latex", "csv"):
         print(latex if form == "latex" else arms_csv(sweep, analysis), end="")
     else:
-        shown = [part._replace(picture=None) for part in parts] if form == "md" else parts
+        shown = [part._replace(figure=None) for part in parts] if form == "md" else parts
         with tempfile.TemporaryDirectory() as scratch:
             write_report(Path(scratch), TITLE, summary, about, shown)
             print((Path(scratch) / f"report.{form}").read_text(encoding="utf-8"), end="")
