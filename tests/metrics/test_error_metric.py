@@ -39,7 +39,7 @@ class WrongPixels(CountMetric):
 
 @pytest.fixture
 def evaluation(tmp_path, monkeypatch):
-    """Writes an evaluation by a metric of a user's own package, at a given share of wrong pixels."""
+    """Writes an evaluation by a metric of a user, at a given share of wrong pixels."""
     (tmp_path / "wrongness.py").write_text(METRIC)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("GALD_TRUST", "wrongness")

@@ -72,7 +72,7 @@ def test_one_run_gives_figures_and_maps_with_their_provenance(trained, street, v
     checkpoint = run / "checkpoints" / "best.ckpt"
     assert about["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert about["image_sha256"] == hashlib.sha256(street.read_bytes()).hexdigest()
-    assert about["maps"]["ld/map"]["meaning"].startswith("the mask M: how much")
+    assert about["maps"]["ld/map"]["meaning"].startswith("the mask M of out = context * (1 + M)")
     assert about["maps"]["ld/map"]["stride"] == 8 and about["commit"] is not None
     assert about["model"]["ld"]["_target_"].endswith("Mask")
     assert str(tmp_path) not in str(maps["about"])

@@ -146,7 +146,7 @@ def test_meaning_of_an_ld_map_is_from_its_docstring():
     model = build("model/ga=psp", "model/ld=window")
     with gald.record(model, "ld") as maps:
         model(image())
-    assert maps["ld/map"].meaning.startswith("the attention A: how much of each cell")
+    assert maps["ld/map"].meaning.startswith("the attention A: the weight of each cell")
     assert "sum to 1" in maps["ld/map"].meaning
     assert "Args" not in maps["ld/map"].meaning
     with pytest.raises(ValueError, match="global aggregation was not recorded; call gald"):
