@@ -162,7 +162,7 @@ def test_images_of_different_sizes_are_evaluated_uncropped_with_any_batch_size(c
 def test_training_images_of_different_sizes_need_a_crop_size(camvid):
     fake.write_image(camvid / "train" / "train_00.png", np.zeros((20, 30, 3), np.uint8))
     fake.write_labels(camvid / "trainannot" / "train_00.png", np.zeros((20, 30), np.uint8))
-    module = CamVidDataModule(str(camvid), global_batch_size=7, num_workers=1)
+    module = CamVidDataModule(str(camvid), global_batch_size=7, num_workers=0)
     module.setup("fit")
     with pytest.raises(ValueError) as error:
         list(module.train_dataloader())
@@ -194,7 +194,7 @@ def test_an_unknown_label_in_a_crop_names_the_file(camvid):
     fake.write_labels(path, np.full((24, 32), 77, np.uint8))
     transform = TrainTransform([40, 40], scale=(1, 1))
     module = CamVidDataModule(
-        str(camvid), train_transform=transform, global_batch_size=7, num_workers=1
+        str(camvid), train_transform=transform, global_batch_size=7, num_workers=0
     )
     module.setup("fit")
     with pytest.raises(SampleError, match=r"train_03\.png has label 77, known are 0\.\.11; "):
