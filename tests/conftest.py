@@ -1,5 +1,6 @@
 """Shared fixtures: toy data, a tiny trained run, the installed console script, clean-up checks."""
 
+import copy
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import fake
 import pytest
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 10  # seconds to wait for threads and processes to end
@@ -28,6 +30,24 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GALD_CACHE", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yaml_files_are_parsed_once() -> Iterator[None]:
+    """Keep parsed YAML files: each of a thousand compositions reads thirty of them."""
+    load, parsed = OmegaConf.load, {}
+
+    def load_once(file: Any) -> DictConfig | ListConfig:
+        path = Path(file if isinstance(file, (str, Path)) else file.name).absolute()
+        state = path.stat()
+        key = path, state.st_mtime_ns, state.st_size, state.st_ino
+        if key not in parsed:
+            parsed[key] = load(file)
+        return copy.deepcopy(parsed[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load_once)
         yield
 
 
@@ -201,7 +221,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def write(*overrides: str) -> Path:
         import torch
         from hydra.utils import instantiate
-        from omegaconf import OmegaConf
 
         from gald.config import compose
         from gald.data.synthetic import SyntheticStreets

@@ -269,7 +269,11 @@ def test_names_and_shapes_match_the_authors_networks(network):
 
 @pytest.mark.parametrize(
     ("network", "normalise"),
-    [("GALD_res50", bgr), ("DualSeg_res50", rgb), ("GALD_res101", bgr)],
+    [
+        ("GALD_res50", bgr),
+        ("DualSeg_res50", rgb),
+        pytest.param("GALD_res101", bgr, marks=pytest.mark.slow),
+    ],
 )
 def test_converted_network_gives_the_outputs_of_the_authors_network(network, normalise, converted):
     state, folder = converted(network)
