@@ -16,6 +16,7 @@ SMALL = {
     "03_affinity_maps": "EPOCHS = 1; TRAIN_IMAGES = 8; VAL_IMAGES = 4",
     "04_ablation": "SAMPLES = 200",
 }
+OFTEN = ("01_quickstart", "03_affinity_maps")  # the others run with the slow tests
 every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=[path.stem for path in SCRIPTS])
 
 
@@ -31,7 +32,13 @@ def has_image(output):
     return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
-@every_notebook
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, marks=[] if path.stem in OFTEN else [pytest.mark.slow], id=path.stem)
+        for path in SCRIPTS
+    ],
+)
 def test_notebook_runs_without_errors(script, tmp_path, monkeypatch):
     monkeypatch.setenv("GALD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
