@@ -83,6 +83,23 @@ def test_new_path_of_a_moved_checkpoint_can_be_given(results, monkeypatch, tmp_p
     reproduce(monkeypatch, path, f"ckpt_path={moved}")
 
 
+@pytest.mark.parametrize(
+    "word", ["trainer=ddp_cpu", "trainer.devices=2", "metrics=miou", "inference=slide", "--help"]
+)
+def test_options_that_would_change_the_evaluation_are_refused(results, monkeypatch, word):
+    with pytest.raises(ValueError, match=f"cannot use {word}; it accepts ckpt_path=FILE"):
+        reproduce(monkeypatch, results, word)
+
+
+def test_precision_of_the_receipt_is_used(results, gald_cli, monkeypatch, tmp_path):
+    receipt = json.loads(results.read_text())["val/receipt"]
+    words = ["eval", f"ckpt_path={receipt['checkpoint']}", "trainer.accelerator=cpu"]
+    gald_cli(*words, "trainer.precision=bf16-mixed", f"output_dir={tmp_path}")
+    reproduce(monkeypatch, tmp_path / "results.json", "trainer.accelerator=cpu")
+    with pytest.raises(ValueError, match="also changed: precision bf16-mixed then, 32-true now"):
+        reproduce(monkeypatch, tmp_path / "results.json", "trainer.precision=32-true")
+
+
 def test_missing_receipt_is_reported_in_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"give the results\.json of a run"):
         reproduce(monkeypatch, tmp_path / "results.json")

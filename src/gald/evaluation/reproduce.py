@@ -14,20 +14,33 @@ from gald.evaluation.evaluate import EVALUATED
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
 
+MAY_CHANGE = ("ckpt_path=", "data.", "trainer.accelerator=", "trainer.precision=")
 SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions_sha256")
 
 
 def reproduce(path: Path, overrides: list[str]) -> None:
     """Repeat the evaluation of a `results.json`, and compare every number and hash.
 
+    One process repeats it, with the precision of the receipt: the number of processes does not
+    change any number.
+
     Args:
         path: `results.json` of a training run or an evaluation.
-        overrides: new locations, such as `data.root=FOLDER` or `ckpt_path=FILE`.
+        overrides: new locations, such as `data.root=FOLDER` or `ckpt_path=FILE`; also the
+            accelerator and the precision.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no receipt, the checkpoint has changed, or a number differs.
+        ValueError: an override is not one of these, there is no receipt, the checkpoint has
+            changed, or a number differs.
     """
+    for word in overrides:
+        if not word.startswith(MAY_CHANGE):
+            raise ValueError(
+                f"gald eval --check repeats an evaluation in one process, so it cannot use {word}; "
+                "it accepts ckpt_path=FILE, data.KEY=VALUE, trainer.accelerator=NAME and "
+                "trainer.precision=NAME"
+            )
     before = read_results(path)
     receipts = {k.split("/")[0]: v for k, v in before.items() if k.endswith("/receipt")}
     if not receipts:
@@ -53,6 +66,7 @@ def _config(receipt: dict[str, Any], split: str, overrides: list[str]) -> DictCo
         for part in EVALUATED:
             cfg[part] = receipt[part]
         cfg.ckpt_path, cfg.split = receipt.get("checkpoint"), split
+        cfg.trainer.devices, cfg.trainer.precision = 1, receipt["precision"]
         cfg.merge_with(OmegaConf.from_dotlist(overrides))
     if cfg.ckpt_path is None or not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(
