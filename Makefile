@@ -20,7 +20,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference gpu-day official-evaluators docs modules notebooks lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-metrics: $(BENCH)/.installed ## measure metrics, compare the confusion mat
 
 bench-inference: install ## compare the step from logits to labels with the plain way (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/inference.py $(ARGS)
+
+gpu-day: install ## nine minutes on a GPU: tests, speed, a result (ARGS="--out FOLDER --camvid FOLDER")
+	$(BIN)/python benchmarks/gpu_day.py $(ARGS)
 
 official-evaluators: install $(EVALUATORS)/.installed ## compare our mIoU with official evaluators on full-size images
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -s -m "slow or not slow" tests/evaluation/test_official_evaluators.py
