@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,6 @@ import sys
 import tarfile
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -85,26 +85,27 @@ def works(
     left: Callable[[], float], save: Callable[[str, Any], None], toy: bool, folder: Path
 ) -> None:
     """Run the tests marked `gpu`; on a toy visit only one of them."""
-    report = folder / "tests.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider"]
     # A warning of another version of a library must not fail a test here.
-    command += ["-o", "filterwarnings=default", f"--junitxml={report}", "tests/gpu"]
+    command += ["-o", "filterwarnings=default", "--tb=short", "--show-capture=no", "tests/gpu"]
     if toy:
         command += ["-k", "last_digit"]
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, timeout=max(10, left()), capture_output=True, text=True, check=False
-        )
-        save("output", done.stdout[-3000:])
-    except subprocess.TimeoutExpired as error:
-        save("output", f"stopped after {error.timeout:.0f} s")
-    if report.exists():
-        rows = []
-        for case in ElementTree.parse(report).iter("testcase"):
-            kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-            seconds = float(case.get("time", 0))
-            rows.append({"test": case.get("name"), "end": (*kinds, "passed")[0], "s": seconds})
-        save("tests", rows)
+    log = folder / "tests.log"
+    with log.open("w") as file:
+        try:
+            subprocess.run(
+                command, cwd=ROOT, timeout=max(10, left()), stdout=file, stderr=file, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            save("stopped after, s", error.timeout)
+    text = log.read_text()
+    rows = [
+        {"test": match[1], "end": match[2].lower()}
+        for match in re.finditer(r"::(\S+) (PASSED|FAILED|ERROR|SKIPPED)", text)
+    ]
+    save("tests", rows)
+    if not rows or any(row["end"] in ("failed", "error") for row in rows):
+        save("output", text[-6000:])
 
 
 def result(

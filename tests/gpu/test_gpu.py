@@ -118,14 +118,6 @@ def test_synchronised_batch_norm_gives_the_scores_of_batch_norm():
     torch.testing.assert_close(synchronised(image).logits, expected, rtol=1e-3, atol=1e-3)
 
 
-@needs_cuda  # on a CPU the compilation takes a minute
-def test_compiled_network_gives_the_same_scores():
-    model, image = network(), torch.rand(2, 3, 64, 96, device=DEVICE)
-    with torch.no_grad():
-        expected, actual = model(image).logits, torch.compile(model)(image).logits
-    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
-
-
 def test_channels_last_trains_like_the_default_layout(train):
     last = losses(train("last", "model.channels_last=true"))
     assert last == pytest.approx(losses(train("default")), rel=1e-2)
@@ -176,3 +168,11 @@ def test_batches_reach_the_gpu_from_pinned_memory(train, monkeypatch):
     monkeypatch.setattr(SegmentationDataModule, "train_dataloader", train_dataloader)
     train("pinned")
     assert pinned == [(True, True)]
+
+
+@needs_cuda  # on a CPU the compilation takes a minute
+def test_compiled_network_gives_the_same_scores():
+    model, image = network(), torch.rand(2, 3, 64, 96, device=DEVICE)
+    with torch.no_grad():
+        expected, actual = model(image).logits, torch.compile(model)(image).logits
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
