@@ -162,20 +162,63 @@ def test_damaged_checkpoint_is_named(run, gald_cli, tmp_path):
         gald_cli("eval", f"ckpt_path={tmp_path / 'cut.ckpt'}", f"output_dir={tmp_path}")
 
 
-def test_moving_average_is_evaluated_and_saved(run, gald_cli, tmp_path):
-    gald_cli(
-        "train",
-        *TINY,
-        "callbacks=[checkpoint,progress,ema]",
-        "callbacks.ema.update_starting_at_step=0",
-        "callbacks.ema.decay=0.5",
-        f"output_dir={tmp_path / 'b'}",
-    )
-    content = read_checkpoint(tmp_path / "b" / "checkpoints" / "last.ckpt").content
+AVERAGED = [*TINY, "callbacks=[checkpoint,learning_rate,progress,ema]"]
+
+
+def test_every_number_of_an_averaged_run_is_of_the_averaged_weights(run, gald_cli, tmp_path):
+    folder = tmp_path / "b"
+    gald_cli("train", *AVERAGED, f"output_dir={folder}")
+    content = read_checkpoint(folder / "checkpoints" / "last.ckpt").content
     key = "reduce.conv.weight"
     plain = weights(run)[key]
     assert not torch.equal(content["state_dict"][f"model.{key}"], plain)
     assert torch.equal(content["current_model_state"][f"model.{key}"], plain)
+    gald_cli("eval", "--check", str(folder / "results.json"))  # both splits
+    picture = (folder / "picture.png").read_bytes()
+    gald_cli("train", *AVERAGED, f"output_dir={folder}", "ckpt_path=last")
+    assert (folder / "picture.png").read_bytes() == picture
+    gald_cli("eval", "--check", str(folder / "results.json"))
+
+
+def test_average_of_a_short_run_is_trained(gald_cli, tmp_path):
+    """After n updates with a warm-up, no weight of the first step remains above its share."""
+    before, after = tmp_path / "a", tmp_path / "b"
+    gald_cli("train", *AVERAGED, "trainer.max_epochs=1", f"output_dir={after}")
+    gald_cli("train", *AVERAGED, "optimizer.lr=0", "trainer.max_epochs=1", f"output_dir={before}")
+    key = "reduce.conv.weight"
+    content = read_checkpoint(after / "checkpoints" / "last.ckpt").content
+    average, now = (content[part][f"model.{key}"] for part in ("state_dict", "current_model_state"))
+    start = weights(before)[key]
+    assert (average - start).norm() > 0.5 * (now - start).norm() > 0
+
+
+def test_moved_run_keeps_its_better_checkpoint_and_is_confirmed(gald_cli, tmp_path):
+    folder, moved = tmp_path / "here", tmp_path / "there"
+    gald_cli("train", *TINY, f"output_dir={folder}")
+    folder.rename(moved)
+    receipt = json.loads((moved / "results.json").read_text())["test/receipt"]
+    assert receipt["checkpoint"] == "checkpoints/best.ckpt"
+    gald_cli("eval", "--check", str(moved / "results.json"))
+    best = moved / "checkpoints" / "best.ckpt"
+    old = torch.load(best, weights_only=True)
+    score = json.loads((moved / "results.json").read_text())["val/miou"]
+    last = moved / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    (key,) = (key for key in content["callbacks"] if key.startswith("ModelCheckpoint"))
+    assert str(folder) not in str(content["callbacks"])
+    content["callbacks"][key]["best_model_score"] = torch.tensor(score + 0.1)  # never reached
+    torch.save(content, last)
+    more = ("trainer.max_epochs=3", f"output_dir={moved}", "ckpt_path=last")
+    gald_cli("train", *TINY, *more)
+    assert_equal_weights(old["state_dict"], torch.load(best, weights_only=True)["state_dict"])
+    assert json.loads((moved / "results.json").read_text())["val/miou"] == score
+    gald_cli("eval", "--check", str(moved / "results.json"))
+
+
+def test_several_best_checkpoints_are_refused(gald_cli, tmp_path):
+    words = (*TINY, "callbacks.best.save_top_k=3", f"output_dir={tmp_path / 'b'}")
+    with pytest.raises(Exception, match=r"save_top_k is 3, but best\.ckpt is 1 file"):
+        gald_cli("train", *words)
 
 
 def test_accumulation_and_amp_train(gald_cli, tmp_path):

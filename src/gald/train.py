@@ -18,10 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from gald.callbacks.heartbeat import Heartbeat
+from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.data.datamodule import SegmentationDataModule
@@ -34,6 +37,9 @@ from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.task import SegmentationTask
 from gald.viz.panel import save_panel
+
+# Callbacks of the final evaluation: progress on the screen and for the launcher, and signals.
+DURING_EVALUATION = (ProgressBar, Heartbeat, LastCheckpoint)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -95,6 +101,9 @@ def train(cfg: DictConfig) -> Results:
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
     loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves
+    # A callback that replaces the weights during a validation would change what is evaluated.
+    kept = [c for c in trainer.callbacks if isinstance(c, DURING_EVALUATION)]  # ty: ignore[missing-attribute]
+    trainer.callbacks = kept  # ty: ignore[missing-attribute]
     if best is not None:
         load_weights(task.model, read_checkpoint(best))
     metrics = build_metrics(cfg.metrics, data.num_classes)

@@ -1,1 +1,1 @@
-"""Training callbacks: progress output, progress file, newest checkpoint, images for wandb."""
+"""Training callbacks: checkpoints, weight averaging, progress, images for wandb."""

@@ -79,7 +79,8 @@ def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor
 
 def _network(run: EvaluatedRun) -> Predictor:
     """Load the network of an evaluation, with the inference of its receipt."""
-    path = Path(run.receipt.get("checkpoint") or run.results.get("checkpoint") or run.folder)
+    given = run.receipt.get("checkpoint")
+    path = run.folder / given if given else Path(run.results.get("checkpoint") or run.folder)
     path = find_checkpoint(path if path.exists() else run.folder)
     known = run.receipt.get("checkpoint_sha256")
     if known is not None and known != sha256(path):

@@ -43,7 +43,9 @@ def evaluate(
         data: the dataset.
         split: `val` or `test`.
         metrics: the metrics to count.
-        folder: folder for the counts per image.
+        folder: folder for the counts per image, and of the `results.json` that will hold the
+            receipt: the receipt names a checkpoint inside it by its relative path, so that the
+            folder can be moved.
         about: further entries of the receipt; see `describe`.
 
     Returns:
@@ -56,6 +58,10 @@ def evaluate(
     run(task, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         evaluator.images.save(folder / f"images_{split}.npz")
+    if Path(about.get("checkpoint", "/")).is_relative_to(folder.absolute()):
+        about = about | {
+            "checkpoint": str(Path(about["checkpoint"]).relative_to(folder.absolute()))
+        }
     receipt = {
         "split": split,
         **evaluator.fingerprints(),

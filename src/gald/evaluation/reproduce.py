@@ -46,7 +46,7 @@ def reproduce(path: Path, overrides: list[str]) -> None:
     if not receipts:
         raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
-        cfg = _config(receipt, split, overrides)
+        cfg = _config(receipt, split, path.parent, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
             raise ValueError(
                 f"{cfg.ckpt_path} is not the checkpoint that {path} was measured with: its SHA-256 "
@@ -60,12 +60,13 @@ def reproduce(path: Path, overrides: list[str]) -> None:
         Console().print(f"{split}: {numbers} numbers and all labels equal {path}", soft_wrap=True)
 
 
-def _config(receipt: dict[str, Any], split: str, overrides: list[str]) -> DictConfig:
+def _config(receipt: dict[str, Any], split: str, folder: Path, overrides: list[str]) -> DictConfig:
     cfg = compose("eval")
+    checkpoint = receipt.get("checkpoint")
     with open_dict(cfg):
         for part in EVALUATED:
             cfg[part] = receipt[part]
-        cfg.ckpt_path, cfg.split = receipt.get("checkpoint"), split
+        cfg.ckpt_path, cfg.split = checkpoint and str(folder / checkpoint), split
         cfg.trainer.devices, cfg.trainer.precision = 1, receipt["precision"]
         cfg.merge_with(OmegaConf.from_dotlist(overrides))
     if cfg.ckpt_path is None or not Path(cfg.ckpt_path).is_file():
