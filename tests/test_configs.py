@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Unpack, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_object, instantiate
 
 from gald.config import CONF_DIR, compose
 from gald.data.datamodule import Loading, SegmentationDataModule
+from gald.model.segmentor import SegOutput
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
@@ -149,7 +151,11 @@ def test_every_option_composes_and_its_interpolations_resolve(override, tmp_path
 def test_options_build(group):
     for option in options(group):
         cfg = compose("train", [f"{group}={option}"])
-        instantiate(cfg[group])
+        part = instantiate(cfg[group])
+        if group == "loss":  # called with both heads' scores, as in training
+            heads = SegOutput(torch.rand(2, 11, 6, 8), torch.rand(2, 11, 6, 8))
+            mask = torch.randint(0, 11, (2, 24, 32), dtype=torch.uint8)
+            assert part(heads, mask).ndim == 0, option
 
 
 def test_all_trainers_leave_sampling_to_the_data_module():
@@ -160,8 +166,6 @@ def test_all_trainers_leave_sampling_to_the_data_module():
 
 # Options with a class of a library, or with a wrapper that several groups use as outermost class.
 ELSEWHERE = {
-    "callbacks/checkpoint": "pytorch_lightning.callbacks",
-    "callbacks/ema": "pytorch_lightning.callbacks",
     "callbacks/epochs": "pytorch_lightning.callbacks",
     "callbacks/learning_rate": "pytorch_lightning.callbacks",
     "hydra/launcher/gald": "hydra_plugins.gald_launcher",

@@ -195,7 +195,8 @@ def test_bfloat16_autocast_stays_within_three_percent_of_float32(slot, path):
 def test_bfloat16_input_gives_bfloat16_output_under_autocast(slot, path):
     module = build(slot, path)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert module(image_feature().bfloat16()).dtype == torch.bfloat16
+        y = module(image_feature().bfloat16())
+    assert y.dtype == torch.bfloat16, "keep the dtype of x: end forward with .to(x.dtype)"
 
 
 @every_module
