@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from typing_extensions import override
 
 from gald.evaluation.evaluator import Evaluator
@@ -92,9 +92,35 @@ class SegmentationTask(EvaluationTask):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     @override
+    def on_train_start(self) -> None:
+        """Follow the schedule of this training also at the first step of a resumed run.
+
+        A checkpoint holds the next step's learning rate of the schedule that it was saved with;
+        the schedule differs if the training was made longer.
+        """
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, LambdaLR):
+            rates = [
+                base * scale(scheduler.last_epoch)
+                for base, scale in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            ]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gald"] = self.provenance
+        checkpoint["steps_per_epoch"] = self._steps_per_epoch()
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = renew_weights(checkpoint["state_dict"])
+        before = checkpoint.get("steps_per_epoch")  # missing in checkpoints of gald 0.1.0
+        if self._trainer is not None and before not in (None, now := self._steps_per_epoch()):
+            raise ValueError(
+                f"an epoch of the run has {before} steps, but now it has {now}: the number of "
+                "training images has changed; restore them, or start a new run"
+            )
+
+    def _steps_per_epoch(self) -> float:
+        return self.trainer.estimated_stepping_batches / max(1, self.trainer.max_epochs or 1)

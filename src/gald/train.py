@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -35,6 +35,7 @@ from gald.profiling.flops import part_costs
 from gald.run.checkpoint import load_weights, read_checkpoint
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
+from gald.run.resume import check_resume
 from gald.task import SegmentationTask
 from gald.viz.panel import save_panel
 
@@ -79,21 +80,34 @@ def train(cfg: DictConfig) -> Results:
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     task = build_task(cfg, data)
+    longer = None
+    if ckpt_path is not None:
+        config = read_checkpoint(ckpt_path).config
+        longer = check_resume(config, task.provenance["config"], ckpt_path)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
     costs = part_costs(task.model, _image_size(data))
+
+    def save_config(trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Replace `config.yaml` once a resumption is known to work."""
+        if trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+
     trainer: pl.Trainer = instantiate(
         cfg.trainer,
-        callbacks=list(instantiate(cfg.callbacks).values()),
+        callbacks=[
+            *instantiate(cfg.callbacks).values(),
+            LambdaCallback(on_train_start=save_config),
+        ],
         logger=list(instantiate(cfg.logger).values()),
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
     say = rank_zero_only(Console().print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
-    if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    if longer:
+        say(longer, soft_wrap=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 

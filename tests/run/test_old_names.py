@@ -73,7 +73,12 @@ def test_old_training_resumes(old_run, gald_cli, tmp_path):
         *("model.backbone.weights=null", "optimizer=sgd", "optimizer.momentum=0"),
         *("optimizer.lr=0.1", "scheduler=poly", "data.size=[48,64]"),
         *("data.train_transform.crop_size=[48,64]", "data.train_count=64", "data.val_count=5"),
-        *("data.global_batch_size=4", "data.num_workers=0", "trainer.accelerator=cpu"),
+        *(
+            "data.test_count=3",
+            "data.global_batch_size=4",
+            "data.num_workers=0",
+            "trainer.accelerator=cpu",
+        ),
         *("trainer.max_epochs=7", "logger=csv", "metrics=miou", "test=false"),
         f"output_dir={tmp_path / 'new'}",
     )

@@ -1,0 +1,89 @@
+"""Which options may differ between a run and its resumption."""
+
+from collections.abc import Iterator
+from typing import Any
+
+# Options that change neither the weights nor the choice of the best checkpoint.
+FREE = (
+    "name",
+    "output_dir",
+    "ckpt_path",
+    "init_from",
+    "test",
+    "metrics",  # of the final evaluation
+    "logger",
+    "callbacks",
+    "data.root",
+    "data.num_workers",
+    "data.cache",
+    "data.cache_dir",
+    "data.micro_batch_size",
+    "data.eval_batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.sync_batchnorm",
+    "trainer.check_val_every_n_epoch",
+    "trainer.log_every_n_steps",
+    "trainer.limit_test_batches",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "model.backbone.weights",  # initial weights, which the checkpoint replaces
+)
+FIXED = ("callbacks.ema",)  # although callbacks are free
+EPOCHS = "trainer.max_epochs"
+
+
+def check_resume(before: dict[str, Any], now: dict[str, Any], path: str) -> str | None:
+    """Refuse to resume a run with options that would make it a different run.
+
+    Args:
+        before: resolved configuration of the run.
+        now: resolved configuration of its resumption.
+        path: checkpoint to resume from, for the message.
+
+    Returns:
+        what changes for the run, to be printed; None if nothing does.
+
+    Raises:
+        ValueError: an option differs that the training depends on, or the training gets shorter.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    changed = [key for key in changed if not _is_free(key)]
+    longer = None
+    if EPOCHS in changed and (old.get(EPOCHS) or 0) < (new.get(EPOCHS) or 0):
+        changed.remove(EPOCHS)
+        longer = (
+            f"{EPOCHS} was {old[EPOCHS]} and is now {new[EPOCHS]}: from here the learning rate "
+            f"follows the schedule of {new[EPOCHS]} epochs"
+        )
+    if changed:
+        listed = ", ".join(f"{key} {_show(old, key)} -> {_show(new, key)}" for key in changed[:4])
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ValueError(
+            f"the run of {path} cannot be resumed with other options ({listed}{more}); repeat its "
+            f"command, or start a new run from its weights with init_from={path}"
+        )
+    return longer
+
+
+def _leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, node
+
+
+def _is_free(key: str) -> bool:
+    def inside(groups: tuple[str, ...]) -> bool:
+        return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+    return inside(FREE) and not inside(FIXED)
+
+
+def _show(values: dict[str, Any], key: str) -> str:
+    return str(values[key]) if key in values else "not set"
