@@ -16,7 +16,7 @@ SMALL = {
     "03_affinity_maps": "EPOCHS = 1; TRAIN_IMAGES = 8; VAL_IMAGES = 4",
     "04_ablation": "SAMPLES = 200",
 }
-OFTEN = ("01_quickstart", "03_affinity_maps")  # the others run with the slow tests
+OFTEN = ("03_affinity_maps",)  # the others run with the slow tests
 every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=[path.stem for path in SCRIPTS])
 
 
