@@ -131,6 +131,7 @@ def evaluated_by(processes, run, console, gald_cli, elsewhere):
     return first[0]
 
 
+@pytest.mark.slow
 def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
     words = ["-m", *TINY, "trainer=ddp_cpu", "seed=1", "name=ablation"]
     assert_success(console("train", *words, "hydra.launcher.jobs=1", cwd=elsewhere))

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import hydra
 import pytorch_lightning as pl
@@ -72,18 +73,19 @@ def train(cfg: DictConfig) -> Results:
     silence_warnings()
     folder = Path(cfg.output_dir)
     ckpt_path = _resume_point(cfg.ckpt_path, folder)
+    longer = None
     if ckpt_path is None:
         _refuse_to_overwrite(folder)
+    else:
+        before = read_checkpoint(ckpt_path).config
+        now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        longer = check_resume(before, now, ckpt_path)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     task = build_task(cfg, data)
-    longer = None
-    if ckpt_path is not None:
-        config = read_checkpoint(ckpt_path).config
-        longer = check_resume(config, task.provenance["config"], ckpt_path)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
     costs = part_costs(task.model, _image_size(data))
