@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -60,8 +61,11 @@ def interrupt(patch, step, action):
     """Call `action` within the training step after so many optimizer steps."""
     original = SegmentationTask.training_step
 
+    done = []
+
     def training_step(self, batch, batch_idx):
-        if self.global_step == step:
+        if self.global_step == step and not done:
+            done.append(step)
             action()
         return original(self, batch, batch_idx)
 
@@ -78,21 +82,40 @@ def assert_same_run(folder, expected):
     assert (folder / "metrics.csv").read_text() == (expected / "metrics.csv").read_text()
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_signal_saves_within_the_epoch_and_exits_with_code_75(
-    train, uninterrupted, tmp_path, monkeypatch, capsys, name
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_signal_saves_within_the_epoch_and_prints_the_command_for_resuming(
+    train, uninterrupted, tmp_path, monkeypatch, capsys, name, code
 ):
     with monkeypatch.context() as patch:
         interrupt(patch, 5, lambda: os.kill(os.getpid(), getattr(signal, name)))
         with pytest.raises(SystemExit) as end:
             train(tmp_path / "run")
-    assert end.value.code == 75
-    assert f"stopped by {name} at step 6; resume with ckpt_path=last" in capsys.readouterr().out
+    assert end.value.code == code
+    out = capsys.readouterr().out
+    assert ("press Ctrl-C again to end at once" in out) == (name == "SIGINT")
+    assert f"stopped by {name} at step 6; resume with: gald train data=synthetic " in out
+    assert f" output_dir={tmp_path / 'run'} ckpt_path=last\n" in out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").content
     assert saved["global_step"] == 6 and saved["epoch"] == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     train(tmp_path / "run", "ckpt_path=last")
     assert_same_run(tmp_path / "run", uninterrupted)
+
+
+def test_second_interrupt_ends_the_process_at_once(tmp_path):
+    program = (
+        "import os, signal; from gald.task import SegmentationTask as T\n"
+        "def step(self, *a):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)\n"
+        "T.training_step = step\n"
+        "from gald import cli; cli.main()"
+    )
+    words = ["train", *TINY, f"output_dir={tmp_path / 'run'}"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert "press Ctrl-C again to end at once" in done.stdout
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_run_that_dies_loses_only_the_time_since_its_last_save(

@@ -1,16 +1,21 @@
 """Checkpoint of the newest training state, so that an interruption costs minutes at most."""
 
+import shlex
 import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from gald.run.preemption import PREEMPTED, SIGNALS
+from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
+
+REPLACED = ("output_dir=", "ckpt_path=")  # options that the command for resuming states anew
 
 
 class LastCheckpoint(Checkpoint):
@@ -19,7 +24,8 @@ class LastCheckpoint(Checkpoint):
     Clusters send SIGTERM or SIGUSR1 before they take a machine away. The process then finishes the
     current step, saves its state and exits with code 75. If the signal arrives during a validation
     of the training, this happens after the validation. A run resumed from the file continues with
-    the next batch. Each save replaces the file atomically, so it is complete at any time.
+    the next batch. Each save replaces the file atomically, so it is complete at any time. Ctrl-C
+    does the same with exit code 130; a second Ctrl-C ends the process at once.
 
     Args:
         path: the checkpoint file.
@@ -98,14 +104,23 @@ class LastCheckpoint(Checkpoint):
         if self.signal is not None and not isinstance(exception, SystemExit):
             self._leave(trainer)  # the same signal killed a worker or another process first
 
+    @override
+    def teardown(self, *_: object, **__: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def _listen(self) -> None:
         # Replaces Lightning's handler: its broadcast can collide with another collective.
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in (*SIGNALS, signal.SIGINT):
                 signal.signal(number, self._notice)
 
     def _notice(self, number: int, _: object) -> None:
         self.signal = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            say = rank_zero_only(partial(print, flush=True))
+            say("stopping after this step, to save it; press Ctrl-C again to end at once")
 
     def _save(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:
@@ -121,9 +136,12 @@ class LastCheckpoint(Checkpoint):
         if not trainer.is_global_zero:
             sys.exit(0)  # Lightning kills the first process when another ends with an error
         name = signal.Signals(self.signal).name if self.signal else "a signal to another process"
+        options = [word for word in sys.argv[1:] if not word.startswith(REPLACED)]
+        options += [f"output_dir={self.path.parent.parent}", "ckpt_path=last"]
         print(
-            f"stopped by {name} at step {trainer.global_step}; resume with ckpt_path=last "
-            f"output_dir={self.path.parent.parent}",
+            f"stopped by {name} at step {trainer.global_step}; resume with: "
+            f"{shlex.join(['gald', 'train', *options])}",
             flush=True,
         )
-        sys.exit(PREEMPTED)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED)

@@ -14,9 +14,9 @@ from gald.data.loading.loader import (
     JointTransform,
     TrainingCrops,
     TrainLoader,
-    one_thread,
     stack,
     stack_by_size,
+    start_worker,
 )
 from gald.data.loading.sampler import ClassUniform, EvalSampler, GlobalBatchSampler
 
@@ -210,7 +210,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": one_thread,
+            "worker_init_fn": start_worker,
             # separate, so that loading does not advance the global random stream of dropout
             "generator": torch.Generator().manual_seed(self.seed),
         }

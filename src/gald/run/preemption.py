@@ -3,4 +3,5 @@
 import signal
 
 PREEMPTED = 75  # EX_TEMPFAIL: try again later
+INTERRUPTED = 130  # ended by Ctrl-C, as shells report it
 SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n))

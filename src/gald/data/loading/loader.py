@@ -1,5 +1,6 @@
 """Training loader that resumes at the trainer's position, training crops, and collation."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,6 +116,7 @@ def stack_by_size(items: list[Item]) -> list[Item]:
     return [stack(group) for group in groups.values()]
 
 
-def one_thread(worker: int) -> None:
-    """Limit OpenCV to one thread in a worker."""
+def start_worker(worker: int) -> None:
+    """Limit OpenCV to one thread in a worker, and leave Ctrl-C to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)  # threads of several workers would compete for the cores
