@@ -28,7 +28,7 @@ class BestCheckpoint(ModelCheckpoint):
     ) -> None:
         if save_top_k != 1:
             raise ValueError(
-                f"callbacks.best.save_top_k is {save_top_k}, but best.ckpt is 1 file; add the "
+                f"save_top_k is {save_top_k}, but best.ckpt is 1 file; add the "
                 "callback epochs, which keeps the weights of every epoch"
             )
         super().__init__(dirpath, "best", monitor=monitor, mode=mode, enable_version_counter=False)
