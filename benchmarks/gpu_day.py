@@ -24,6 +24,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import gpu_speed
 import torch
 from gpu_page import gpu_page
 
+from gald.run.atomic import atomic_file
 from gald.run.provenance import commit, versions
 from gald.run.results import read_results
 from gald.sweep.manifest import NAME as MANIFEST
@@ -40,14 +42,10 @@ from gald.sweep.manifest import Manifest, split_overrides
 SWEEP = "gpu_day"
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {"works": 60, "speed": 150, "result": 240}
-ARMS = [  # overrides of one sweep command each: none/none, psp/*, nonlocal/*
-    ["model/ga=none", "model/ld=none"],
-    ["model/ga=psp", "model/ld=none,mask,affinity"],
-    ["model/ga=nonlocal", "model/ld=none,affinity"],
-]
-SIDE_BY_SIDE = (6, 12)  # cells that share the GPU: tried in turn, to see how many pay
+# The arms are no full product of GA and LD, so each GA is a sweep; all sweeps run at once.
+ARMS = {"none": ["none"], "psp": ["none", "mask", "affinity"], "nonlocal": ["none", "affinity"]}
+ROUNDS = (1, 2)  # seeds of the first rounds: 6 and 12 cells share the GPU, to see how many pay
 SCORES = [f"{s}/{name}" for s in ("val", "test") for name in ("miou", "boundary_iou/0.02")]
-SEEDS = 2  # paired seeds of one round
 
 
 class Report:
@@ -61,10 +59,8 @@ class Report:
     def save(self, part: str, name: str, value: Any) -> None:
         """Store a result of a part."""
         self.content.setdefault(part, {})[name] = value
-        path = self.folder / "gpu_day.json"
-        partial_file = path.with_suffix(".part")
-        partial_file.write_text(json.dumps(self.content, indent=1))
-        partial_file.replace(path)
+        with atomic_file(self.folder / "gpu_day.json") as path:
+            path.write_text(json.dumps(self.content, indent=1))
         (self.folder / "gpu_day.md").write_text(gpu_page(self.content))
 
 
@@ -119,30 +115,46 @@ def result(
     if camvid is None and not toy:
         save("skipped", "no --camvid FOLDER was given")
         return
-    rounds = []
+    runs = folder / "runs"
+    rounds: list[dict[str, Any]] = []
+    first = 0
     while left() > (10 if toy else 60) and len(rounds) < (1 if toy else 8):
-        start = time.monotonic()
-        number = len(rounds)
-        jobs = 1 if toy else SIDE_BY_SIDE[number % len(SIDE_BY_SIDE)]
-        before = len(_finished(folder / "runs" / SWEEP))
-        for arm in ARMS[:1] if toy else ARMS:
-            if left() > 5:
-                _sweep(_words(arm, number, jobs, toy, camvid), folder, left())
-        cells = len(_finished(folder / "runs" / SWEEP)) - before
+        count = 1 if toy else _seeds_of_next_round(rounds)
+        seeds = range(first, first + count)
+        first += count
+        start, before = time.monotonic(), len(_finished(runs))
+        arms = {"none": ARMS["none"]} if toy else ARMS
+        _sweeps({ga: _words(ga, lds, seeds, toy, camvid) for ga, lds in arms.items()}, folder, left)
+        cells = len(_finished(runs)) - before
         minutes = (time.monotonic() - start) / 60
-        row = {"cells side by side": jobs, "cells": cells, "cells per minute": cells / minutes}
-        rounds.append(row)
+        side_by_side = count * sum(map(len, arms.values()))
+        rounds.append(
+            {
+                "seeds": list(seeds),
+                "cells side by side": side_by_side,
+                "finished": cells,
+                "cells per minute": cells / minutes,
+            }
+        )
         save("rounds", rounds)
-        scores = _scores(folder / "runs" / SWEEP)
-        save("scores", scores)
+        save("scores", _scores(runs))
         if cells == 0:
+            save("output", "".join(path.read_text()[-2000:] for path in folder.glob("*.log")))
             break
 
 
-def _words(arm: list[str], number: int, jobs: int, toy: bool, camvid: Path | None) -> list[str]:
-    seeds = [number * SEEDS + i for i in range(1 if toy else SEEDS)]
-    words = [*arm, "seed=" + ",".join(map(str, seeds)), "logger=csv"]
-    words += ["callbacks=[checkpoint,learning_rate,progress]", f"hydra.launcher.jobs={jobs}"]
+def _seeds_of_next_round(rounds: list[dict[str, Any]]) -> int:
+    if len(rounds) < len(ROUNDS):
+        return ROUNDS[len(rounds)]
+    best = max(rounds, key=lambda row: row["cells per minute"])
+    return len(best["seeds"])
+
+
+def _words(ga: str, lds: list[str], seeds: range, toy: bool, camvid: Path | None) -> list[str]:
+    jobs = len(lds) * len(seeds)
+    words = [f"model/ga={ga}", f"model/ld={','.join(lds)}", f"name={SWEEP}_{ga}", "logger=csv"]
+    words += ["seed=" + ",".join(map(str, seeds)), f"hydra.launcher.jobs={jobs}"]
+    words += ["callbacks=[checkpoint,learning_rate,progress]"]
     if toy:
         tiny = ["model.backbone.name=test_resnet", "model.channels=16", "data.train_count=8"]
         tiny += ["data.val_count=2", "data.test_count=2", "trainer.max_epochs=1", "metrics=miou"]
@@ -152,55 +164,68 @@ def _words(arm: list[str], number: int, jobs: int, toy: bool, camvid: Path | Non
     return [*words, f"hydra.launcher.jobs_per_gpu={jobs}"]
 
 
-def _sweep(words: list[str], folder: Path, seconds: float) -> None:
-    """Run a sweep, and stop it when its time is up; its finished cells remain."""
-    command = [sys.executable, "-m", "gald.train", "-m", *words, f"name={SWEEP}"]
-    # Six and more cells share the cores with their loaders.
+def _sweeps(commands: dict[str, list[str]], folder: Path, left: Callable[[], float]) -> None:
+    """Run sweeps side by side, and stop them when the time is up; finished cells remain."""
+    # Many cells share the cores with their loaders.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (folder / "sweep.log").open("a") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    running = []
+    for name, words in commands.items():
+        with (folder / f"{name}.log").open("a") as log:
+            command = [sys.executable, "-m", "gald.train", "-m", *words]
+            running.append(
+                subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(1, left()))
+    late = [process for process in running if process.poll() is None]
+    for process in late:
+        os.killpg(process.pid, signal.SIGTERM)
+    for process in late:
         try:
-            process.wait(timeout=seconds)
+            process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def _finished(sweep: Path) -> dict[Path, str]:
+def _finished(runs: Path) -> dict[Path, str]:
     """Return the folders of the finished cells, and their GA and LD."""
-    if not (sweep / MANIFEST).is_file():
-        return {}
     arms = {}
-    for cell in Manifest.load(sweep).cells.values():
-        values = split_overrides(cell.overrides)
-        if cell.state == "done":
-            arms[sweep / cell.folder] = f"{values['model/ga']}/{values['model/ld']}"
+    for sweep in sorted(runs.glob(f"{SWEEP}_*")):
+        if not (sweep / MANIFEST).is_file():
+            continue
+        for cell in Manifest.load(sweep).cells.values():
+            values = split_overrides(cell.overrides)
+            if cell.state == "done":
+                arms[sweep / cell.folder] = f"{values['model/ga']}/{values['model/ld']}"
     return arms
 
 
-def _scores(sweep: Path) -> list[dict[str, Any]]:
+def _scores(runs: Path) -> list[dict[str, Any]]:
     rows = []
-    for run, arm in _finished(sweep).items():
+    for run, arm in _finished(runs).items():
         results = read_results(run / "results.json")
         scores = {key: results[key] for key in SCORES if key in results}
         rows.append({"arm": arm, "seed": results["seed"], **scores, "seconds": results["seconds"]})
     return sorted(rows, key=lambda row: (row["arm"], row["seed"]))
 
 
-def _pack(sweep: Path, folder: Path) -> None:
+def _pack(runs: Path, folder: Path) -> None:
     """Pack results and counts of all cells, and the weights of the two best, to take them along."""
     with tarfile.open(folder / "cells.tar.gz", "w:gz") as archive:
-        for path in sorted(sweep.rglob("*")):
+        for path in sorted(runs.rglob("*")):
             kept = path.name in ("results.json", "config.yaml", "metrics.csv", MANIFEST)
             if kept or path.suffix == ".npz":
-                archive.add(path, path.relative_to(sweep.parent))
+                archive.add(path, path.relative_to(runs))
     best = sorted(
-        _finished(sweep),
+        _finished(runs),
         key=lambda run: -(read_results(run / "results.json")["val/miou"] or 0),
     )
     for rank, run in enumerate(best[:2], 1):
@@ -223,28 +248,33 @@ def main() -> None:
         parser.error("there is no GPU; --toy runs the same parts at a tiny size on a CPU")
     camvid = args.camvid.absolute() if args.camvid else None
     report = Report(folder)
-    scratch = Path(tempfile.mkdtemp(prefix="gald_gpu_day_"))
     report.save("machine", ", ".join(args.parts), machine())
-    for part in args.parts:
-        start = time.monotonic()
-        end = start + SECONDS[part]
+    with tempfile.TemporaryDirectory(prefix="gald_gpu_day_") as scratch:
+        for part in args.parts:
+            _run(part, report, args.toy, camvid, Path(scratch))
 
-        def left(end: float = end) -> float:
-            return end - time.monotonic()
 
-        save = partial(report.save, part)
-        try:
-            if part == "works":
-                works(left, save, args.toy, scratch)
-            elif part == "speed":
-                gpu_speed.measure(args.toy, scratch, left, save)
-            else:
-                result(left, save, args.toy, camvid, scratch)
-                _pack(scratch / "runs" / SWEEP, folder)
-        except Exception as error:
-            save("error", f"{type(error).__name__}: {error}"[:2000])
-        save("seconds", round(time.monotonic() - start, 1))
-        print(f"{part}: {time.monotonic() - start:.0f} s, see {folder / 'gpu_day.md'}", flush=True)
+def _run(part: str, report: Report, toy: bool, camvid: Path | None, scratch: Path) -> None:
+    """Run a part within its time; an error is stored as its result."""
+    start = time.monotonic()
+
+    def left() -> float:
+        return start + SECONDS[part] - time.monotonic()
+
+    save = partial(report.save, part)
+    try:
+        if part == "works":
+            works(left, save, toy, scratch)
+        elif part == "speed":
+            gpu_speed.measure(toy, scratch, left, save)
+        else:
+            result(left, save, toy, camvid, scratch)
+            _pack(scratch / "runs", report.folder)
+    except Exception as error:
+        save("error", f"{type(error).__name__}: {error}"[:2000])
+    seconds = round(time.monotonic() - start, 1)
+    save("seconds", seconds)
+    print(f"{part}: {seconds:.0f} s, see {report.folder / 'gpu_day.md'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from gald import cli
+from gald.data.synthetic import SyntheticStreets
 from gald.run.checkpoint import read_checkpoint
 from gald.task import SegmentationTask
 
@@ -66,10 +69,6 @@ def weights(folder):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """An uninterrupted run of three epochs, and one that stopped after the first."""
-    import sys
-
-    from gald import cli
-
     folder = tmp_path_factory.mktemp("runs")
 
     def train(name):
@@ -129,8 +128,6 @@ def test_a_longer_training_follows_its_new_schedule_from_the_first_step(runs, ga
 
 
 def test_other_numbers_of_training_images_are_refused(runs, gald_cli, tmp_path, monkeypatch):
-    from gald.data.synthetic import SyntheticStreets
-
     folder = tmp_path / "run"
     shutil.copytree(runs / "stopped", folder)
     monkeypatch.setattr(SyntheticStreets, "__len__", lambda self: 20)

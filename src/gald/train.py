@@ -72,14 +72,9 @@ def train(cfg: DictConfig) -> Results:
     start = time.monotonic()
     silence_warnings()
     folder = Path(cfg.output_dir)
-    ckpt_path = _resume_point(cfg.ckpt_path, folder)
-    longer = None
+    ckpt_path, longer = _resume_point(cfg, folder)
     if ckpt_path is None:
         _refuse_to_overwrite(folder)
-    else:
-        before = read_checkpoint(ckpt_path).config
-        now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-        longer = check_resume(before, now, ckpt_path)
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -177,21 +172,25 @@ def _image_size(data: SegmentationDataModule) -> Sequence[int]:
     return crop_size or data.train_dataset[0]["image"].shape[-2:]
 
 
-def _resume_point(ckpt_path: str | None, folder: Path) -> str | None:
-    if ckpt_path is None:
-        return None
-    path = folder / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+def _resume_point(cfg: DictConfig, folder: Path) -> tuple[str | None, str | None]:
+    """Return the checkpoint to resume from, if any, and a sentence if the training gets longer."""
+    if cfg.ckpt_path is None:
+        return None, None
+    last = cfg.ckpt_path == "last"
+    path = folder / "checkpoints" / "last.ckpt" if last else Path(cfg.ckpt_path)
     if not path.is_file():
         raise FileNotFoundError(
             f"no checkpoint at {path}; give output_dir=FOLDER of the run to resume, "
             "or ckpt_path=FILE"
         )
-    if not read_checkpoint(path).resumable:
+    checkpoint = read_checkpoint(path)
+    if not checkpoint.resumable:
         raise ValueError(
             f"{path} holds a network but no training state to resume; start a new run from its "
             f"weights with init_from={path}"
         )
-    return str(path)
+    now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return str(path), check_resume(checkpoint.config, now, path)
 
 
 @rank_zero_only  # the other processes start after the first has created files in the folder

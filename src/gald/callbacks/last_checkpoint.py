@@ -112,15 +112,17 @@ class LastCheckpoint(Checkpoint):
     def _listen(self) -> None:
         # Replaces Lightning's handler: its broadcast can collide with another collective.
         if threading.current_thread() is threading.main_thread():
-            for number in (*SIGNALS, signal.SIGINT):
+            for number in SIGNALS:
                 signal.signal(number, self._notice)
+            if self.signal != signal.SIGINT:  # after the first Ctrl-C, a second ends the process
+                signal.signal(signal.SIGINT, self._notice)
 
     def _notice(self, number: int, _: object) -> None:
         self.signal = number
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             say = rank_zero_only(partial(print, flush=True))
-            say("stopping after this step, to save it; press Ctrl-C again to end at once")
+            say("saving after this step or validation; press Ctrl-C again to end at once")
 
     def _save(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:

@@ -1,6 +1,7 @@
 """Which options may differ between a run and its resumption."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # Options that change neither the weights nor the choice of the best checkpoint.
@@ -36,7 +37,7 @@ FIXED = ("callbacks.ema",)  # although callbacks are free
 EPOCHS = "trainer.max_epochs"
 
 
-def check_resume(before: dict[str, Any], now: dict[str, Any], path: str) -> str | None:
+def check_resume(before: dict[str, Any], now: dict[str, Any], path: Path) -> str | None:
     """Refuse to resume a run with options that would make it a different run.
 
     Args:

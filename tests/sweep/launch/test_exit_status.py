@@ -10,7 +10,7 @@ def test_cell_is_done_only_with_results():
     assert classify_exit(0, "", False, False).kind == "failed"
 
 
-@pytest.mark.parametrize("code", [75, -signal.SIGTERM, -signal.SIGUSR1])
+@pytest.mark.parametrize("code", [75, 130, -signal.SIGTERM, -signal.SIGUSR1])
 def test_stop_by_a_signal_is_no_failure(code):
     assert classify_exit(code, "gald: whatever", False, False).kind == "preempted"
 

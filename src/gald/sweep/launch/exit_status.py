@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from gald.run.preemption import PREEMPTED, SIGNALS
+from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
 
 MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|\bMemoryError\b"
@@ -41,7 +41,7 @@ def classify_exit(code: int, log: str, finished: bool, kernel_killed: bool) -> E
     if code == 0:
         reason = None if finished else "it ended without writing results.json; see log.txt"
         return ExitStatus("done" if finished else "failed", reason)
-    if code == PREEMPTED or -code in SIGNALS:
+    if code in (PREEMPTED, INTERRUPTED) or -code in SIGNALS:
         return ExitStatus("preempted", "stopped by a signal; resumes from its last checkpoint")
     # If a further process fails, its error is in the log, and Lightning kills the first process
     # without a message.
