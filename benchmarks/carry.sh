@@ -46,6 +46,9 @@ for name in "${MISSING[@]}"; do
       --implementation cp "${PLATFORMS[@]/#/--platform=}" -d "$wheels" "${spec:-$name}"
   fi
 done
+# The project's own wheel, because results name the version of an installed package.
+rm -f "$wheels"/gald-*.whl
+"$PYTHON" -m pip wheel --quiet --no-deps -w "$wheels" .
 
 tree=$(git ls-files -z | xargs -0 du -cb | tail -n 1 | cut -f 1)
 failed=
