@@ -41,7 +41,7 @@ from gald.sweep.manifest import Manifest, split_overrides
 
 SWEEP = "gpu_day"
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = {"works": 60, "speed": 150, "result": 240}
+SECONDS = {"works": 90, "speed": 150, "result": 240}
 # The arms are no full product of GA and LD, so each GA is a sweep; all sweeps run at once.
 ARMS = {"none": ["none"], "psp": ["none", "mask", "affinity"], "nonlocal": ["none", "affinity"]}
 ROUNDS = (1, 2)  # seeds of the first rounds: 6 and 12 cells share the GPU, to see how many pay
