@@ -41,7 +41,7 @@ from gald.sweep.manifest import Manifest, split_overrides
 
 SWEEP = "gpu_day"
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = {"works": 90, "speed": 150, "result": 240}
+SECONDS = {"works": 90, "speed": 150, "result": 300}
 # The arms are no full product of GA and LD, so each GA is a sweep; all sweeps run at once.
 ARMS = {"none": ["none"], "psp": ["none", "mask", "affinity"], "nonlocal": ["none", "affinity"]}
 ROUNDS = (1, 2)  # seeds of the first rounds: 6 and 12 cells share the GPU, to see how many pay
@@ -73,7 +73,7 @@ def machine() -> dict[str, Any]:
         query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
         if shutil.which(query[0]):
             about["driver, memory"] = subprocess.check_output(query, text=True).strip()
-    about |= {"commit": commit() or os.environ.get("GALD_COMMIT"), **versions()}
+    about |= {"commit": os.environ.get("GALD_COMMIT") or commit(), **versions()}
     return about | {"command": " ".join(["python", *sys.argv])}
 
 
@@ -160,7 +160,8 @@ def _words(ga: str, lds: list[str], seeds: range, toy: bool, camvid: Path | None
         tiny += ["data.val_count=2", "data.test_count=2", "trainer.max_epochs=1", "metrics=miou"]
         return [*words, *tiny, "data.num_workers=0", "trainer.accelerator=cpu"]
     words += ["experiment=camvid_lite0", f"data.root={camvid}", "trainer=gpu"]
-    words += ["trainer.max_epochs=60", "trainer.check_val_every_n_epoch=10", "data.num_workers=1"]
+    words += ["trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10", "data.num_workers=2"]
+    words += ["model.channels_last=true"]
     return [*words, f"hydra.launcher.jobs_per_gpu={jobs}"]
 
 

@@ -19,6 +19,7 @@ from gald.metrics.confusion import ConfusionMatrix
 from gald.model.segmentor import Segmentor
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table
 from gald.run.old_names import renew_weights
+from gald.step_loss import REMEDY, NotFiniteError, StepLoss, first_not_finite
 
 
 class SegmentationTask(EvaluationTask):
@@ -26,7 +27,8 @@ class SegmentationTask(EvaluationTask):
 
     Args:
         model: the network.
-        loss: (SegOutput, mask) -> scalar.
+        loss: `(SegOutput, mask, pixels, step_pixels)` -> scalar, this mask's part of the loss over
+            the whole optimizer step; see `gald.loss.deep_supervision.DeepSupervision`.
         inference: how the network predicts label maps.
         optimizer: factory, see `gald.optimizer.build_optimizer`.
         scheduler: factory `(optimizer, total_steps)` of a schedule that steps every iteration.
@@ -60,6 +62,7 @@ class SegmentationTask(EvaluationTask):
         self.decay_norm_and_bias = decay_norm_and_bias
         self.seed = seed
         self.provenance = provenance or {}
+        self.step_loss = StepLoss()
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -69,10 +72,28 @@ class SegmentationTask(EvaluationTask):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self.model(batch["image"]), batch["mask"])
-        size = len(batch["image"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
-        return loss
+        """Compute this micro-batch's part of the loss, and log the loss of the whole step.
+
+        The parts of all micro-batches and devices sum to the mean over the labelled pixels of the
+        global batch. Lightning divides a part by the number of accumulated batches, and DDP divides
+        the gradient by the number of processes, so both are multiplied here.
+        """
+        strategy, accumulated = self.trainer.strategy, self.trainer.accumulate_grad_batches
+        if batch_idx % accumulated == 0:
+            self.step_pixels = strategy.reduce(batch["step_pixels"], reduce_op="sum")
+        part = self.loss(
+            self.model(batch["image"]), batch["mask"], batch["pixels"], self.step_pixels
+        )
+        self.step_loss.add(part, batch["name"])
+        if (batch_idx + 1) % accumulated == 0:
+            total = strategy.reduce(self.step_loss.total(), reduce_op="sum")
+            self.log("train/loss", total, prog_bar=True, batch_size=len(batch["image"]))
+            self.step_loss.finish(total, self.global_step)
+        return part * accumulated * self.trainer.world_size
+
+    @override
+    def on_validation_start(self) -> None:
+        self._check_finite()
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -109,6 +130,7 @@ class SegmentationTask(EvaluationTask):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_finite()
         checkpoint["gald"] = self.provenance
         checkpoint["steps_per_epoch"] = self._steps_per_epoch()
 
@@ -121,6 +143,12 @@ class SegmentationTask(EvaluationTask):
                 f"an epoch of the run has {before} steps, but now it has {now}: the number of "
                 "training images has changed; restore them, or start a new run"
             )
+
+    def _check_finite(self) -> None:
+        """Refuse to validate or save a network that is ruined, although every loss was finite."""
+        self.step_loss.check()
+        if name := first_not_finite(self.model.state_dict()):
+            raise NotFiniteError(f"{name} is not finite after step {self.global_step}; {REMEDY}")
 
     def _steps_per_epoch(self) -> float:
         return self.trainer.estimated_stepping_batches / max(1, self.trainer.max_epochs or 1)

@@ -37,6 +37,7 @@ from gald.run.checkpoint import load_weights, read_checkpoint
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.resume import check_resume
+from gald.step_loss import NotFiniteError
 from gald.task import SegmentationTask
 from gald.viz.panel import save_panel
 
@@ -108,7 +109,12 @@ def train(cfg: DictConfig) -> Results:
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
-    trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+    try:
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+    except NotFiniteError as error:
+        last = folder / "checkpoints" / "last.ckpt"
+        kept = f"{last} is from before" if last.exists() else "no checkpoint was saved before"
+        raise ValueError(f"{error}; {kept}") from error
 
     best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
     loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves

@@ -16,7 +16,8 @@ from gald import cli
 from gald.config import CONF_DIR
 from gald.export import export, parity
 from gald.export.export import export as export_network
-from gald.export.graph import FullImageNetwork, pool
+from gald.export.graph import FullImageNetwork
+from gald.model.layers import pool_by_matrices
 
 NET = ["model/ga=none", "model/ld=mask"]
 EVERY = [("ga", path.stem) for path in sorted((CONF_DIR / "model" / "ga").glob("*.yaml"))]
@@ -82,7 +83,7 @@ def expected(network, image):
 @pytest.mark.parametrize("cells", [(1, 1), (3, 4), (6, 6)])
 def test_pool_is_torchs_adaptive_pooling(size, cells):
     x = torch.rand(2, 3, *size)
-    torch.testing.assert_close(pool(x, cells), F.adaptive_avg_pool2d(x, cells))
+    torch.testing.assert_close(pool_by_matrices(x, cells), F.adaptive_avg_pool2d(x, cells))
 
 
 def test_onnx_reproduces_the_scores_at_any_size_and_contains_the_classes(

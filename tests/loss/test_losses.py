@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ def test_ohem_reproduces_golden_loss_and_gradient(case):
         pytest.skip(f"there is no {path}; set GALD_GOLDEN to the folder of golden outputs")
     data = {k.split("/")[1]: v for k, v in np.load(path).items() if k.startswith(f"case{case}/")}
     logits = torch.from_numpy(data["logits"]).requires_grad_()
-    loss = OhemCrossEntropy(float(data["thresh"]), int(data["min_kept"]))(
-        logits, torch.from_numpy(data["target"])
-    )
+    # The reference chooses among the pixels of both images; here an image chooses for itself.
+    one_image = torch.cat(list(logits), dim=1)[None]
+    mask = torch.from_numpy(data["target"]).flatten(0, 1)[None]
+    loss = OhemCrossEntropy(float(data["thresh"]), int(data["min_kept"]))(one_image, mask)
     loss.backward()
     assert logits.grad is not None
     torch.testing.assert_close(loss.item(), float(data["loss"]), rtol=1e-5, atol=0)
@@ -40,6 +42,61 @@ def test_ohem_keeps_the_pixels_of_lowest_probability_in_a_hand_made_case():
     torch.testing.assert_close(below, -(p[1].log() + p[2].log()) / 2)
     at_least_three = OhemCrossEntropy(threshold=0.1, min_kept=3)(logits, mask)
     torch.testing.assert_close(at_least_three, -(p[0].log() + p[1].log() + p[2].log()) / 3)
+
+
+def test_ohem_without_min_kept_leaves_the_choice_to_the_threshold():
+    p = torch.tensor([0.9, 0.6, 0.2])
+    logits = torch.stack([p.log(), (1 - p).log()])[None, :, None]
+    mask = torch.zeros(1, 1, 3, dtype=torch.uint8)
+    loss = OhemCrossEntropy(threshold=0.7, min_kept=0)(logits, mask)
+    torch.testing.assert_close(loss, -(p[1].log() + p[2].log()) / 2)
+    assert OhemCrossEntropy(threshold=0.1, min_kept=0)(logits, mask) == 0
+
+
+def test_class_weights_may_be_integers():
+    logits, mask = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    assert CrossEntropy([1, 1, 10])(logits, mask) == CrossEntropy([1.0, 1.0, 10.0])(logits, mask)
+
+
+LOSSES = [
+    CrossEntropy(),
+    CrossEntropy([1.0, 2.0, 0.5]),
+    CrossEntropy(label_smoothing=0.1),
+    OhemCrossEntropy(min_kept=20),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("main", [True, False])
+def test_parts_of_a_batch_sum_to_the_loss_of_the_batch(loss, main):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 8, 8, generator=generator)
+    mask = torch.randint(0, 3, (4, 8, 8), generator=generator)
+    mask[0], mask[1, :5], mask[2, :1] = 255, 255, 255
+    both = DeepSupervision(*((loss, CrossEntropy()) if main else (CrossEntropy(), loss)))
+    count = partial(torch.bincount, minlength=256)
+    parts = [
+        both(
+            SegOutput(logits[rows], -logits[rows]),
+            mask[rows],
+            count(mask[rows].flatten()),
+            count(mask.flatten()),
+        )
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
+    torch.testing.assert_close(sum(parts), both(SegOutput(logits, -logits), mask))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_deterministic_mode_computes_the_same_loss(loss):
+    logits, mask = torch.randn(2, 3, 5, 5), torch.randint(0, 3, (2, 5, 5), dtype=torch.uint8)
+    mask[0, :2] = 255
+    expected = loss(logits, mask)
+    torch.use_deterministic_algorithms(True)
+    try:
+        torch.testing.assert_close(loss(logits, mask), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), OhemCrossEntropy(), CrossEntropy([1.0, 2.0])])

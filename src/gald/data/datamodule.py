@@ -14,8 +14,8 @@ from gald.data.loading.loader import (
     JointTransform,
     TrainingCrops,
     TrainLoader,
-    stack,
     stack_by_size,
+    stack_training,
     start_worker,
 )
 from gald.data.loading.sampler import ClassUniform, EvalSampler, GlobalBatchSampler
@@ -182,7 +182,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         )
         dataset = TrainingCrops(self.train_dataset, self.train_transform, self.seed)
         return TrainLoader(
-            dataset, sampler, self._position, collate_fn=stack, **self._loader_options()
+            dataset, sampler, self._position, collate_fn=stack_training, **self._loader_options()
         )
 
     def val_dataloader(self) -> DataLoader:

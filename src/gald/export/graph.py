@@ -9,6 +9,7 @@ from torch.export import Dim, ExportedProgram
 from typing_extensions import override
 
 from gald.inference import FullImage
+from gald.model.layers import pool_by_matrices
 from gald.model.segmentor import Segmentor
 
 
@@ -48,23 +49,8 @@ def without_adaptive_pooling(program: ExportedProgram) -> ExportedProgram:
 
     ONNX has no adaptive pooling; torch.onnx unrolls it for the one size of the example.
     """
-    return program.run_decompositions({torch.ops.aten.adaptive_avg_pool2d.default: pool})
-
-
-def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute F.adaptive_avg_pool2d: (B, C, H, W) -> (B, C, *size)."""
-    rows, columns = (_averaging(old, new, x) for old, new in zip(x.shape[-2:], size, strict=True))
-    return rows @ x @ columns.T
-
-
-def _averaging(old: int, new: int, like: Tensor) -> Tensor:
-    """Return the matrix (new, old) in which row i averages the pixels of cell i."""
-    cell = torch.arange(new, device=like.device)
-    start = cell * old // new
-    end = ((cell + 1) * old + new - 1) // new
-    pixel = torch.arange(old, device=like.device)
-    inside = (pixel >= start[:, None]) & (pixel < end[:, None])
-    return inside.to(like.dtype) / (end - start)[:, None].to(like.dtype)
+    pooling = torch.ops.aten.adaptive_avg_pool2d.default
+    return program.run_decompositions({pooling: pool_by_matrices})
 
 
 def _same_padding(size: int, kernel_size: int, stride: int, dilation: int) -> int:

@@ -3,12 +3,19 @@
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gald.loss.cross_entropy import labelled
 from gald.model.layers import resize
 from gald.model.segmentor import SegOutput
 
 
 class DeepSupervision(nn.Module):
     """Main loss plus the weighted loss of the auxiliary head, both at the mask's resolution.
+
+    The losses are means over the labelled pixels of their mask. With `pixels` and `step_pixels`,
+    the result is this mask's part of the mean over the whole optimizer step: the parts of all
+    micro-batches and devices sum to the loss of one big batch. A loss that divides by something
+    else than the labelled pixels defines `normaliser(pixels)`, as `CrossEntropy` does for class
+    weights.
 
     Args:
         main: `(logits, mask)` -> scalar, for the main head.
@@ -17,7 +24,8 @@ class DeepSupervision(nn.Module):
         align_corners: how logits are resized to the mask; use the value of the model.
 
     Shape:
-        out: SegOutput; mask: (B, H, W) -> scalar
+        out: SegOutput; mask: (B, H, W); pixels, step_pixels: (256,), the pixels of each label in
+        the mask and in all masks of the optimizer step -> scalar
     """
 
     def __init__(
@@ -30,9 +38,29 @@ class DeepSupervision(nn.Module):
         self.align_corners = align_corners
 
     @override
-    def forward(self, out: SegOutput, mask: Tensor) -> Tensor:
-        size = mask.shape[-2:]
-        loss = self.main(resize(out.logits, size, self.align_corners), mask)
+    def forward(
+        self,
+        out: SegOutput,
+        mask: Tensor,
+        pixels: Tensor | None = None,
+        step_pixels: Tensor | None = None,
+    ) -> Tensor:
+        loss = self._part(self.main, out.logits, mask, pixels, step_pixels)
         if out.aux is not None:
-            loss = loss + self.weight * self.aux(resize(out.aux, size, self.align_corners), mask)
+            loss = loss + self.weight * self._part(self.aux, out.aux, mask, pixels, step_pixels)
         return loss
+
+    def _part(
+        self,
+        loss: nn.Module,
+        logits: Tensor,
+        mask: Tensor,
+        pixels: Tensor | None,
+        step_pixels: Tensor | None,
+    ) -> Tensor:
+        mean = loss(resize(logits, mask.shape[-2:], self.align_corners), mask)
+        if pixels is None or step_pixels is None:
+            return mean
+        normaliser = getattr(loss, "normaliser", labelled)
+        share = normaliser(pixels) / normaliser(step_pixels).clamp(min=1e-6)
+        return mean * share.to(mean.dtype)

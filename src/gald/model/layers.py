@@ -27,6 +27,33 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tenso
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners).to(x.dtype)
 
 
+def adaptive_avg_pool(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Compute F.adaptive_avg_pool2d: (B, C, H, W) -> (B, C, *size).
+
+    On a GPU its gradient is summed in no fixed order. If PyTorch must be deterministic, two matrix
+    products compute the same.
+    """
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return pool_by_matrices(x, (size, size) if isinstance(size, int) else size)
+    return F.adaptive_avg_pool2d(x, size)
+
+
+def pool_by_matrices(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Compute F.adaptive_avg_pool2d by matrix products: (B, C, H, W) -> (B, C, *size)."""
+    rows, columns = (_averaging(old, new, x) for old, new in zip(x.shape[-2:], size, strict=True))
+    return rows @ x @ columns.T
+
+
+def _averaging(old: int, new: int, like: Tensor) -> Tensor:
+    """Return the matrix (new, old) in which row i averages the pixels of cell i."""
+    cell = torch.arange(new, device=like.device)
+    start = cell * old // new
+    end = ((cell + 1) * old + new - 1) // new
+    pixel = torch.arange(old, device=like.device)
+    inside = (pixel >= start[:, None]) & (pixel < end[:, None])
+    return inside.to(like.dtype) / (end - start)[:, None].to(like.dtype)
+
+
 class _BatchNorm2d(nn.BatchNorm2d):
     """Batch norm that uses its running statistics to train on a single value per channel.
 

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -23,6 +24,10 @@ class TrainLoader(DataLoader):
     the first batch afterwards. `state_dict` has the settings that give the position its meaning:
     a resume within an epoch with other settings is refused, because it would be silently wrong.
 
+    A batch has `pixels` (256,), the number of pixels per label, and `step_pixels`, the same over
+    the micro-batches of this process for one optimizer step, so that a loss can be normalised
+    before the later ones are computed.
+
     Args:
         dataset: samples by `CropRequest`.
         batch_sampler: yields the requests of each batch; kept as `keys`.
@@ -43,7 +48,12 @@ class TrainLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Item]:  # ty: ignore[incompatible-method-override]
         self.keys.epoch, self.keys.start = self.position()
-        yield from super().__iter__()
+        batches = super().__iter__()
+        while step := list(islice(batches, self.keys.accumulate)):
+            step_pixels = sum(batch["pixels"] for batch in step)
+            for batch in step:
+                batch["step_pixels"] = step_pixels
+            yield from step
 
     def state_dict(self) -> dict[str, float]:
         """Return the settings that determine the images of the n-th batch of an epoch."""
@@ -106,6 +116,13 @@ def stack(items: list[Item]) -> Item:
         "mask": torch.stack([item["mask"] for item in items]),
         "name": [item["name"] for item in items],
     }
+
+
+def stack_training(items: list[Item]) -> Item:
+    """Stack items of the same size into one batch, and count the pixels of each label."""
+    batch = stack(items)
+    counts = np.bincount(batch["mask"].numpy().ravel(), minlength=256)
+    return batch | {"pixels": torch.from_numpy(counts)}
 
 
 def stack_by_size(items: list[Item]) -> list[Item]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gald.model.layers import ConvNormAct
+from gald.model.layers import ConvNormAct, adaptive_avg_pool
 
 
 class ANN(nn.Module):
@@ -55,5 +55,5 @@ class ANN(nn.Module):
 
     def _regions(self, x: Tensor) -> Tensor:
         """Average x over every region: (B, C, h, w) -> (B, 1, regions, C)."""
-        pooled = torch.cat([F.adaptive_avg_pool2d(x, bin).flatten(2) for bin in self.bins], dim=2)
+        pooled = torch.cat([adaptive_avg_pool(x, bin).flatten(2) for bin in self.bins], dim=2)
         return pooled.transpose(1, 2).contiguous().unsqueeze(1)

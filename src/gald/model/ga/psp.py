@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gald.model.layers import ConvNormAct, resize
+from gald.model.layers import ConvNormAct, adaptive_avg_pool, resize
 
 
 class PSP(nn.Module):
@@ -52,7 +51,7 @@ class PSP(nn.Module):
         """Pool, project, resize and fuse."""
         h, w = x.shape[-2:]
         pooled = [
-            resize(branch(F.adaptive_avg_pool2d(x, cells)), (h, w), self.align_corners).to(x.dtype)
+            resize(branch(adaptive_avg_pool(x, cells)), (h, w), self.align_corners).to(x.dtype)
             for cells, branch in zip(self.bins, self.branches, strict=True)
         ]
         return self.fuse(torch.cat([x, *pooled], dim=1)).to(x.dtype)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gald.model.layers import resize
+from gald.model.layers import adaptive_avg_pool, resize
 
 
 class GuidedFilter(nn.Module):
@@ -86,8 +86,8 @@ class GuidedFilter(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             h, w = x.shape[-2:]
             cells = (-(-h // self.stride), -(-w // self.stride))
-            i = F.adaptive_avg_pool2d(guide, cells)
-            o = F.adaptive_avg_pool2d(context.to(guide.dtype), cells)
+            i = adaptive_avg_pool(guide, cells)
+            o = adaptive_avg_pool(context.to(guide.dtype), cells)
             mean_i, mean_o = self._box(i), self._box(o)
             var_i = (self._box(i * i) - mean_i * mean_i).clamp(min=0)
             var_o = (self._box(o * o) - mean_o * mean_o).clamp(min=0)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gald.model.layers import ConvNormAct
+from gald.model.layers import ConvNormAct, adaptive_avg_pool
 
 
 class LowLevelAffinity(nn.Module):
@@ -82,7 +81,7 @@ class LowLevelAffinity(nn.Module):
         """
         # Averaged, not sampled: a bilinear resize to a coarser map skips most edges.
         h, w = x.shape[-2:]
-        early = F.adaptive_avg_pool2d(self.from_early(maps[self.index]), (h, w))
+        early = adaptive_avg_pool(self.from_early(maps[self.index]), (h, w))
         features = torch.cat([self.from_context(context), self.from_x(x), early], dim=1)
         return torch.sigmoid(self.decide(self.compare(features)))
 

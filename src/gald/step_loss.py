@@ -1,0 +1,91 @@
+"""Loss of an optimizer step; a loss that is not finite stops the training."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REMEDY = "lower optimizer.lr or add trainer.gradient_clip_val=1, and start a new run"
+
+
+class NotFiniteError(ValueError):
+    """The training has diverged: a loss or a weight is infinite or nan."""
+
+
+class StepLoss:
+    """Sum of the losses of an optimizer step's micro-batches on this process.
+
+    Reading a number from a GPU waits for the GPU. So the loss is copied while the GPU works, and
+    checked one step later, or before the next validation or checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor, Sequence[str]]] = []
+        self._pending: _Pending | None = None
+
+    def add(self, part: Tensor, names: Sequence[str]) -> None:
+        """Add the part of a micro-batch with these images."""
+        self._parts.append((part.detach(), names))
+
+    def total(self) -> Tensor:
+        """Return the sum of the parts, detached."""
+        return torch.stack([part for part, _ in self._parts]).sum()
+
+    def finish(self, total: Tensor, step: int) -> None:
+        """Check the step before, and start the next step.
+
+        Args:
+            total: the loss of this step, summed over the processes.
+            step: number of optimizer steps before this one.
+
+        Raises:
+            NotFiniteError: the loss of the previous step is not finite; on a CPU, of this step.
+        """
+        self.check()
+        self._pending = _Pending(total, step, self._parts)
+        self._parts = []
+        if not total.is_cuda:
+            self.check()
+
+    def check(self) -> None:
+        """Raise NotFiniteError if the last finished step's loss is not finite."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.check()
+
+
+class _Pending:
+    """Loss of a step on its way from the GPU."""
+
+    def __init__(self, total: Tensor, step: int, parts: list[tuple[Tensor, Sequence[str]]]) -> None:
+        self.step, self.parts = step, parts
+        self.value = total.detach().to("cpu", non_blocking=True)
+        self.copied = torch.cuda.Event() if total.is_cuda else None
+        if self.copied is not None:
+            self.copied.record()
+
+    def check(self) -> None:
+        if self.copied is not None:
+            self.copied.synchronize()
+        if math.isfinite(self.value.item()):
+            return
+        guilty = [name for part, names in self.parts if not part.isfinite() for name in names]
+        if torch.distributed.is_initialized():  # every process has the same sum, so all get here
+            everywhere: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(everywhere, guilty)
+            guilty = [name for names in everywhere for name in names]
+        shown = ", ".join(guilty[:8]) + (", ..." if len(guilty) > 8 else "")
+        raise NotFiniteError(
+            f"the loss is {self.value.item()} at step {self.step} (images {shown}); {REMEDY}"
+        )
+
+
+def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first floating-point tensor with an infinite or nan value."""
+    named = {name: value for name, value in weights.items() if value.is_floating_point()}
+    if not named:
+        return None
+    finite = torch.stack([value.detach().isfinite().all() for value in named.values()])
+    return None if bool(finite.all()) else list(named)[int(finite.int().argmin())]
