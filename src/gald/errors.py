@@ -17,6 +17,8 @@ def to_sentence(error: BaseException) -> str:
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return _bad_key(error)
     text = str(error).strip() or type(error).__name__
+    if "Config group override must be a string or a list" in text:
+        return "a config group cannot be null; for none write 'callbacks=[]' or 'logger=[]'"
     if "in DataLoader worker process" in text:
         # The text contains the worker's whole traceback; its last line is the message.
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])

@@ -19,7 +19,7 @@ from gald.metrics.confusion import ConfusionMatrix
 from gald.model.segmentor import Segmentor
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table
 from gald.run.old_names import renew_weights
-from gald.step_loss import REMEDY, NotFiniteError, StepLoss, first_not_finite
+from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss, first_not_finite
 
 
 class SegmentationTask(EvaluationTask):

@@ -18,31 +18,30 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from gald.callbacks.heartbeat import Heartbeat
-from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.data.datamodule import SegmentationDataModule
-from gald.evaluation.evaluate import build_metrics, describe, evaluate
+from gald.evaluation.evaluate import build_metrics
+from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
+from gald.logger.describe import describe_run
 from gald.profiling.flops import part_costs
 from gald.run.checkpoint import load_weights, read_checkpoint
+from gald.run.lock import own_folder
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.resume import check_resume
-from gald.step_loss import NotFiniteError
+from gald.run.step_loss import NotFiniteError
 from gald.task import SegmentationTask
+from gald.trainer import check_accumulation
 from gald.viz.panel import save_panel
-
-# Callbacks of the final evaluation: progress on the screen and for the launcher, and signals.
-DURING_EVALUATION = (ProgressBar, Heartbeat, LastCheckpoint)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -66,13 +65,20 @@ def train(cfg: DictConfig) -> Results:
     `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image) and
     `picture.png`.
 
+    With `trainer.fast_dev_run` a few batches are trained and validated, and nothing is saved.
+
     Raises:
-        ValueError: the folder already contains a run that would be overwritten, or two options
-            do not fit each other.
+        ValueError: the folder already contains a run that would be overwritten or is in use, or
+            two options do not fit each other.
     """
+    folder = Path(cfg.output_dir)
+    with own_folder(folder):
+        return _train(cfg, folder)
+
+
+def _train(cfg: DictConfig, folder: Path) -> Results:
     start = time.monotonic()
     silence_warnings()
-    folder = Path(cfg.output_dir)
     ckpt_path, longer = _resume_point(cfg, folder)
     if ckpt_path is None:
         _refuse_to_overwrite(folder)
@@ -80,27 +86,18 @@ def train(cfg: DictConfig) -> Results:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     data: SegmentationDataModule = instantiate(cfg.data)
-    data.setup("fit")  # first, so that a missing folder is reported before the network is built
+    splits = _splits(cfg, data)
+    # First, so that faults of the data are reported before the network is built.
+    data.setup("fit")
+    if "test" in splits:
+        data.setup("test")
+    data.open_ends()
     task = build_task(cfg, data)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
     costs = part_costs(task.model, _image_size(data))
 
-    def save_config(trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        """Replace `config.yaml` once a resumption is known to work."""
-        if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer,
-        callbacks=[
-            *instantiate(cfg.callbacks).values(),
-            LambdaCallback(on_train_start=save_config),
-        ],
-        logger=list(instantiate(cfg.logger).values()),
-    )
-    trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
+    trainer = _build_trainer(cfg, folder, data, costs["cost/total/params"])
     say = rank_zero_only(Console().print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
@@ -115,25 +112,13 @@ def train(cfg: DictConfig) -> Results:
         last = folder / "checkpoints" / "last.ckpt"
         kept = f"{last} is from before" if last.exists() else "no checkpoint was saved before"
         raise ValueError(f"{error}; {kept}") from error
+    if trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
+        say("fast_dev_run: training and validation ran; nothing is saved or evaluated further")
+        return {"val/miou": float(trainer.callback_metrics["val/miou"])}
 
-    best = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
-    loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves
-    # A callback that replaces the weights during a validation would change what is evaluated.
-    kept = [c for c in trainer.callbacks if isinstance(c, DURING_EVALUATION)]  # ty: ignore[missing-attribute]
-    trainer.callbacks = kept  # ty: ignore[missing-attribute]
-    if best is not None:
-        load_weights(task.model, read_checkpoint(best))
-    metrics = build_metrics(cfg.metrics, data.num_classes)
-    about = describe(task.provenance["config"], best)
-    results: Results = {}
-    for split in SPLITS if cfg.test and data.has_test else ("val",):
-        results |= evaluate(
-            trainer, task.model, task.inference, data, split, metrics, folder, about
-        )
-    results |= {
+    run = {
         **costs,
         "params": costs["cost/total/params"],
-        "seconds": round(time.monotonic() - start, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seed": cfg.seed,
@@ -143,6 +128,13 @@ def train(cfg: DictConfig) -> Results:
         "commit": commit(),
         **versions(),
     }
+    loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves
+    metrics = build_metrics(cfg.metrics, data.num_classes)
+    config = task.provenance["config"]
+    results = final_evaluation(
+        trainer, task.model, task.inference, data, splits, metrics, folder, config, run
+    )
+    results["seconds"] = round(time.monotonic() - start, 1)
     if trainer.is_global_zero:
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
@@ -150,6 +142,43 @@ def train(cfg: DictConfig) -> Results:
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results
+
+
+def _splits(cfg: DictConfig, data: SegmentationDataModule) -> tuple[str, ...]:
+    """Return the splits of the final evaluation."""
+    wants_test = cfg.test and cfg.trainer.get("limit_test_batches") != 0
+    return SPLITS if wants_test and data.has_test else ("val",)
+
+
+def _build_trainer(
+    cfg: DictConfig, folder: Path, data: SegmentationDataModule, params: int
+) -> pl.Trainer:
+    def on_train_start(trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Describe the run, and replace `config.yaml` once a resumption is known to work."""
+        if not trainer.is_global_zero:
+            return
+        for line in describe_run(cfg, data, params, trainer):
+            Console().print(line, soft_wrap=True, markup=False, highlight=False)
+        if not trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
+            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+
+    loggers = _build_all(cfg.get("logger"))
+    unused = () if loggers else ("learning_rate",)  # it needs a logger
+    callbacks = _build_all(cfg.get("callbacks"), without=unused)
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks, LambdaCallback(on_train_start=on_train_start)],
+        logger=loggers,
+    )
+    trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
+    check_accumulation(cfg.trainer, trainer.accumulate_grad_batches)
+    monitored = [c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)]
+    if trainer.limit_val_batches == 0 and monitored:
+        raise ValueError(
+            "trainer.limit_val_batches=0 leaves no score to choose the best epoch by; add "
+            "'~callbacks.best' to keep the last epoch"
+        )
+    return trainer
 
 
 def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTask:
@@ -169,6 +198,12 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
         class_names=list(data.class_names),
         provenance=provenance,
     )
+
+
+def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] = ()) -> list[Any]:
+    """Build callbacks or loggers; null or an empty list gives none."""
+    named = options.items() if isinstance(options, DictConfig) else ()
+    return [instantiate(option) for name, option in named if name not in without and option]
 
 
 def _image_size(data: SegmentationDataModule) -> Sequence[int]:
@@ -201,7 +236,7 @@ def _resume_point(cfg: DictConfig, folder: Path) -> tuple[str | None, str | None
 
 @rank_zero_only  # the other processes start after the first has created files in the folder
 def _refuse_to_overwrite(folder: Path) -> None:
-    if (folder / "checkpoints").exists():
+    if (folder / "checkpoints").exists() or (folder / "results.json").exists():
         raise ValueError(
             f"{folder} already holds a run; add ckpt_path=last to resume it, "
             "or choose another output_dir"

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CUDAAccelerator
 
+PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
+STRATEGY = re.compile(r"auto|ddp|ddp_find_unused_parameters_(true|false)")
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # the default name of a run folder
 
 
@@ -16,9 +19,11 @@ def build_trainer(**options: Any) -> pl.Trainer:
     """Build a trainer from options of `pytorch_lightning.Trainer`.
 
     Raises:
-        ValueError: batch norm would be synchronised between processes on the CPU, the machine has
-            no such devices, or each process of torchrun or srun would create its own run folder.
+        ValueError: an option would not do what it says, batch norm would be synchronised between
+            processes on the CPU, the machine has no such devices, or each process of torchrun or
+            srun would create its own run folder.
     """
+    _check_options(options)
     _check_run_folder_is_shared(options.get("default_root_dir"))
     try:
         trainer = pl.Trainer(**options)
@@ -35,6 +40,53 @@ def build_trainer(**options: Any) -> pl.Trainer:
             "add trainer.sync_batchnorm=false, or use GPUs"
         )
     return trainer
+
+
+def check_accumulation(options: Mapping[str, Any], accumulated: int) -> None:
+    """Refuse options of Lightning that count micro-batches where a step has several.
+
+    Args:
+        options: the options of the trainer.
+        accumulated: micro-batches of a device per optimizer step.
+
+    Raises:
+        ValueError: such an option is set.
+    """
+    for name in ("val_check_interval", "limit_train_batches", "overfit_batches"):
+        value = options.get(name)
+        if value and value != 1.0 and accumulated > 1:
+            raise ValueError(
+                f"trainer.{name}={value} counts micro-batches, but an optimizer step has "
+                f"{accumulated} of them; add data.micro_batch_size=null"
+            )
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    accumulated = options.get("accumulate_grad_batches")
+    if accumulated not in (None, 1):
+        raise ValueError(
+            f"trainer.accumulate_grad_batches={accumulated} follows from the batch sizes; remove "
+            "it, and set data.global_batch_size and data.micro_batch_size"
+        )
+    epochs, steps = options.get("max_epochs"), options.get("max_steps", -1)
+    endless = epochs == -1 and steps in (None, -1)
+    if endless or steps == 0 or (epochs is not None and epochs != -1 and epochs < 1):
+        key, value = ("max_steps", steps) if steps == 0 else ("max_epochs", epochs)
+        raise ValueError(
+            f"trainer.{key}={value} gives the learning-rate schedule no length; set "
+            "trainer.max_epochs or trainer.max_steps to 1 or more"
+        )
+    precision = options.get("precision", "32-true")
+    if str(precision) not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision={precision} is not supported; choose 32-true, 16-mixed or "
+            "bf16-mixed, which keep the weights in 32 bits"
+        )
+    strategy = options.get("strategy", "auto")
+    if isinstance(strategy, str) and not STRATEGY.fullmatch(strategy):
+        raise ValueError(
+            f"trainer.strategy={strategy} is not supported; choose auto for one device, or ddp"
+        )
 
 
 def _check_run_folder_is_shared(folder: str | os.PathLike[str] | None) -> None:

@@ -125,6 +125,8 @@ class LastCheckpoint(Checkpoint):
             say("saving after this step or validation; press Ctrl-C again to end at once")
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
+            return
         for logger in trainer.loggers:
             logger.save()
         partial = self.path.with_name(f"{self.path.name}.part")

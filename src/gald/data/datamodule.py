@@ -43,7 +43,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     number of devices (`plan_batches`).
 
     The same seed gives bit-equal batches for any number of workers and processes, and after a
-    resume at any batch: order and augmentation are keyed by (seed, epoch, index). The position is
+    resume at any batch: order and augmentation are keyed by (seed, epoch, index). Under
+    `trainer.overfit_batches` every epoch repeats the first. The position is
     read from the trainer at the first batch of an epoch, after Lightning has restored it. The
     trainer needs `use_distributed_sampler=False`.
 
@@ -135,6 +136,17 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         if stage in (None, "test") and self.has_test and self.test_dataset is None:
             self.test_dataset = self.make_dataset("test")
 
+    def open_ends(self) -> None:
+        """Open the first and the last sample of every split that is set up.
+
+        Raises:
+            SampleError: a file is missing or damaged, or a label is unknown.
+        """
+        for dataset in (self.train_dataset, self.val_dataset, self.test_dataset):
+            if dataset is not None:
+                for index in sorted({0, len(dataset) - 1}):
+                    dataset[index]
+
     def plan_batches(self, world_size: int = 1) -> int:
         """Return how many micro-batches a device accumulates per optimiser step."""
         return self._plan(world_size)[1]
@@ -225,7 +237,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         # Lightning gives samplers the number of processed epochs, which is one too high after a
         # resume at an epoch's end under max_steps.
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
-        return self.trainer.current_epoch, batches.current.ready
+        overfit = self.trainer.overfit_batches > 0  # ty: ignore[unresolved-attribute]
+        return 0 if overfit else self.trainer.current_epoch, batches.current.ready
 
 
 class DatasetDataModule(SegmentationDataModule):

@@ -10,6 +10,15 @@ from gald.run.old_names import renew_results
 
 Results = dict[str, Any]
 SPLITS = ("val", "test")
+MISSING = "missing_split"  # key of a run that has not been evaluated on this split yet
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run folder has the results of all its splits."""
+    try:
+        return MISSING not in read_results(folder / "results.json")
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def as_written(results: Results) -> Results:

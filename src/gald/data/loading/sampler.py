@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 _PERMUTATION = 1  # separates this random stream from others with the same seed
 _BY_CLASS = 4  # likewise
@@ -120,8 +120,10 @@ class GlobalBatchSampler(Sampler[list[CropRequest]]):
             yield draws[first : first + self.micro_batch_size]
 
 
-class EvalSampler(Sampler[int]):
+class EvalSampler(SequentialSampler):
     """Sampler that gives process r of W the images r, r + W, ...; no image is repeated as padding.
+
+    Lightning would replace another kind of sampler under `trainer.overfit_batches`.
 
     Args:
         size: number of images.
@@ -131,9 +133,7 @@ class EvalSampler(Sampler[int]):
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices = range(rank, size, world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
+        super().__init__(self.indices)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

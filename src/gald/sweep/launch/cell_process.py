@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gald.run.atomic import atomic_file
+from gald.run.results import is_finished
 from gald.sweep.launch.cell import CONFIG, LAUNCHER
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kills
 
@@ -97,7 +98,7 @@ class CellProcess:
             minutes = f"{self.timeout / 60:g} minutes"
             return ExitStatus("failed", f"no progress for {minutes}, so it was killed; see log.txt")
         kernel_killed = kernel_kills() > self.kills
-        finished = (self.folder / "results.json").is_file()
+        finished = is_finished(self.folder)
         return classify_exit(self.process.returncode, self.log(), finished, kernel_killed)
 
     def log(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gald.run.results import is_finished
 from gald.sweep.launch.cell_process import read_json
 from gald.sweep.manifest import NAME, Cell, Manifest, cell_hash, edit, split_overrides
 
@@ -95,7 +96,7 @@ def recover(folder: Path) -> None:
     with edit(folder) as manifest:
         manifest.command = command_line()
         for cell in manifest.cells.values():
-            finished = (folder / cell.folder / "results.json").is_file()
+            finished = is_finished(folder / cell.folder)
             if cell.state == "running":
                 cell.state, cell.reason = "pending", "its launcher ended"
             if cell.state == "pending" and finished:

@@ -1,0 +1,90 @@
+"""Final evaluation of a training: its best checkpoint on every split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from gald.callbacks.heartbeat import Heartbeat
+from gald.callbacks.last_checkpoint import LastCheckpoint
+from gald.data.datamodule import SegmentationDataModule
+from gald.evaluation.evaluate import describe, evaluate
+from gald.inference import Inference
+from gald.metrics.base import CountMetric
+from gald.model.segmentor import Segmentor
+from gald.run.checkpoint import load_weights, read_checkpoint
+from gald.run.results import MISSING, Results, write_results
+
+# Progress on the screen and for the launcher, and signals. Another callback may replace the weights
+# during a validation, which would change what is evaluated.
+CALLBACKS = (ProgressBar, Heartbeat, LastCheckpoint)
+
+
+def final_evaluation(
+    trainer: pl.Trainer,
+    model: Segmentor,
+    inference: Inference,
+    data: SegmentationDataModule,
+    splits: Sequence[str],
+    metrics: list[CountMetric],
+    folder: Path,
+    config: dict[str, Any],
+    run: Results,
+) -> Results:
+    """Evaluate the best checkpoint of a finished training, else the last one.
+
+    The results of each split are written to `results.json` before the next split begins, so that a
+    fault there loses nothing; the key `missing_split` names that split.
+
+    Args:
+        trainer: the trainer after training; it keeps only the callbacks of an evaluation.
+        model: the network; it gets the weights of the checkpoint.
+        inference: how the network predicts label maps.
+        data: the dataset, set up for the splits.
+        splits: `val`, or `val` and `test`.
+        metrics: the metrics to count.
+        folder: the run folder.
+        config: resolved configuration of the run.
+        run: results of the training itself.
+
+    Returns:
+        scores and receipts of all splits, and `run`.
+    """
+    best = _best_checkpoint(trainer, folder)
+    kept = [c for c in trainer.callbacks if isinstance(c, CALLBACKS)]  # ty: ignore[missing-attribute]
+    trainer.callbacks = kept  # ty: ignore[missing-attribute]
+    if not trainer.limit_val_batches:  # no validation during the training
+        trainer.limit_val_batches = 1.0
+    if best is not None:
+        load_weights(model, read_checkpoint(best))
+    about = describe(config, best)
+    results: Results = {}
+    for split in splits:
+        results |= evaluate(trainer, model, inference, data, split, metrics, folder, about)
+        _say_if_partial(trainer, split)
+        if trainer.is_global_zero and split != splits[-1]:
+            write_results(folder / "results.json", results | run | {MISSING: splits[-1]})
+    return results | run
+
+
+def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:
+    """Return the checkpoint to evaluate; None if none was saved."""
+    for callback in trainer.checkpoint_callbacks:
+        if best := getattr(callback, "best_model_path", None):
+            return best
+    last = folder / "checkpoints" / "last.ckpt"
+    return str(last) if last.is_file() else None
+
+
+def _say_if_partial(trainer: pl.Trainer, split: str) -> None:
+    limit = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}[split]
+    if limit != 1.0 or isinstance(limit, int):
+        rank_zero_only(Console().print)(
+            f"the scores of {split} are of a part of its images: trainer.limit_{split}_batches is "
+            f"{limit}",
+            soft_wrap=True,
+        )

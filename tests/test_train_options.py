@@ -1,0 +1,209 @@
+"""Options of a training do what they say, or are refused in one sentence."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from filelock import FileLock
+from hydra.utils import instantiate
+
+from gald.config import compose
+from gald.run.checkpoint import read_checkpoint
+from gald.task import SegmentationTask
+
+TOY = [
+    "data.size=[48,64]",
+    "data.train_transform.crop_size=[40,48]",
+    "data.train_count=8",
+    "data.val_count=3",
+    "data.test_count=2",
+]
+TINY = [
+    "data.global_batch_size=4",
+    "data.num_workers=0",
+    "model.channels=16",
+    "model.backbone.name=test_resnet",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "trainer.log_every_n_steps=1",
+    "logger=csv",
+    "callbacks=[checkpoint]",
+    "metrics=miou",
+    "test=false",
+]
+
+
+@pytest.fixture
+def train(gald_cli, tmp_path):
+    """Return a function that trains with options, and returns the run folder."""
+
+    def run(name, *words):
+        data = [] if "data=camvid" in words else TOY
+        gald_cli("train", *data, *TINY, *words, f"output_dir={tmp_path / name}")
+        return tmp_path / name
+
+    return run
+
+
+REFUSED = {
+    "trainer.max_epochs=-1": "set trainer.max_epochs or trainer.max_steps",
+    "trainer.max_epochs=0": "trainer.max_epochs=0 gives",
+    "+trainer.max_steps=0": "trainer.max_steps=0 gives",
+    "trainer.precision=bf16-true": "choose 32-true, 16-mixed or bf16-mixed",
+    "trainer.precision=64-true": "choose 32-true, 16-mixed or bf16-mixed",
+    "trainer.strategy=ddp_notebook": "choose auto for one device, or ddp",
+    "trainer.strategy=ddp_spawn": "choose auto for one device, or ddp",
+    "trainer.strategy=fsdp": "choose auto for one device, or ddp",
+    "+trainer.accumulate_grad_batches=2": "set data.global_batch_size and data.micro_batch_size",
+}
+
+
+@pytest.mark.parametrize("word", REFUSED)
+def test_option_is_refused_before_the_training(word):
+    cfg = compose("train", [word])
+    with pytest.raises(Exception) as error:
+        instantiate(cfg.trainer)
+    assert REFUSED[word] in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["trainer.max_epochs=-1", "trainer.max_epochs=null"])
+def test_number_of_steps_may_replace_the_number_of_epochs(word):
+    cfg = compose("train", [word, "+trainer.max_steps=5"])
+    assert instantiate(cfg.trainer).max_steps == 5
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+trainer.val_check_interval=2",
+        "+trainer.limit_train_batches=3",
+        "+trainer.overfit_batches=2",
+    ],
+)
+def test_option_that_counts_micro_batches_is_refused_under_accumulation(train, word):
+    name, value = word.removeprefix("+").split("=")
+    with pytest.raises(ValueError, match=f"{name}={value} counts micro-batches, .* has 2 of them"):
+        train("run", word, "data.micro_batch_size=2")
+
+
+def test_no_group_is_null(train):
+    from gald.errors import to_sentence
+
+    with pytest.raises(Exception) as error:
+        train("run", "callbacks=null")
+    assert "for none write 'callbacks=[]'" in to_sentence(error.value)
+
+
+def test_validation_without_batches_leaves_no_best_epoch(train):
+    with pytest.raises(ValueError, match=r"add '~callbacks\.best' to keep the last epoch"):
+        train("run", "+trainer.limit_val_batches=0")
+
+
+def test_without_validation_the_last_epoch_is_evaluated_whole(train):
+    words = ("~callbacks.best", "+trainer.limit_val_batches=0", "logger=[]")
+    folder = train("run", *words, "loss.main.class_weight=[1,1,10,1,1,1,1,1,1,1]")
+    receipt = json.loads((folder / "results.json").read_text())["val/receipt"]
+    assert receipt["checkpoint"] == "checkpoints/last.ckpt"
+    assert not (folder / "metrics.csv").exists()
+
+
+def test_fast_dev_run_trains_and_validates_and_saves_nothing(train, capsys):
+    folder = train("run", "+trainer.fast_dev_run=true", "callbacks=[checkpoint,learning_rate]")
+    assert "fast_dev_run: training and validation ran" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} <= {"run.lock", "train.log", ".hydra"}
+
+
+def test_overfit_batches_repeats_the_same_crops(train, monkeypatch):
+    seen = []
+    step = SegmentationTask.training_step
+
+    def training_step(self, batch, batch_idx):
+        seen.append((batch["name"], batch["image"].sum().item()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", training_step)
+    train("run", "+trainer.overfit_batches=1", "trainer.max_epochs=3")
+    assert len(seen) == 3 and seen[0] == seen[1] == seen[2]
+
+
+def test_partial_evaluation_says_so(train, capsys):
+    train("run", "+trainer.limit_val_batches=1")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the scores of val are of a part of its images: trainer.limit_val_batches is 1" in out
+
+
+def test_start_says_what_the_run_is(train, capsys):
+    train("run", "+trainer.limit_val_batches=1", "trainer.max_epochs=2")
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("synthetic 8/3"))
+    assert "test_resnet (random weights) /8 · ga=cgnl ld=mask · 0.4 M · cpu fp32 · 4 steps" in line
+    assert "warning: the backbone starts from random weights" in out
+
+
+def test_folder_in_use_is_refused(train, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with FileLock(folder / "run.lock"):
+        (folder / "run.lock").write_text("process 1 on host")
+        with pytest.raises(ValueError, match=r"run is in use by process 1 on host; wait until"):
+            train("run")
+    with pytest.raises(Exception, match="gives the learning-rate schedule no length"):
+        train("run", "trainer.max_epochs=0")  # the lock is free again
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(train, tmp_path, monkeypatch):
+    step = SegmentationTask.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 3:
+            next(self.model.parameters()).data.fill_(float("nan"))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", training_step)
+    with pytest.raises(ValueError, match=r"the loss is nan at step 3 \(images train_00") as error:
+        train("run", "trainer.max_epochs=3")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert f"{last} is from before" in str(error.value)
+    weights = read_checkpoint(last).weights
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        losses = [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) >= 2
+
+
+def test_ruined_weights_are_neither_validated_nor_saved(train, tmp_path, monkeypatch):
+    def on_train_batch_end(self, *_):
+        if self.global_step == 2:
+            next(self.model.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(SegmentationTask, "on_train_batch_end", on_train_batch_end)
+    with pytest.raises(ValueError, match=r"is not finite after step 2; lower optimizer\.lr"):
+        train("run")
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_faults_of_the_test_split_are_found_first_or_after_val_is_written(train, tmp_path, camvid):
+    words = ["data=camvid", f"data.root={camvid}", "data.train_transform=null", "test=true"]
+    damaged = tmp_path / "damaged"
+    shutil.copytree(camvid, damaged)
+    last = damaged / "testannot" / "test_01.png"
+    last.write_bytes(last.read_bytes()[:60])
+    with pytest.raises(Exception, match=r"test_01\.png"):
+        train("first", *words[:1], f"data.root={damaged}", *words[2:])
+    assert not (tmp_path / "first" / "checkpoints").exists()
+
+    # A fault in the middle is seen only by the evaluation.
+    for folder, name in (("test", "test_00.png"), ("testannot", "test_00.png")):
+        shutil.copy(camvid / folder / name, camvid / folder / "middle.png")
+    middle = camvid / "testannot" / "middle.png"
+    middle.write_bytes(middle.read_bytes()[:60])
+    lines = (camvid / "test.txt").read_text().splitlines()
+    lines.insert(1, lines[0].replace("test_00", "middle"))
+    (camvid / "test.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Exception, match=r"middle\.png"):
+        train("second", *words)
+    results = json.loads((tmp_path / "second" / "results.json").read_text())
+    assert results["val/miou"] >= 0 and results["missing_split"] == "test"
+    assert (tmp_path / "second" / "images_val.npz").is_file()
