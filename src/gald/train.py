@@ -31,9 +31,9 @@ from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
-from gald.logger.describe import describe_run
 from gald.profiling.flops import part_costs
 from gald.run.checkpoint import load_weights, read_checkpoint
+from gald.run.describe import describe_run
 from gald.run.lock import own_folder
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
@@ -157,7 +157,9 @@ def _build_trainer(
         """Describe the run, and replace `config.yaml` once a resumption is known to work."""
         if not trainer.is_global_zero:
             return
-        for line in describe_run(cfg, data, params, trainer):
+        datasets = (data.train_dataset, data.val_dataset, data.test_dataset)
+        images = [len(dataset) for dataset in datasets if dataset is not None]
+        for line in describe_run(cfg, images, params, trainer):
             Console().print(line, soft_wrap=True, markup=False, highlight=False)
         if not trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
             OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
