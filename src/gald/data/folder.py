@@ -21,9 +21,9 @@ These layouts are found by themselves, with `val` or `valid` (`SPLIT` stands for
 | the same with `labelmap.txt` | CVAT |
 | one set: `images` and `masks`, or `a.jpg` beside `a.png` or `a_mask.png` | |
 
-Any other layout is set by keys: `data.images=photos/SPLIT data.masks=truth/SPLIT`, with
-`data.lists=SPLIT.txt` if lists hold the splits, and `data.mask_suffix=_truth` if the mask of
-`a.jpg` is `a_truth.png`. If there is no `val`, `data.val_fraction=0.2` holds out a fifth of `train`.
+Any other layout is set by keys: `data.images=photos/SPLIT data.masks=truth/SPLIT`, and
+`data.lists=SPLIT.txt` if lists hold the splits. `data.mask_suffix=_truth` says that the mask of
+`a.jpg` is `a_truth.png`. Without a `val`, `data.val_fraction=0.2` holds out a fifth of `train`.
 
 ```yaml
 classes:                  # in the order of the scores
