@@ -27,6 +27,7 @@ from gald.data.tools.importing.jobs import (
     check_size,
     common_folder,
     inside,
+    json_files,
     split_all,
 )
 
@@ -47,7 +48,7 @@ def read_coco(folder: Path, unlabelled: str, images: Path | None) -> Import:
     Raises:
         ValueError: there is no json file, no class, or files are in unclear splits.
     """
-    files = sorted(folder.rglob("*.json"))
+    files = json_files(folder)
     # beside the captions and key points of the same images
     files = [path for path in files if path.name.startswith("instances_")] or files
     if not files:
@@ -183,14 +184,14 @@ def _find_images(
     for key, entry in content.images.items():
         given = entry["file_name"]
         where = f"image {given!r} of {content.path}"
-        paths = [inside(place, given, images or folder) for place in places]
-        candidates = list(dict.fromkeys(path for path in paths if path is not None))
-        if not candidates:
-            problems.append(
-                f"{where} leads out of {images or folder}; write a path relative to the images"
-            )
+        top = images or folder
+        roots = [images] if images else [content.path.parent, folder]
+        if not any(inside(root, given, top) for root in roots):
+            problems.append(f"{where} leads out of {top}; write a path relative to the images")
             continue
-        existing = [path for path in candidates if path.is_file()]
+        paths = [inside(place, given, top) for place in places]
+        candidates = list(dict.fromkeys(path for path in paths if path is not None))
+        existing = list({p.resolve(): p for p in reversed(candidates) if p.is_file()}.values())
         if not existing:
             looked = " or ".join(dict.fromkeys(str(path.parent) for path in candidates))
             problems.append(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gald.data.folder_layout import NAMES
-from gald.data.reading.files import SampleError
+from gald.data.reading.files import SampleError, list_files
 
 UNLABELLED = 0  # label of pixels without annotation
 MAX_CLASSES = 253  # labels 1..253; a list of classes has at most 254 entries
@@ -116,7 +116,10 @@ def check_points(points: Any, size: tuple[int, int], where: str) -> np.ndarray:
         SampleError: they are not numbers, or far outside.
     """
     try:
-        array = np.asarray(points, np.float64).reshape(-1, 2)
+        array = np.asarray(points, np.float64)
+        array = array.reshape(-1, 2) if array.ndim == 1 else array
+        if array.ndim != 2 or array.shape[1] != 2:
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise SampleError(f"{where} has points that are not pairs of numbers") from None
     limits = np.array(size, np.float64)
@@ -159,7 +162,13 @@ def inside(base: Path, given: str, folder: Path) -> Path | None:
     if windows.drive or windows.root or "\0" in given:
         return None
     path = Path(os.path.normpath(base / windows.as_posix()))
-    return path if path.is_relative_to(os.path.normpath(folder)) else None
+    whole, top = (os.path.normpath(p.absolute()) for p in (path, folder))
+    return path if Path(whole).is_relative_to(top) else None
+
+
+def json_files(folder: Path) -> list[Path]:
+    """List the json files of a folder at any depth, without those that macOS writes beside them."""
+    return [path for path in list_files(folder, (".json",)) if not path.name.startswith(".")]
 
 
 def split_of(path: PurePath, words_of_name: bool) -> str | None:
@@ -211,3 +220,8 @@ def common_folder(files: Sequence[Path]) -> Path:
     while not all(parent.is_relative_to(top) for parent in parents):
         top = top.parent
     return top
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, e.g. `1 image` or `2 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

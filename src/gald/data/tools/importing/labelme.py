@@ -30,7 +30,9 @@ from gald.data.tools.importing.jobs import (
     check_points,
     check_size,
     common_folder,
+    counted,
     inside,
+    json_files,
     split_all,
 )
 from gald.progress import in_order
@@ -52,7 +54,7 @@ def read_labelme(folder: Path, unlabelled: str, images: Path | None) -> Import:
     Raises:
         ValueError: there is no json file, no class, or files are in unclear splits.
     """
-    files = sorted(folder.rglob("*.json"))
+    files = json_files(folder)
     if not files:
         raise ValueError(f"{folder} has no json file of labelme; choose the folder that has them")
     splits = split_all(files, folder, words_of_name=False)
@@ -111,7 +113,11 @@ def _alone(files: Sequence[Path]) -> list[str]:
     ]
     if not alone:
         return []
-    return [f"{len(alone)} images have no json of their name and are left out, e.g. {min(alone)}"]
+    verb = "is" if len(alone) == 1 else "are"
+    return [
+        f"{counted(len(alone), 'image')} without a json of its name {verb} left out, e.g. "
+        f"{min(alone)}"
+    ]
 
 
 class _Summary(NamedTuple):
@@ -229,6 +235,8 @@ def _polygon(draw: ImageDraw.ImageDraw, points: Points, label: int) -> None:
 
 def _rectangle(draw: ImageDraw.ImageDraw, points: Points, label: int) -> None:
     """Draw from two opposite corners in any order, or from four."""
+    if len(points) == 4:  # perhaps a rotated one
+        return _polygon(draw, points, label)
     columns, rows = zip(*points, strict=True)
     draw.rectangle((min(columns), min(rows), max(columns), max(rows)), fill=label, outline=label)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from gald.data.labels import VOID
 from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, read_bytes, read_image
 from gald.data.tools.importing.coco import read_coco
-from gald.data.tools.importing.jobs import BACKGROUND, UNLABELLED, Import, Job, Opened
+from gald.data.tools.importing.jobs import BACKGROUND, UNLABELLED, Import, Job, Opened, counted
 from gald.data.tools.importing.labelme import read_labelme
 from gald.errors import to_sentence
 from gald.progress import in_order
@@ -59,11 +59,13 @@ def import_folder(
         ValueError: the output exists, or there is nothing to write.
     """
     folder = folder.expanduser()
+    images = images.expanduser() if images else None
     for path in (folder, images):
         if path is not None and not path.is_dir():
             raise ValueError(f"{path} is not a folder; choose the folder of the json files")
     if output is None:
-        output = folder.with_name(f"{folder.resolve().name}_masks")
+        whole = folder if folder.name not in ("", "..") else folder.resolve()
+        output = whole.with_name(f"{whole.name}_masks")
     output = output.expanduser()
     refuse_filled(output, "choose another --to")
     found = READERS[kind](folder, unlabelled, images)
@@ -86,7 +88,7 @@ def import_folder(
             lines = (f"{problem}\n" for problem in problems)
             (new / "problems.txt").write_text("".join(lines), "utf-8")
     meaning = "void" if unlabelled == "void" else f"the class {_class_names(found.labels)[0]}"
-    notes = [", ".join(f"{count} images {way}" for way, count in sorted(ways.items()))]
+    notes = [", ".join(f"{counted(n, 'image')} {way}" for way, n in sorted(ways.items()))]
     notes += [f"pixels without annotation are {meaning} (--unlabelled)", *found.notes]
     _report(output, counts, found.labels, problems, notes)
     return 1 if problems else 0
@@ -110,7 +112,7 @@ def _report(
     root = shlex.quote(f"data.root={output}")
     fraction = ""
     if not counts["val"]:
-        print("no json is in a folder or file named val; val_fraction holds out a part of train")
+        print("no folder or json file is named val; data.val_fraction holds out a part of train")
         fraction = " data.val_fraction=0.2"
     print(f"next: gald data verify folder {root}{fraction}")
 
@@ -132,7 +134,7 @@ def _classes(labels: dict[str, int], kind: str, unlabelled: str) -> str:
     void = [VOID] if unlabelled == BACKGROUND else [UNLABELLED, VOID]
     return "\n".join(
         [
-            f"# Written by gald data import {kind}; {UNLABELLED} are the pixels without annotation",
+            f"# Written by gald data import {kind}; {UNLABELLED} is a pixel without annotation.",
             "classes:",
             *entries,
             f"void: {{ids: {void}}}\n",
@@ -143,8 +145,10 @@ def _classes(labels: dict[str, int], kind: str, unlabelled: str) -> str:
 def _write(index: int, jobs: Sequence[Job], output: Path, copy: bool) -> str | SampleError:
     """Write one image and its mask; return how, or why not."""
     job = jobs[index]
-    if Path(job.name).name.startswith("."):
-        return SampleError(f"{job.where} starts with a dot, so data=folder ignores it; rename it")
+    if any(part.startswith(".") for part in Path(job.name).parts):
+        return SampleError(
+            f"{job.where} has a name that starts with a dot, which data=folder ignores; rename it"
+        )
     try:
         opened = job.open()
         return _write_pair(job, opened, output, copy)
@@ -192,7 +196,7 @@ def _read(picture: Path | bytes, where: str) -> tuple[np.ndarray, str, int]:
         if image is None:
             raise SampleError(f"the imageData of {where} cannot be decoded; save the json again")
     header = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
-    return image, suffix, header.getexif().get(_ORIENTATION, 1)
+    return image, suffix, header.getexif().get(_ORIENTATION) or 1  # cameras also write 0
 
 
 def _turned(
