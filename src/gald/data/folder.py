@@ -101,7 +101,9 @@ class Folder(SegmentationDataset):
     title = "folder"
     name = "folder"
     instructions = """\
-these are your own images; {root} must contain
+these are your own images; gald data import draws masks from polygons of COCO or labelme.
+The layouts of VOC, CVAT, Roboflow and mmsegmentation are read as they are; otherwise,
+{root} must contain
   images/train images/val   png or jpg
   masks/train masks/val     png of the same names
   classes.yaml              what the labels in the masks mean, for example:
@@ -109,8 +111,6 @@ these are your own images; {root} must contain
       - {name: road, ids: [1]}
       - {name: car, ids: [2, 3]}
     void: {ids: [0]}
-other layouts, for example of VOC, CVAT and Roboflow, are found by themselves or set by data.images,
-data.masks and data.lists; gald data import converts polygons of COCO and labelme
 """
     splits = ("train", "val", "test")
 
