@@ -83,7 +83,7 @@ class Folder(SegmentationDataset):
         classes: path of the list of classes, relative to `root` or absolute; None is
             `classes.yaml`, or, without it, CVAT's `labelmap.txt` or Roboflow's `_classes.csv`.
         image_suffix: end of the image names that the mask names lack, with or without the file
-            ending; files without it are ignored. None is no suffix.
+            ending; files without it are ignored.
         mask_suffix: end of the mask names that the image names lack, e.g. `_labelIds` or
             `_mask.png`; files without it are ignored. None is found by itself.
         images: folder of the images in `root`, in which `SPLIT` stands for the split.
@@ -119,7 +119,7 @@ The layouts of VOC, CVAT, Roboflow and mmsegmentation are read as they are; othe
         root: str | Path,
         split: str = "train",
         classes: str | None = None,
-        image_suffix: str | None = None,
+        image_suffix: str = "",
         mask_suffix: str | None = None,
         images: str | None = None,
         masks: str | None = None,
@@ -220,7 +220,7 @@ class FolderDataModule(DatasetDataModule):
         self,
         root: str,
         classes: str | None = None,
-        image_suffix: str | None = None,
+        image_suffix: str = "",
         mask_suffix: str | None = None,
         images: str | None = None,
         masks: str | None = None,

@@ -89,7 +89,7 @@ class Keys:
     images: str | None = None
     masks: str | None = None
     lists: str | None = None
-    image_suffix: str | None = None
+    image_suffix: str = ""
     mask_suffix: str | None = None
 
     def __post_init__(self) -> None:
@@ -204,7 +204,7 @@ def _places(root: Path, split: str, layout: Layout, keys: Keys) -> list[Place]:
         if name == "default" and places:
             continue
         listing = lists if layout.lists else None
-        place = Place(layout, name, images, masks, listing, keys.image_suffix or "", "")
+        place = Place(layout, name, images, masks, listing, keys.image_suffix, "")
         suffix = _mask_suffix(place, keys)
         if suffix is not None:
             places.append(place._replace(mask_suffix=suffix))
