@@ -80,6 +80,7 @@ def train(cfg: DictConfig) -> Results:
 
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
+    data.check(test=cfg.test)
     task = build_task(cfg, data)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))

@@ -10,7 +10,7 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
-from gald.data.reading.files import SampleError, read_bytes
+from gald.data.reading.files import SampleError, read_lines
 from gald.data.reading.mat import read_mat
 
 # label, name, colour; in the order of the train ids. The colours are those of mmsegmentation: the
@@ -265,6 +265,7 @@ steps:
     label_map: Mapping[int, int] = dict.fromkeys((0, *_UNUSED), VOID) | _LABELS
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
     submission_splits = ("val",)
+    follows_tags = False
 
     def list_samples(self, split: str) -> list[Sample]:
         """Read the list of the split."""
@@ -318,7 +319,7 @@ steps:
 
     def _listed(self, split: str) -> tuple[Path, list[str]]:
         listing = self._folder("imageLists") / ("test.txt" if split == "val" else f"{split}.txt")
-        return listing, read_bytes(listing).decode().split()
+        return listing, [name for line in read_lines(listing) for name in line.split()]
 
     def _refuse_v1_0(self, samples: list[Sample]) -> None:
         for sample in samples[:_CHECKED_MASKS]:

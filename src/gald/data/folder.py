@@ -46,7 +46,16 @@ from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.folder_classes import Classes, read_classes
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.pairs import reject
-from gald.data.reading.files import IMAGE_SUFFIXES, is_dir, list_files, open_labels, read_image
+from gald.data.reading.files import (
+    IMAGE_SUFFIXES,
+    composed,
+    is_dir,
+    list_files,
+    not_png,
+    open_labels,
+    read_colours,
+    read_labels,
+)
 from gald.data.reading.png import LazyArray
 
 # folders of the images and the masks of a split
@@ -116,7 +125,13 @@ these are your own images; {root} must contain
             )
         images = _by_relative_path(folders[0], self.image_suffix, IMAGE_SUFFIXES)
         masks = _by_relative_path(folders[1], self.mask_suffix, (".png",))
+        lossy = {}
+        if images.keys() - masks.keys():
+            lossy = _by_relative_path(folders[1], self.mask_suffix, (".jpg", ".jpeg"))
         for place in sorted(images.keys() - masks.keys()):
+            if place in lossy:
+                reject(not_png(lossy[place]))
+                continue
             reject(
                 f"image {images[place]} has no mask {place}{self.mask_suffix}.png in "
                 f"{folders[1]}; add the mask, remove the image or set data.mask_suffix"
@@ -135,7 +150,17 @@ these are your own images; {root} must contain
         """Open stored ids, or the train ids of stored colours."""
         if self.colours is None:
             return open_labels(sample.mask)
-        return self.colours.train_ids(read_image(sample.mask))
+        return self.colours.train_ids(read_colours(sample.mask))
+
+    def hidden_share(self, index: int) -> float:
+        """Return the fraction of one mask that is void only by `void: rest`."""
+        if not self.classes.rest_is_void:
+            return 0.0
+        mask = self.samples[index].mask
+        if self.colours is not None:
+            return 1 - float(self.colours.lists(read_colours(mask)).mean())
+        stored = np.bincount(read_labels(mask).ravel(), minlength=256)
+        return 1 - float(stored[list(self.classes.ids)].sum() / stored.sum())
 
     def fingerprint(self) -> str:
         """Hash of the files, the label map and the classes of the colours."""
@@ -150,7 +175,7 @@ these are your own images; {root} must contain
         if self.colours is None:
             unknown = f"label {labels[row, column]}"
         else:
-            unknown = f"colour {read_image(mask)[row, column].tolist()}"
+            unknown = f"colour {read_colours(mask)[row, column].tolist()}"
         return (
             f"mask {mask} has {unknown} in row {row}, column {column}, which {self.classes.path} "
             "does not list; correct the mask, list it there, or write void: rest"
@@ -227,10 +252,18 @@ class _ColourTable:
 
     def train_ids(self, image: np.ndarray) -> np.ndarray:
         """Map colours (H, W, 3) uint8 to train ids (H, W) uint8; 254 for unknown colours."""
+        indices, listed = self._find(image)
+        return np.where(listed, self.ids[indices], np.uint8(self.other))
+
+    def lists(self, image: np.ndarray) -> np.ndarray:
+        """Return for each pixel whether its colour is in the table, (H, W) bool."""
+        return self._find(image)[1]
+
+    def _find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         packed = _pack(image)
         # without the last colour, so that the index of a larger value stays within the table
         indices = np.searchsorted(self.packed[:-1], packed)
-        return np.where(self.packed[indices] == packed, self.ids[indices], np.uint8(self.other))
+        return indices, self.packed[indices] == packed
 
 
 def _pack(colours: np.ndarray) -> np.ndarray:
@@ -242,8 +275,8 @@ def _by_relative_path(folder: Path, suffix: str, endings: tuple[str, ...]) -> di
     """List files by their path in the folder, without the suffix and the file ending."""
     files: dict[str, Path] = {}
     for path in list_files(folder, endings):
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if path.name.startswith(".") or not key.endswith(suffix):
+        key = composed(path.relative_to(folder).with_suffix("").as_posix())
+        if not key.endswith(suffix):
             continue
         key = key.removesuffix(suffix)
         if key in files:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gald.data.checks import (
+    MOST_HIDDEN,
+    are_disjoint,
+    mostly_hidden,
+    same_picture,
+    too_few_classes,
+    unlearnable,
+)
 from gald.data.datamodule import SegmentationDataModule
 from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.labels import UNKNOWN, VOID
@@ -35,24 +43,30 @@ class Report:
     Attributes:
         split: name of the split.
         problems: one sentence each.
+        notes: further sentences, which are no problems.
         samples: number of images that have a mask.
         published_counts: published numbers of images; several if sources differ.
         label_map: stored label -> train id; empty if the masks store train ids.
         sizes: (width, height) of every readable sample.
         grey: number of images without colour.
         pixels: (256,) number of pixels per train id, 255 void, of the readable samples.
+        pictures: hash of the pixels of each readable image -> a file or name with this image.
+        dataset: what was read; None if it could not be listed.
         files: hash of all file names.
         labels: hash of all stored labels; empty unless all are readable.
     """
 
     split: str
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     samples: int = 0
     published_counts: tuple[int, ...] = ()
     label_map: Mapping[int, int] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     grey: int = 0
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    pictures: dict[str, str] = field(default_factory=dict)
+    dataset: BaseDataset | None = None
     files: str = ""
     labels: str = ""
 
@@ -108,6 +122,9 @@ def verify(
     if output is not None and output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     reports = _inspect_all(data, split)
+    if fault := too_few_classes(data.class_names):
+        reports[0].problems.append(fault)
+    _compare_splits(reports)
     if not subset:
         for report in reports:
             report.problems += _check_count(report)
@@ -119,6 +136,8 @@ def verify(
         absent = [name for name, n in zip(data.class_names, report.pixels, strict=False) if not n]
         if report.sizes and absent:
             console.print(f"never in {report.split}: {_short(absent)}", soft_wrap=True)
+        for note in report.notes:
+            console.print(f"note on {report.split}: {note}", soft_wrap=True)
         for problem in report.problems[:_MAX_PROBLEMS]:
             console.print(f"problem in {report.split}: {problem}", soft_wrap=True)
         if (rest := len(report.problems) - _MAX_PROBLEMS) > 0:
@@ -165,13 +184,14 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
             dataset = data.make_dataset(split)
         except SampleError as error:  # nothing can be listed, e.g. because an archive is broken
             return Report(split, [*rejects, to_sentence(error)])
-    report = Report(getattr(dataset, "split", split), [*rejects], len(dataset))
+    report = Report(getattr(dataset, "split", split), [*rejects], samples=len(dataset))
+    report.dataset = dataset
     report.problems += _check_names(dataset)
     if isinstance(dataset, SegmentationDataset):
         report.published_counts = _published_counts(dataset)
         report.label_map = dataset.label_map
         report.files = _hash_files(dataset)
-    digests = []
+    digests, hidden = [], []
     results = in_order(partial(_inspect, dataset), range(len(dataset)), f"read {report.split}")
     for index, result in enumerate(results):
         if isinstance(result, str):
@@ -180,10 +200,59 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
         report.sizes.append(result.size)
         report.grey += result.grey
         report.pixels += result.pixels
+        report.pictures.setdefault(result.picture, _file(dataset, index))
+        hidden.append((result.hidden, index))
         digests.append(f"{dataset.image_name(index)} {result.digest}")
     if len(digests) == len(dataset) and not rejects:
         report.labels = _hash(digests)
+    if report.sizes:
+        found = np.flatnonzero(report.pixels[: len(dataset.class_names)]).tolist()
+        if fault := unlearnable(report.split, dataset, found):
+            report.problems.append(fault)
+        _check_hidden(report, dataset, hidden)
     return report
+
+
+def _check_hidden(report: Report, dataset: BaseDataset, hidden: list[tuple[float, int]]) -> None:
+    """Report labels that `void: rest` hides: of most pixels of the split, or of some masks."""
+    pixels = [width * height for width, height in report.sizes]
+    share = sum(h * n for (h, _), n in zip(hidden, pixels, strict=True)) / sum(pixels)
+    worst, index = max(hidden)
+    count = sum(h > MOST_HIDDEN for h, _ in hidden)
+    if share > MOST_HIDDEN:
+        where = f"masks (most, {100 * worst:.0f} %, in the mask of {_file(dataset, index)})"
+        report.problems.append(mostly_hidden(dataset, report.split, share, where))
+    elif count:
+        report.notes.append(
+            f"void: rest hides more than {100 * MOST_HIDDEN:.0f} % of the pixels in {count} of "
+            f"{len(hidden)} masks (most, {100 * worst:.0f} %, in the mask of "
+            f"{_file(dataset, index)}); if these masks went through jpg, export them again as png"
+        )
+
+
+def _compare_splits(reports: Sequence[Report]) -> None:
+    """Report pictures that are in two splits; as a note where the owners chose the splits."""
+    for one, two in combinations(reports, 2):
+        if one.dataset is None or two.dataset is None:
+            continue
+        if not are_disjoint(one.dataset, two.dataset):
+            continue
+        shared = [
+            same_picture(one.split, one.pictures[picture], two.split, image)
+            for picture, image in two.pictures.items()
+            if picture in one.pictures
+        ]
+        if one.published_counts and two.published_counts:
+            two.notes += shared[:1] + [f"and {len(shared) - 1} more"] * (len(shared) > 1)
+        else:
+            two.problems += shared
+
+
+def _file(dataset: BaseDataset, index: int) -> str:
+    """Return the image file of a sample, or its name if it has none."""
+    if isinstance(dataset, SegmentationDataset):
+        return str(dataset.samples[index].image)
+    return dataset.image_name(index)
 
 
 class _Inspection(NamedTuple):
@@ -193,6 +262,8 @@ class _Inspection(NamedTuple):
     grey: bool
     pixels: np.ndarray
     digest: str
+    picture: str
+    hidden: float
 
 
 def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
@@ -204,6 +275,7 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
         np.add.at(pixels, lut, stored)
         if pixels[UNKNOWN]:
             return dataset.unknown_label(index)
+        hidden = dataset.hidden_share(index)
     except SampleError as error:
         return str(error)
     except Exception as error:  # so that the other samples are still read
@@ -213,8 +285,11 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
     height, width = labels.shape
     thumbnail = image[::8, ::8]  # enough to recognise grey images
     grey = bool((thumbnail == thumbnail[..., :1]).all())
-    digest = hashlib.sha256(f"{width}x{height} ".encode() + labels.tobytes()).hexdigest()
-    return _Inspection((width, height), grey, pixels, digest)
+    size = f"{width}x{height} ".encode()
+    digest = hashlib.sha256(size + labels.tobytes()).hexdigest()
+    picture = hashlib.sha256(size)
+    picture.update(np.ascontiguousarray(image).data)
+    return _Inspection((width, height), grey, pixels, digest, picture.hexdigest(), hidden)
 
 
 def _check_count(report: Report) -> list[str]:
