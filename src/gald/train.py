@@ -101,7 +101,7 @@ def train(cfg: DictConfig) -> Results:
         logger=list(instantiate(cfg.logger).values()),
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
-    say = rank_zero_only(Console().print)
+    say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     if longer:

@@ -228,7 +228,7 @@ def read_bytes(path: Path) -> bytes:
     except KeyError:
         raise SampleError(f"{archive} has no {member}; download the archive again") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise SampleError(f"cannot read {path} ({error}); download {archive} again") from None
 
@@ -334,7 +334,7 @@ def file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _split(path: Path) -> tuple[Path | None, str]:
@@ -378,7 +378,7 @@ def read_head(path: Path) -> bytes:
                 file.seek(-_ENDS, os.SEEK_END)
                 tail = file.read()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     complete = not _is_truncated(head, tail) and read_header(head) is not None
     # otherwise the end is before a long appendix, or the header after a long block of metadata
     return head if complete else _read_complete(path)
@@ -440,7 +440,8 @@ def _too_deep(path: Path, depth: int) -> str:
     )
 
 
-def _unreadable(path: Path, error: OSError) -> SampleError:
+def unreadable(path: Path, error: OSError) -> SampleError:
+    """Return the error about a file that cannot be opened."""
     if path.is_symlink() and not path.exists():
         return SampleError(
             f"{path} is a link to {path.readlink()}, which does not exist; restore the target or "

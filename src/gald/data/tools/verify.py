@@ -124,11 +124,10 @@ def verify(
     reports = _inspect_all(data, split)
     if fault := too_few_classes(data.class_names):
         reports[0].problems.append(fault)
-    _compare_splits(reports)
     if not subset:
         for report in reports:
             report.problems += _check_count(report)
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     if label_map := next((r.label_map for r in reports if r.label_map), None):
         console.print(_label_map(label_map, data.class_names), soft_wrap=True)
     console.print(_table(name, reports, data.class_names))
@@ -157,6 +156,7 @@ def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report
     needed = [split] if split else ["train", "val", *(["test"] if data.has_test else [])]
     others = [] if split else [p for p in getattr(data.dataset_class, "splits", ()) if p != "test"]
     reports: dict[str, Report] = {}
+    used: list[Report] = []
     absent: list[FileNotFoundError] = []
     for part in dict.fromkeys([*needed, *others]):
         try:
@@ -167,8 +167,11 @@ def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report
             absent.append(error)
             report = Report(part, [to_sentence(error)])
         reports[report.split] = report
+        if part in needed:
+            used.append(report)
     if len(absent) == len(reports):
         raise absent[0]
+    _compare_splits(used)
     return list(reports.values())
 
 
