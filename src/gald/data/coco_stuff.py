@@ -215,6 +215,7 @@ class CocoStuff(SegmentationDataset):
     licence = "annotations CC BY 4.0; images under Flickr's terms of use"
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
+    follows_tags = False
 
 
 class CocoStuff10k(CocoStuff):
@@ -265,7 +266,6 @@ steps:
     label_map: Mapping[int, int] = dict.fromkeys((0, *_UNUSED), VOID) | _LABELS
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (9000,), "val": (1000,)}
     submission_splits = ("val",)
-    follows_tags = False
 
     def list_samples(self, split: str) -> list[Sample]:
         """Read the list of the split."""

@@ -115,9 +115,12 @@ class BaseDataset(Dataset, ABC):
             "name": self.image_name(index),
         }
 
-    def hidden_share(self, index: int) -> float:
-        """Return the fraction of one mask that is void only because no list names its labels."""
-        return 0.0
+    def hidden(self, index: int) -> tuple[float, float]:
+        """Return the fraction of one mask that is void only because no list names its labels.
+
+        Also return the fraction of single pixels among these, which differ from all neighbours.
+        """
+        return 0.0, 0.0
 
     def unknown_label(self, index: int) -> str:
         """Return the message about the label that has no train id."""

@@ -35,6 +35,7 @@ Then `gald data verify folder data.root=FOLDER` and `gald train data=folder data
 """
 
 import hashlib
+from itertools import product
 from pathlib import Path
 from typing import Unpack
 
@@ -152,15 +153,18 @@ these are your own images; {root} must contain
             return open_labels(sample.mask)
         return self.colours.train_ids(read_colours(sample.mask))
 
-    def hidden_share(self, index: int) -> float:
-        """Return the fraction of one mask that is void only by `void: rest`."""
+    def hidden(self, index: int) -> tuple[float, float]:
+        """Return the fraction of one mask that `void: rest` hides, all and as single pixels."""
         if not self.classes.rest_is_void:
-            return 0.0
+            return 0.0, 0.0
         mask = self.samples[index].mask
         if self.colours is not None:
-            return 1 - float(self.colours.lists(read_colours(mask)).mean())
-        stored = np.bincount(read_labels(mask).ravel(), minlength=256)
-        return 1 - float(stored[list(self.classes.ids)].sum() / stored.sum())
+            colours = read_colours(mask)
+            labels, hidden = _pack(colours), ~self.colours.lists(colours)
+        else:
+            labels = read_labels(mask)
+            hidden = ~np.isin(labels, list(self.classes.ids))
+        return float(hidden.mean()), float((hidden & _is_single(labels)).mean())
 
     def fingerprint(self) -> str:
         """Hash of the files, the label map and the classes of the colours."""
@@ -269,6 +273,17 @@ class _ColourTable:
 def _pack(colours: np.ndarray) -> np.ndarray:
     """Pack each colour into one number, (H, W, 3) uint8 -> (H, W) uint32."""
     return cv2.cvtColor(colours, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0]
+
+
+def _is_single(labels: np.ndarray) -> np.ndarray:
+    """Return for each pixel whether it differs from all its neighbours, (H, W) bool."""
+    height, width = labels.shape
+    framed = np.pad(labels.astype(np.int64), 1, constant_values=-1)
+    single = np.ones(labels.shape, bool)
+    for y, x in product(range(3), repeat=2):
+        if (y, x) != (1, 1):
+            single &= framed[y : y + height, x : x + width] != labels
+    return single
 
 
 def _by_relative_path(folder: Path, suffix: str, endings: tuple[str, ...]) -> dict[str, Path]:

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from rich import progress
 from rich.console import Console
-from rich.markup import escape
 from rich.filesize import decimal
+from rich.markup import escape
 
 _TIMEOUT = 30  # seconds without a byte
 _BLOCK = 2**18

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gald.data.checks import (
-    MOST_HIDDEN,
     are_disjoint,
     mostly_hidden,
     same_picture,
+    smoothed,
     too_few_classes,
     unlearnable,
 )
@@ -204,33 +204,23 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
         report.grey += result.grey
         report.pixels += result.pixels
         report.pictures.setdefault(result.picture, _file(dataset, index))
-        hidden.append((result.hidden, index))
+        hidden.append(result.hidden * result.size[0] * result.size[1])
+        if fault := smoothed(dataset, index, result.single):
+            report.problems.append(fault)
         digests.append(f"{dataset.image_name(index)} {result.digest}")
     if len(digests) == len(dataset) and not rejects:
         report.labels = _hash(digests)
     if report.sizes:
         found = np.flatnonzero(report.pixels[: len(dataset.class_names)]).tolist()
-        if fault := unlearnable(report.split, dataset, found):
-            report.problems.append(fault)
-        _check_hidden(report, dataset, hidden)
-    return report
-
-
-def _check_hidden(report: Report, dataset: BaseDataset, hidden: list[tuple[float, int]]) -> None:
-    """Report labels that `void: rest` hides: of most pixels of the split, or of some masks."""
-    pixels = [width * height for width, height in report.sizes]
-    share = sum(h * n for (h, _), n in zip(hidden, pixels, strict=True)) / sum(pixels)
-    worst, index = max(hidden)
-    count = sum(h > MOST_HIDDEN for h, _ in hidden)
-    if share > MOST_HIDDEN:
-        where = f"masks (most, {100 * worst:.0f} %, in the mask of {_file(dataset, index)})"
-        report.problems.append(mostly_hidden(dataset, report.split, share, where))
-    elif count:
-        report.notes.append(
-            f"void: rest hides more than {100 * MOST_HIDDEN:.0f} % of the pixels in {count} of "
-            f"{len(hidden)} masks (most, {100 * worst:.0f} %, in the mask of "
-            f"{_file(dataset, index)}); if these masks went through jpg, export them again as png"
+        share = sum(hidden) / report.pixels.sum()
+        report.problems += filter(
+            None,
+            (
+                unlearnable(report.split, dataset, found),
+                mostly_hidden(dataset, report.split, share, f"{len(hidden)} masks"),
+            ),
         )
+    return report
 
 
 def _compare_splits(reports: Sequence[Report]) -> None:
@@ -267,6 +257,7 @@ class _Inspection(NamedTuple):
     digest: str
     picture: str
     hidden: float
+    single: float
 
 
 def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
@@ -278,7 +269,7 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
         np.add.at(pixels, lut, stored)
         if pixels[UNKNOWN]:
             return dataset.unknown_label(index)
-        hidden = dataset.hidden_share(index)
+        hidden = dataset.hidden(index)
     except SampleError as error:
         return str(error)
     except Exception as error:  # so that the other samples are still read
@@ -292,7 +283,7 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
     digest = hashlib.sha256(size + labels.tobytes()).hexdigest()
     picture = hashlib.sha256(size)
     picture.update(np.ascontiguousarray(image).data)
-    return _Inspection((width, height), grey, pixels, digest, picture.hexdigest(), hidden)
+    return _Inspection((width, height), grey, pixels, digest, picture.hexdigest(), *hidden)
 
 
 def _check_count(report: Report) -> list[str]:
