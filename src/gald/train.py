@@ -80,6 +80,7 @@ def train(cfg: DictConfig) -> Results:
 
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
+    data.check(test=cfg.test)
     task = build_task(cfg, data)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
@@ -100,7 +101,7 @@ def train(cfg: DictConfig) -> Results:
         logger=list(instantiate(cfg.logger).values()),
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
-    say = rank_zero_only(Console().print)
+    say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     if longer:

@@ -53,6 +53,7 @@ Then `gald data verify folder data.root=FOLDER` and `gald train data=folder data
 
 import hashlib
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Unpack
 
@@ -64,7 +65,7 @@ from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.folder_classes import Classes, find_classes, read_classes
 from gald.data.folder_layout import NAMES, Keys, Place, find_place, list_pairs, looked_for
 from gald.data.labels import UNKNOWN, VOID
-from gald.data.reading.files import open_labels, read_image
+from gald.data.reading.files import open_labels, read_colours, read_labels
 from gald.data.reading.png import LazyArray
 from gald.progress import say
 
@@ -171,7 +172,20 @@ The layouts of VOC, CVAT, Roboflow and mmsegmentation are read as they are; othe
         """Open stored ids, or the train ids of stored colours."""
         if self.colours is None:
             return open_labels(sample.mask)
-        return self.colours.train_ids(read_image(sample.mask))
+        return self.colours.train_ids(read_colours(sample.mask))
+
+    def hidden(self, index: int) -> tuple[float, float]:
+        """Return the fraction of one mask that `void: rest` hides, all and as single pixels."""
+        if not self.classes.rest_is_void:
+            return 0.0, 0.0
+        mask = self.samples[index].mask
+        if self.colours is not None:
+            colours = read_colours(mask)
+            labels, hidden = _pack(colours), ~self.colours.lists(colours)
+        else:
+            labels = read_labels(mask)
+            hidden = ~np.isin(labels, list(self.classes.ids))
+        return float(hidden.mean()), float((hidden & _is_single(labels)).mean())
 
     def fingerprint(self) -> str:
         """Hash of the files, the label map and the classes of the colours."""
@@ -186,7 +200,7 @@ The layouts of VOC, CVAT, Roboflow and mmsegmentation are read as they are; othe
         if self.colours is None:
             unknown = f"label {labels[row, column]}"
         else:
-            unknown = f"colour {read_image(mask)[row, column].tolist()}"
+            unknown = f"colour {read_colours(mask)[row, column].tolist()}"
         void = "write void: rest"
         if self.classes.path.suffix.lower() in (".txt", ".csv"):
             void = f"write {self.root / 'classes.yaml'}, which can make labels void"
@@ -297,10 +311,18 @@ class _ColourTable:
 
     def train_ids(self, image: np.ndarray) -> np.ndarray:
         """Map colours (H, W, 3) uint8 to train ids (H, W) uint8; 254 for unknown colours."""
+        indices, listed = self._find(image)
+        return np.where(listed, self.ids[indices], np.uint8(self.other))
+
+    def lists(self, image: np.ndarray) -> np.ndarray:
+        """Return for each pixel whether its colour is in the table, (H, W) bool."""
+        return self._find(image)[1]
+
+    def _find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         packed = _pack(image)
         # without the last colour, so that the index of a larger value stays within the table
         indices = np.searchsorted(self.packed[:-1], packed)
-        return np.where(self.packed[indices] == packed, self.ids[indices], np.uint8(self.other))
+        return indices, self.packed[indices] == packed
 
 
 def _pack(colours: np.ndarray) -> np.ndarray:
@@ -312,6 +334,17 @@ def _classes_path(root: str | Path, classes: str | None) -> Path:
     root = Path(root).expanduser()
     folders = [root / name for names in NAMES.values() for name in names]
     return find_classes(root, classes, folders)
+
+
+def _is_single(labels: np.ndarray) -> np.ndarray:
+    """Return for each pixel whether it differs from all its neighbours, (H, W) bool."""
+    height, width = labels.shape
+    framed = np.pad(labels.astype(np.int64), 1, constant_values=-1)
+    single = np.ones(labels.shape, bool)
+    for y, x in product(range(3), repeat=2):
+        if (y, x) != (1, 1):
+            single &= framed[y : y + height, x : x + width] != labels
+    return single
 
 
 def _held_out(samples: list[Sample], fraction: float) -> set[str]:

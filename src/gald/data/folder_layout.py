@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 from gald.data.dataset import Sample
 from gald.data.pairs import reject
-from gald.data.reading.files import IMAGE_SUFFIXES, is_dir, is_file, list_files, read_bytes
+from gald.data.reading.files import (
+    IMAGE_SUFFIXES,
+    composed,
+    is_dir,
+    is_file,
+    list_files,
+    not_png,
+    read_lines,
+)
 
 SPLIT = "SPLIT"  # in a path, stands for the name of the split
 # Other names of a split, in folders and lists. CVAT writes `default` if a task has no subsets.
@@ -254,12 +262,17 @@ def list_pairs(place: Place) -> list[Sample]:
         names = _listed(place.listing, names)
     elif SPLIT in place.layout.images and SPLIT not in place.layout.masks:
         names = images.keys()  # the other masks belong to other splits
+    lossy: dict[str, Path] = {}
+    if place.images != place.masks and images.keys() - masks.keys():
+        lossy = _strip(list_files(place.masks, (".jpg", ".jpeg")), place.masks, place.mask_suffix)
     pairs = []
     for name in sorted(names):
         mask_name = _name(name, place.mask_suffix, ".png")
         image_name = _name(name, place.image_suffix, ".png or .jpg")
         if name in images and name in masks:
             pairs.append(Sample(name.replace("/", "_"), images[name], masks[name]))
+        elif name in lossy:
+            reject(not_png(lossy[name]))
         elif name in images:
             reject(
                 f"image {images[name]} has no mask {mask_name} in {place.masks}; add the mask, "
@@ -281,7 +294,7 @@ def list_pairs(place: Place) -> list[Sample]:
 def _listed(listing: Path, known: Set[str]) -> set[str]:
     """Return the names in a list; CVAT puts names with spaces in quotes."""
     names: set[str] = set()
-    for line in read_bytes(listing).decode("utf-8-sig", errors="replace").splitlines():
+    for line in read_lines(listing):
         name = line.strip().strip('"').replace("\\", "/")
         if not name:
             continue
@@ -303,12 +316,11 @@ def _has_ending(suffix: str) -> bool:
 
 
 def _list(place: Place) -> tuple[list[Path], list[Path]]:
-    """List the files of the two folders without hidden ones, which macOS writes beside others."""
-    images = [path for path in list_files(place.images) if not path.name.startswith(".")]
+    """List the images and the masks of a place; a file of a shared folder can be both."""
+    images = list_files(place.images)
     if place.images == place.masks:
         return images, [path for path in images if path.suffix.lower() == ".png"]
-    masks = list_files(place.masks, (".png",))
-    return images, [path for path in masks if not path.name.startswith(".")]
+    return images, list_files(place.masks, (".png",))
 
 
 def _by_name(
@@ -341,7 +353,7 @@ def _strip(
     found: dict[str, Path] = {}
     for path in files:
         place = path.relative_to(folder)
-        key = (place if _has_ending(suffix) else place.with_suffix("")).as_posix()
+        key = composed((place if _has_ending(suffix) else place.with_suffix("")).as_posix())
         if not key.endswith(suffix):
             continue
         key = key.removesuffix(suffix)
