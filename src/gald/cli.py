@@ -69,6 +69,7 @@ VERBS = {
     ),
     "doctor": ("gald.doctor.command:main", "show versions, devices and data folders"),
 }
+_HYDRA_VERBS = ("gald.train:main", "gald.evaluation.command:main", "gald.profiling.command:main")
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
     f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()
 )
@@ -114,6 +115,10 @@ def run(target: str, arguments: list[str]) -> None:
 def _call(target: str, arguments: list[str]) -> Any:
     module, function = target.split(":")
     verb = importlib.import_module(module)
+    if target in _HYDRA_VERBS:
+        from gald.config import quote_paths
+
+        arguments = quote_paths(arguments)
     # Hydra and Lightning read their arguments from sys.argv; its first entry is the program.
     sys.argv = [str(verb.__file__), *arguments]
     return getattr(verb, function)()

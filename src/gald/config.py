@@ -1,12 +1,26 @@
 """Location of the Hydra configuration, and its composition without a command line."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+# last parts of the keys with a path as their value
+_PATH_KEYS = (
+    "root",
+    "cache_dir",
+    "classes",
+    "output_dir",
+    "ckpt_path",
+    "init_from",
+    "dir",
+    "save_dir",
+)
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "conf"  # exists in an installed wheel; in a clone conf/ is at the top
 
@@ -22,4 +36,53 @@ def compose(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> Di
         hydra: whether to return Hydra's own section too.
     """
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return hydra_compose(name, list(overrides), return_hydra_config=hydra)
+        return hydra_compose(name, quote_paths(overrides), return_hydra_config=hydra)
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """Quote the paths among overrides, so that any folder can be named as a shell passes it.
+
+    Hydra gives a meaning of its own to characters that occur in paths, such as commas, brackets, =,
+    ~ and letters with accents.
+
+    Args:
+        arguments: of a command line; those without `=` and options are kept.
+
+    Raises:
+        ValueError: another value has such characters, and is not quoted.
+    """
+    parser = OverridesParser.create()
+    return [
+        argument if argument.startswith("-") or "=" not in argument else _quote(argument, parser)
+        for argument in arguments
+    ]
+
+
+def _quote(argument: str, parser: OverridesParser) -> str:
+    key, _, text = argument.partition("=")
+    is_path = key.lstrip("+").rpartition(".")[2] in _PATH_KEYS
+    try:
+        override = parser.parse_override(argument)
+    except HydraException as error:
+        if is_path and text[:1] not in ("'", '"'):
+            return f"{key}={_quoted(text)}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{argument} cannot be read ({reason}); if the value is a text, quote it for Hydra and "
+            f"for the shell: {shlex.quote(f'{key}={_quoted(text)}')}"
+        ) from None
+    if not is_path or not text:
+        return argument
+    value = override.value()
+    is_number = isinstance(value, int | float)  # a folder such as 2026, and also true
+    is_list = override.is_sweep_override() or isinstance(value, list | dict)
+    if is_number or (is_list and Path(text).expanduser().exists()):
+        return f"{key}={_quoted(text)}"
+    return argument
+
+
+def _quoted(text: str) -> str:
+    """Quote a text for Hydra, which keeps backslashes except before a quotation mark."""
+    mark = '"' if "'" in text and '"' not in text else "'"
+    ending = len(text) - len(text.rstrip("\\"))
+    return mark + text.replace(mark, f"\\{mark}") + "\\" * ending + mark

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from rich import progress
 from rich.console import Console
+from rich.markup import escape
 
 T = TypeVar("T")
 _MAX_THREADS = 32  # more threads decode faster than the results can be written
@@ -30,7 +31,7 @@ def in_order(work: Callable[[int], T], indices: range, title: str) -> Iterator[T
     pending: deque[Future[T]] = deque()
     try:
         with progress.Progress(console=console()) as bar:
-            task = bar.add_task(title, total=indices.stop, completed=indices.start)
+            task = bar.add_task(escape(title), total=indices.stop, completed=indices.start)
             for index in indices:
                 pending.append(pool.submit(work, index))
                 if len(pending) == 2 * threads:
@@ -45,7 +46,13 @@ def in_order(work: Callable[[int], T], indices: range, title: str) -> Iterator[T
 
 def console() -> Console:
     """Create a console on stderr for progress; only the first process of a machine prints."""
-    return Console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0", soft_wrap=True)
+    return Console(
+        markup=False,
+        emoji=False,
+        stderr=True,
+        quiet=os.environ.get("LOCAL_RANK", "0") != "0",
+        soft_wrap=True,
+    )
 
 
 def say(line: str) -> None:

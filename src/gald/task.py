@@ -107,7 +107,9 @@ class SegmentationTask(EvaluationTask):
         optimizer = build_optimizer(
             self.model, self.make_optimizer, self.head_lr_factor, self.decay_norm_and_bias
         )
-        rank_zero_only(Console().print)(group_table(optimizer.param_groups))
+        rank_zero_only(Console(markup=False, emoji=False).print)(
+            group_table(optimizer.param_groups)
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {"scheduler": self.make_scheduler(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -87,18 +87,15 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
 
     data: SegmentationDataModule = instantiate(cfg.data)
     splits = _splits(cfg, data)
-    # First, so that faults of the data are reported before the network is built.
-    data.setup("fit")
-    if "test" in splits:
-        data.setup("test")
-    data.open_ends()
+    data.setup("fit")  # first, so that a missing folder is reported before the network is built
+    data.check(test="test" in splits)
     task = build_task(cfg, data)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
     costs = part_costs(task.model, _image_size(data))
 
     trainer = _build_trainer(cfg, folder, data, costs["cost/total/params"])
-    say = rank_zero_only(Console().print)
+    say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     if longer:

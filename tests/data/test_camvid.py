@@ -199,9 +199,10 @@ def test_size_mismatch_names_both_sizes(camvid):
     assert "32x24" in text and "30x20" in text and "never resized" in text
 
 
-def test_rgb_mask_is_refused(camvid):
-    cv2.imwrite(str(camvid / "trainannot" / "train_02.png"), np.zeros((24, 32, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"is an RGB png; save it as 8-bit grey png"):
+def test_a_mask_of_colours_is_refused(camvid):
+    colours = np.full((24, 32, 3), (1, 2, 3), np.uint8)
+    cv2.imwrite(str(camvid / "trainannot" / "train_02.png"), colours)
+    with pytest.raises(ValueError, match=r"is an RGB png with colours; save it as 8-bit grey png"):
         CamVid(camvid, "train")[2]
 
 
@@ -216,9 +217,9 @@ def test_the_indices_of_a_palette_mask_are_its_labels(camvid):
     assert torch.equal(CamVid(camvid, "train")[2]["mask"], expected)
 
 
-def test_16_bit_masks_are_refused(camvid):
+def test_16_bit_masks_with_large_labels_are_refused(camvid):
     path = camvid / "trainannot" / "train_02.png"
-    cv2.imwrite(str(path), np.zeros((24, 32), np.uint16))
+    cv2.imwrite(str(path), np.full((24, 32), 256, np.uint16))
     with pytest.raises(ValueError, match="is a 16-bit png"):
         CamVid(camvid, "train")[2]
 

@@ -390,6 +390,6 @@ def test_truncated_files_are_detected(tmp_path, kind, what):
 def test_an_rgb_mask_is_refused_if_ids_are_listed(tmp_path):
     root = fake.folder(tmp_path / "data", "ids")
     path = root / "masks" / "train" / "0.png"
-    assert cv2.imwrite(str(path), np.zeros((24, 32, 3), np.uint8))
+    assert cv2.imwrite(str(path), np.full((24, 32, 3), (1, 2, 3), np.uint8))
     with pytest.raises(SampleError, match="is an RGB png"):
         Folder(root)[0]

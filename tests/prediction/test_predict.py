@@ -228,7 +228,22 @@ def test_damaged_image_is_one_sentence_and_finished_outputs_are_kept(
     assert stop.value.code == 1
     sentences = [line for line in capsys.readouterr().err.splitlines() if "gald: " in line]
     assert len(sentences) == 1 and "b.png is truncated" in sentences[0]
-    assert listing(tmp_path / "out") == ["masks/a.png", "predictions.jsonl"]
+    assert "1 of 3 files could not be predicted" in sentences[0]
+    assert listing(tmp_path / "out") == ["masks/a.png", "masks/c.png", "predictions.jsonl"]
+
+
+def test_a_dangling_link_does_not_stop_the_other_files(predict, tmp_path, capsys):
+    for name in ("a", "c"):
+        save_image(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "b.png").symlink_to(tmp_path / "gone.png")
+    sentence = r"b\.png is a link to .*gone\.png, which does not exist; restore the target"
+    for given in (tmp_path / "in", tmp_path / "in" / "*.png"):
+        with pytest.raises(ValueError, match=rf"1 of 3 files could not be predicted.*{sentence}"):
+            predict(given)
+        assert "skipped: " in capsys.readouterr().err
+        assert listing(tmp_path / "out" / "masks") == ["a.png", "c.png"]
+    predict(tmp_path / "in", "--skip-bad")
+    assert "0 predicted, 2 already done, 1 failed" in capsys.readouterr().out
 
 
 def test_bad_files_are_skipped_on_request(predict, tmp_path, capsys):

@@ -130,13 +130,29 @@ def test_grey_images_become_three_equal_channels(image, tmp_path):
         assert torch.equal(to_tensor(given), torch.from_numpy(grey).expand(3, -1, -1))
 
 
-def test_orientation_tags_are_ignored_as_in_training(tmp_path):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_photos_are_turned_upright_as_a_viewer_shows_them(orientation, suffix, tmp_path):
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:10, :30] = 200
     exif = Image.Exif()
-    exif[0x0112] = 6  # a camera held upright
-    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
-    assert to_tensor(tmp_path / "a.jpg").shape == (3, 40, 60)
-    with Image.open(tmp_path / "a.jpg") as opened:
-        assert to_tensor(opened).shape == (3, 40, 60)
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(stored).save(path, exif=exif, **options)
+    shown = {3: stored[::-1, ::-1], 6: np.rot90(stored, -1), 8: np.rot90(stored)}[orientation]
+    with Image.open(path) as opened:
+        tensors = [to_tensor(path), to_tensor(opened)]
+    for tensor in tensors:
+        difference = tensor.permute(1, 2, 0).numpy().astype(int) - shown
+        assert tensor.shape == (3, *shown.shape[:2]) and abs(difference).max() < 40
+
+
+def test_a_16_bit_image_is_refused(tmp_path):
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} stores 16 bits per value, .*convert it"):
+            to_tensor(tmp_path / name)
 
 
 @pytest.mark.parametrize(

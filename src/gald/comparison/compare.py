@@ -110,7 +110,7 @@ def compare(
     }
     _write(folder, sentence, about, [*parts, images, how], record)
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(sentence, style="bold", soft_wrap=True, highlight=False)
     for part in parts:
         if part.title in ON_SCREEN:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from gald.comparison.bootstrap import Difference, Score, class_iou, mean_iou, paired_bootstrap
@@ -21,12 +22,12 @@ def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Di
     """
     counts = a.class_counts, b.class_counts
     result: Differences = {}
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(markup=False, emoji=False, stderr=True)) as progress:
 
         def resample(
             keys: Sequence[str], pair: Sequence[np.ndarray], score: Score, what: str
         ) -> None:
-            steps = progress.add_task(what, total=2 * samples + 2)
+            steps = progress.add_task(escape(what), total=2 * samples + 2)
 
             def score_with_progress(sums: np.ndarray) -> np.ndarray:
                 progress.advance(steps, len(sums))

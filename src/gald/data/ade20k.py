@@ -212,6 +212,7 @@ class ADE20K(SegmentationDataset):
     label_map: Mapping[int, int] = {0: VOID} | {i + 1: i for i in range(150)}
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {"train": (20210,), "val": (2000,)}
     submission_splits = ("test", "val")
+    follows_tags = False
 
     def list_samples(self, split: str) -> list[Sample]:
         """Pair the images and masks of one split."""

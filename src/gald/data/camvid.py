@@ -8,7 +8,7 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
-from gald.data.reading.files import is_dir, is_file, read_bytes
+from gald.data.reading.files import is_dir, is_file, read_lines
 
 
 class CamVid(SegmentationDataset):
@@ -99,7 +99,7 @@ steps:
     def _from_list(self, listing: Path, split: str) -> list[Sample]:
         images, masks = _Folders(self.root), _Folders(self.root)
         samples = []
-        for number, line in enumerate(read_bytes(listing).decode().splitlines(), start=1):
+        for number, line in enumerate(read_lines(listing), start=1):
             columns = line.split()
             if not columns:
                 continue
@@ -135,7 +135,7 @@ class _Folders:
         self.files: dict[str, dict[str, Path]] = {}  # folder -> stem -> path
 
     def find(self, entry: str, default: str) -> Path | None:
-        path = Path(entry)
+        path = Path(entry.replace("\\", "/"))  # Windows writes the other slash
         for folder in (path.parent.name, default):
             if folder and folder not in self.files:
                 self.files[folder] = by_name(self.root / folder)

@@ -10,7 +10,7 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
-from gald.data.reading.files import SampleError, read_bytes
+from gald.data.reading.files import SampleError, read_lines
 from gald.data.reading.mat import read_mat
 
 # label, name, colour; in the order of the train ids. The colours are those of mmsegmentation: the
@@ -215,6 +215,7 @@ class CocoStuff(SegmentationDataset):
     licence = "annotations CC BY 4.0; images under Flickr's terms of use"
     class_names = tuple(name for _, name, _ in _CLASSES)
     palette = tuple(colour for _, _, colour in _CLASSES)
+    follows_tags = False
 
 
 class CocoStuff10k(CocoStuff):
@@ -318,7 +319,7 @@ steps:
 
     def _listed(self, split: str) -> tuple[Path, list[str]]:
         listing = self._folder("imageLists") / ("test.txt" if split == "val" else f"{split}.txt")
-        return listing, read_bytes(listing).decode().split()
+        return listing, [name for line in read_lines(listing) for name in line.split()]
 
     def _refuse_v1_0(self, samples: list[Sample]) -> None:
         for sample in samples[:_CHECKED_MASKS]:

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from gald.data.checks import check_splits
 from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.loading.cache import cached
 from gald.data.loading.class_counts import class_counts
@@ -136,16 +137,22 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         if stage in (None, "test") and self.has_test and self.test_dataset is None:
             self.test_dataset = self.make_dataset("test")
 
-    def open_ends(self) -> None:
-        """Open the first and the last sample of every split that is set up.
+    def check(self, test: bool = False) -> None:
+        """Refuse faulty data before the first step, after `setup("fit")`.
+
+        It looks at what listing, headers and a few masks show; `gald data verify` decodes all.
+
+        Args:
+            test: whether the training reports the test split at its end.
 
         Raises:
-            SampleError: a file is missing or damaged, or a label is unknown.
+            SampleError: one sentence with the file or split, the cause and the remedy.
+            FileNotFoundError: the test split does not exist.
         """
-        for dataset in (self.train_dataset, self.val_dataset, self.test_dataset):
-            if dataset is not None:
-                for index in sorted({0, len(dataset) - 1}):
-                    dataset[index]
+        if test:
+            self.setup("test")
+        splits = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
+        check_splits({name: dataset for name, dataset in splits.items() if dataset is not None})
 
     def plan_batches(self, world_size: int = 1) -> int:
         """Return how many micro-batches a device accumulates per optimiser step."""

@@ -14,13 +14,18 @@ from torch.utils.data import Dataset
 from gald.data.downloads import Download
 from gald.data.labels import UNKNOWN, label_lut, label_ranges
 from gald.data.reading.files import (
+    READING,
     SampleError,
     check_sizes,
     fingerprint,
+    image_header,
     is_dir,
-    open_image,
+    mask_header,
     open_labels,
+    open_photo,
 )
+from gald.data.reading.header import UPRIGHT
+from gald.data.reading.orientation import mask_is_upright, upright
 from gald.data.reading.png import LazyArray
 
 Item = dict[str, Any]
@@ -110,6 +115,13 @@ class BaseDataset(Dataset, ABC):
             "name": self.image_name(index),
         }
 
+    def hidden(self, index: int) -> tuple[float, float]:
+        """Return the fraction of one mask that is void only because no list names its labels.
+
+        Also return the fraction of single pixels among these, which differ from all neighbours.
+        """
+        return 0.0, 0.0
+
     def unknown_label(self, index: int) -> str:
         """Return the message about the label that has no train id."""
         _, labels, lut = self.pixels(index)
@@ -156,6 +168,8 @@ class SegmentationDataset(BaseDataset):
         published_counts: published number of images of each split; several numbers where sources
             differ.
         submission_splits: splits that `gald submit` predicts, the default first.
+        follows_tags: whether photos are turned upright by their EXIF orientation, and masks with
+            them; False where the owners' masks follow the stored pixels, whatever the tags.
         samples: names and files, in order.
     """
 
@@ -178,6 +192,7 @@ steps:
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {}
     submission_splits: ClassVar[tuple[str, ...]] = ()
+    follows_tags: ClassVar[bool] = True
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root).expanduser()
@@ -271,11 +286,35 @@ steps:
         return np.asarray(self.open_labels(sample))
 
     def open(self, index: int) -> LazySample:
-        """Open image and labels, which must have the same size."""
+        """Open image and labels, which must have the same size.
+
+        A photo with an orientation tag is turned upright, see `follows_tags`. If the size of the
+        mask shows that it follows the stored pixels, it is turned too.
+        """
         sample = self.samples[index]
-        image, labels = open_image(sample.image), self.open_labels(sample)
+        (image, orientation), labels = open_photo(sample.image), self.open_labels(sample)
+        if orientation != UPRIGHT and self.follows_tags:
+            turned = mask_is_upright(
+                image.shape[:2], labels.shape, orientation, sample.image, sample.mask
+            )
+            image = upright(np.asarray(image), orientation)
+            labels = labels if turned else upright(np.asarray(labels), orientation)
         check_sizes(image, labels, sample.image, sample.mask)
         return LazySample(image, labels, self.lut)
+
+    def check_header(self, index: int) -> None:
+        """Check one sample by the headers of its files; decode it only if they look wrong.
+
+        Raises:
+            SampleError: a file is missing, truncated or too deep, or the sizes do not fit.
+        """
+        sample = self.samples[index]
+        image, mask = image_header(sample.image), mask_header(sample.mask)
+        if image is None or mask is None:
+            return
+        same_size = (image.height, image.width) == (mask.height, mask.width)
+        if not same_size or image.orientation != UPRIGHT or mask.depth > 8:
+            self.pixels(index)
 
     def pixels(self, index: int) -> RawSample:
         """Decode image and labels, which must have the same size."""
@@ -283,12 +322,13 @@ steps:
         return RawSample(np.asarray(image), np.asarray(labels), lut)
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Decode only the labels."""
+        """Decode only the labels, in stored order."""
         return self.read_labels(self.samples[index]), self.lut
 
     def fingerprint(self) -> str:
-        """Hash of the label map and of every file's name, size and modification time."""
-        digest = hashlib.sha256(f"{type(self).__name__} {sorted(self.label_map.items())}".encode())
+        """Hash of the label map, of every file's name, size and times, and of how they are read."""
+        facts = (type(self).__name__, sorted(self.label_map.items()), READING, self.follows_tags)
+        digest = hashlib.sha256(" ".join(map(str, facts)).encode())
         for name, *files in self.samples:
             digest.update(f"\n{name} {' '.join(fingerprint(file) for file in files)}".encode())
         return digest.hexdigest()

@@ -1,6 +1,8 @@
-"""Reader of `classes.yaml`, the list of classes of `gald.data.folder`."""
+"""Readers of the list of classes of `gald.data.folder`: `classes.yaml`, or a tool's own list."""
 
 import colorsys
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from gald.data.reading.files import is_file, read_bytes
 
 Colour = tuple[int, int, int]
 _EXAMPLE = "classes: [{name: road, ids: [1]}, {name: car, ids: [2, 3]}]"
+_YAML, _LABELMAP, _CSV = "classes.yaml", "labelmap.txt", "_classes.csv"
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,52 @@ class Classes:
     rest_is_void: bool
 
 
+def find_classes(root: Path, classes: str | None, folders: Sequence[Path] = ()) -> Path:
+    """Return the path of the list of classes, which may not exist.
+
+    Args:
+        root: folder of the data.
+        classes: path relative to `root`, or absolute; None is `classes.yaml` in `root`, or, without
+            it, `labelmap.txt` or `_classes.csv` in `root` or in the other folders.
+        folders: other folders to look into.
+
+    Raises:
+        ValueError: several lists fit.
+    """
+    if classes is not None:
+        return root / Path(classes).expanduser()
+    if is_file(root / _YAML):
+        return root / _YAML
+    places = [folder / name for name in (_LABELMAP, _CSV) for folder in (root, *folders)]
+    found = [path for path in dict.fromkeys(places) if is_file(path)]
+    for other in found[1:]:
+        if (found[0].name, read_bytes(found[0])) != (other.name, read_bytes(other)):
+            one, two = (path.relative_to(root).as_posix() for path in (found[0], other))
+            raise ValueError(
+                f"{root} has two different lists of classes, {one} and {two}; add "
+                f"data.classes={one} or data.classes={two}, or write {root / _YAML}"
+            )
+    return found[0] if found else root / _YAML
+
+
 def read_classes(path: Path) -> Classes:
     """Read a list of classes; `gald.data.folder` has an example.
+
+    A file that ends in `.txt` is read as CVAT's `labelmap.txt`, with one `name:red,green,blue::`
+    per line, and one that ends in `.csv` as Roboflow's `_classes.csv`, with a header and one
+    `id, name` per line. Every label that such a file lists is a class.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not valid, or lists a label twice.
     """
-    content = _load(path)
+    if not is_file(path):
+        raise FileNotFoundError(
+            f"{path} does not exist; write it, for example {_EXAMPLE}, or set data.root or "
+            "data.classes"
+        )
+    load = {".txt": _load_labelmap, ".csv": _load_csv}.get(path.suffix.lower(), _load)
+    content = load(path)
     entries, void = content.get("classes"), content.get("void")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} lists no classes; write, for example, {_EXAMPLE}")
@@ -91,11 +132,6 @@ def distinct_colour(index: int) -> Colour:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    if not is_file(path):
-        raise FileNotFoundError(
-            f"{path} does not exist; write it, for example {_EXAMPLE}, or set data.root or "
-            "data.classes"
-        )
     try:
         content = OmegaConf.to_container(OmegaConf.create(read_bytes(path).decode()))
     except Exception as error:  # from the YAML reader, OmegaConf or the decoder
@@ -103,6 +139,45 @@ def _load(path: Path) -> dict[str, Any]:
     _check_keys(content, ("classes", "void"), str(path))
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def _load_labelmap(path: Path) -> dict[str, Any]:
+    """Read lines `name:red,green,blue:parts:actions`, as CVAT writes them."""
+    entries = []
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, *rest = line.strip().rsplit(":", 3)
+        values = rest[0].split(",") if len(rest) == 3 else []
+        if len(values) != 3 or not all(value.strip().isdecimal() for value in values):
+            raise ValueError(
+                f"line {number} of {path} is {line.strip()!r}; write name:red,green,blue:: with "
+                "the colour of the class in the masks, e.g. road:128,64,128::"
+            )
+        entries.append({"name": name.strip(), "colours": [[int(value) for value in values]]})
+    return {"classes": entries}
+
+
+def _load_csv(path: Path) -> dict[str, Any]:
+    """Read lines `id, name` after a header, as Roboflow writes them."""
+    entries = []
+    for number, row in enumerate(csv.reader(_lines(path)), 1):
+        if not any(map(str.strip, row)) or (number == 1 and not row[0].strip().isdecimal()):
+            continue
+        if len(row) != 2 or not row[0].strip().isdecimal():
+            raise ValueError(
+                f"line {number} of {path} is {','.join(row)!r}; write the id in the masks and the "
+                "name, e.g. 1, road"
+            )
+        entries.append({"name": row[1].strip(), "ids": [int(row[0])]})
+    return {"classes": entries}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
 def _check_keys(entry: object, keys: tuple[str, ...], where: str) -> None:

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from gald.data.dataset import Sample
-from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, list_files
+from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, composed, list_files
 
 _DERIVED = "_labelTrainIds"  # suffix that cityscapesScripts and mmsegmentation write
 _REJECTS: ContextVar[list[str] | None] = ContextVar("_REJECTS", default=None)
@@ -17,10 +17,9 @@ def by_name(folder: Path, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str
     files: dict[str, Path] = {}
     for path in list_files(folder, tuple(f".{ending.rpartition('.')[2]}" for ending in endings)):
         ending = next((e for e in endings if path.name.lower().endswith(e.lower())), None)
-        # macOS writes files that start with a dot beside the real ones
-        if ending is None or path.name.startswith("."):
+        if ending is None:
             continue
-        name = path.name[: -len(ending)]
+        name = composed(path.name[: -len(ending)])
         if name in files:
             reject(f"{files[name]} and {path} are both called {name}; remove one of them")
         files[name] = path

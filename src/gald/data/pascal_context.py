@@ -23,6 +23,7 @@ from gald.data.reading.files import (
     is_file,
     read_bytes,
     read_labels,
+    read_lines,
 )
 from gald.data.reading.mat import read_mat
 from gald.progress import say
@@ -192,6 +193,7 @@ class PascalContext59(SegmentationDataset):
     class_names: ClassVar[tuple[str, ...]] = _NAMES[1:]
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = _COLOURS[1:]
     label_map: Mapping[int, int] = {0: VOID} | {i: i - 1 for i in range(1, 60)}
+    follows_tags = False
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {
         "train": (4998, 4996),
         "val": (5105, 5104),
@@ -232,8 +234,7 @@ class PascalContext59(SegmentationDataset):
         else:
             listing = self._list(split)
             masks = by_name(self.masks, (f".{self.source}",))
-            lines = read_bytes(listing).decode().splitlines()
-            names = [line.split()[0] for line in lines if line.strip()]
+            names = [line.split()[0] for line in read_lines(listing) if line.strip()]
         samples = []
         for name in sorted(names):
             if name not in images:

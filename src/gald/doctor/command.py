@@ -54,7 +54,10 @@ def main() -> int:
     """
     report = _Report()
     # Deprecations in other packages are not problems of this machine.
-    with warnings.catch_warnings(), Console(stderr=True).status("importing every package"):
+    with (
+        warnings.catch_warnings(),
+        Console(markup=False, emoji=False, stderr=True).status("importing every package"),
+    ):
         warnings.simplefilter("ignore")
         _report_versions(report)
         modules = _import_packages(report)
@@ -229,10 +232,12 @@ def _data_roots(conf_dir: Path) -> dict[str, str]:
 
 def _print(report: _Report) -> None:
     # Output to a file has no fixed width, and a folded path cannot be copied.
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(
-            width=sum(max(map(len, column)) + 2 for column in zip(*report.rows, strict=True)) + 2
+            markup=False,
+            emoji=False,
+            width=sum(max(map(len, column)) + 2 for column in zip(*report.rows, strict=True)) + 2,
         )
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="bold")

@@ -60,7 +60,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
     inference = instantiate(config.inference)
     results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}
-    say = rank_zero_only(Console().print)
+    say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(score_table(results, data.class_names, metrics))
     if trainer.is_global_zero:
         write_results(path, results)

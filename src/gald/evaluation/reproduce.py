@@ -57,7 +57,9 @@ def reproduce(path: Path, overrides: list[str]) -> None:
             evaluate_checkpoint(cfg)
             now = read_results(Path(folder) / "results.json")
         numbers = _compare(path, split, before, now)
-        Console().print(f"{split}: {numbers} numbers and all labels equal {path}", soft_wrap=True)
+        Console(markup=False, emoji=False).print(
+            f"{split}: {numbers} numbers and all labels equal {path}", soft_wrap=True
+        )
 
 
 def _config(receipt: dict[str, Any], split: str, folder: Path, overrides: list[str]) -> DictConfig:

@@ -99,7 +99,7 @@ def export(
         raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
     predictor = load(source)
     network = FullImageNetwork(predictor.model).eval()
-    report = Console(stderr=True).print
+    report = Console(markup=False, emoji=False, stderr=True).print
     example, checks = _shapes(network, size, format)
     network(random_image(*example))  # raises if the size does not suit the network
     try:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from gald.config import compose
+from gald.data.reading.files import unreadable
 from gald.device import pick_device
 from gald.prediction.inputs import InputFile
 from gald.prediction.output_log import OutputLog
@@ -58,34 +60,53 @@ class BatchPredictor:
     def __call__(self) -> str:
         """Predict all files and return a summary with their numbers.
 
+        Files that cannot be read or predicted are reported and skipped.
+
         Raises:
-            ValueError: a file is damaged and `skip_bad` is off; or all files are damaged; or an
-                output would replace a file that was made from other inputs.
+            ValueError: a file was skipped and `skip_bad` is off, after all others are predicted; or
+                all files were skipped; or an output would replace a file that was made from other
+                inputs.
             OSError: an output cannot be written.
         """
         # Check all files first, so that a conflict is an error before an hour of work, not after.
-        pending = [file for file in self.files if not self._is_done(file)]
-        skipped, bad = len(self.files) - len(pending), 0
+        bad: list[str] = []
+        pending = []
+        for file in self.files:
+            try:
+                file.path.stat()
+            except OSError as error:
+                bad.append(str(unreadable(file.path, error)))
+                say(f"skipped: {bad[-1]}")
+                continue
+            if not self._is_done(file):
+                pending.append(file)
+        unseen = len(bad)
+        skipped = len(self.files) - len(pending) - unseen
         if skipped:
             say(f"{skipped} of {len(self.files)} files are already predicted, skipping them")
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         with Progress(*columns, console=console()) as self.bar:
-            task = self.bar.add_task("predict", total=len(self.files), completed=skipped)
+            task = self.bar.add_task("predict", total=len(self.files), completed=skipped + unseen)
             for file in pending:
                 try:
                     self._predict_video(file) if file.is_video else self._predict_image(file)
                 except (ValueError, FileNotFoundError, cv2.error) as error:
                     text, path = str(error), str(file.path)
                     sentence = text if path in text else f"{path}: {text}"
-                    if not self.skip_bad:
-                        raise ValueError(sentence) from error
-                    bad += 1
+                    bad.append(sentence)
                     self._print(f"skipped: {sentence}")
                 self.bar.advance(task)
-        done = len(pending) - bad
+        done = len(self.files) - skipped - len(bad)
+        if bad and not self.skip_bad:
+            if len(self.files) == 1:
+                raise ValueError(bad[0])
+            raise ValueError(
+                f"{len(bad)} of {len(self.files)} files could not be predicted, the first because "
+                f"{bad[0]}; the others are in {self.log.folder}, and --skip-bad accepts that"
+            )
         if bad and not done + skipped:
-            raise ValueError(f"none of {bad} files could be predicted; see the reasons above")
-        return f"{self.log.folder}: {done} predicted, {skipped} already done, {bad} failed"
+            raise ValueError(f"none of {len(bad)} files could be predicted; see the reasons above")
+        return f"{self.log.folder}: {done} predicted, {skipped} already done, {len(bad)} failed"
 
     def _predict_image(self, file: InputFile) -> None:
         prediction = self._predict(file.path)
@@ -106,7 +127,7 @@ class BatchPredictor:
             shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted call
             partial.mkdir()
             folders += [(output, partial) for output in outputs]
-        frames = self.bar.add_task(file.path.name, total=video.length or None)
+        frames = self.bar.add_task(escape(file.path.name), total=video.length or None)
         count = 0
         for index, frame in enumerate(video):
             count = index + 1

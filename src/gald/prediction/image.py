@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from gald.data.reading.files import read_image
+from gald.data.reading.orientation import read_upright
 
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
@@ -16,7 +16,7 @@ _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", 
 def to_tensor(image: ImageLike) -> Tensor:
     """Convert an image to a tensor, grey as three equal channels and without transparency.
 
-    Orientation tags are ignored, as in training.
+    A photo is turned upright by its orientation tag, as in training on your own photos.
 
     Args:
         image: a file; a PIL image; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8; or
@@ -33,13 +33,13 @@ def to_tensor(image: ImageLike) -> Tensor:
         path = Path(image).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"there is no image {path}; correct the path")
-        image = read_image(path)
+        image = read_upright(path)
     elif isinstance(image, Image.Image):
         if image.mode not in _EIGHT_BIT:
             raise ValueError(
                 f"image has mode {image.mode}; give one with 8 bits, as image.convert('RGB')"
             )
-        image = np.asarray(image.convert("RGB"))
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise ValueError(f"image is an array of {image.dtype}; give uint8 values from 0 to 255")

@@ -78,4 +78,4 @@ def _expand(given: str) -> tuple[Path, list[Path]]:
         raise FileNotFoundError(f"there is no file or folder {given}; correct the path")
     first = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  may be absolute
-    return Path(*path.parts[:first]), [file for file in map(Path, matches) if file.is_file()]
+    return Path(*path.parts[:first]), [file for file in map(Path, matches) if not file.is_dir()]

@@ -65,7 +65,7 @@ def profile(cfg: DictConfig) -> Results:
     for phase in PHASES:
         model.train(phase == "train")
         whole = model if phase == "train" else model.logits
-        with Console(stderr=True).status(f"measuring {phase}"):
+        with Console(markup=False, emoji=False, stderr=True).status(f"measuring {phase}"):
             measured = {
                 name: meter.measure(module, module, inputs, phase)
                 for name, (module, inputs) in meter.record(model, whole, image).items()
@@ -86,7 +86,7 @@ def profile(cfg: DictConfig) -> Results:
         "commit": commit(),
         **versions(),
     }
-    say = Console().print
+    say = Console(markup=False, emoji=False).print
     say(_table(results))
     say(f"GMACs do not count {NOT_COUNTED}. MiB: {meter.memory}.")
     say("Parts were run alone on recorded inputs; only GMACs and parameters sum to the total.")

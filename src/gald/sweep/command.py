@@ -72,7 +72,7 @@ def status() -> int:
             str(cell.attempts),
             Text(_remark(cell.reason, cell.micro_batch_size)),
         )
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 400  # in a log, no line is cut
     console.print(table)

@@ -86,7 +86,7 @@ def show(
     from gald.viz.saved import provenance, save_view
 
     files = [find_checkpoint(run) for run in runs]  # a wrong path is an error before any work
-    console = Console(stderr=True)
+    console = Console(markup=False, emoji=False, stderr=True)
     views: list[NetworkView] = []
     names = _names(runs)
     rows = list(zip(runs, names, files, strict=True))

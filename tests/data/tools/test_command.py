@@ -33,7 +33,7 @@ def test_without_an_action_it_prints_the_usage(arguments, code, monkeypatch, cap
     assert run(monkeypatch, *arguments) == code
     out = capsys.readouterr().out
     assert out.startswith("usage: gald data ACTION NAME")
-    assert all(f"  {action} " in out for action in command.ACTIONS)
+    assert all(f"  {action} " in out for action in (*command.ACTIONS, "import"))
 
 
 @pytest.mark.parametrize("action", command.ACTIONS)
@@ -46,7 +46,10 @@ def test_each_action_has_a_help_that_lists_the_datasets(action, monkeypatch, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["chek", "camvid"], "no action 'chek'; choose one of prepare, verify, stats, browse"),
+        (
+            ["chek", "camvid"],
+            "no action 'chek'; choose one of prepare, verify, stats, browse, import",
+        ),
         (["verify"], "gald data verify needs a NAME; choose one of "),
         (["verify", "camvld"], "data has no option 'camvld'; choose one of "),
         (["verify", "data.root=x"], "data has no option 'data.root=x'; choose one of "),
@@ -68,6 +71,10 @@ def test_every_mistake_is_reported_in_one_sentence(arguments, message, monkeypat
     sentence, hint = capsys.readouterr().err.splitlines()[-2:]
     assert sentence.startswith("gald: ") and message in sentence
     assert "GALD_TRACEBACK=1" in hint
+
+
+def test_the_name_may_be_written_as_in_train():
+    assert command.parse(["verify", "data=camvid", "data.root=a"]).name == "camvid"
 
 
 def test_options_and_overrides_go_in_any_order():

@@ -7,26 +7,31 @@ they were downloaded, and a message names the file inside the archive.
 import io
 import os
 import threading
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
+from kornia_rs.io import decode_image_jpegturbo
 from PIL import Image
 
+from gald.data.reading.header import JPEG, PNG, Header, read_header, read_orientation
 from gald.data.reading.png import LazyArray, PngRows
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_PNG = b"\x89PNG\r\n\x1a\n"
+READING = 2  # increase it when the same files give other pixels: derived files are made again
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
-_PNG_REFUSED = {_PNG_RGB: "an RGB", 4: "a grey+alpha", 6: "an RGBA"}
-_JPEG = b"\xff\xd8"
-# Pixels in stored order: label maps ignore the orientation tag of an image.
-_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_PNG_TYPES = {_PNG_RGB: "an RGB", 4: "a grey+alpha", 6: "an RGBA"}
+# Pixels in stored order, because label maps have no orientation; any depth, to refuse 16 bits.
+_STORED_ORDER = cv2.IMREAD_IGNORE_ORIENTATION
+_AS_STORED = cv2.IMREAD_COLOR_RGB | _STORED_ORDER | cv2.IMREAD_ANYDEPTH
+# Folders with copies of images that systems and tools make beside the real ones.
+_NO_DATA = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")
+_ENDS = 1 << 16  # bytes at the start and at the end of a file that `read_head` reads
 
 
 class SampleError(ValueError):
@@ -44,7 +49,7 @@ class SampleError(ValueError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a png or jpg as RGB.
+    """Read an image as RGB, in stored order whatever its orientation tag.
 
     Shape:
         returns: (H, W, 3) uint8
@@ -53,22 +58,52 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def open_image(path: Path) -> LazyArray:
-    """Open a png or jpg as RGB; a png is decoded on slicing, if that saves work.
+    """Open an image like `read_image`; a png is decoded on slicing, if that saves work.
 
     Shape:
         returns: (H, W, 3) uint8
     """
+    return open_photo(path)[0]
+
+
+def open_photo(path: Path) -> tuple[LazyArray, int]:
+    """Open an image in stored order, and return its EXIF orientation too, 1 to 8.
+
+    Raises:
+        SampleError: the file is damaged, or stores more than 8 bits per value.
+    """
     data = _read_complete(path)
+    header = read_header(data)
+    orientation = read_orientation(data) if header is None else header.orientation
+    if header is not None and header.depth > 8:
+        raise SampleError(_too_deep(path, header.depth))
     if data[25:26] == bytes([_PNG_RGB]) and _by_rows(data):
-        return PngRows(data, SampleError(_undecodable("image", path)))
+        return PngRows(data, SampleError(_undecodable("image", path))), orientation
+    if header is not None and header.kind == "jpg" and header.channels in (1, 3):
+        return _decode_jpeg(data, path), orientation
     image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     if image is None:
         raise SampleError(_undecodable("image", path))
-    return image
+    if image.dtype != np.uint8:
+        raise SampleError(_too_deep(path, 8 * image.dtype.itemsize))
+    return image, orientation
+
+
+def _decode_jpeg(data: bytes, path: Path) -> np.ndarray:
+    """Decode with the only decoder at hand that reports damage; others guess the lost pixels."""
+    try:
+        return decode_image_jpegturbo(data, "rgb")
+    except Exception:  # kornia has no exception of its own
+        raise SampleError(
+            f"image {path} is damaged inside: its jpg data breaks off or has invalid codes; copy "
+            "or download it again"
+        ) from None
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Read the stored labels of an 8-bit grey or palette png; palette indices are the labels.
+    """Read the stored labels of a png: grey values or palette indices of 1 to 16 bits.
+
+    An RGB or transparent png is read if it is grey and opaque; then nothing is lost.
 
     Shape:
         returns: (H, W) uint8
@@ -83,28 +118,87 @@ def open_labels(path: Path) -> LazyArray:
         returns: (H, W) uint8
     """
     data = _read_complete(path)
-    if not data.startswith(_PNG):
-        raise SampleError(
-            f"mask {path} is not a png; save label maps as 8-bit grey png, because lossy formats "
-            "change the labels"
-        )
-    depth, kind = data[24], data[25]
-    if depth != 8 or kind in _PNG_REFUSED:
-        png_type = _PNG_REFUSED.get(kind, f"a {depth}-bit")
-        raise SampleError(
-            f"mask {path} is {png_type} png; save it as 8-bit grey png with the labels as values"
-        )
-    if kind == _PNG_GREY and _by_rows(data):
+    refuse_lossy(data, path)
+    header = read_header(data)
+    if header is None:
+        raise SampleError(_undecodable("mask", path))
+    kind = data[25]
+    if header.depth == 8 and kind == _PNG_GREY and _by_rows(data):
         return PngRows(data, SampleError(_undecodable("mask", path)))
-    labels = None
-    if kind == _PNG_GREY:
-        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    else:  # OpenCV would return the colours of the palette
-        with suppress(OSError, SyntaxError):
-            labels = np.array(Image.open(io.BytesIO(data)))
+    if header.depth < 8 or kind == _PNG_PALETTE:
+        return _indices(data, header, path)
+    labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | _STORED_ORDER)
     if labels is None:
         raise SampleError(_undecodable("mask", path))
+    if labels.ndim == 3:  # also grey with a transparent value, which is no colour
+        grey = kind == _PNG_GREY
+        labels = labels[..., 0].copy() if grey else _grey_channel(labels, kind, path)
+    if labels.dtype == np.uint16:
+        if (largest := labels.max()) > 255:
+            row, column = np.argwhere(labels == largest)[0]
+            raise SampleError(
+                f"mask {path} is a 16-bit png with label {largest} in row {row}, column {column}; "
+                "save it as 8-bit grey png with labels from 0 to 255"
+            )
+        labels = labels.astype(np.uint8)
     return labels
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """Read a mask that stores colours, as RGB.
+
+    Shape:
+        returns: (H, W, 3) uint8
+    """
+    refuse_lossy(read_bytes(path), path)
+    return read_image(path)
+
+
+def refuse_lossy(data: bytes, path: Path) -> None:
+    """Raise a `SampleError` if a mask is not a png.
+
+    Args:
+        data: the file or its first bytes.
+        path: of the mask.
+    """
+    if not data.startswith(PNG):
+        raise SampleError(not_png(path))
+
+
+def not_png(path: Path) -> str:
+    """Return the message about a mask of another format."""
+    return (
+        f"mask {path} is not a png; save label maps as 8-bit grey png, because lossy formats "
+        "change the labels"
+    )
+
+
+def _indices(data: bytes, header: Header, path: Path) -> np.ndarray:
+    """Decode palette indices, or grey values of 1, 2 or 4 bits as they are stored."""
+    try:  # OpenCV would return the colours of the palette
+        labels = np.array(Image.open(io.BytesIO(data)), np.uint8)
+    except (OSError, SyntaxError, ValueError):
+        raise SampleError(_undecodable("mask", path)) from None
+    if data[25] == _PNG_GREY and header.depth in (2, 4):
+        labels //= 255 // (2**header.depth - 1)  # Pillow stretches them to 0..255
+    return labels
+
+
+def _grey_channel(pixels: np.ndarray, kind: int, path: Path) -> np.ndarray:
+    """Return the only channel of a grey and opaque image.
+
+    Raises:
+        SampleError: it has colours or transparent pixels.
+    """
+    grey, opaque = pixels[..., 0], np.iinfo(pixels.dtype).max
+    is_grey = all(np.array_equal(grey, pixels[..., i]) for i in (1, 2))
+    if is_grey and (pixels.shape[2] == 3 or (pixels[..., 3] == opaque).all()):
+        return np.ascontiguousarray(grey)
+    what = "transparent pixels" if is_grey else "colours"
+    raise SampleError(
+        f"mask {path} is {_PNG_TYPES[kind]} png with {what}; save it as 8-bit grey png with the "
+        "labels as values"
+    )
 
 
 def _by_rows(data: bytes) -> bool:
@@ -134,14 +228,45 @@ def read_bytes(path: Path) -> bytes:
     except KeyError:
         raise SampleError(f"{archive} has no {member}; download the archive again") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SampleError(f"cannot read {path} ({reason}); restore the file") from None
+        raise unreadable(path, error) from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise SampleError(f"cannot read {path} ({error}); download {archive} again") from None
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read a list of names: UTF-8 with or without byte order mark, and any line ends.
+
+    Spaces at the end of a line are removed; empty lines stay, so that line numbers are right.
+    """
+    data = read_bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SampleError(
+            f"{path} is not UTF-8 text; save it as UTF-8 in your editor, for example"
+        ) from None
+    return [composed(line.rstrip()) for line in text.splitlines()]
+
+
+def composed(name: str) -> str:
+    """Return a name with its accents composed (NFC): macOS and zip files may store them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_hidden(relative: PurePath) -> bool:
+    """Return whether a file is hidden or a system's copy, such as `._a.png` or `__MACOSX/a.png`.
+
+    Args:
+        relative: path below the searched folder, which itself may be hidden.
+    """
+    return any(part.startswith(".") or part in _NO_DATA for part in relative.parts)
+
+
 def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """List a folder's files at any depth, sorted; empty if the folder does not exist."""
+    """List a folder's files at any depth, sorted; empty if the folder does not exist.
+
+    Hidden files and folders are ignored, see `is_hidden`.
+    """
     archive, inside = _split(folder)
     if archive is None:
         files = _walk(folder)
@@ -149,7 +274,11 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
         prefix = f"{inside}/" if inside else ""
         names = (info.filename for info in _open(archive).infolist() if not info.is_dir())
         files = (archive / name for name in names if name.startswith(prefix))
-    return sorted(path for path in files if path.suffix.lower() in suffixes)
+    return sorted(
+        path
+        for path in files
+        if path.suffix.lower() in suffixes and not is_hidden(path.relative_to(folder))
+    )
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -180,13 +309,32 @@ def is_file(path: Path) -> bool:
 
 
 def fingerprint(path: Path) -> str:
-    """Return size and modification time, or size and checksum of a file inside of a zip."""
+    """Return size and times of a file, or size and checksum of a file inside of a zip.
+
+    Tools that copy can set the time of modification back; the time of the last change of the entry
+    (ctime) they cannot set.
+    """
     archive, member = _split(path)
     if archive is None:
         status = path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     info = _open(archive).getinfo(member)
     return f"{info.file_size} {info.CRC}"
+
+
+def file_size(path: Path) -> int:
+    """Return the size in bytes of a file, also inside of a zip.
+
+    Raises:
+        SampleError: the file cannot be read.
+    """
+    archive, member = _split(path)
+    if archive is not None:
+        return _open(archive).getinfo(member).file_size
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _split(path: Path) -> tuple[Path | None, str]:
@@ -215,21 +363,89 @@ def _open(archive: Path) -> zipfile.ZipFile:
     return _ARCHIVES[key]
 
 
+def read_head(path: Path) -> bytes:
+    """Read the start of a file that contains its header; all of it inside of a zip.
+
+    Raises:
+        SampleError: the file cannot be read, or is truncated.
+    """
+    if _split(path)[0] is not None:
+        return _read_complete(path)
+    try:
+        with path.open("rb") as file:
+            head = tail = file.read(_ENDS)
+            if len(head) == _ENDS:
+                file.seek(-_ENDS, os.SEEK_END)
+                tail = file.read()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    complete = not _is_truncated(head, tail) and read_header(head) is not None
+    # otherwise the end is before a long appendix, or the header after a long block of metadata
+    return head if complete else _read_complete(path)
+
+
+def image_header(path: Path) -> Header | None:
+    """Read the header of an image without decoding it; None for other formats than png and jpg.
+
+    Raises:
+        SampleError: the file is truncated, or stores more than 8 bits per value.
+    """
+    header = read_header(read_head(path))
+    if header is not None and header.depth > 8:
+        raise SampleError(_too_deep(path, header.depth))
+    return header
+
+
+def mask_header(path: Path) -> Header | None:
+    """Read the header of a mask without decoding it; None if it is no image file.
+
+    Raises:
+        SampleError: the file is truncated or no png.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return None
+    head = read_head(path)
+    refuse_lossy(head, path)
+    return read_header(head)
+
+
 def _read_complete(path: Path) -> bytes:
     """Read a file that must not be truncated: decoders would fill the missing part with grey."""
     data = read_bytes(path)
-    truncated = not data
-    if data.startswith(_PNG):
-        truncated = _PNG_END not in data[-64:] and _PNG_END not in data
-    elif data.startswith(_JPEG):
-        # The end marker must follow the last start of scan: an embedded thumbnail has its own pair.
-        truncated = data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
-    if truncated:
+    if _is_truncated(data, data):
         raise SampleError(f"{path} is truncated ({len(data)} bytes); copy or download it again")
     return data
+
+
+def _is_truncated(head: bytes, tail: bytes) -> bool:
+    """Return whether the end of a png or jpg is missing in its last bytes."""
+    if head.startswith(PNG):
+        return _PNG_END not in tail[-64:] and _PNG_END not in tail
+    if head.startswith(JPEG):
+        # The end marker must follow the last start of scan: an embedded thumbnail has its own pair.
+        return tail.rfind(b"\xff\xd9") <= tail.rfind(b"\xff\xda")
+    return not head
 
 
 def _undecodable(what: str, path: Path) -> str:
     return f"{what} {path} cannot be decoded; replace it by a valid png" + (
         " or jpg" if what == "image" else " (8-bit grey)"
     )
+
+
+def _too_deep(path: Path, depth: int) -> str:
+    return (
+        f"image {path} stores {depth} bits per value, and networks take 8; convert it to 8 bits, "
+        "for example by dividing by its largest value / 255"
+    )
+
+
+def unreadable(path: Path, error: OSError) -> SampleError:
+    """Return the error about a file that cannot be opened."""
+    if path.is_symlink() and not path.exists():
+        return SampleError(
+            f"{path} is a link to {path.readlink()}, which does not exist; restore the target or "
+            "remove the link"
+        )
+    reason = error.strerror or str(error)
+    return SampleError(f"cannot read {path} ({reason}); restore the file")

@@ -26,10 +26,11 @@ def print_classes(data: SegmentationDataModule, name: str, split: str) -> None:
     table.add_column("class")
     for column in ("pixels %", "images %", "weight"):
         table.add_column(column, justify="right")
-    labels, texts = [*data.class_names, "void"], [*(f"{weight:.4f}" for weight in weights), ""]
+    labels, texts = [*data.class_names, "void"], [*(f"{weight:.5g}" for weight in weights), ""]
     for k, label in enumerate(labels):
-        table.add_row(label, percent(shares[k]), f"{100 * images[k]:.1f}", texts[k])
-    console = Console(markup=False, highlight=False)
+        occurs = "<0.1" if 0 < images[k] < 0.0005 else f"{100 * images[k]:.1f}"
+        table.add_row(label, percent(shares[k]), occurs, texts[k])
+    console = Console(markup=False, emoji=False, highlight=False)
     console.print(table)
     console.print("median-frequency weights, as an override of gald train:")
     override = f"'loss.main.class_weight=[{','.join(texts[:-1])}]'"
@@ -37,5 +38,7 @@ def print_classes(data: SegmentationDataModule, name: str, split: str) -> None:
 
 
 def percent(share: float) -> str:
-    """Format a fraction of pixels as a percentage; 0 is `absent`, to differ from a small one."""
-    return f"{100 * share:.2f}" if share else "absent"
+    """Format a fraction of pixels as a percentage; only 0 is `absent`, and none is 0.00."""
+    if not share:
+        return "absent"
+    return f"{100 * share:.2f}" if share >= 0.00005 else "<0.01"

@@ -1,4 +1,4 @@
-"""`gald data ACTION NAME`: download a dataset, check it, count its classes, show its images."""
+"""`gald data ACTION NAME`: download or import a dataset, check it, count its classes, show it."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 from gald.cli import Arguments, fail
 from gald.config import CONF_DIR, compose
+from gald.data.tools.importing import command as importing
 
 ACTIONS = {
     "prepare": "download the dataset, or print how to get it",
@@ -14,9 +15,10 @@ ACTIONS = {
     "stats": "frequency of each class, and weights that balance the loss",
     "browse": "one figure of many images with their labels",
 }
+IMPORT = "draw polygons of COCO or labelme as masks: gald data import coco FOLDER --to OUT"
 USAGE = (
     "usage: gald data ACTION NAME [data.key=value ...] [OPTIONS]\n\n"
-    + "\n".join(f"  {action:<8} {text}" for action, text in ACTIONS.items())
+    + "\n".join(f"  {action:<8} {text}" for action, text in (ACTIONS | {"import": IMPORT}).items())
     + "\n\nNAME is an option of conf/data, and keys are those of gald train, for example"
     "\n  gald data verify camvid data.root=FOLDER"
     "\ngald data ACTION --help lists the options of one action."
@@ -29,11 +31,21 @@ def main() -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
+    if arguments[0] == "import":
+        return _import(arguments[1:])
     flags = parse(arguments)
     try:
         return _act(flags)
     except KeyboardInterrupt:
         fail(f"interrupted; repeat gald data {flags.action} {flags.name} to finish")
+
+
+def _import(arguments: list[str]) -> int:
+    flags = importing.parse(arguments)
+    try:
+        return importing.run(flags)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was written, so repeat the command")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -44,7 +56,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """
     action, *rest = arguments
     if action not in ACTIONS:
-        raise ValueError(f"data has no action {action!r}; choose one of {', '.join(ACTIONS)}")
+        raise ValueError(
+            f"data has no action {action!r}; choose one of {', '.join([*ACTIONS, 'import'])}"
+        )
     options = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
     parser = Arguments(f"gald data {action}", description=ACTIONS[action], allow_abbrev=False)
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(options))
@@ -61,6 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument("--class", dest="class_name", help="images with most of this class")
         parser.add_argument("--output", type=Path, metavar="FILE.png", help="path of the figure")
     flags = parser.parse_intermixed_args(rest)
+    flags.name = (flags.name or "").removeprefix("data=")  # as in gald train
     if flags.name not in options:
         problem = f"data has no option {flags.name!r}"
         if not flags.name:

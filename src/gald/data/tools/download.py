@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from rich import progress
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 
 _TIMEOUT = 30  # seconds without a byte
 _BLOCK = 2**18
@@ -94,7 +95,7 @@ def _fetch(url: str, path: Path, part: Path) -> None:
         total = None if response.length is None else start + response.length
         _check_space(part, response.length or 0)
         with part.open("ab" if start else "wb") as file, _download_bar() as bar:
-            task = bar.add_task(f"fetch {path.name}", total=total, completed=start)
+            task = bar.add_task(escape(f"fetch {path.name}"), total=total, completed=start)
             while block := _read(response, url, path):
                 file.write(block)
                 bar.advance(task, len(block))
@@ -134,7 +135,8 @@ def _digest(path: Path, expected: str) -> str:
     """Compute the digest of a file with the algorithm of the expected one."""
     name = expected.partition(":")[0]
     digest = hashlib.new(name, usedforsecurity=False)  # FIPS systems forbid sha1 for security
-    with progress.open(path, "rb", description=f"check {path.name}", console=_console()) as file:
+    title = escape(f"check {path.name}")
+    with progress.open(path, "rb", description=title, console=_console()) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return f"{name}:{digest.hexdigest()}"
@@ -191,7 +193,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     members = _zip_members if archive.suffix == ".zip" else _tar_members
     total = archive.stat().st_size
     with archive.open("rb") as file, progress.Progress(console=_console()) as bar:
-        task = bar.add_task(f"extract {archive.name}", total=total)
+        task = bar.add_task(escape(f"extract {archive.name}"), total=total)
         for name, is_folder, content in members(file):
             windows = PureWindowsPath(name)  # handles both separators, and drives
             if windows.anchor or ".." in windows.parts:
@@ -275,4 +277,4 @@ def _download_bar() -> progress.Progress:
 
 
 def _console() -> Console:
-    return Console(stderr=True)
+    return Console(markup=False, emoji=False, stderr=True)

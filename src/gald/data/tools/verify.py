@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gald.data.checks import (
+    are_disjoint,
+    mostly_hidden,
+    same_picture,
+    smoothed,
+    too_few_classes,
+    unlearnable,
+)
 from gald.data.datamodule import SegmentationDataModule
 from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.labels import UNKNOWN, VOID
@@ -35,24 +43,30 @@ class Report:
     Attributes:
         split: name of the split.
         problems: one sentence each.
+        notes: further sentences, which are no problems.
         samples: number of images that have a mask.
         published_counts: published numbers of images; several if sources differ.
         label_map: stored label -> train id; empty if the masks store train ids.
         sizes: (width, height) of every readable sample.
         grey: number of images without colour.
         pixels: (256,) number of pixels per train id, 255 void, of the readable samples.
+        pictures: hash of the pixels of each readable image -> a file or name with this image.
+        dataset: what was read; None if it could not be listed.
         files: hash of all file names.
         labels: hash of all stored labels; empty unless all are readable.
     """
 
     split: str
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     samples: int = 0
     published_counts: tuple[int, ...] = ()
     label_map: Mapping[int, int] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     grey: int = 0
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    pictures: dict[str, str] = field(default_factory=dict)
+    dataset: BaseDataset | None = None
     files: str = ""
     labels: str = ""
 
@@ -108,10 +122,12 @@ def verify(
     if output is not None and output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     reports = _inspect_all(data, split)
+    if fault := too_few_classes(data.class_names):
+        reports[0].problems.append(fault)
     if not subset:
         for report in reports:
             report.problems += _check_count(report)
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     if label_map := next((r.label_map for r in reports if r.label_map), None):
         console.print(_label_map(label_map, data.class_names), soft_wrap=True)
     console.print(_table(name, reports, data.class_names))
@@ -119,6 +135,8 @@ def verify(
         absent = [name for name, n in zip(data.class_names, report.pixels, strict=False) if not n]
         if report.sizes and absent:
             console.print(f"never in {report.split}: {_short(absent)}", soft_wrap=True)
+        for note in report.notes:
+            console.print(f"note on {report.split}: {note}", soft_wrap=True)
         for problem in report.problems[:_MAX_PROBLEMS]:
             console.print(f"problem in {report.split}: {problem}", soft_wrap=True)
         if (rest := len(report.problems) - _MAX_PROBLEMS) > 0:
@@ -138,6 +156,7 @@ def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report
     needed = [split] if split else ["train", "val", *(["test"] if data.has_test else [])]
     others = [] if split else [p for p in getattr(data.dataset_class, "splits", ()) if p != "test"]
     reports: dict[str, Report] = {}
+    used: list[Report] = []
     absent: list[FileNotFoundError] = []
     for part in dict.fromkeys([*needed, *others]):
         try:
@@ -148,8 +167,11 @@ def _inspect_all(data: SegmentationDataModule, split: str | None) -> list[Report
             absent.append(error)
             report = Report(part, [to_sentence(error)])
         reports[report.split] = report
+        if part in needed:
+            used.append(report)
     if len(absent) == len(reports):
         raise absent[0]
+    _compare_splits(used)
     return list(reports.values())
 
 
@@ -165,13 +187,14 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
             dataset = data.make_dataset(split)
         except SampleError as error:  # nothing can be listed, e.g. because an archive is broken
             return Report(split, [*rejects, to_sentence(error)])
-    report = Report(getattr(dataset, "split", split), [*rejects], len(dataset))
+    report = Report(getattr(dataset, "split", split), [*rejects], samples=len(dataset))
+    report.dataset = dataset
     report.problems += _check_names(dataset)
     if isinstance(dataset, SegmentationDataset):
         report.published_counts = _published_counts(dataset)
         report.label_map = dataset.label_map
         report.files = _hash_files(dataset)
-    digests = []
+    digests, hidden = [], []
     results = in_order(partial(_inspect, dataset), range(len(dataset)), f"read {report.split}")
     for index, result in enumerate(results):
         if isinstance(result, str):
@@ -180,10 +203,49 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
         report.sizes.append(result.size)
         report.grey += result.grey
         report.pixels += result.pixels
+        report.pictures.setdefault(result.picture, _file(dataset, index))
+        hidden.append(result.hidden * result.size[0] * result.size[1])
+        if fault := smoothed(dataset, index, result.single):
+            report.problems.append(fault)
         digests.append(f"{dataset.image_name(index)} {result.digest}")
     if len(digests) == len(dataset) and not rejects:
         report.labels = _hash(digests)
+    if report.sizes:
+        found = np.flatnonzero(report.pixels[: len(dataset.class_names)]).tolist()
+        share = sum(hidden) / report.pixels.sum()
+        report.problems += filter(
+            None,
+            (
+                unlearnable(report.split, dataset, found),
+                mostly_hidden(dataset, report.split, share, f"{len(hidden)} masks"),
+            ),
+        )
     return report
+
+
+def _compare_splits(reports: Sequence[Report]) -> None:
+    """Report pictures that are in two splits; as a note where the owners chose the splits."""
+    for one, two in combinations(reports, 2):
+        if one.dataset is None or two.dataset is None:
+            continue
+        if not are_disjoint(one.dataset, two.dataset):
+            continue
+        shared = [
+            same_picture(one.split, one.pictures[picture], two.split, image)
+            for picture, image in two.pictures.items()
+            if picture in one.pictures
+        ]
+        if one.published_counts and two.published_counts:
+            two.notes += shared[:1] + [f"and {len(shared) - 1} more"] * (len(shared) > 1)
+        else:
+            two.problems += shared
+
+
+def _file(dataset: BaseDataset, index: int) -> str:
+    """Return the image file of a sample, or its name if it has none."""
+    if isinstance(dataset, SegmentationDataset):
+        return str(dataset.samples[index].image)
+    return dataset.image_name(index)
 
 
 class _Inspection(NamedTuple):
@@ -193,6 +255,9 @@ class _Inspection(NamedTuple):
     grey: bool
     pixels: np.ndarray
     digest: str
+    picture: str
+    hidden: float
+    single: float
 
 
 def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
@@ -204,6 +269,7 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
         np.add.at(pixels, lut, stored)
         if pixels[UNKNOWN]:
             return dataset.unknown_label(index)
+        hidden = dataset.hidden(index)
     except SampleError as error:
         return str(error)
     except Exception as error:  # so that the other samples are still read
@@ -213,8 +279,11 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
     height, width = labels.shape
     thumbnail = image[::8, ::8]  # enough to recognise grey images
     grey = bool((thumbnail == thumbnail[..., :1]).all())
-    digest = hashlib.sha256(f"{width}x{height} ".encode() + labels.tobytes()).hexdigest()
-    return _Inspection((width, height), grey, pixels, digest)
+    size = f"{width}x{height} ".encode()
+    digest = hashlib.sha256(size + labels.tobytes()).hexdigest()
+    picture = hashlib.sha256(size)
+    picture.update(np.ascontiguousarray(image).data)
+    return _Inspection((width, height), grey, pixels, digest, picture.hexdigest(), *hidden)
 
 
 def _check_count(report: Report) -> list[str]:

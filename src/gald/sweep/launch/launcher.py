@@ -53,7 +53,7 @@ def launch(
         ) from None
     except (KeyboardInterrupt, Stopped) as stop:
         name = str(stop) or "SIGINT"
-        Console(stderr=True).print(
+        Console(markup=False, emoji=False, stderr=True).print(
             f"stopped ({name}); repeat the command to resume, "
             f"gald sweep status {folder} shows the cells",
             soft_wrap=True,
@@ -93,7 +93,7 @@ def _announce(folder: Path, jobs: Sequence[Job], unique: dict[str, Job]) -> None
         words.append(f"{done} done already")
     if failed:
         words.append(f"{failed} failed before (gald sweep retry {folder} lets them run again)")
-    Console().print(", ".join(words), soft_wrap=True, highlight=False)
+    Console(markup=False, emoji=False).print(", ".join(words), soft_wrap=True, highlight=False)
 
 
 def _result(job: Job, composed: DictConfig, manifest: Manifest, folder: Path) -> JobReturn:

@@ -47,7 +47,7 @@ class LiveTable:
         self, folder: Path, labels: Mapping[str, str], console: Console | None = None
     ) -> None:
         self.folder, self.labels = folder, labels
-        self.console = console or Console()
+        self.console = console or Console(markup=False, emoji=False)
         self.live = Live(console=self.console, auto_refresh=False)
         self.states = {
             key: (cell.state, cell.attempts) for key, cell in Manifest.load(folder).cells.items()

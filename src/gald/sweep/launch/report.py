@@ -34,7 +34,10 @@ class SweepReport(Callback):
         count = manifest.count()
         missing = [cell for cell in manifest.cells.values() if cell.state != "done"]
         write = partial(
-            Console(stderr=bool(missing)).print, soft_wrap=True, markup=False, highlight=False
+            Console(markup=False, emoji=False, stderr=bool(missing)).print,
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
         )
         write(f"sweep {folder}: {count['done']} of {len(manifest.cells)} cells done")
         for cell in missing:

@@ -87,7 +87,7 @@ def plan(
     empty_arms = [Arm(cells[0].arm, name) for name, cells in arms.items()]
     base = empty_arms[find_baseline(empty_arms, factors, baseline)]
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(markup=False, emoji=False, soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = 400  # in a log, no line is cut
     console.print(f"sweep {folder}: {_count(len(jobs), len(entries), entries)}", style="bold")
@@ -125,7 +125,7 @@ def _probe_all(
     """Measure each arm, equal architectures once; a text is the reason why it cannot be built."""
     probed: dict[str, TrainingCost | str] = {}
     costs: dict[str, TrainingCost | str] = {}
-    console = Console(stderr=True)
+    console = Console(markup=False, emoji=False, stderr=True)
     for name in track(workloads, "probing networks", console=console, transient=True):
         config = arms[name][0].job.config
         key = architecture(config, workloads[name])

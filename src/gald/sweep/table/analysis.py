@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from gald.comparison.bootstrap import Difference, class_iou, holm, mean_iou, resampled
@@ -100,7 +101,12 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
     whole: list[np.ndarray] = []
     drawn: list[np.ndarray] = []
     drawn_classes: list[np.ndarray] = []
-    for run in track(runs, "drawing images", console=Console(stderr=True), transient=True):
+    for run in track(
+        runs,
+        "drawing images",
+        console=Console(markup=False, emoji=False, stderr=True),
+        transient=True,
+    ):
         counts = run.class_counts
         whole.append(_miou_and_class_iou(counts.sum(0, keepdims=True))[0])
         drawn.append(resampled(counts, _miou, samples, seed))
@@ -172,7 +178,12 @@ def _other_score(
         return None
     score = one_by_one(metric, names, [key])
     tables = [run.images.dense(metric.name) for run in runs]
-    shown = track(tables, column.title, console=Console(stderr=True), transient=True)
+    shown = track(
+        tables,
+        escape(column.title),
+        console=Console(markup=False, emoji=False, stderr=True),
+        transient=True,
+    )
     drawn = [resampled(table, score, samples, seed) for table in shown]
     return np.concatenate([score(table.sum(0)[None]) for table in tables]), np.stack(drawn, 1)
 

@@ -126,7 +126,7 @@ def _measure(sweep: SweepRuns) -> None:
     # Imported late: it builds networks, which the table alone does not need.
     from gald.sweep.cell_cost import evaluation_costs
 
-    console = Console(stderr=True)
+    console = Console(markup=False, emoji=False, stderr=True)
     for arm in track(sweep.arms, "measuring networks", console=console, transient=True):
         runs = list(arm.runs.values())
         config = OmegaConf.load(runs[0].folder / "config.yaml")
@@ -137,7 +137,7 @@ def _measure(sweep: SweepRuns) -> None:
 
 
 def _show(summary: str, parts: Sequence[Section], to: Path | None) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 400  # in a log, no number is cut
     console.print(summary, style="bold", soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""`gald data import`: from polygons to masks; training does not import it."""

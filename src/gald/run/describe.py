@@ -1,0 +1,55 @@
+"""One line that says what a training is."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+
+def describe_run(
+    cfg: DictConfig, images: Sequence[int], params: int, trainer: pl.Trainer
+) -> Iterator[str]:
+    """Describe a training that starts: data, network, device and length, and what to watch for.
+
+    For example `camvid 367/101/233 · resnet18 (random weights) /8 · ga=cgnl ld=mask · 13.0 M · cpu
+    fp32 · 920 steps`.
+
+    Args:
+        cfg: the run's config.
+        images: number of images of each split in use.
+        params: number of parameters.
+        trainer: the trainer in its first step.
+    """
+    backbone = cfg.model.backbone
+    random = backbone.weights is None and cfg.init_from is None and cfg.ckpt_path is None
+    weights = " (random weights)" if random else ""
+    stride = f" /{backbone.output_stride}" if backbone.get("output_stride") else ""
+    slots = " ".join(f"{slot}={_option(cfg.model.get(slot))}" for slot in ("ga", "ld"))
+    device = trainer.strategy.root_device.type
+    devices = device if trainer.world_size == 1 else f"{trainer.world_size} x {device}"
+    steps = f"{int(trainer.estimated_stepping_batches)} steps"
+    yield " · ".join(
+        (
+            f"{cfg.data._target_.split('.')[-2]} {'/'.join(map(str, images))}",
+            f"{backbone.name}{weights}{stride}",
+            slots,
+            f"{params / 1e6:.1f} M",
+            f"{devices} {_precision(trainer.precision)}",
+            steps,
+        )
+    )
+    if random:
+        yield (
+            "warning: the backbone starts from random weights; for ImageNet weights add "
+            "model/backbone=lite0 or model.backbone.weights=timm"
+        )
+
+
+def _option(config: Any) -> str:
+    """Return the name of the option in conf/, which is the module of its class."""
+    return "none" if not config else config._target_.split(".")[-2]
+
+
+def _precision(name: Any) -> str:
+    return {"32-true": "fp32", "16-mixed": "fp16", "bf16-mixed": "bf16"}.get(str(name), str(name))
