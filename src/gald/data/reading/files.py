@@ -409,6 +409,18 @@ def mask_header(path: Path) -> Header | None:
     return read_header(head)
 
 
+def require_8_bits(path: Path) -> None:
+    """Raise a `SampleError` unless a mask stores one value of 8 bits per pixel, as servers want."""
+    header = mask_header(path)
+    if header is None or (header.depth, header.channels) == (8, 1):
+        return
+    kind = {2: "a grey+alpha", 3: "an RGB", 4: "an RGBA"}.get(header.channels)
+    raise SampleError(
+        f"mask {path} is {kind or f'a {header.depth}-bit'} png; save it as 8-bit grey png with the "
+        "labels as values"
+    )
+
+
 def _read_complete(path: Path) -> bytes:
     """Read a file that must not be truncated: decoders would fill the missing part with grey."""
     data = read_bytes(path)
