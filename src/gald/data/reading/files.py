@@ -72,7 +72,10 @@ def open_photo(path: Path) -> tuple[LazyArray, int]:
     Raises:
         SampleError: the file is damaged, or stores more than 8 bits per value.
     """
-    data = _read_complete(path)
+    return _decode_photo(_read_complete(path), path)
+
+
+def _decode_photo(data: bytes, path: Path) -> tuple[LazyArray, int]:
     header = read_header(data)
     orientation = read_orientation(data) if header is None else header.orientation
     if header is not None and header.depth > 8:
@@ -150,8 +153,9 @@ def read_colours(path: Path) -> np.ndarray:
     Shape:
         returns: (H, W, 3) uint8
     """
-    refuse_lossy(read_bytes(path), path)
-    return read_image(path)
+    data = _read_complete(path)
+    refuse_lossy(data, path)
+    return np.asarray(_decode_photo(data, path)[0])
 
 
 def refuse_lossy(data: bytes, path: Path) -> None:
