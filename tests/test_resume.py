@@ -130,7 +130,13 @@ def test_a_longer_training_follows_its_new_schedule_from_the_first_step(runs, ga
 def test_other_numbers_of_training_images_are_refused(runs, gald_cli, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(runs / "stopped", folder)
-    monkeypatch.setattr(SyntheticStreets, "__len__", lambda self: 20)
+    own = SyntheticStreets.__init__
+
+    def with_20_images(self, *arguments, **options):
+        own(self, *arguments, **options)
+        self.count = 20
+
+    monkeypatch.setattr(SyntheticStreets, "__init__", with_20_images)
     with pytest.raises(ValueError, match=r"an epoch of the run has 3\.0 steps, but now it has 5"):
         gald_cli("train", *TINY, f"output_dir={folder}", "ckpt_path=last")
 

@@ -60,7 +60,8 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
 def _quote(argument: str, parser: OverridesParser) -> str:
     key, _, text = argument.partition("=")
-    is_path = key.lstrip("+").rpartition(".")[2] in _PATH_KEYS
+    name = key.lstrip("+").rpartition(".")[2]
+    is_path = name in _PATH_KEYS
     try:
         override = parser.parse_override(argument)
     except HydraException as error:
@@ -74,7 +75,8 @@ def _quote(argument: str, parser: OverridesParser) -> str:
     if not is_path or not text:
         return argument
     value = override.value()
-    is_number = isinstance(value, int | float)  # a folder such as 2026, and also true
+    # a folder such as 2026 or true; data.classes is a number for some datasets
+    is_number = isinstance(value, int | float) and name != "classes"
     is_list = override.is_sweep_override() or isinstance(value, list | dict)
     if is_number or (is_list and Path(text).expanduser().exists()):
         return f"{key}={_quoted(text)}"

@@ -24,6 +24,8 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from gald.callbacks.heartbeat import Heartbeat
+from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.data.datamodule import SegmentationDataModule
@@ -42,6 +44,9 @@ from gald.run.step_loss import NotFiniteError
 from gald.task import SegmentationTask
 from gald.trainer import check_accumulation
 from gald.viz.panel import save_panel
+
+# Callbacks of the final evaluation: progress on the screen and for the launcher, and signals.
+DURING_EVALUATION = (ProgressBar, Heartbeat, LastCheckpoint)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -126,6 +131,9 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
         **versions(),
     }
     loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves
+    # A callback that replaces the weights during a validation would change what is evaluated.
+    kept = [c for c in trainer.callbacks if isinstance(c, DURING_EVALUATION)]  # ty: ignore[missing-attribute]
+    trainer.callbacks = kept  # ty: ignore[missing-attribute]
     metrics = build_metrics(cfg.metrics, data.num_classes)
     config = task.provenance["config"]
     results = final_evaluation(

@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from gald.callbacks.heartbeat import Heartbeat
-from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import describe, evaluate
 from gald.inference import Inference
@@ -18,10 +15,6 @@ from gald.metrics.base import CountMetric
 from gald.model.segmentor import Segmentor
 from gald.run.checkpoint import load_weights, read_checkpoint
 from gald.run.results import MISSING, Results, write_results
-
-# Progress on the screen and for the launcher, and signals. Another callback may replace the weights
-# during a validation, which would change what is evaluated.
-CALLBACKS = (ProgressBar, Heartbeat, LastCheckpoint)
 
 
 def final_evaluation(
@@ -41,7 +34,7 @@ def final_evaluation(
     fault there loses nothing; the key `missing_split` names that split.
 
     Args:
-        trainer: the trainer after training; it keeps only the callbacks of an evaluation.
+        trainer: the trainer after training, without callbacks that replace weights.
         model: the network; it gets the weights of the checkpoint.
         inference: how the network predicts label maps.
         data: the dataset, set up for the splits.
@@ -55,8 +48,6 @@ def final_evaluation(
         scores and receipts of all splits, and `run`.
     """
     best = _best_checkpoint(trainer, folder)
-    kept = [c for c in trainer.callbacks if isinstance(c, CALLBACKS)]  # ty: ignore[missing-attribute]
-    trainer.callbacks = kept  # ty: ignore[missing-attribute]
     if not trainer.limit_val_batches:  # no validation during the training
         trainer.limit_val_batches = 1.0
     if best is not None:
@@ -83,7 +74,7 @@ def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:
 def _say_if_partial(trainer: pl.Trainer, split: str) -> None:
     limit = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}[split]
     if limit != 1.0 or isinstance(limit, int):
-        rank_zero_only(Console().print)(
+        rank_zero_only(Console(markup=False).print)(
             f"the scores of {split} are of a part of its images: trainer.limit_{split}_batches is "
             f"{limit}",
             soft_wrap=True,

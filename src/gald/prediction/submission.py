@@ -10,7 +10,7 @@ from PIL import Image
 
 from gald.data.dataset import SegmentationDataset
 from gald.data.labels import label_ranges, stored_labels
-from gald.data.reading.files import SampleError, read_bytes, read_labels
+from gald.data.reading.files import SampleError, read_bytes, read_labels, require_8_bits
 from gald.progress import in_order
 from gald.run.atomic import atomic_file
 
@@ -97,6 +97,7 @@ class Submission:
             pass
 
     def _check_map(self, path: Path, image: Path) -> None:
+        require_8_bits(path)
         labels = read_labels(path)
         height, width = _size(image)
         if labels.shape != (height, width):

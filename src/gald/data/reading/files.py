@@ -72,7 +72,10 @@ def open_photo(path: Path) -> tuple[LazyArray, int]:
     Raises:
         SampleError: the file is damaged, or stores more than 8 bits per value.
     """
-    data = _read_complete(path)
+    return _decode_photo(_read_complete(path), path)
+
+
+def _decode_photo(data: bytes, path: Path) -> tuple[LazyArray, int]:
     header = read_header(data)
     orientation = read_orientation(data) if header is None else header.orientation
     if header is not None and header.depth > 8:
@@ -150,8 +153,9 @@ def read_colours(path: Path) -> np.ndarray:
     Shape:
         returns: (H, W, 3) uint8
     """
-    refuse_lossy(read_bytes(path), path)
-    return read_image(path)
+    data = _read_complete(path)
+    refuse_lossy(data, path)
+    return np.asarray(_decode_photo(data, path)[0])
 
 
 def refuse_lossy(data: bytes, path: Path) -> None:
@@ -407,6 +411,18 @@ def mask_header(path: Path) -> Header | None:
     head = read_head(path)
     refuse_lossy(head, path)
     return read_header(head)
+
+
+def require_8_bits(path: Path) -> None:
+    """Raise a `SampleError` unless a mask stores one value of 8 bits per pixel, as servers want."""
+    header = mask_header(path)
+    if header is None or (header.depth, header.channels) == (8, 1):
+        return
+    kind = {2: "a grey+alpha", 3: "an RGB", 4: "an RGBA"}.get(header.channels)
+    raise SampleError(
+        f"mask {path} is {kind or f'a {header.depth}-bit'} png; save it as 8-bit grey png with the "
+        "labels as values"
+    )
 
 
 def _read_complete(path: Path) -> bytes:
