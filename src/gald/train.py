@@ -34,6 +34,7 @@ from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.profiling.flops import part_costs
 from gald.run.checkpoint import load_weights, read_checkpoint
+from gald.run.initial_weights import start_from
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.resume import check_resume
@@ -81,8 +82,7 @@ def train(cfg: DictConfig) -> Results:
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     task = build_task(cfg, data)
-    if cfg.init_from is not None:
-        load_weights(task.model, read_checkpoint(cfg.init_from))
+    started = None if ckpt_path is not None else _start(cfg, task)
     costs = part_costs(task.model, _image_size(data))
 
     def save_config(trainer: pl.Trainer, _: pl.LightningModule) -> None:
@@ -103,8 +103,8 @@ def train(cfg: DictConfig) -> Results:
     say = rank_zero_only(Console().print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
-    if longer:
-        say(longer, soft_wrap=True)
+    for line in filter(None, (longer, started)):
+        say(line, soft_wrap=True, markup=False)
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
@@ -191,6 +191,19 @@ def _resume_point(cfg: DictConfig, folder: Path) -> tuple[str | None, str | None
         )
     now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return str(path), check_resume(checkpoint.config, now, path)
+
+
+def _start(cfg: DictConfig, task: SegmentationTask) -> str | None:
+    """Load the initial weights, if they are from another run; return a sentence about them."""
+    if not isinstance(cfg.init_from_strict, bool):
+        raise ValueError(
+            f"init_from_strict is {cfg.init_from_strict!r}; set init_from_strict to true or false"
+        )
+    if cfg.init_from is None:
+        return None
+    network, names = task.provenance["config"]["model"], task.provenance["class_names"]
+    checkpoint = read_checkpoint(cfg.init_from)
+    return start_from(task.model, checkpoint, network, names, cfg.init_from_strict)
 
 
 @rank_zero_only  # the other processes start after the first has created files in the folder
