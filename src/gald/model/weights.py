@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from gald.model.architecture import describe
 from gald.model.weight_layouts import EFFICIENTNET_STEM, State, layouts
 from gald.progress import say
-from gald.run.weight_file import collect_tensors, find_defect, preference, read_weight_file
+from gald.run.weight_file import (
+    collect_tensors,
+    find_defect,
+    preference,
+    read_weight_file,
+    split_prefix,
+)
 
 _PACKAGE = "package:"
 _COUNTER = "num_batches_tracked"  # unused in timm's networks, and left out of many files
@@ -79,6 +85,8 @@ def load_weights(backbone: nn.Module, source: str) -> None:
             f"backbone weights not found at {path}; "
             "set model.backbone.weights to a file, package:NAME, timm or null"
         )
+    if (path / "checkpoints").is_dir():
+        raise ValueError(_trained_by_gald(path))
     content = read_weight_file(path)
     tensors = collect_tensors(content)
     _refuse_other_files(path, content, tensors)
@@ -93,9 +101,9 @@ def load_weights(backbone: nn.Module, source: str) -> None:
     fit = _choose(path, fits)
     if not fit.complete:
         raise ValueError(_explain(path, fit, backbone, whole, architecture))
-    types = {key: value.dtype for key, value in backbone.state_dict().items()}
+    now = backbone.state_dict()
     # Converted first, since a large number may become infinite.
-    state = {key: value.to(types[key]) for key, value in fit.found.items()}
+    state = {k: v.to(now[k].dtype).reshape(now[k].shape) for k, v in fit.found.items()}
     defect = find_defect(state)
     if defect is not None:
         raise ValueError(
@@ -128,16 +136,20 @@ def _refuse_other_files(path: Path, content: Any, tensors: State) -> None:
         key.endswith("reduce.conv.weight") for key in tensors
     )
     if saved or (isinstance(content, dict) and "gald" in content):
-        raise ValueError(
-            f"{path} is a whole network that gald trained, not the weights of a backbone; start "
-            f"from it with init_from={path} model.backbone.weights=null"
-        )
+        raise ValueError(_trained_by_gald(path))
     if not tensors:
         what = "an empty dict" if content == {} else f"a {type(content).__name__} without tensors"
         raise ValueError(
             f"{path} contains {what}, not a state dict; set model.backbone.weights to a file "
             "written by torch.save(model.state_dict(), FILE)"
         )
+
+
+def _trained_by_gald(path: Path) -> str:
+    return (
+        f"{path} is a whole network that gald trained, not the weights of a backbone; start from "
+        f"it with init_from={path} model.backbone.weights=null"
+    )
 
 
 def _prefixes(tensors: State, backbone: nn.Module) -> list[str]:
@@ -183,8 +195,9 @@ def _compare(prefix: str, state: State, backbone: nn.Module, whole: nn.Module) -
     flat = {_flat(key): value for key, value in state.items()}
     expected = backbone.state_dict()
     found = {key: flat[_flat(key)] for key in expected if _flat(key) in flat}
+    found = {k: v for k, v in found.items() if not k.endswith(_COUNTER) or v.numel() == 1}
     missing = [key for key in expected if key not in found and not key.endswith(_COUNTER)]
-    wrong = [key for key, value in found.items() if _differs(value, expected[key])]
+    wrong = [key for key, value in found.items() if _differs(key, value, expected[key])]
     # Tensors of a classifier are left, but not tensors inside the backbone's own modules: those
     # of a ResNet-50 are all in a ResNet-101 too.
     known = {_flat(key) for key in whole.state_dict()}
@@ -227,48 +240,52 @@ def _explain(path: Path, fit: Fit, backbone: nn.Module, whole: nn.Module, archit
             f"{architecture} needs, missing {_first(fit.missing)}"
         )
     if fit.wrong:
-        shapes = [
-            f"{key} with shape {tuple(found[key].shape)}, the backbone needs "
-            f"{tuple(expected[key].shape)}"
-            if found[key].shape != expected[key].shape
-            else f"{key} in {found[key].dtype}, the backbone needs {expected[key].dtype}"
-            for key in fit.wrong
-        ]
-        differences.append(f"{path.name} has {_first(shapes)}")
+        shown = [_difference(key, found[key], expected[key]) for key in fit.wrong]
+        differences.append(f"{path.name} has {_count(fit.wrong)} that do not fit: {_first(shown)}")
     if fit.surplus:
         differences.append(
-            f"{path.name} has {len(fit.surplus)} tensors that {architecture} has no place for, "
+            f"{path.name} has {_count(fit.surplus)} for which {architecture} has no place: "
             f"{_first(fit.surplus)}"
         )
     cause, remedy = _cause(fit, expected, whole, architecture)
-    return f"{'; '.join(differences)}: {cause}; {remedy}"
+    return f"{'; '.join(differences)} ({cause}); {remedy}"
+
+
+def _difference(key: str, theirs: Tensor, ours: Tensor) -> str:
+    name = key.removeprefix("model.")
+    if theirs.shape == ours.shape:
+        return f"{name} in {theirs.dtype}, the backbone needs {ours.dtype}"
+    there, here = tuple(theirs.shape), tuple(ours.shape)
+    return f"{name} with shape {there}, the backbone needs {here}"
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''}"
 
 
 def _cause(fit: Fit, expected: State, whole: nn.Module, architecture: str) -> tuple[str, str]:
     """Return why weights do not fit, and the remedy."""
     other = "set model.backbone.weights to weights of this backbone"
     theirs, ours = describe(fit.state), describe(whole.state_dict())
-    for key in fit.wrong:
-        there, here = fit.found[key].shape, expected[key].shape
-        if key.endswith("pos_embed") and there[-1] == here[-1]:
-            return (
-                f"its position embedding has {_tokens(there)}, that of the backbone "
-                f"{_tokens(here)}, so it was trained at another image size",
-                "set model.backbone.name to timm's name for that image size",
-            )
-        first = here[1:2] == (3,) and len(there) == len(here) == 4
-        if first and there[1] != 3 and there[0] == here[0] and there[2:] == here[2:]:
-            return (
-                f"it was trained on images of {there[1]} channels instead of 3 (RGB)",
-                "set model.backbone.weights to weights for RGB images",
-            )
     if theirs is not None and theirs != ours:
-        named = theirs.startswith("resnet")
-        name = theirs if named else "NAME, timm's name of that network"
+        name = theirs if theirs.startswith("resnet") else "NAME, timm's name of that network"
         return (
             f"it is of another architecture, {theirs}, while this is {ours or architecture}",
             f"{other}, or set model.backbone.name={name}",
         )
+    for key in fit.wrong:
+        there, here = fit.found[key].shape, expected[key].shape
+        if there == here:
+            return f"its numbers are {fit.found[key].dtype}, as of a quantised network", other
+        if key.endswith("pos_embed") and there[-1] == here[-1]:
+            return _position_cause(there, here)
+        first = here[1:2] == (3,) and len(there) == len(here) == 4
+        if first and there[1] != 3 and there[0] == here[0] and there[2:] == here[2:]:
+            channels = f"{there[1]} channel{'s' if there[1] != 1 else ''}"
+            return (
+                f"it was trained on images of {channels} instead of 3 (RGB)",
+                "set model.backbone.weights to weights for RGB images",
+            )
     if not fit.found:
         keys = ", ".join(list(fit.state)[:_SHOWN])
         return f"its names are unlike timm's (such as {keys})", other
@@ -279,16 +296,17 @@ def _cause(fit: Fit, expected: State, whole: nn.Module, architecture: str) -> tu
 
 def _summary(path: Path, content: Any, fit: Fit, fits: list[Fit], tensors: State) -> str:
     """Say in one line what was taken from a file, and from where in it."""
-    wrapper, prefix = _split(content, fit.prefix)
+    wrappers, prefix = split_prefix(content, fit.prefix)
+    wrapper = ".".join(wrappers)
     taken = f"backbone weights: took {len(fit.found)} tensors of {path}"
     taken += f" from {wrapper}" if wrapper else ""
     taken += f", without the prefix {prefix}" if prefix else ""
-    used = {id(value) for value in fit.found.values()}
+    used = {_place(value) for value in fit.found.values()}
     inside = f"{wrapper}." if wrapper else ""
     left = Counter(
-        key.removeprefix(fit.prefix).removeprefix(inside).split(".")[0]
+        _module(key.removeprefix(fit.prefix).removeprefix(inside))
         for key, value in tensors.items()
-        if key.startswith(inside) and id(value) not in used
+        if key.startswith(inside) and _place(value) not in used and not key.endswith(_COMPUTED)
     )
     others = {f.prefix for f in fits if f.complete and f is not fit}
     parts = [taken]
@@ -300,20 +318,20 @@ def _summary(path: Path, content: Any, fit: Fit, fits: list[Fit], tensors: State
     return "; ".join(parts)
 
 
-def _split(content: Any, prefix: str) -> tuple[str, str]:
-    """Split a prefix into the keys of dicts around the state dict, and the prefix of its keys."""
-    wrappers = []
-    while True:
-        parts = prefix.split(".")
-        heads = (".".join(parts[:end]) for end in range(1, len(parts)))
-        key = next((head for head in heads if isinstance(content.get(head), dict)), None)
-        if key is None:
-            return ".".join(wrappers), prefix
-        wrappers.append(key)
-        content, prefix = content[key], prefix.removeprefix(f"{key}.")
+def _place(value: Tensor) -> tuple[int, int]:
+    """Return what a tensor keeps when it is renamed or reshaped."""
+    return value.untyped_storage().data_ptr(), int(value.storage_offset())
 
 
-def _differs(theirs: Tensor, ours: Tensor) -> bool:
+def _module(key: str) -> str:
+    """Return the outermost module of a tensor that says more than that it is a module."""
+    parts = key.split(".")
+    return next((part for part in parts if part not in ("module", "_orig_mod")), key)
+
+
+def _differs(key: str, theirs: Tensor, ours: Tensor) -> bool:
+    if key.endswith(_COUNTER):  # some averages of weights make it a fraction
+        return False
     return theirs.shape != ours.shape or theirs.is_floating_point() != ours.is_floating_point()
 
 
@@ -321,12 +339,23 @@ def _flat(key: str) -> str:
     return key.removeprefix("model.").replace(".", "_")
 
 
-def _tokens(shape: torch.Size) -> str:
-    """Describe a position embedding by its tokens: `197 tokens (14x14 and 1)`."""
-    count = shape[-2] if len(shape) > 1 else shape[0]
-    side = int(count**0.5)
-    extra = count - side * side
-    return f"{count} tokens ({side}x{side}{f' and {extra}' if extra else ''})"
+def _position_cause(there: torch.Size, here: torch.Size) -> tuple[str, str]:
+    """Return why a position embedding (1, tokens, width) does not fit, and the remedy."""
+    grids = []
+    for shape in (there, here):
+        side = int(shape[-2] ** 0.5)
+        grids.append((side, shape[-2] - side * side))
+    texts = [f"{side}x{side}{f' and {more}' if more else ''} tokens" for side, more in grids]
+    cause = f"its position embedding has {texts[0]}, that of the backbone {texts[1]}"
+    if grids[0][0] == grids[1][0]:
+        return (
+            f"{cause}, so it has other class tokens, as a distilled network has",
+            "set model.backbone.name to timm's name of that network",
+        )
+    return (
+        f"{cause}, so it was trained at another image size",
+        "set model.backbone.name to timm's name for that image size",
+    )
 
 
 def _first(names: list[str], shown: int = _SHOWN) -> str:

@@ -112,6 +112,9 @@ def read_weight_file(path: Path) -> Any:
 
 def collect_tensors(content: Any) -> dict[str, Tensor]:
     """Return every tensor in nested dicts under its path, as `state_dict.module.conv1.weight`."""
+    if isinstance(content, Mapping) and "message_hub" in content:
+        # mmengine has swapped the two: the average is in `state_dict`.
+        content = {key: value for key, value in content.items() if key != "ema_state_dict"}
     return dict(_walk(content, "", set(), _DEPTH))
 
 
@@ -127,6 +130,19 @@ def preference(prefix: str) -> int:
     if words & _TEACHERS:
         return 1
     return 3 if words & _SECOND else 2
+
+
+def split_prefix(content: Any, prefix: str) -> tuple[list[str], str]:
+    """Split a prefix into the keys of dicts around the state dict, and the prefix of its keys."""
+    wrappers = []
+    while True:
+        parts = prefix.split(".")
+        heads = (".".join(parts[:end]) for end in range(1, len(parts)))
+        key = next((head for head in heads if isinstance(content.get(head), dict)), None)
+        if key is None:
+            return wrappers, prefix
+        wrappers.append(key)
+        content, prefix = content[key], prefix.removeprefix(f"{key}.")
 
 
 def find_defect(tensors: Mapping[str, Tensor]) -> str | None:
@@ -194,8 +210,6 @@ def _explain(path: Path, head: bytes, error: str) -> tuple[str, str]:
         )
     if "TorchScript" in error:
         return "it is a TorchScript program", _SAVE
-    if "Unsupported operand" in error:
-        return "it is a pickle, but not one of torch.save with its own protocol", _SAVE
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         return f"the file is truncated after {path.stat().st_size} bytes", _AGAIN
     if head.startswith(b"PK"):
@@ -203,10 +217,14 @@ def _explain(path: Path, head: bytes, error: str) -> tuple[str, str]:
             ours = any(name.endswith("data.pkl") for name in archive.namelist())
         if not ours:
             return "it is a zip file, but not one of torch.save", _AGAIN
+        if "Unsupported operand" in error:
+            return "its pickle protocol is not the one of torch.save, which is 2", _SAVE
     elif path.suffix == ".safetensors" or head[8:9] == b"{":
         return f"it is not a complete safetensors file: {_first_line(error)}", _AGAIN
     elif not head.startswith(b"\x80"):
         return f"it begins with {head[:8]!r}, unlike files of torch.save and safetensors", _AGAIN
+    elif "Unsupported operand" in error:
+        return f"it has pickle protocol {head[1]}, and torch.save writes 2", _SAVE
     return f"it is damaged or truncated: {_first_line(error)}", _AGAIN
 
 
