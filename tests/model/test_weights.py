@@ -100,6 +100,35 @@ def deit3(state):
     return {"model": {re.sub(r"ls(\d)\.gamma", r"gamma_\1", k): v for k, v in state.items()}}
 
 
+def smp_efficientnet(state):
+    """The names of segmentation-models-pytorch for those of a timm EfficientNet."""
+    blocks = sorted({tuple(map(int, re.findall(r"\d+", k)[:2])) for k in state if "blocks." in k})
+    separable = {"conv_dw": "_depthwise_conv", "conv_pw": "_project_conv"}
+    inverted = {
+        "conv_pwl": "_project_conv",
+        "conv_pw": "_expand_conv",
+        "conv_dw": "_depthwise_conv",
+    }
+    top = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    new = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] != "blocks":
+            new[".".join(["encoder", top.get(parts[0], "_fc"), *parts[1:]])] = value
+            continue
+        stage, block, layer = int(parts[1]), int(parts[2]), parts[3]
+        first = stage == 0  # its blocks do not expand
+        if layer == "se":
+            name = parts[4].replace("conv", "_se")
+        elif layer.startswith("bn"):
+            name = f"_bn{int(layer[2:]) - (0 if first else 1)}"
+        else:
+            name = (separable if first else inverted)[layer]
+        rest = parts[5:] if layer == "se" else parts[4:]
+        new[".".join(["encoder._blocks", str(blocks.index((stage, block))), name, *rest])] = value
+    return new | {"decoder.weight": torch.ones(1)}
+
+
 def equal(net, state):
     """Whether a backbone holds exactly the tensors of a state dict."""
     flat = {key.replace(".", "_"): value for key, value in state.items()}
@@ -192,6 +221,7 @@ def test_file_of_another_program_loads_tensor_by_tensor(content, line, tmp_path,
     ("name", "rename"),
     [
         ("resnet50c", mmseg_v1c),
+        ("tf_efficientnet_b0", smp_efficientnet),
         ("test_convnext", facebook_convnext),
         ("swin_tiny_patch4_window7_224", swin_authors),
         ("deit3_small_patch16_224", deit3),

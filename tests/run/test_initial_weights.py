@@ -113,11 +113,14 @@ def test_classes_in_another_order_are_refused(copied, refusal, gald_cli, tmp_pat
         names[0], names[1] = names[1], names[0]
 
     run = copied(swap)
-    assert re.search(
-        r"classify \(\w+ is class 1 there, 0 here\)", refusal(*TRAIN, f"init_from={run}")
-    )
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):  # reached: nothing is refused
-        gald_cli(*TRAIN, "init_from=no/such/run", f"output_dir={tmp_path}/b")
+    reason = r"classify \(\w+ is class 1 there, 0 here\)"
+    assert re.search(reason, refusal(*TRAIN, f"init_from={run}"))
+    gald_cli(*TRAIN, f"init_from={run}", FIT, f"output_dir={tmp_path}/b")
+    (line,) = re.findall(r"init_from: .*", capsys.readouterr().out)
+    assert re.search(rf"; left aux_head\.{reason}, head\.{reason}$", line)
+    theirs, ours = (read_checkpoint(folder).weights for folder in (run, tmp_path / "b"))
+    assert torch.equal(theirs["reduce.conv.weight"], ours["reduce.conv.weight"])
+    assert not torch.equal(theirs["head.classify.weight"], ours["head.classify.weight"])
 
 
 def test_nothing_that_fits_is_refused(source, refusal):

@@ -149,9 +149,10 @@ def _configure(name: str, network: Network, input: str, aux_head: bool) -> DictC
         f"model/backbone=resnet{name.rpartition('res')[2]}_official",
         f"model.backbone.input={input}",
     ]
+    cfg = compose("train", overrides)
     if not aux_head:
-        overrides.append("model/aux_head=none")
-    return compose("train", overrides)
+        cfg.model.aux_head = None  # not as an override, since experiments set its options
+    return cfg
 
 
 def _classes(number: int) -> dict[str, list[object]]:

@@ -302,11 +302,15 @@ def _summary(path: Path, content: Any, fit: Fit, fits: list[Fit], tensors: State
     taken += f" from {wrapper}" if wrapper else ""
     taken += f", without the prefix {prefix}" if prefix else ""
     used = {_place(value) for value in fit.found.values()}
+    names = {_flat(key) for key in fit.found}
     inside = f"{wrapper}." if wrapper else ""
     left = Counter(
         _module(key.removeprefix(fit.prefix).removeprefix(inside))
         for key, value in tensors.items()
-        if key.startswith(inside) and _place(value) not in used and not key.endswith(_COMPUTED)
+        if key.startswith(inside)
+        and not key.endswith(_COMPUTED)
+        and _place(value) not in used
+        and not (key.startswith(fit.prefix) and _flat(key.removeprefix(fit.prefix)) in names)
     )
     others = {f.prefix for f in fits if f.complete and f is not fit}
     parts = [taken]
