@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -34,8 +34,9 @@ from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.profiling.flops import part_costs
-from gald.run.checkpoint import load_weights, read_checkpoint
+from gald.run.checkpoint import read_checkpoint
 from gald.run.describe import describe_run
+from gald.run.initial_weights import start_from
 from gald.run.lock import own_folder
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
@@ -95,16 +96,15 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     data.check(test="test" in splits)
     task = build_task(cfg, data)
-    if cfg.init_from is not None:
-        load_weights(task.model, read_checkpoint(cfg.init_from))
+    started = None if ckpt_path is not None else _start(cfg, task)
     costs = part_costs(task.model, _image_size(data))
 
     trainer = _build_trainer(cfg, folder, data, costs["cost/total/params"])
     say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
-    if longer:
-        say(longer, soft_wrap=True)
+    for line in filter(None, (longer, started)):
+        say(line, soft_wrap=True, markup=False)
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
@@ -239,6 +239,19 @@ def _resume_point(cfg: DictConfig, folder: Path) -> tuple[str | None, str | None
         )
     now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return str(path), check_resume(checkpoint.config, now, path)
+
+
+def _start(cfg: DictConfig, task: SegmentationTask) -> str | None:
+    """Load the initial weights, if they are from another run; return a sentence about them."""
+    if not isinstance(cfg.init_from_strict, bool):
+        raise ValueError(
+            f"init_from_strict is {cfg.init_from_strict!r}; set init_from_strict to true or false"
+        )
+    if cfg.init_from is None:
+        return None
+    network, names = task.provenance["config"]["model"], task.provenance["class_names"]
+    checkpoint = read_checkpoint(cfg.init_from)
+    return start_from(task.model, checkpoint, network, names, cfg.init_from_strict)
 
 
 @rank_zero_only  # the other processes start after the first has created files in the folder

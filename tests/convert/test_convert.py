@@ -1,5 +1,6 @@
 """Conversion of the authors' state dicts, with random numbers, to run folders of gald."""
 
+import argparse
 import json
 import os
 import sys
@@ -342,6 +343,30 @@ def test_wrapped_and_prefixed_state_with_other_classes_converts(tmp_path, monkey
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
+@pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
+def test_state_without_auxiliary_head_and_counters_converts(network, tmp_path, monkeypatch, capsys):
+    state = {
+        f"module.{key}": torch.full((), float(n)).expand(value.shape)
+        for n, (key, value) in enumerate(cheap(network).items())
+        if not key.startswith("dsn.") and not key.endswith("num_batches_tracked")
+    }
+    old = {key: torch.zeros(()).expand(value.shape) for key, value in state.items()}
+    content = {"model": old, "model_ema": state | {"n_averaged": torch.tensor(2)}}
+    source = save(content | {"args": argparse.Namespace(lr=0.1), "epoch": 3}, tmp_path)
+    call(monkeypatch, source, "--to", tmp_path / "run")
+    assert (
+        f"{network} with 19 classes and without an auxiliary head, input "
+        f"{'bgr' if network == 'GALD_res50' else 'rgb'}, from model_ema, without the prefix "
+        "module., not from model.module\n"
+    ) in capsys.readouterr().out
+    model = gald.load(tmp_path / "run").model
+    weights = model.state_dict()
+    assert model.aux_head is None and weights["backbone.net.bn1.num_batches_tracked"] == 0
+    assert torch.equal(weights["head.classify.bias"], state["module.head.bottleneck.3.bias"])
+    values = {v.flatten()[0].item() for k, v in weights.items() if not k.endswith("tracked")}
+    assert values == {value.item() for v in state.values() for value in v.flatten()[:1]}
+
+
 def test_nineteen_classes_get_the_names_of_cityscapes(converted):
     about = read_checkpoint(converted("GALD_res50")[1]).content["gald"]
     assert tuple(about["class_names"]) == Cityscapes.class_names
@@ -378,9 +403,21 @@ def put(key, *shape):
         (put("head.dualgcn.phi.weight", 1), r"keys of 2 convertible networks"),
         (dict.clear, r"keys of 0 convertible .* head\.a2block\.\* \(GALD\) or head\.dualgcn"),
         (put("module.conv1.0.weight", 1), r"has module\.conv1\.0\.weight, which GALD_res50"),
-        (lambda state: state.update(epoch=3), "epoch in .* is a int, not a tensor"),
+        (lambda state: state.update(epoch=3), "epoch in .* is not a tensor"),
+        (
+            lambda state: state.update({"conv1.4.bias": torch.full((64,), float("nan"))}),
+            r"64 of the 64 values of conv1\.4\.bias are nan",
+        ),
+        (
+            lambda state: state.update({"layer1.0.conv1.weight": torch.ones(64, 128, 1, 1).char()}),
+            r"layer1\.0\.conv1\.weight as torch\.int8, but GALD_res50 .* torch\.float32",
+        ),
+        (
+            lambda state: state.update({f"b.{k}": v for k, v in state.items()}),
+            r"two networks, under its top level and under b;",
+        ),
         (lambda state: state.update(gald={}), "is already a checkpoint of gald"),
-        (lambda state: state.update(path=Path("x")), "damaged or contains more than tensors"),
+        (lambda state: state.update(path=Path("x")), "path in .* is not a tensor"),
     ],
 )
 def test_other_state_dicts_are_refused_and_nothing_is_written(change, message, tmp_path):

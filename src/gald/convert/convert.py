@@ -11,10 +11,26 @@ from torch import Tensor
 
 from gald.cli import Arguments
 from gald.config import compose
-from gald.convert.gald_dgcnet import Network, State, identify, rename
+from gald.convert.gald_dgcnet import (
+    Network,
+    State,
+    has_aux_head,
+    identify,
+    prefix_of,
+    rename,
+)
 from gald.data.cityscapes import Cityscapes
 from gald.data.folder_classes import distinct_colour
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.weight_file import (
+    collect_tensors,
+    find_defect,
+    preference,
+    read_weight_file,
+    split_prefix,
+)
+
+_BESIDE = ("n_averaged",)  # a counter in torch's averaged models
 
 
 def main() -> None:
@@ -42,23 +58,26 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     and plain data are unpickled. A network of 19 classes gets the class names of Cityscapes.
 
     Args:
-        source: file saved by the authors' training script, with or without `module.` before every
-            key, plain or under the key `state_dict`.
+        source: file saved by the authors' training script, or by another program that kept their
+            names. A prefix such as `module.` and dicts around the state dict, such as `model`, are
+            removed; an average is preferred. Without tensors of the auxiliary head (`dsn.`), the
+            converted network has none.
         folder: output folder; must be empty or must not exist.
         input: `bgr` or `rgb`, as in TimmBackbone. A state dict does not contain this; None uses
             the input of the authors' scripts.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the folder is not empty, the file is not such a state dict, or a key is
-            unknown, missing or of another shape.
+        ValueError: the folder is not empty, the file is not such a state dict, a key is unknown,
+            missing or of another shape, or a tensor is nan.
     """
     source, folder = source.expanduser(), folder.expanduser().absolute()
     refuse_filled(folder, "choose another folder with --to")
-    state = _read(source)
+    state, place = _read(source)
     name, network, classes = identify(state, source)
     what = f"{name} with {classes} classes"
-    cfg = _configure(name, network, input or network.input)
+    aux_head = has_aux_head(state)
+    cfg = _configure(name, network, input or network.input, aux_head)
     cfg.output_dir = str(folder)
     with torch.device("meta"):  # only names and shapes are needed
         ours = instantiate(cfg.model, num_classes=classes).state_dict()
@@ -71,35 +90,58 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
         (partial / "checkpoints").mkdir()
         torch.save(content, partial / "checkpoints" / "best.ckpt")
         OmegaConf.save(cfg, partial / "config.yaml", resolve=True)
-    return f"{folder}: {what}, input {cfg.model.backbone.input}"
+    if not aux_head:
+        what += " and without an auxiliary head"
+    return f"{folder}: {what}, input {cfg.model.backbone.input}{place}"
 
 
-def _read(source: Path) -> State:
-    if not source.is_file():
-        raise FileNotFoundError(f"there is no file {source}; give a .pth of the authors' networks")
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{source} is damaged or contains more than tensors and plain data, which gald does "
-            "not unpickle; give a file written by torch.save(model.state_dict(), FILE)"
-        ) from error
+def _read(source: Path) -> tuple[State, str]:
+    """Return the tensors of the authors' network in a file, and from where in it they are."""
+    content = read_weight_file(source)
     if isinstance(content, Mapping) and "gald" in content:
         raise ValueError(f"{source} is already a checkpoint of gald; use it without converting")
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise ValueError(f"{source} contains a {type(content).__name__}; give a state dict")
+    found, others = _find(source, collect_tensors(content))
+    wrappers, prefix = split_prefix(content, found)
+    for name in wrappers:
+        content = content[name]
+    state = {}
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise ValueError(f"{key} in {source} is not a tensor; give a state dict")
+        if key in _BESIDE:
+            continue
+        if not key.startswith(prefix):
             raise ValueError(
-                f"{key} in {source} is a {type(value).__name__}, not a tensor; give a state dict"
+                f"{source} has {key}, which lacks the prefix {prefix} of the network's tensors; "
+                "give the state dict of one network"
             )
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+        state[key.removeprefix(prefix)] = value
+    defect = find_defect(state)
+    if defect is not None:
+        raise ValueError(f"the weights in {source} are useless: {defect}; give another file")
+    place = f", from {'.'.join(wrappers)}" if wrappers else ""
+    place += f", without the prefix {prefix}" if prefix else ""
+    return state, place + (f", not from {', '.join(others)}" if others else "")
 
 
-def _configure(name: str, network: Network, input: str) -> DictConfig:
+def _find(source: Path, tensors: State) -> tuple[str, list[str]]:
+    """Return the prefix of the network to convert, and those of others; averages come first."""
+    prefixes = sorted({found for key in tensors if (found := prefix_of(key)) is not None})
+    prefixes.sort(key=preference)
+    if len(prefixes) > 1 and preference(prefixes[0]) == preference(prefixes[1]):
+        raise ValueError(
+            f"{source} contains two networks, under {prefixes[0].rstrip('.') or 'its top level'} "
+            f"and under {prefixes[1].rstrip('.')}; save one of them alone with "
+            "torch.save(model.state_dict(), FILE)"
+        )
+    if not prefixes:
+        identify(tensors, source)  # raises an error about their keys
+    return prefixes[0], [prefix.rstrip(".") for prefix in prefixes[1:]]
+
+
+def _configure(name: str, network: Network, input: str, aux_head: bool) -> DictConfig:
     overrides = [
         f"experiment={network.experiment}",
         "data=cityscapes",
@@ -107,7 +149,10 @@ def _configure(name: str, network: Network, input: str) -> DictConfig:
         f"model/backbone=resnet{name.rpartition('res')[2]}_official",
         f"model.backbone.input={input}",
     ]
-    return compose("train", overrides)
+    cfg = compose("train", overrides)
+    if not aux_head:
+        cfg.model.aux_head = None  # not as an override, since experiments set its options
+    return cfg
 
 
 def _classes(number: int) -> dict[str, list[object]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -88,7 +89,23 @@ _NETWORKS = {
 _ONE_DIMENSIONAL = (f"{_DUAL}conv_adj.", f"{_DUAL}conv_wg.", f"{_SPATIAL}conv_wg.")
 # Stem keys before GALD-DGCNet@b6c8784; since then they are conv1.0 ... conv1.6 and bn1.
 _OLD_STEM = ("conv1.weight", "conv2.", "bn2.", "conv3.", "bn3.")
+_AUX_HEAD = "dsn."
+_COUNTER = "num_batches_tracked"  # not used by the network, and left out of many files
 _REMEDY = "give a state dict of the authors' unmodified code (nothing was written)"
+
+
+def prefix_of(key: str) -> str | None:
+    """Return what precedes the authors' name in a key that only one of their networks has."""
+    for network in _NETWORKS.values():
+        before, mark, _ = f".{key}".partition(f".{network.mark}")
+        if mark:
+            return f"{before[1:]}." if before else ""
+    return None
+
+
+def has_aux_head(state: State) -> bool:
+    """Whether a state dict contains the auxiliary head, which only training needs."""
+    return any(key.startswith(_AUX_HEAD) for key in state)
 
 
 def identify(state: State, source: Path) -> tuple[str, Network, int]:
@@ -127,8 +144,10 @@ def identify(state: State, source: Path) -> tuple[str, Network, int]:
 def rename(state: State, ours: State, network: Network, source: Path, what: str) -> State:
     """Return the authors' tensors under our keys; every tensor is used exactly once.
 
+    Counters of batches (`num_batches_tracked`) that the file lacks are 0.
+
     Raises:
-        ValueError: a key is unknown, missing or of another shape.
+        ValueError: a key is unknown, missing, of another shape or not of floating point.
     """
     theirs = {key: _their_key(key, network.names) for key in ours}
     known = set(theirs.values())
@@ -137,12 +156,20 @@ def rename(state: State, ours: State, network: Network, source: Path, what: str)
         raise ValueError(f"{source} has {unknown}, which {what} does not have; {_REMEDY}")
     renamed = {}
     for key, name in theirs.items():
+        if name not in state and name.endswith(_COUNTER):
+            renamed[key] = torch.zeros(ours[key].shape, dtype=ours[key].dtype)
+            continue
         if name not in state:
             raise ValueError(_missing(source, name, what))
         flat = name.startswith(_ONE_DIMENSIONAL)
         needs = ours[key].shape[:-1] if flat else ours[key].shape
         if state[name].shape != needs:
             raise ValueError(_wrong_shape(source, name, state[name].shape, what, str(tuple(needs))))
+        if ours[key].is_floating_point() and not state[name].is_floating_point():
+            raise ValueError(
+                f"{source} has {name} as {state[name].dtype}, but {what} needs {ours[key].dtype}; "
+                f"{_REMEDY}"
+            )
         renamed[key] = state[name].unsqueeze(-1) if flat else state[name]
     return renamed
 

@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gald.run.old_names import renew_config, renew_weights
+from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
 ABOUT = ("config", "class_names", "palette")  # keys that make a checkpoint self-contained
@@ -75,28 +74,31 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or was not written by gald.
+        ValueError: the file is damaged, was not written by gald, or has a weight that is nan or
+            infinite.
     """
     path = find_checkpoint(path)
-    try:
-        if path.suffix == ".safetensors":
-            content: dict[str, Any] = {"state_dict": load_file(path)}
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = (str(error).strip() or "the file is truncated").splitlines()[0]
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({reason}); copy it again or choose another"
-        ) from error
+    content = read_weight_file(path)
     if path.suffix == ".safetensors":
-        content["gald"] = _read_config(path.with_name(CONFIG))
-    about = content.get("gald")
+        content = {"state_dict": content, "gald": _read_config(path.with_name(CONFIG))}
+    about = content.get("gald") if isinstance(content, dict) else None
     if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
-        raise ValueError(f"{path} was not written by gald train; give a checkpoint that was")
+        raise ValueError(
+            f"{path} was not written by gald train; give a checkpoint that was (weights of a "
+            "backbone go into model.backbone.weights=FILE, networks of the authors into "
+            "`gald convert FILE --to FOLDER`)"
+        )
     state = renew_weights(content["state_dict"])
+    weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
+    defect = find_defect(weights)
+    if defect is not None:
+        raise ValueError(
+            f"the weights in {path} are useless: {defect}; choose an earlier checkpoint, or train "
+            "again with a lower optimizer.lr or with trainer.gradient_clip_val=1.0"
+        )
     return Checkpoint(
         path,
-        {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)},
+        weights,
         renew_config(about["config"]),
         list(about["class_names"]),
         [list(colour) for colour in about["palette"]],

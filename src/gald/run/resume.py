@@ -10,6 +10,7 @@ FREE = (
     "output_dir",
     "ckpt_path",
     "init_from",
+    "init_from_strict",
     "test",
     "metrics",  # of the final evaluation
     "logger",

@@ -143,4 +143,6 @@ def cell_hash(config: DictConfig) -> str:
         content.pop(key, None)
     for key in IRRELEVANT_DATA_KEYS:
         content["data"].pop(key, None)
+    if content.get("init_from_strict"):  # the default, unknown to sweeps of earlier versions
+        del content["init_from_strict"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
