@@ -19,7 +19,8 @@ from gald.metrics.confusion import ConfusionMatrix
 from gald.model.segmentor import Segmentor
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table
 from gald.run.old_names import renew_weights
-from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss, first_not_finite
+from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss
+from gald.run.weight_file import find_defect
 
 
 class SegmentationTask(EvaluationTask):
@@ -149,8 +150,8 @@ class SegmentationTask(EvaluationTask):
     def _check_finite(self) -> None:
         """Refuse to validate or save a network that is ruined, although every loss was finite."""
         self.step_loss.check()
-        if name := first_not_finite(self.model.state_dict()):
-            raise NotFiniteError(f"{name} is not finite after step {self.global_step}; {REMEDY}")
+        if defect := find_defect(self.model.state_dict()):
+            raise NotFiniteError(f"{defect} after step {self.global_step}; {REMEDY}")
 
     def _steps_per_epoch(self) -> float:
         return self.trainer.estimated_stepping_batches / max(1, self.trainer.max_epochs or 1)

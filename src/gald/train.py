@@ -99,7 +99,7 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     started = None if ckpt_path is not None else _start(cfg, task)
     costs = part_costs(task.model, _image_size(data))
 
-    trainer = _build_trainer(cfg, folder, data, costs["cost/total/params"])
+    trainer = _build_trainer(cfg, folder, data, int(costs["cost/total/params"]))
     say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
@@ -114,7 +114,7 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
         last = folder / "checkpoints" / "last.ckpt"
         kept = f"{last} is from before" if last.exists() else "no checkpoint was saved before"
         raise ValueError(f"{error}; {kept}") from error
-    if trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
+    if trainer.fast_dev_run:  # ty: ignore[missing-attribute]
         say("fast_dev_run: training and validation ran; nothing is saved or evaluated further")
         return {"val/miou": float(trainer.callback_metrics["val/miou"])}
 
@@ -166,7 +166,7 @@ def _build_trainer(
         images = [len(dataset) for dataset in datasets if dataset is not None]
         for line in describe_run(cfg, images, params, trainer):
             Console().print(line, soft_wrap=True, markup=False, highlight=False)
-        if not trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
+        if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
     loggers = _build_all(cfg.get("logger"))

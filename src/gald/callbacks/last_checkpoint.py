@@ -125,7 +125,7 @@ class LastCheckpoint(Checkpoint):
             say("saving after this step or validation; press Ctrl-C again to end at once")
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run:  # ty: ignore[unresolved-attribute]
+        if trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             return
         for logger in trainer.loggers:
             logger.save()

@@ -244,7 +244,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         # Lightning gives samplers the number of processed epochs, which is one too high after a
         # resume at an epoch's end under max_steps.
         batches = self.trainer.fit_loop.epoch_loop.batch_progress
-        overfit = self.trainer.overfit_batches > 0  # ty: ignore[unresolved-attribute]
+        overfit = self.trainer.overfit_batches > 0  # ty: ignore[missing-attribute]
         return 0 if overfit else self.trainer.current_epoch, batches.current.ready
 
 

@@ -21,7 +21,7 @@ def own_folder(folder: Path) -> Generator[None]:
     Raises:
         ValueError: another run owns the folder.
     """
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):  # set from the variables of the launcher
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Loss of an optimizer step; a loss that is not finite stops the training."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,12 +80,3 @@ class _Pending:
         raise NotFiniteError(
             f"the loss is {self.value.item()} at step {self.step} (images {shown}); {REMEDY}"
         )
-
-
-def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the first floating-point tensor with an infinite or nan value."""
-    named = {name: value for name, value in weights.items() if value.is_floating_point()}
-    if not named:
-        return None
-    finite = torch.stack([value.detach().isfinite().all() for value in named.values()])
-    return None if bool(finite.all()) else list(named)[int(finite.int().argmin())]
