@@ -103,7 +103,11 @@ def children() -> set[str]:
     """Commands of the living children of this process that belong to a test."""
     commands = set()
     for path in Path("/proc/self/task").glob("*/children"):
-        for pid in path.read_text().split():
+        try:
+            pids = path.read_text().split()
+        except OSError:  # the thread has just ended
+            continue
+        for pid in pids:
             command = command_of(Path("/proc") / pid)
             if command and not any(word in command for word in SERVICES):
                 commands.add(f"process {pid} {command[:200]}")

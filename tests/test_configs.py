@@ -166,6 +166,7 @@ def test_all_trainers_leave_sampling_to_the_data_module():
 
 # Options with a class of a library, or with a wrapper that several groups use as outermost class.
 ELSEWHERE = {
+    "callbacks/early_stopping": "pytorch_lightning.callbacks",
     "callbacks/epochs": "pytorch_lightning.callbacks",
     "callbacks/learning_rate": "pytorch_lightning.callbacks",
     "hydra/launcher/gald": "hydra_plugins.gald_launcher",

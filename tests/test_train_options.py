@@ -2,8 +2,11 @@
 
 import csv
 import json
+import math
 import shutil
 
+import fake
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -142,6 +145,16 @@ def test_start_says_what_the_run_is(train, capsys):
     assert "warning: the backbone starts from random weights" in out
 
 
+def test_early_stopping_ends_a_training_that_does_not_improve(train):
+    words = ["callbacks=[checkpoint,early_stopping,val_loss]"]
+    words += ["callbacks.early_stopping.patience=1", "optimizer.lr=1e-12"]
+    folder = train("run", *words, "trainer.max_epochs=9")
+    with (folder / "metrics.csv").open() as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert json.loads((folder / "results.json").read_text())["epochs"] == len(losses) < 9
+    assert losses[0] == pytest.approx(math.log(10), abs=1.5), "random guesses of ten classes"
+
+
 def test_folder_in_use_is_refused(train, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -194,11 +207,9 @@ def test_faults_of_the_test_split_are_found_first_or_after_val_is_written(train,
         train("first", *words[:1], f"data.root={damaged}", *words[2:])
     assert not (tmp_path / "first" / "checkpoints").exists()
 
-    # A fault in the middle is seen only by the evaluation.
-    for folder, name in (("test", "test_00.png"), ("testannot", "test_00.png")):
-        shutil.copy(camvid / folder / name, camvid / folder / "middle.png")
-    middle = camvid / "testannot" / "middle.png"
-    middle.write_bytes(middle.read_bytes()[:60])
+    # An unknown label in the middle is seen only by the evaluation.
+    shutil.copy(camvid / "test" / "test_00.png", camvid / "test" / "middle.png")
+    fake.write_labels(camvid / "testannot" / "middle.png", np.full((24, 32), 99, np.uint8))
     lines = (camvid / "test.txt").read_text().splitlines()
     lines.insert(1, lines[0].replace("test_00", "middle"))
     (camvid / "test.txt").write_text("\n".join(lines) + "\n")

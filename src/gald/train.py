@@ -131,13 +131,14 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
         **versions(),
     }
     loggers, trainer.loggers = trainer.loggers, []  # keeps the final evaluation out of the curves
+    checkpoint = _best_checkpoint(trainer, folder)
     # A callback that replaces the weights during a validation would change what is evaluated.
     kept = [c for c in trainer.callbacks if isinstance(c, DURING_EVALUATION)]  # ty: ignore[missing-attribute]
     trainer.callbacks = kept  # ty: ignore[missing-attribute]
     metrics = build_metrics(cfg.metrics, data.num_classes)
     config = task.provenance["config"]
     results = final_evaluation(
-        trainer, task.model, task.inference, data, splits, metrics, folder, config, run
+        trainer, checkpoint, task.model, task.inference, data, splits, metrics, folder, config, run
     )
     results["seconds"] = round(time.monotonic() - start, 1)
     if trainer.is_global_zero:
@@ -211,6 +212,15 @@ def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] =
     """Build callbacks or loggers; null or an empty list gives none."""
     named = options.items() if isinstance(options, DictConfig) else ()
     return [instantiate(option) for name, option in named if name not in without and option]
+
+
+def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:
+    """Return the best checkpoint, else the last; None if none was saved."""
+    for callback in trainer.checkpoint_callbacks:
+        if best := getattr(callback, "best_model_path", None):
+            return best
+    last = folder / "checkpoints" / "last.ckpt"
+    return str(last) if last.is_file() else None
 
 
 def _image_size(data: SegmentationDataModule) -> Sequence[int]:

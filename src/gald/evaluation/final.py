@@ -1,4 +1,4 @@
-"""Final evaluation of a training: its best checkpoint on every split."""
+"""Final evaluation of a training: one checkpoint on every split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ from gald.run.results import MISSING, Results, write_results
 
 def final_evaluation(
     trainer: pl.Trainer,
+    checkpoint: str | None,
     model: Segmentor,
     inference: Inference,
     data: SegmentationDataModule,
@@ -28,14 +29,15 @@ def final_evaluation(
     config: dict[str, Any],
     run: Results,
 ) -> Results:
-    """Evaluate the best checkpoint of a finished training, else the last one.
+    """Evaluate a network after its training on every split.
 
     The results of each split are written to `results.json` before the next split begins, so that a
     fault there loses nothing; the key `missing_split` names that split.
 
     Args:
         trainer: the trainer after training, without callbacks that replace weights.
-        model: the network; it gets the weights of the checkpoint.
+        checkpoint: file of the weights to evaluate; None for those that the network has.
+        model: the network.
         inference: how the network predicts label maps.
         data: the dataset, set up for the splits.
         splits: `val`, or `val` and `test`.
@@ -47,12 +49,11 @@ def final_evaluation(
     Returns:
         scores and receipts of all splits, and `run`.
     """
-    best = _best_checkpoint(trainer, folder)
     if not trainer.limit_val_batches:  # no validation during the training
         trainer.limit_val_batches = 1.0
-    if best is not None:
-        load_weights(model, read_checkpoint(best))
-    about = describe(config, best)
+    if checkpoint is not None:
+        load_weights(model, read_checkpoint(checkpoint))
+    about = describe(config, checkpoint)
     results: Results = {}
     for split in splits:
         results |= evaluate(trainer, model, inference, data, split, metrics, folder, about)
@@ -60,15 +61,6 @@ def final_evaluation(
         if trainer.is_global_zero and split != splits[-1]:
             write_results(folder / "results.json", results | run | {MISSING: splits[-1]})
     return results | run
-
-
-def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:
-    """Return the checkpoint to evaluate; None if none was saved."""
-    for callback in trainer.checkpoint_callbacks:
-        if best := getattr(callback, "best_model_path", None):
-            return best
-    last = folder / "checkpoints" / "last.ckpt"
-    return str(last) if last.is_file() else None
 
 
 def _say_if_partial(trainer: pl.Trainer, split: str) -> None:
