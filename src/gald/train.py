@@ -32,6 +32,7 @@ from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
+from gald.model.freezing import check_frozen_weights
 from gald.profiling.flops import part_costs
 from gald.run.checkpoint import load_weights, read_checkpoint
 from gald.run.provenance import commit, versions
@@ -81,6 +82,11 @@ def train(cfg: DictConfig) -> Results:
     data: SegmentationDataModule = instantiate(cfg.data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     task = build_task(cfg, data)
+    say = rank_zero_only(Console().print)
+    if cfg.init_from is None and ckpt_path is None:
+        warning = check_frozen_weights(task.model.backbone)
+        if warning:
+            say(warning, soft_wrap=True)
     if cfg.init_from is not None:
         load_weights(task.model, read_checkpoint(cfg.init_from))
     costs = part_costs(task.model, _image_size(data))
@@ -100,7 +106,6 @@ def train(cfg: DictConfig) -> Results:
         logger=list(instantiate(cfg.logger).values()),
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
-    say = rank_zero_only(Console().print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     if longer:
