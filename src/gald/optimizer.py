@@ -125,7 +125,7 @@ def _layer_scales(model: nn.Module, layer_decay: float) -> dict[str, tuple[str, 
             f"the layers of {type(backbone).__name__} are unknown (it has no layer_numbers); set "
             "task.layer_decay=null"
         )
-    numbers: dict[str, int] = backbone.layer_numbers()  # ty: ignore[call-non-callable]
+    numbers: dict[str, int] = backbone.layer_numbers()
     count = max(numbers.values()) + 1
     return {
         f"backbone.{key}": (f"backbone, layer {number}", layer_decay ** (count - number))

@@ -39,7 +39,7 @@ class SegmentationTask(EvaluationTask):
             names, palette); saved under the key `gald`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all parts of a training meet here
         self,
         model: Segmentor,
         loss: nn.Module,

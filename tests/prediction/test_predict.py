@@ -121,6 +121,13 @@ def test_grey_and_transparent_images_and_other_formats_are_accepted(predict, tmp
     assert [read(file).shape for file in sorted((out / "masks").iterdir())] == [(40, 56)] * 4
 
 
+@pytest.mark.parametrize("inference", ["whole", "slide", "multi_scale"])
+def test_image_smaller_than_the_stride_gets_a_label_for_every_pixel(predict, tmp_path, inference):
+    save_image(tmp_path / "tiny.png", 5, 7)
+    out = predict(tmp_path / "tiny.png", "--inference", inference)
+    assert read(out / "tiny.png").shape == (5, 7)
+
+
 def test_finished_outputs_are_skipped_and_reported(predict, tmp_path, capsys, monkeypatch):
     save_image(tmp_path / "in" / "1.png")
     save_image(tmp_path / "in" / "2.png")

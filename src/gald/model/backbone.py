@@ -84,7 +84,7 @@ class TimmBackbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  every option of a backbone is a key of its own
         self,
         name: str,
         weights: str | None = None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
@@ -24,8 +24,8 @@ def idle_parameters(model: nn.Module, size: tuple[int, int]) -> list[str]:
         names; none if the network cannot run on shapes alone.
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    parameters = {key: fakes.from_tensor(p) for key, p in model.named_parameters()}
-    buffers = {key: fakes.from_tensor(b) for key, b in model.named_buffers()}
+    parameters: dict[str, Tensor] = {k: fakes.from_tensor(p) for k, p in model.named_parameters()}
+    buffers: dict[str, Tensor] = {key: fakes.from_tensor(b) for key, b in model.named_buffers()}
     device = next(model.parameters()).device
     try:
         with fakes:

@@ -61,7 +61,7 @@ def find_size_rule(create: Callable[[], Any], name: str) -> SizeRule:
     trained = net.pretrained_cfg["input_size"][-2:]
     for multiple in (1, deepest, 2 * deepest, 4 * deepest, math.lcm(deepest, *trained)):
         resizes = multiple == 1 and patch > 1
-        whole = round_up(max(deepest, *trained), 4 * math.lcm(deepest, multiple, patch))
+        whole = round_up(max(deepest, *trained), math.lcm(deepest, multiple, patch))
         try:
             maps = channels_first(net, net(torch.empty(1, 3, whole, 2 * whole, device="meta")))
             shapes = [m.shape[1:] for m in maps]
