@@ -1,4 +1,4 @@
-"""Every family of timm takes images of any size with true strides, or is refused in one sentence."""
+"""Every family of timm takes images of any size with true strides, or is refused."""
 
 import re
 
