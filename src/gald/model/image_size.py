@@ -101,7 +101,8 @@ def patch_size(net: nn.Module) -> int:
 
 def round_up(side: int, multiple: int) -> int:
     """Return the smallest multiple that is not below a number."""
-    return -(-side // multiple) * multiple
+    # ONNX rounds a division towards zero, so there must be no negative number.
+    return (side + multiple - 1) // multiple * multiple
 
 
 def _holds(net: Any, rule: SizeRule) -> bool:
