@@ -36,10 +36,10 @@ class TimmBackbone(nn.Module):
     the image is resized up to the nearest such size: the maps stay aligned with the image, and the
     size changes by less than one patch. Models that would drop the last rows or columns of an odd
     size, or that cannot run on it (ConvNeXt, DenseNet, HRNet), get black pixels at the right and at
-    the bottom, as crops do in training; so do images smaller than one stride. The maps are cut back
-    to the cells of the image. Models with windows of a fixed number of cells (MaxViT, HaloNet) are
-    padded to a multiple of the size that they were made for, such as 224. A model that only takes
-    images of one size is refused.
+    the bottom, as crops do in training; so do images that are too small for a model (PVTv2). The
+    maps are cut back to the cells of the image. Models with windows of a fixed number of cells
+    (MaxViT, HaloNet) are padded to a multiple of the size that they were made for, such as 224. A
+    model that only takes images of one size is refused.
 
     Args:
         name: timm model name.

@@ -22,6 +22,7 @@ class SizeRule(NamedTuple):
         multiple: what the sides of the input must be multiples of.
         resizes: whether an image is resized to the next multiple, as for patches; otherwise pixels
             are added at the right and at the bottom.
+        minimum: what the sides of the input must be at least.
         last_uses_all: whether the last map depends on every parameter.
     """
 
@@ -29,11 +30,12 @@ class SizeRule(NamedTuple):
     channels: tuple[int, ...]
     multiple: int
     resizes: bool
+    minimum: int
     last_uses_all: bool
 
     def padded(self, size: Sequence[int]) -> tuple[int, int]:
-        """Return height and width of an image after padding: at least one cell of every map."""
-        height, width = (max(side, self.strides[-1]) for side in size)
+        """Return height and width of an image after padding."""
+        height, width = (max(side, self.minimum) for side in size)
         if not self.resizes:
             height, width = (round_up(side, self.multiple) for side in (height, width))
         return height, width
@@ -71,9 +73,13 @@ def find_size_rule(create: Callable[[], Any], name: str) -> SizeRule:
         channels = tuple(width for width, _, _ in shapes)
         used = leaves_of([maps[-1].grad_fn])
         all_used = all(id(p) in used for p in net.parameters())
-        rule = SizeRule(strides, channels, patch if resizes else multiple, resizes, all_used)
-        if list(strides) == sorted(strides) and _holds(net, rule):
-            return rule
+        if list(strides) != sorted(strides):
+            continue
+        for minimum in (1, strides[-1]):
+            step = patch if resizes else multiple
+            rule = SizeRule(strides, channels, step, resizes, minimum, all_used)
+            if _holds(net, rule):
+                return rule
     raise ValueError(f"{name} {_reason(net, trained)}; {OTHER}")
 
 
@@ -107,7 +113,7 @@ def round_up(side: int, multiple: int) -> int:
 
 def _holds(net: Any, rule: SizeRule) -> bool:
     deepest, step = rule.strides[-1], rule.multiple
-    sizes = [(1, 1), (65, 97), (33, 50), (deepest + 1, 3 * deepest - 1), (2 * step, 3 * step + 1)]
+    sizes = [(1, 1), (5, 3 * deepest - 1), (33, 50), (65, 97), (deepest + 1, 2 * step + 1)]
     for size in sizes:
         padded = rule.padded(size)
         given = [round_up(side, step) for side in padded]
