@@ -177,6 +177,7 @@ def silence_warnings() -> None:
         r"Checkpoint directory .* exists and is not empty",  # only when a run is resumed
         r"The dirpath has changed from",
         r"The `srun` command is available on your system but is not used",  # on a login node
+        r"Found \d+ module\(s\) in eval mode at the start of training",  # they are frozen
         r"It is recommended to use `self.log\(.*sync_dist=True",  # all processes log equal sums
     ):
         warnings.filterwarnings("ignore", message=noise)

@@ -1,5 +1,6 @@
 """Optimizer with parameter groups for backbone and head, with and without weight decay."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rich.table import Table
@@ -29,6 +30,7 @@ def build_optimizer(
     factory: OptimizerFactory,
     head_lr_factor: float = 1.0,
     decay_norm_and_bias: bool = True,
+    layer_decay: float | None = None,
 ) -> Optimizer:
     """Build the optimizer of a network.
 
@@ -39,6 +41,10 @@ def build_optimizer(
         head_lr_factor: the head's learning rate in units of `lr`.
         decay_norm_and_bias: whether vectors (norm scales and all biases) decay too, as in the
             authors' recipe.
+        layer_decay: see `parameter_groups`.
+
+    Raises:
+        ValueError: see `parameter_groups`.
     """
     groups = parameter_groups(
         model,
@@ -46,6 +52,7 @@ def build_optimizer(
         factory.keywords.get("weight_decay", 0.0),
         head_lr_factor,
         decay_norm_and_bias,
+        layer_decay,
     )
     return factory(groups)
 
@@ -56,8 +63,11 @@ def parameter_groups(
     weight_decay: float,
     head_lr_factor: float = 1.0,
     decay_norm_and_bias: bool = True,
+    layer_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Split the parameters by backbone or head, and by whether they decay.
+    """Split the parameters by backbone or head, by layer, and by whether they decay.
+
+    Parameters that do not train (`requires_grad` is false) belong to no group.
 
     Args:
         model: the network; everything but its backbone counts as head.
@@ -66,28 +76,70 @@ def parameter_groups(
         head_lr_factor: the head's learning rate in units of `lr`.
         decay_norm_and_bias: whether vectors (norm scales and all biases) decay too, as in the
             authors' recipe.
+        layer_decay: factor on the learning rate from each layer of the backbone to the one before,
+            above 0 and at most 1. The last of L layers trains with lr * layer_decay, the stem with
+            lr * layer_decay^L; the head, behind the last layer, keeps lr * head_lr_factor. Layers
+            are those of timm's `group_matcher`, usually residual blocks; frozen layers count. None
+            trains the whole backbone with lr.
 
     Returns:
         Non-empty groups with `name`, `params`, `lr` and `weight_decay`.
+
+    Raises:
+        ValueError: nothing trains, `layer_decay` is out of range, or the layers of the backbone are
+            unknown.
     """
-    groups: dict[tuple[bool, bool], list[Any]] = {}
+    scales = {} if layer_decay is None else _layer_scales(model, layer_decay)
+    groups: dict[tuple[str, float, bool], list[Any]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = decay_norm_and_bias or parameter.ndim > 1
-            groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+        if not parameter.requires_grad:
+            continue
+        part, scale = "head", head_lr_factor
+        if name.startswith("backbone."):
+            part, scale = scales.get(name, ("backbone", 1.0))
+        decays = decay_norm_and_bias or parameter.ndim > 1
+        groups.setdefault((part, scale, decays), []).append(parameter)
+    if not groups:
+        raise ValueError("no parameter of the network trains; set model.backbone.frozen=false")
     return [
         {
-            "name": ("backbone" if in_backbone else "head") + ("" if decays else ", no decay"),
+            "name": part + ("" if decays else ", no decay"),
             "params": params,
-            "lr": lr if in_backbone else lr * head_lr_factor,
+            "lr": lr * scale,
             "weight_decay": weight_decay if decays else 0.0,
         }
-        for (in_backbone, decays), params in groups.items()
+        for (part, scale, decays), params in groups.items()
     ]
 
 
-def group_table(groups: list[dict[str, Any]]) -> Table:
-    """Format the parameter groups as a table to print before training."""
+def _layer_scales(model: nn.Module, layer_decay: float) -> dict[str, tuple[str, float]]:
+    """Return the name of the layer and the factor on the learning rate of backbone parameters."""
+    if not 0 < layer_decay <= 1:
+        raise ValueError(
+            f"task.layer_decay is {layer_decay}; set it above 0 and at most 1, for example 0.75, "
+            "or to null"
+        )
+    backbone = getattr(model, "backbone", None)
+    if not hasattr(backbone, "layer_numbers"):
+        raise ValueError(
+            f"the layers of {type(backbone).__name__} are unknown (it has no layer_numbers); set "
+            "task.layer_decay=null"
+        )
+    numbers: dict[str, int] = backbone.layer_numbers()
+    count = max(numbers.values()) + 1
+    return {
+        f"backbone.{key}": (f"backbone, layer {number}", layer_decay ** (count - number))
+        for key, number in numbers.items()
+    }
+
+
+def group_table(groups: list[dict[str, Any]], still: Sequence[nn.Parameter] = ()) -> Table:
+    """Format the parameter groups as a table to print before training.
+
+    Args:
+        groups: those of the optimizer.
+        still: the parameters that do not train; they get a row of their own.
+    """
     table = Table("group", title="parameter groups")
     for column in ("tensors", "parameters", "lr", "weight decay"):
         table.add_column(column, justify="right")
@@ -100,4 +152,7 @@ def group_table(groups: list[dict[str, Any]]) -> Table:
             f"{group['lr']:g}",
             f"{group['weight_decay']:g}",
         )
+    if still:
+        total = sum(p.numel() for p in still)
+        table.add_row("frozen or unused", f"{len(still)}", f"{total:,}", "-", "-")
     return table

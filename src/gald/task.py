@@ -36,12 +36,13 @@ class SegmentationTask(EvaluationTask):
         class_names: names of the K classes.
         head_lr_factor: see `gald.optimizer.parameter_groups`.
         decay_norm_and_bias: see `gald.optimizer.parameter_groups`.
+        layer_decay: see `gald.optimizer.parameter_groups`.
         seed: seed of dropout, combined with the position in the training.
         provenance: plain data that makes a checkpoint self-contained (resolved config, class
             names, palette); saved under the key `gald`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all parts of a training meet here
         self,
         model: Segmentor,
         loss: nn.Module,
@@ -51,16 +52,19 @@ class SegmentationTask(EvaluationTask):
         class_names: Sequence[str],
         head_lr_factor: float = 1.0,
         decay_norm_and_bias: bool = True,
+        layer_decay: float | None = None,
         seed: int = 0,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         evaluator = Evaluator([ConfusionMatrix(len(class_names))])
         super().__init__(model, inference, evaluator, class_names)
+        model.stop_idle_parameters()
         self.loss = loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.head_lr_factor = head_lr_factor
         self.decay_norm_and_bias = decay_norm_and_bias
+        self.layer_decay = layer_decay
         self.seed = seed
         self.provenance = provenance or {}
         self.step_loss = StepLoss()
@@ -106,11 +110,15 @@ class SegmentationTask(EvaluationTask):
     @override
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(
-            self.model, self.make_optimizer, self.head_lr_factor, self.decay_norm_and_bias
+            self.model,
+            self.make_optimizer,
+            self.head_lr_factor,
+            self.decay_norm_and_bias,
+            self.layer_decay,
         )
-        rank_zero_only(Console(markup=False, emoji=False).print)(
-            group_table(optimizer.param_groups)
-        )
+        still = [p for p in self.model.parameters() if not p.requires_grad]
+        say = rank_zero_only(Console(markup=False, emoji=False).print)
+        say(group_table(optimizer.param_groups, still))
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {"scheduler": self.make_scheduler(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -33,6 +33,7 @@ from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
+from gald.model.freezing import check_frozen_weights
 from gald.profiling.flops import part_costs
 from gald.run.checkpoint import read_checkpoint
 from gald.run.describe import describe_run
@@ -96,11 +97,15 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     data.check(test="test" in splits)
     task = build_task(cfg, data)
-    started = None if ckpt_path is not None else _start(cfg, task)
+    say = rank_zero_only(Console(markup=False, emoji=False).print)
+    started = None
+    if ckpt_path is None:
+        started = _start(cfg, task)
+        if cfg.init_from is None and (warning := check_frozen_weights(task.model.backbone)):
+            say(warning, soft_wrap=True)
     costs = part_costs(task.model, _image_size(data))
 
     trainer = _build_trainer(cfg, folder, data, int(costs["cost/total/params"]))
-    say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     for line in filter(None, (longer, started)):

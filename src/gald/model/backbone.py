@@ -1,17 +1,21 @@
 """Backbone: any timm network as a pyramid of feature maps, with optional dilation."""
 
 import difflib
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import timm
 import torch
-from timm.layers import Format
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from gald.model.freezing import batch_norms, freeze, frozen_modules
+from gald.model.grad_checkpointing import GradCheckpointing
+from gald.model.image_size import OTHER, SizeRule, channels_first, find_size_rule, round_up
+from gald.model.stages import layer_numbers
 from gald.model.weights import load_weights
 
 # Scaled to images in [0, 1]: a value v in 0..255 is v / 255 here.
@@ -28,9 +32,14 @@ class TimmBackbone(nn.Module):
     with the mean and standard deviation that timm records for the model, so that a data config does
     not depend on the backbone.
 
-    Patch-based models (ViT, Swin) need an image size that is a multiple of the patch size. The
-    image is resized up to the nearest such size: the maps stay aligned with the image, and the size
-    changes by less than one patch.
+    An image may have any size. Patch-based models (ViT, Swin) need a multiple of the patch size, so
+    the image is resized up to the nearest such size: the maps stay aligned with the image, and the
+    size changes by less than one patch. Models that would drop the last rows or columns of an odd
+    size, or that cannot run on it (ConvNeXt, DenseNet, HRNet), get black pixels at the right and at
+    the bottom, as crops do in training; so do images that are too small for a model (PVTv2). The
+    maps are cut back to the cells of the image. Models with windows of a fixed number of cells
+    (MaxViT, HaloNet) are padded to a multiple of the size that they were made for, such as 224. A
+    model that only takes images of one size is refused.
 
     Args:
         name: timm model name.
@@ -48,16 +57,34 @@ class TimmBackbone(nn.Module):
         input: input format of the first convolution. `rgb` uses timm's normalisation. `bgr` uses
             OpenCV's channel order and values in 0..255 minus a mean, not scaled, as the scripts of
             GALD-DGCNet@be7ebfe do without --rgb (train_distribute.py).
+        frozen: which weights do not train: none (false), all (true), or those of the stem and of
+            the first N stages, as `frozen_stages` in mmseg. The stages are those of timm's
+            `group_matcher`; in a ViT each block is one. A frozen part stays in evaluation mode, so
+            its batch norm keeps its running statistics and its dropout is off.
+        frozen_bn: whether batch norm of the whole backbone keeps its running statistics while its
+            scales and shifts train, as `norm_eval` in mmseg.
+        grad_checkpointing: whether training computes activations again in the backward pass instead
+            of keeping them: less memory, more time, the same gradients.
+
+    Attributes:
+        channels: width of every map.
+        strides: stride of every map, as measured.
 
     Shape:
-        image: (B, 3, H, W) -> tuple of (B, channels[i], ~H/strides[i], ~W/strides[i])
+        image: (B, 3, H, W) -> tuple of (B, channels[i], ceil(H/strides[i]), ceil(W/strides[i]));
+            with ceil_mode some sizes give one cell more
+
+    Raises:
+        ValueError: there is no such model, or it cannot do what an option asks for; the message
+            names the model and the remedy.
+        FileNotFoundError: the weights are not there, or timm's hub cannot be reached.
     """
 
     net: Any  # timm's feature extractors share attributes, not a type
     mean: Tensor
     std: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  every option of a backbone is a key of its own
         self,
         name: str,
         weights: str | None = None,
@@ -67,6 +94,9 @@ class TimmBackbone(nn.Module):
         ceil_mode: bool = False,
         levels: Sequence[int] | None = None,
         input: Literal["rgb", "bgr"] = "rgb",
+        frozen: bool | int = False,
+        frozen_bn: bool = False,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if input not in ("rgb", "bgr"):
@@ -78,13 +108,14 @@ class TimmBackbone(nn.Module):
                 f"levels ({list(levels)}) must be consecutive, for example [0, 1, 2]; "
                 "set model.backbone.levels=null to use all levels"
             )
+        levels = None if levels is None else tuple(levels)
         self.net = _create(name, output_stride, levels, pretrained=weights == "timm")
         if weights not in (None, "timm"):
             load_weights(self.net, weights)
 
-        info = self.net.feature_info
-        self.channels: tuple[int, ...] = tuple(info.channels())
-        self.strides: tuple[int, ...] = tuple(info.reduction())
+        self.size_rule = _size_rule(name, output_stride, levels)
+        self.channels: tuple[int, ...] = self.size_rule.channels
+        self.strides: tuple[int, ...] = self.size_rule.strides
         if output_stride is not None and self.strides[-1] != output_stride:
             raise ValueError(_cannot_dilate(name, output_stride, self.strides[-1]))
         if dilate_first_block or multi_grid is not None:
@@ -92,34 +123,86 @@ class TimmBackbone(nn.Module):
         if ceil_mode:
             _set_ceil_mode(self.net, name)
 
-        self.patch = _patch_size(self.net)
-        self.channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC
         self.flip = input == "bgr"
         config = _BGR if self.flip else self.net.pretrained_cfg
         for key in ("mean", "std"):
             value = torch.tensor(config[key], dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(key, value, persistent=False)
 
+        # Some transformers keep a table of the weights in evaluation until train() is called, but
+        # the weights may change without that call.
+        self.tables = [m for m in self.net.modules() if hasattr(m, "attention_bias_cache")]
+        self.name = name
+        self.random = weights is None
+        self.frozen = frozen
+        self.frozen_bn = frozen_bn
+        freeze(self.net, name, frozen)
+        if frozen_bn and not batch_norms(self.net):
+            raise ValueError(
+                f"{name} has no batch norm, so frozen_bn has no effect; "
+                "set model.backbone.frozen_bn=false"
+            )
+        self.kept_in_eval = frozen_modules(self.net)
+        make = functools.partial(_create, name, output_stride, levels, False)
+        self.checkpointing = GradCheckpointing(make, name) if grad_checkpointing else None
+        self.train()
+
+    @override
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """Set the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for name in self.kept_in_eval:
+            self.net.get_submodule(name).eval()
+        if self.frozen_bn:
+            for norm in batch_norms(self.net):
+                norm.eval()
+        return self
+
     @override
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         if not image.is_floating_point():
             image = image.float() / 255
+        size = tuple(image.shape[-2:])
+        height, width = self.size_rule.padded(size)
+        if (height, width) != size:
+            image = F.pad(image, (0, width - size[1], 0, height - size[0]))
         if self.flip:
             image = image.flip(-3)
         x = (image - self.mean) / self.std
-        size = [-(-side // self.patch) * self.patch for side in x.shape[-2:]]
-        if size != list(x.shape[-2:]):
-            x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        maps = self.net(x)
-        if self.channels_last:
-            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        if self.size_rule.resizes:
+            whole = [round_up(side, self.size_rule.multiple) for side in (height, width)]
+            if whole != [height, width]:
+                x = F.interpolate(x, whole, mode="bilinear", align_corners=False)
+        for module in self.tables:
+            module.attention_bias_cache.clear()
+        if self.checkpointing is None:
+            maps = self.net(x)
+        else:
+            maps = self.checkpointing.run(self.net, x, self.training)
+        maps = channels_first(self.net, maps)
+        if (height, width) != size:
+            cells = [[round_up(side, s) // s for side in size] for s in self.strides]
+            maps = [m[..., :h, :w] for m, (h, w) in zip(maps, cells, strict=True)]
         return tuple(maps)
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Number the layers of every parameter, from 0 for the stem, as timm groups them.
+
+        Raises:
+            ValueError: timm does not group the layers of this model.
+        """
+        return {f"net.{key}": n for key, n in layer_numbers(self.net, self.name).items()}
+
+
+@functools.lru_cache(maxsize=256)
+def _size_rule(name: str, output_stride: int | None, levels: tuple[int, ...] | None) -> SizeRule:
+    return find_size_rule(lambda: _create(name, output_stride, levels, pretrained=False), name)
 
 
 def _create(
     name: str, output_stride: int | None, levels: Sequence[int] | None, pretrained: bool
 ) -> Any:
-    """Create timm's feature extractor so that it accepts any image size."""
+    """Create timm's feature extractor so that it accepts any image size, if it can."""
     kwargs: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     if levels is not None:
         kwargs["out_indices"] = tuple(levels)
@@ -134,29 +217,39 @@ def _create(
             return timm.create_model(
                 name, pretrained=pretrained, features_only=True, **kwargs, **options
             )
-        except TypeError as error:
-            if not any(option in str(error) for option in options):
-                if output_stride is not None and "output_stride" in str(error):
-                    raise ValueError(_cannot_dilate(name, output_stride)) from error
-                raise
         except OSError as error:
             raise FileNotFoundError(
                 f"cannot download the weights of {name} from timm's hub; connect to the network, "
                 "or set model.backbone.weights to a file, package:NAME or null"
             ) from error
-        except AssertionError as error:
-            if output_stride is None:
-                raise
-            raise ValueError(_cannot_dilate(name, output_stride)) from error
-        except RuntimeError as error:
-            if "Unknown model" not in str(error):
-                raise
-            near = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-            raise ValueError(f"timm has no model {name!r}; {hint}") from error
+        except Exception as error:  # of any type: timm has no common one
+            if isinstance(error, TypeError) and any(option in str(error) for option in options):
+                continue
+            raise ValueError(_cannot_build(name, output_stride, levels, error)) from error
     raise AssertionError(
         "unreachable: with the last, empty option set create_model returns or raises"
     )
+
+
+def _cannot_build(
+    name: str, output_stride: int | None, levels: Sequence[int] | None, error: Exception
+) -> str:
+    """Return the sentence for an error of timm.create_model."""
+    if "Unknown model" in str(error):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        return f"timm has no model {name!r}; {hint}"
+    if output_stride is not None and (
+        isinstance(error, AssertionError) or "output_stride" in str(error)
+    ):
+        return _cannot_dilate(name, output_stride)
+    if levels is not None and isinstance(error, AssertionError | IndexError):
+        return (
+            f"{name} has no levels {list(levels)}; "
+            "set model.backbone.levels=null to use all its levels"
+        )
+    detail = " ".join(str(error).split())[:100] or type(error).__name__
+    return f"{name} gives no feature maps (timm says {detail!r}); {OTHER}"
 
 
 def _cannot_dilate(name: str, output_stride: int, actual: int | None = None) -> str:
@@ -232,10 +325,3 @@ def _set_ceil_mode(net: nn.Module, name: str) -> None:
         )
     for pool in pools:
         pool.ceil_mode = True
-
-
-def _patch_size(net: nn.Module) -> int:
-    for module in net.modules():
-        if type(module).__name__.startswith("PatchEmbed") and hasattr(module, "patch_size"):
-            return int(module.patch_size[0])  # ty: ignore[not-subscriptable]
-    return 1

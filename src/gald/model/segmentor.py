@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.model.backbone import TimmBackbone
+from gald.model.idle import idle_parameters
 from gald.model.layers import ConvNormAct
 
 _ORDERS = ("ga_ld", "ld_ga", "parallel")
@@ -70,7 +71,7 @@ class Segmentor(nn.Module):
 
     Raises:
         ValueError: the order is unknown; GA reads the auxiliary head but there is none; the image
-            is smaller than one stride, or too small to train batch norm on.
+            is too small to train batch norm on.
     """
 
     def __init__(  # noqa: PLR0913  all parts of the network meet here
@@ -111,6 +112,17 @@ class Segmentor(nn.Module):
         self.aux_head = None if aux_head is None else aux_head(**inputs, num_classes=num_classes)
         if channels_last:  # maps take the layout of the first convolution's weights
             self.to(memory_format=torch.channels_last)
+        if not backbone.size_rule.last_uses_all:
+            self.stop_idle_parameters()
+
+    def stop_idle_parameters(self) -> None:
+        """Stop the training of parameters that no output depends on, as those of unread maps.
+
+        A training on several devices waits for the gradient of every parameter that trains.
+        """
+        side = 16 * self.stride  # enough cells for the modules with the largest kernels
+        for name in idle_parameters(self, (side, side)):
+            self.get_parameter(name).requires_grad_(False)
 
     def aggregate(self, image: Tensor) -> Aggregated:
         """Compute everything up to local distribution."""
@@ -171,11 +183,6 @@ class Segmentor(nn.Module):
     def _check_size(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
         stride = self.stride
-        if min(height, width) < stride:
-            raise ValueError(
-                f"image of {height}x{width} px is smaller than the backbone's stride {stride}; "
-                f"use images of at least {stride}x{stride} px"
-            )
         cells = image.shape[0] * -(-height // stride) * -(-width // stride)
         if self.training and cells == 1:
             raise ValueError(

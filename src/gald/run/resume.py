@@ -53,7 +53,7 @@ def check_resume(before: dict[str, Any], now: dict[str, Any], path: Path) -> str
         ValueError: an option differs that the training depends on, or the training gets shorter.
     """
     old, new = dict(_leaves(before)), dict(_leaves(now))
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    changed = [key for key in sorted(old.keys() | new.keys()) if _differs(key, old, new)]
     changed = [key for key in changed if not _is_free(key)]
     longer = None
     if EPOCHS in changed and (old.get(EPOCHS) or 0) < (new.get(EPOCHS) or 0):
@@ -78,6 +78,13 @@ def _leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{place}.{key}" if place else str(key))
     else:
         yield place, node
+
+
+def _differs(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    # A run of an earlier version does not have later options; they are off unless asked for.
+    if key not in old:
+        return new[key] is not None and new[key] is not False
+    return old[key] != new.get(key)
 
 
 def _is_free(key: str) -> bool:

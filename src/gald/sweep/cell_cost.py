@@ -130,12 +130,14 @@ def probe(config: DictConfig, workload: Workload) -> TrainingCost:
         instantiate(config.optimizer),
         config.task.head_lr_factor,
         config.task.decay_norm_and_bias,
+        config.task.get("layer_decay"),
     )
     image = _pixels(workload.micro_batch_size, workload, meter)
     mask = torch.randint(workload.num_classes, (len(image), *workload.size), device=meter.device)
     step = meter.measure(model.train(), partial(_loss, model, loss, mask), (image,), "train")
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     states = optimizer.state.values()
     tensors = [t for state in states for t in state.values() if torch.is_tensor(t)]
