@@ -35,9 +35,10 @@ class ValidationLoss(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        task: Any = pl_module  # a SegmentationTask
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for part in batch:  # one part per image size
-                loss = pl_module.loss(pl_module.model(part["image"]), part["mask"])
+                loss = task.loss(task.model(part["image"]), part["mask"])
                 self.mean.update(loss, (part["mask"] != VOID).sum())
 
     @override
