@@ -15,6 +15,7 @@ from gald.config import compose
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluator import Evaluator
 from gald.inference import LabelMap
+from gald.model.layers import adaptive_avg_pool
 from gald.run.checkpoint import read_checkpoint
 from gald.task import SegmentationTask
 
@@ -106,7 +107,7 @@ def test_attention_runs_in_a_fused_kernel(ga):
 
 def test_one_process_of_ddp_trains_like_a_process_without_ddp(train):
     ddp = ("trainer=ddp",) if ON_GPU else ("trainer=ddp_cpu",)
-    ddp += ("trainer.devices=1", "trainer.precision=32-true")
+    ddp += ("trainer.devices=1", "trainer.precision=32-true", "trainer.sync_batchnorm=false")
     assert losses(train("ddp", *ddp)) == pytest.approx(losses(train("one")), rel=1e-4)
 
 
@@ -136,6 +137,22 @@ def test_deterministic_runs_are_equal_to_the_bit_also_when_resumed(train, monkey
         patch.setattr(SegmentationTask, "on_train_epoch_start", power_cut)
         train("stopped", *words)
     assert_equal_weights(first, weights(train("stopped", *words, "ckpt_path=last")))
+
+
+@needs_cuda
+@pytest.mark.parametrize("size", [1, 3, (4, 6)])
+def test_pooling_is_deterministic_and_the_same(size):
+    x = torch.rand(2, 3, 13, 17, device=DEVICE, requires_grad=True)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, size)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    torch.use_deterministic_algorithms(True)
+    try:
+        actual = adaptive_avg_pool(x, size)
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+        (again,) = torch.autograd.grad(actual.square().sum(), x)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(again, gradient, rtol=1e-3, atol=1e-3)
 
 
 def test_scores_are_equal_to_the_last_digit_on_both_devices(tmp_path):
