@@ -16,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from gald.config import CONF_DIR, compose
+from gald.model.backbone import TimmBackbone
 from gald.trainer import build_trainer
 
 TRAINERS = sorted(path.stem for path in (CONF_DIR / "trainer").glob("*.yaml"))
@@ -99,6 +100,23 @@ def test_batch_norm_of_processes_on_the_cpu_cannot_be_synchronised():
         build_trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, **PLAIN)
     # A single process does not synchronise, so it is allowed.
     build_trainer(accelerator="cpu", devices=1, sync_batchnorm=True, **PLAIN)
+
+
+def test_synchronised_batch_norm_keeps_the_activations_of_timm():
+    trainer = build_trainer(accelerator="cpu", devices=1, sync_batchnorm=True, **PLAIN)
+    plugin = trainer._accelerator_connector._layer_sync
+    backbone = TimmBackbone("test_efficientnet", frozen=1).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone(image)[-1]
+        synchronised = plugin.apply(backbone)
+        count = sum(isinstance(m, torch.nn.SyncBatchNorm) for m in synchronised.modules())
+        assert count > 5
+        torch.testing.assert_close(synchronised(image)[-1], expected)
+        assert not synchronised.train().net.bn1.training
+        restored = plugin.revert(synchronised).eval()
+        assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in restored.modules())
+        torch.testing.assert_close(restored(image)[-1], expected)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

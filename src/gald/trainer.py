@@ -9,10 +9,40 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
+from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
+from torch import nn
+from typing_extensions import override
 
 PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
 STRATEGY = re.compile(r"auto|ddp|ddp_find_unused_parameters_(true|false)")
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # the default name of a run folder
+
+
+class SyncBatchNorm(TorchSyncBatchNorm):
+    """Plugin that synchronises batch norm between processes, as timm does.
+
+    torch's own conversion drops the activation of timm's `BatchNormAct2d`, which EfficientNet and
+    others consist of: such a network would train and evaluate without its non-linearities.
+    """
+
+    @override
+    def apply(self, model: nn.Module) -> nn.Module:
+        return convert_sync_batchnorm(model)
+
+    @override
+    def revert(self, model: Any) -> nn.Module:
+        reverted = super().revert(model)
+        if not isinstance(model, SyncBatchNormAct):
+            return reverted
+        norm: Any = BatchNormAct2d(
+            model.num_features, model.eps, model.momentum, model.affine, model.track_running_stats
+        )
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(norm, name, getattr(model, name))
+        norm.act, norm.drop = model.act, model.drop
+        return norm.train(model.training)
 
 
 def build_trainer(**options: Any) -> pl.Trainer:
@@ -25,6 +55,8 @@ def build_trainer(**options: Any) -> pl.Trainer:
     """
     _check_options(options)
     _check_run_folder_is_shared(options.get("default_root_dir"))
+    if options.get("sync_batchnorm"):
+        options["plugins"] = [*(options.get("plugins") or ()), SyncBatchNorm()]
     try:
         trainer = pl.Trainer(**options)
     except MisconfigurationException as error:

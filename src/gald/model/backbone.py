@@ -129,8 +129,8 @@ class TimmBackbone(nn.Module):
             value = torch.tensor(config[key], dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(key, value, persistent=False)
 
-        # Some transformers keep a table of the weights in evaluation until train() is called, but
-        # the weights may change without that call.
+        # Some transformers keep tables of their weights in evaluation until the mode is set again,
+        # but the weights may change before that.
         self.tables = [m for m in self.net.modules() if hasattr(m, "attention_bias_cache")]
         self.name = name
         self.random = weights is None
