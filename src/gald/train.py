@@ -171,7 +171,7 @@ def _build_trainer(
         datasets = (data.train_dataset, data.val_dataset, data.test_dataset)
         images = [len(dataset) for dataset in datasets if dataset is not None]
         for line in describe_run(cfg, images, params, trainer):
-            Console().print(line, soft_wrap=True, markup=False, highlight=False)
+            Console(markup=False, emoji=False).print(line, soft_wrap=True, highlight=False)
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 

@@ -23,10 +23,9 @@ def test_ohem_reproduces_golden_loss_and_gradient(case):
         pytest.skip(f"there is no {path}; set GALD_GOLDEN to the folder of golden outputs")
     data = {k.split("/")[1]: v for k, v in np.load(path).items() if k.startswith(f"case{case}/")}
     logits = torch.from_numpy(data["logits"]).requires_grad_()
-    # The reference chooses among the pixels of both images; here an image chooses for itself.
-    one_image = torch.cat(list(logits), dim=1)[None]
-    mask = torch.from_numpy(data["target"]).flatten(0, 1)[None]
-    loss = OhemCrossEntropy(float(data["thresh"]), int(data["min_kept"]))(one_image, mask)
+    loss = OhemCrossEntropy(float(data["thresh"]), int(data["min_kept"]))(
+        logits, torch.from_numpy(data["target"])
+    )
     loss.backward()
     assert logits.grad is not None
     torch.testing.assert_close(loss.item(), float(data["loss"]), rtol=1e-5, atol=0)
@@ -62,7 +61,7 @@ LOSSES = [
     CrossEntropy(),
     CrossEntropy([1.0, 2.0, 0.5]),
     CrossEntropy(label_smoothing=0.1),
-    OhemCrossEntropy(min_kept=20),
+    OhemCrossEntropy(min_kept=20, over="image"),
 ]
 
 
@@ -85,6 +84,28 @@ def test_parts_of_a_batch_sum_to_the_loss_of_the_batch(loss, main):
         for rows in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(sum(parts), both(SegOutput(logits, -logits), mask))
+
+
+def test_ohem_over_an_image_is_ohem_of_each_image():
+    logits, mask = torch.randn(3, 4, 8, 8), torch.randint(0, 4, (3, 8, 8))
+    mask[0, :5] = 255
+    alone = OhemCrossEntropy(0.3, min_kept=10)
+    counts = [(part != 255).sum() for part in mask]
+    means = [
+        alone(one[None], part[None]) * count
+        for one, part, count in zip(logits, mask, counts, strict=True)
+    ]
+    each = OhemCrossEntropy(0.3, min_kept=10, over="image")(logits, mask)
+    torch.testing.assert_close(each, sum(means) / sum(counts))
+
+
+def test_ohem_over_a_batch_is_refused_for_a_part_of_the_step():
+    loss = DeepSupervision(OhemCrossEntropy(), CrossEntropy())
+    out, mask = SegOutput(torch.randn(1, 3, 4, 4), None), torch.zeros(1, 4, 4, dtype=torch.uint8)
+    pixels = torch.bincount(mask.flatten(), minlength=256)
+    torch.testing.assert_close(loss(out, mask, pixels, pixels), loss(out, mask))
+    with pytest.raises(ValueError, match=r"set loss\.main\.over=image"):
+        loss(out, mask, pixels, 2 * pixels)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -64,11 +64,15 @@ def test_old_checkpoint_predicts(old_run):
 
 
 def test_old_training_resumes(old_run, gald_cli, tmp_path):
-    """Six epochs were trained; the seventh starts from the old state."""
+    """Six epochs were trained; the seventh starts from the old state.
+
+    At that time OHEM chose the pixels over a batch.
+    """
     config = read_checkpoint(old_run).config
     assert config["scheduler"]["_target_"] == "gald.scheduler.poly"
     gald_cli(
         *("train", "experiment=demo", f"ckpt_path={old_run}/checkpoints/best.ckpt"),
+        *("loss.main.over=batch", "loss.main.min_kept=16000"),
         *("model.channels=16", "model.backbone.name=test_efficientnet"),
         *("model.backbone.weights=null", "optimizer=sgd", "optimizer.momentum=0"),
         *("optimizer.lr=0.1", "scheduler=poly", "data.size=[48,64]"),

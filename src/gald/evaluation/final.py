@@ -66,7 +66,7 @@ def final_evaluation(
 def _say_if_partial(trainer: pl.Trainer, split: str) -> None:
     limit = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}[split]
     if limit != 1.0 or isinstance(limit, int):
-        rank_zero_only(Console(markup=False).print)(
+        rank_zero_only(Console(markup=False, emoji=False).print)(
             f"the scores of {split} are of a part of its images: trainer.limit_{split}_batches is "
             f"{limit}",
             soft_wrap=True,

@@ -61,6 +61,12 @@ class DeepSupervision(nn.Module):
         mean = loss(resize(logits, mask.shape[-2:], self.align_corners), mask)
         if pixels is None or step_pixels is None:
             return mean
+        if getattr(loss, "over", None) == "batch" and not pixels.equal(step_pixels):
+            raise ValueError(
+                "loss.main.over=batch chooses pixels among the images of one forward pass, but the "
+                "optimizer step has several; set loss.main.over=image, or use one device and "
+                "data.micro_batch_size=null"
+            )
         normaliser = getattr(loss, "normaliser", labelled)
         share = normaliser(pixels) / normaliser(step_pixels).clamp(min=1e-6)
         return mean * share.to(mean.dtype)

@@ -1,5 +1,7 @@
 """Cross-entropy over the hard pixels (online hard example mining)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -10,37 +12,47 @@ from gald.loss.cross_entropy import cross_entropy, labelled
 class OhemCrossEntropy(nn.Module):
     """Mean cross-entropy over the pixels with the lowest probability of their true class.
 
-    Each image chooses its own pixels: those whose true class has a probability of at most
-    `threshold`. If fewer than `min_kept` pixels satisfy this, the `min_kept` pixels with the lowest
-    probability count. If an image has `min_kept` or fewer labelled pixels, all of them count. The
-    loss is the mean of the images' means, weighted by their labelled pixels. So it is the same for
-    any number of devices and accumulated batches.
+    A pixel counts if the probability of its true class is at most `threshold`. If fewer than
+    `min_kept` pixels satisfy this, the `min_kept` pixels with the lowest probability count. If
+    there are `min_kept` or fewer labelled pixels, all of them count.
+
+    Over a `batch`, the pixels are chosen among all images of a forward pass, so the loss depends on
+    how many images a device computes at once. Over an `image`, each image chooses its own pixels,
+    and the loss is the mean of the images' means, weighted by their labelled pixels. Then it is the
+    same for any number of devices and accumulated batches.
 
     Paper: "Training Region-based Object Detectors with Online Hard Example Mining",
     https://arxiv.org/abs/1604.03540.
-    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/core/loss.py:OhemCrossEntropy2dTensor. Deviations: the
-    reference chooses among all pixels of a device's batch, which holds one image in the authors'
-    recipe (8 GPUs, batch 8), where both are equal; and a crop that is all void gives zero instead
-    of nan.
+    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/core/loss.py:OhemCrossEntropy2dTensor, which chooses
+    over a batch; the authors' recipe has one image on each GPU, where both are equal. Deviation: a
+    crop that is all void gives zero instead of nan.
 
     Args:
         threshold: probability of the true class above which a pixel is easy, in [0, 1].
-        min_kept: minimum number of pixels of an image that count; 0 leaves the choice to the
-            threshold.
+        min_kept: minimum number of pixels that count, of an image or a batch; 0 leaves the choice
+            to the threshold.
         ignore_index: label of void pixels.
+        over: `image` or `batch`.
 
     Shape:
         logits (B, K, H, W), mask (B, H, W) of integers -> scalar
     """
 
     def __init__(
-        self, threshold: float = 0.7, min_kept: int = 100_000, ignore_index: int = 255
+        self,
+        threshold: float = 0.7,
+        min_kept: int = 100_000,
+        ignore_index: int = 255,
+        over: Literal["image", "batch"] = "batch",
     ) -> None:
         super().__init__()
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold ({threshold}) is no probability; choose it in [0, 1]")
         if min_kept < 0:
             raise ValueError(f"min_kept ({min_kept}) is no number of pixels; choose 0 or more")
+        if over not in ("image", "batch"):
+            raise ValueError(f"over ({over}) must be image or batch")
+        self.over = over
         self.threshold = threshold
         self.min_kept = min_kept
         self.ignore_index = ignore_index
@@ -48,13 +60,15 @@ class OhemCrossEntropy(nn.Module):
     @override
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         pixel_loss = cross_entropy(logits, mask, ignore_index=self.ignore_index, reduction="none")
-        labelled_pixels = mask != self.ignore_index
+        valid = mask != self.ignore_index
+        if self.over == "batch":
+            pixel_loss, valid = pixel_loss[None], valid[None]
         total = pixel_loss.sum() * 0  # keeps the graph if all pixels are void
-        for losses, valid in zip(pixel_loss, labelled_pixels, strict=True):
-            losses = losses[valid]
+        for group, labelled_pixels in zip(pixel_loss, valid, strict=True):
+            losses = group[labelled_pixels]
             hard = self._hard(losses)
             total = total + hard.sum() / max(hard.numel(), 1) * losses.numel()
-        return total / max(int(labelled_pixels.sum()), 1)
+        return total / max(int(valid.sum()), 1)
 
     def normaliser(self, pixels: Tensor) -> Tensor:
         """Return what the mean divides by, from the number of pixels per label (256,)."""

@@ -33,6 +33,8 @@ OPTIONS: dict[str, dict[str, tuple[str, dict[Any, Any]]]] = {
         "aux": ("aux_head", {}),
     },
 }
+# New `_target_` -> options that it did not have, with the values that it had then.
+ADDED: dict[str, dict[str, Any]] = {"gald.loss.ohem.OhemCrossEntropy": {"over": "batch"}}
 WEIGHTS = {"model.aux.": "model.aux_head."}  # prefixes of keys in a training's state dict
 KEYS = {"price/aux/": "cost/aux_head/", "price/": "cost/"}  # prefixes of keys in results.json
 RECEIPT_KEYS = {"truth_sha256": "ground_truth_sha256"}
@@ -52,6 +54,7 @@ def renew_config(config: Any) -> Any:
                 renewed = {new if key == old else key: value for key, value in renewed.items()}
                 value = renewed[new]
                 renewed[new] = values.get(value, value) if isinstance(value, str) else value
+        renewed = ADDED.get(renewed["_target_"], {}) | renewed
     return renewed
 
 
