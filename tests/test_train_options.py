@@ -155,13 +155,15 @@ def test_early_stopping_ends_a_training_that_does_not_improve(train):
     assert losses[0] == pytest.approx(math.log(10), abs=1.5), "random guesses of ten classes"
 
 
-def test_folder_in_use_is_refused(train, tmp_path):
+def test_folder_in_use_is_refused(train, gald_cli, tmp_path, trained):
     folder = tmp_path / "run"
     folder.mkdir()
     with FileLock(folder / "run.lock"):
         (folder / "run.lock").write_text("process 1 on host")
         with pytest.raises(ValueError, match=r"run is in use by process 1 on host; wait until"):
             train("run")
+        with pytest.raises(ValueError, match=r"run is in use by process 1 on host; wait until"):
+            gald_cli("eval", f"ckpt_path={trained()}", f"output_dir={folder}")
     with pytest.raises(Exception, match="gives the learning-rate schedule no length"):
         train("run", "trainer.max_epochs=0")  # the lock is free again
 

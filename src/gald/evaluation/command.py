@@ -16,6 +16,7 @@ from gald.cli import report_errors, run
 from gald.config import CONF_DIR
 from gald.evaluation.checkpoint import evaluate_checkpoint
 from gald.evaluation.reproduce import reproduce
+from gald.run.lock import own_folder
 
 
 def main() -> float | None:
@@ -34,7 +35,8 @@ def main() -> float | None:
 def _evaluate(cfg: DictConfig) -> float:
     """Evaluate with the options of the command line; return the split's mIoU."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
-    return evaluate_checkpoint(cfg)[f"{cfg.split}/miou"]
+    with own_folder(Path(cfg.output_dir)):
+        return evaluate_checkpoint(cfg)[f"{cfg.split}/miou"]
 
 
 if __name__ == "__main__":
