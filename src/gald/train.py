@@ -109,7 +109,7 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     for line in filter(None, (longer, started)):
-        say(line, soft_wrap=True, markup=False)
+        say(line, soft_wrap=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
@@ -164,13 +164,13 @@ def _splits(cfg: DictConfig, data: SegmentationDataModule) -> tuple[str, ...]:
 def _build_trainer(
     cfg: DictConfig, folder: Path, data: SegmentationDataModule, params: int
 ) -> pl.Trainer:
-    def on_train_start(trainer: pl.Trainer, _: pl.LightningModule) -> None:
+    def on_train_start(trainer: pl.Trainer, task: Any) -> None:
         """Describe the run, and replace `config.yaml` once a resumption is known to work."""
         if not trainer.is_global_zero:
             return
         datasets = (data.train_dataset, data.val_dataset, data.test_dataset)
         images = [len(dataset) for dataset in datasets if dataset is not None]
-        for line in describe_run(cfg, images, params, trainer):
+        for line in describe_run(cfg, task.model.backbone, images, params, trainer):
             Console(markup=False, emoji=False).print(line, soft_wrap=True, highlight=False)
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             OmegaConf.save(cfg, folder / "config.yaml", resolve=True)

@@ -1,9 +1,6 @@
 """Frozen weights and statistics, gradient checkpointing, and parameters without a gradient."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import timm
@@ -223,13 +220,10 @@ def test_idle_parameters_of_a_module_of_the_user_do_not_train():
 
 
 @pytest.mark.slow
-def test_network_with_unread_maps_trains_on_two_processes(tmp_path):
+def test_network_with_unread_maps_trains_on_two_processes(console, tmp_path):
     hrnet = ["model.backbone.name=hrnet_w18_small", "model.backbone.output_stride=null"]
     words = [*TINY, *hrnet, "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=1"]
     words.remove("trainer.accelerator=cpu")
-    command = [sys.executable, "-m", "gald.train", *words, f"output_dir={tmp_path / 'run'}"]
-    result = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    done = console("train", *words, "output_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "results.json").is_file()

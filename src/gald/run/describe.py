@@ -5,10 +5,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from torch import nn
 
 
 def describe_run(
-    cfg: DictConfig, images: Sequence[int], params: int, trainer: pl.Trainer
+    cfg: DictConfig, backbone: nn.Module, images: Sequence[int], params: int, trainer: pl.Trainer
 ) -> Iterator[str]:
     """Describe a training that starts: data, network, device and length, and what to watch for.
 
@@ -17,14 +18,17 @@ def describe_run(
 
     Args:
         cfg: the run's config.
+        backbone: of the network; `name`, `strides` and `random` are optional attributes.
         images: number of images of each split in use.
         params: number of parameters.
         trainer: the trainer in its first step.
     """
-    backbone = cfg.model.backbone
-    random = backbone.weights is None and cfg.init_from is None and cfg.ckpt_path is None
+    started = cfg.init_from is not None or cfg.ckpt_path is not None
+    random = getattr(backbone, "random", False) and not started
     weights = " (random weights)" if random else ""
-    stride = f" /{backbone.output_stride}" if backbone.get("output_stride") else ""
+    strides: Any = getattr(backbone, "strides", None)
+    stride = f" /{strides[-1]}" if strides else ""
+    name = getattr(backbone, "name", type(backbone).__name__)
     slots = " ".join(f"{slot}={_option(cfg.model.get(slot))}" for slot in ("ga", "ld"))
     device = trainer.strategy.root_device.type
     devices = device if trainer.world_size == 1 else f"{trainer.world_size} x {device}"
@@ -32,7 +36,7 @@ def describe_run(
     yield " · ".join(
         (
             f"{cfg.data._target_.split('.')[-2]} {'/'.join(map(str, images))}",
-            f"{backbone.name}{weights}{stride}",
+            f"{name}{weights}{stride}",
             slots,
             f"{params / 1e6:.1f} M",
             f"{devices} {_precision(trainer.precision)}",
