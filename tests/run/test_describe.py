@@ -17,7 +17,7 @@ TRAINER = SimpleNamespace(
 
 
 def lines(backbone):
-    cfg = compose("train", ["data=camvid", "data.root=none", "model/ga=none"])
+    cfg = compose("train", ["data=camvid", "data.root=none", "model/ga=cgnl_free"])
     return list(describe_run(cfg, backbone, (367, 101, 233), 13_000_000, TRAINER))
 
 
@@ -26,7 +26,7 @@ def test_backbone_shows_its_own_name_strides_and_weights():
     backbone.name, backbone.strides, backbone.random = "hrnet_w18", (4, 32), True
     first, warning = lines(backbone)
     assert first == (
-        "camvid 367/101/233 · hrnet_w18 (random weights) /32 · ga=none ld=mask · 13.0 M · "
+        "camvid 367/101/233 · hrnet_w18 (random weights) /32 · ga=CGNL ld=Mask · 13.0 M · "
         "2 x cuda bf16 · 920 steps"
     )
     assert "model.backbone.weights=timm" in warning

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
@@ -29,7 +30,7 @@ def describe_run(
     strides: Any = getattr(backbone, "strides", None)
     stride = f" /{strides[-1]}" if strides else ""
     name = getattr(backbone, "name", type(backbone).__name__)
-    slots = " ".join(f"{slot}={_option(cfg.model.get(slot))}" for slot in ("ga", "ld"))
+    slots = " ".join(f"{slot}={_option(slot, cfg.model.get(slot))}" for slot in ("ga", "ld"))
     device = trainer.strategy.root_device.type
     devices = device if trainer.world_size == 1 else f"{trainer.world_size} x {device}"
     steps = f"{int(trainer.estimated_stepping_batches)} steps"
@@ -50,9 +51,11 @@ def describe_run(
         )
 
 
-def _option(config: Any) -> str:
-    """Return the name of the option in conf/, which is the module of its class."""
-    return "none" if not config else config._target_.split(".")[-2]
+def _option(slot: str, config: Any) -> str:
+    """Return the option of conf/model that was chosen, or the class if Hydra has not composed."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    chosen = choices.get(f"model/{slot}")
+    return str(chosen or (config._target_.rpartition(".")[2] if config else "none"))
 
 
 def _precision(name: Any) -> str:
