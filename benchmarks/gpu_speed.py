@@ -138,11 +138,11 @@ def measure(toy: bool, folder: Path, left: Left, save: Callable[[str, Any], None
     for name in others:
         time_steps(name, STEPS[:2])
     if left() > 20:
-        save("loader", _or_error(loader, folder, toy, left))
-    if left() > 20:
         save("evaluation", _or_error(evaluation, nets[first], device, toy))
     if left() > 15:
         save("largest batch", _or_error(largest_batch, nets[first], device, toy))
+    if left() > 10:
+        save("loader", _or_error(loader, folder, toy, left))
     if not toy:
         time_steps(first, SLOW_TO_START)
 
