@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import override
 
+from gald.run.preemption import exit_on_signals
 from gald.run.run_id import agree_on_run_id
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ VERBS = {
     ),
     "sweep": (
         "gald.sweep.command:main",
-        "plan, inspect or retry an ablation: gald sweep status FOLDER",
+        "plan, run and inspect an ablation: gald sweep status FOLDER",
     ),
     "compare": (
         "gald.comparison.compare:main",
@@ -85,6 +86,8 @@ def main() -> None:
         fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
     if verb == "doctor" and len(sys.argv) > 2:
         fail(f"gald doctor takes no options, but got {' '.join(sys.argv[2:])}; run: gald doctor")
+    if verb in ("train", "sweep"):
+        exit_on_signals()
     target = VERBS[verb][0]
     _set_main_module(target.partition(":")[0])
     run(target, sys.argv[2:])

@@ -1,8 +1,9 @@
-"""Plugin for gald's launcher; Hydra loads plugins only from this namespace package."""
+"""Plugins for gald's launcher and sweeper; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -43,7 +44,7 @@ class GaldLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.context, self.config = hydra_context, config
+        self.config = config
         if task_function.__module__ != "gald.train":
             self.plain = BasicLauncher()
             self.plain.setup(
@@ -62,6 +63,23 @@ class GaldLauncher(Launcher):
         from gald.sweep.launch.runner import RetryPolicy
 
         devices = Devices(self.jobs, self.jobs_per_gpu)
-        return launch(
-            self.context, self.config, job_overrides, devices, RetryPolicy(*self.patience)
-        )
+        return launch(self.config, job_overrides, devices, RetryPolicy(*self.patience))
+
+
+class GaldSweeper(BasicSweeper):
+    """Hydra's basic sweeper, except that it does not compose all cells before the first starts.
+
+    A quarter of a second per cell is an hour for ten thousand. Instead it composes a few cells in
+    which every value occurs; each cell is composed where it runs.
+
+    Args:
+        max_batch_size: null; kept for Hydra.
+        params: values by key, as on the command line.
+    """
+
+    @override
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        # Imported here, because Hydra imports every plugin at every start.
+        from gald.sweep.grid import each_level_once
+
+        super().validate_batch_is_legal(list(each_level_once(batch)))
