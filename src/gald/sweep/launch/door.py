@@ -1,5 +1,6 @@
 """One cell of a sweep, run by whoever asks for it: a launcher of Hydra, a scheduler, a person."""
 
+import importlib
 import json
 import os
 import time
@@ -90,14 +91,12 @@ def _is_done(folder: Path) -> bool:
 
 def _train(folder: Path) -> None:
     """Train with the config that the first task has prepared."""
-    from gald.train import train
-
     config = OmegaConf.load(folder / f"{CONFIG}.yaml")
     assert isinstance(config, DictConfig)
     config.pop("hydra")
     if (folder / "checkpoints" / "last.ckpt").is_file():
         config.ckpt_path = "last"
-    train(config)
+    importlib.import_module("gald.train").train(config)  # it imports this module
 
 
 def _tell_others(folder: Path, go: bool) -> None:
