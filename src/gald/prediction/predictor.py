@@ -246,7 +246,7 @@ def _check_parts(config: dict[str, Any], file: str) -> None:
         missing = ["model.backbone"]
     if missing:
         raise ValueError(
-            f"{file} has no {missing[0]} in its config; copy the file again from its source"
+            f"{file}: its config has no {missing[0]}; copy the file again from its source"
         )
 
 

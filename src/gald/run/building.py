@@ -96,10 +96,10 @@ def check_metrics(config: Any, file: str | Path, trust: Sequence[str] = ()) -> d
 
 def build_metrics(
     config: Any, num_classes: int, file: str | Path, trust: Sequence[str] = ()
-) -> list:
+) -> list[Any]:
     """Build the metrics that a file names; all are checked before the first is built."""
     parts = check_metrics(config, file, trust)
-    return [_construct(p, str(file), {})(num_classes=num_classes) for p in parts.values()]
+    return [_construct(part, str(file), {"num_classes": num_classes}) for part in parts.values()]
 
 
 def check_network(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> None:
@@ -123,10 +123,10 @@ def own_paths(slot: str, config: Any, file: str | Path) -> Any:
     """Copy a config with what a file may not decide replaced; see the table of this module."""
     if not isinstance(config, dict):
         return config
-    if slot == "model" and isinstance(config.get("backbone"), dict):
-        backbone = config["backbone"]
-        weights = {"weights": None} if "weights" in backbone else {}
-        return config | {"backbone": backbone | weights}
+    if slot == "model":
+        return config | {k: own_paths(k, v, file) for k, v in config.items() if k == "backbone"}
+    if slot == "backbone" and "weights" in config:
+        return config | {"weights": None}
     if slot != "data":
         return config
     for key, value in config.items():
@@ -140,11 +140,12 @@ def own_paths(slot: str, config: Any, file: str | Path) -> Any:
 
 
 def _construct(part: Part, file: str, given: dict[str, Any]) -> Any:
+    """Build a checked part; one that is built in two steps waits unless more is given."""
     arguments = {
         name: _construct(value, file, {}) if isinstance(value, Part) else value
         for name, value in part.arguments.items()
     }
-    if part.partial:
+    if part.partial and not given:
         return functools.partial(part.cls, **arguments)
     try:
         return part.cls(**arguments, **given)

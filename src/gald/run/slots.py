@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Union
 from gald.run.plain import RefusedError, join, shown
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+MOST_ITEMS = 1000  # of a list argument: rates, scales, widths, names of a category
 _LARGEST = 2**63  # of the numbers that tensors and arrays can have as sizes
 _AGAIN = "copy the file again from its source"
 
@@ -137,8 +138,8 @@ def check_part(
             )
         if name not in names and (ours or not open_ended or name in given):
             raise ValueError(
-                f"{file} has {place}, and {cls.__name__} takes no {name} from a file (it takes "
-                f"{', '.join(names) or 'nothing'}); use the version of gald that wrote it"
+                f"{file} cannot be built from: {key}: {cls.__name__} takes no {name} from a file "
+                f"(it takes {', '.join(names) or 'nothing'}); use the version of gald that wrote it"
             )
         hint = known[name].hint if name in known else Any
         inner = SLOTS[slot].parts.get(name) or (None if ours else slot)
@@ -146,7 +147,8 @@ def check_part(
     for name in names:
         if known[name].required and name not in arguments:
             raise ValueError(
-                f"{file} has no {join(key, name)}, which {cls.__name__} needs; {_AGAIN}"
+                f"{file} has no {join(key, name)}, which {cls.__name__} needs; use the version of "
+                "gald that wrote it"
             )
     return Part(key, cls, arguments, partial)
 
@@ -215,7 +217,7 @@ def _find_class(
         elif any(_inside(target, package) for package in trust):
             return _own_class(slot, target, file, trust, key), False
     raise RefusedError(
-        f"{file} would call {shown(target)[1:-1]} as {key}, and gald does not build that from a "
+        f"{file} would call {_name(target)} as {key}, and gald does not build that from a "
         "file; use a file that names only parts of gald there"
     )
 
@@ -258,6 +260,11 @@ def _own_class(slot: str, target: str, file: str | Path, trust: Sequence[str], k
             f"{SLOTS[slot].base}"
         )
     return cls
+
+
+def _name(target: object) -> str:
+    """Return what a file would call, as one short line."""
+    return shown(target).strip("'\"")
 
 
 def _inside(target: str, package: str) -> bool:
@@ -306,7 +313,7 @@ def _check_argument(
     if isinstance(value, dict) and "_target_" in value:
         if slot is None:
             raise RefusedError(
-                f"{file} would call {shown(value['_target_'])} as {place}, where {cls.__name__} "
+                f"{file} would call {_name(value['_target_'])} as {place}, where {cls.__name__} "
                 "takes no object; use a file that has plain values there"
             )
         return check_part(slot, value, file, trust, place)
@@ -316,6 +323,11 @@ def _check_argument(
             f"yourself, for example data=NAME data.root=FOLDER"
         )
     _refuse_hidden(value, file, place)
+    if isinstance(value, list) and len(value) > MOST_ITEMS:
+        raise ValueError(
+            f"{file} has a list of {len(value)} as {place}, and gald reads at most {MOST_ITEMS} "
+            f"there; {_AGAIN}"
+        )
     if ours and not fits(value, hint):
         raise ValueError(
             f"{file} has {shown(value)} as {place}, and {cls.__name__} takes {describe(hint)} "

@@ -169,13 +169,14 @@ def evaluation_costs(file: Path, trust: Sequence[str] = ()) -> dict[str, float]:
         ValueError: the file misses a part, or is refused.
     """
     config = renew_config(plain_data(OmegaConf.to_container(OmegaConf.load(file)), file))
-    for part in ("data", "model", "trainer"):
+    for part in ("data", "model"):
         if not isinstance(config, dict) or not isinstance(config.get(part), dict):
             raise ValueError(f"{file} has no {part}; copy the run again from its source")
     check("model", config["model"], file, trust)
     data: SegmentationDataModule = build("data", config["data"], file, trust)
     size = _training_size(config["data"], data, file)
-    trainer, classes = config["trainer"], data.num_classes
+    trainer, classes = config.get("trainer"), data.num_classes
+    trainer = trainer if isinstance(trainer, dict) else {}
     model, meter = _place(
         lambda: build("model", config["model"], file, trust, num_classes=classes),
         trainer.get("accelerator"),
