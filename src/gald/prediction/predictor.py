@@ -155,8 +155,9 @@ class Predictor(
         Raises:
             ValueError: as in `gald.run.building.build`.
         """
-        self.inference = build("inference", inference, file, check_trust(trust))
-        self.config["inference"] = inference
+        trust = check_trust(trust)
+        self.inference = build("inference", inference, file, trust)
+        self.config["inference"] = check("inference", inference, file, trust)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of everything predictions depend on: weights, config and palette."""
