@@ -437,7 +437,7 @@ def deep():
         ("model.channels", {"a": 1}, "a whole number"),
         ("model.align_corners", "yes", "true or false"),
         ("model.order", ["ga_ld"], "takes text"),
-        ("model.ld.steps", 10**9, "from 1 to 16"),
+        ("model.ld.steps", 10**9, "at least 1 and at most 16"),
         ("model.aux_head.index", 99, "cannot be built"),
         ("model.ga", None, "takes an object"),
         ("model.ga.groups", [8], "a whole number"),

@@ -228,5 +228,5 @@ def test_training_refuses_a_config_that_its_checkpoint_could_not_hold(gald_cli, 
 
 def test_a_published_network_names_the_data_that_it_leaves_out(gald_cli, trained, tmp_path):
     gald.load(trained("data=camvid", f"data.root={tmp_path}")).save_pretrained(tmp_path / "saved")
-    with pytest.raises(ValueError, match=r"config\.json|safetensors leaves data\.root out"):
+    with pytest.raises(ValueError, match=r"config\.json leaves data\.root out"):
         gald_cli("eval", f"ckpt_path={tmp_path / 'saved'}", f"output_dir={tmp_path / 'out'}")

@@ -54,7 +54,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
             f"{type(data).__name__} has no public test labels; choose split=val, on which papers "
             "compare networks"
         )
-    file = checkpoint.path
+    file = checkpoint.config_file
     model = building.build("model", parts["model"], file, trust, num_classes=data.num_classes)
     load_weights(model, checkpoint)
     trainer: pl.Trainer = building.build_own(cfg.trainer, logger=False)
@@ -62,7 +62,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
         metrics = building.build_metrics(parts["metrics"], data.num_classes, file, trust)
     else:
         metrics = build_metrics(parts["metrics"], data.num_classes)
-    about = describe(parts, file)
+    about = describe(parts, checkpoint.path)
     inference = _build("inference", parts, checkpoint, cfg, trust)
     results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}
@@ -77,7 +77,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
 def _parts(checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     """Return the configs to build as plain data; parts that are null come from the checkpoint."""
     building.check_network(checkpoint, trust)
-    stored, file = checkpoint.config, checkpoint.path
+    stored, file = checkpoint.config, checkpoint.config_file
     parts = {"model": building.own_paths("model", stored["model"], file)}
     for part in EVALUATED:
         if cfg.get(part) is not None:
@@ -98,5 +98,5 @@ def _build(
     part: str, parts: dict[str, Any], checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]
 ) -> Any:
     if cfg.get(part) is None:
-        return building.build(part, parts[part], checkpoint.path, trust)
+        return building.build(part, parts[part], checkpoint.config_file, trust)
     return building.build_own(parts[part])

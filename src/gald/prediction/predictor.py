@@ -124,7 +124,7 @@ class Predictor(
                 call code that is neither of gald nor of a trusted package.
         """
         checkpoint = read_checkpoint(path)
-        config, names, file = checkpoint.config, checkpoint.class_names, str(checkpoint.path)
+        config, names, file = checkpoint.config, checkpoint.class_names, str(checkpoint.config_file)
         trust = check_trust(trust)
         _check_parts(config, file)
         check_network(checkpoint, trust)

@@ -112,7 +112,7 @@ def check_network(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> None:
         model = build(
             "model",
             checkpoint.config.get("model"),
-            checkpoint.path,
+            checkpoint.config_file,
             trust,
             num_classes=len(checkpoint.class_names),
         )

@@ -36,6 +36,11 @@ class Checkpoint(NamedTuple):
     content: dict[str, Any]
 
     @property
+    def config_file(self) -> Path:
+        """The file that holds the configuration; the weights of a saved folder lie beside it."""
+        return _config_file(self.path)
+
+    @property
     def resumable(self) -> bool:
         """Whether a training can be resumed from it."""
         return "optimizer_states" in self.content
@@ -80,7 +85,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = find_checkpoint(path)
     content = read_weight_file(path)
     if path.suffix == ".safetensors":
-        content = {"state_dict": content, "gald": _read_config(path.with_name(CONFIG))}
+        content = {"state_dict": content, "gald": _read_config(_config_file(path))}
     about = content.get("gald") if isinstance(content, dict) else None
     if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
         raise ValueError(
@@ -88,7 +93,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "backbone go into model.backbone.weights=FILE, networks of the authors into "
             "`gald convert FILE --to FOLDER`)"
         )
-    config = plain_data(about["config"], path)
+    config = plain_data(about["config"], _config_file(path))
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
@@ -127,6 +132,10 @@ def refuse_other_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path} has {theirs} where this network has {ours} for {key}; "
                 "choose the model options and the data that it was trained with"
             )
+
+
+def _config_file(path: Path) -> Path:
+    return path.with_name(CONFIG) if path.suffix == ".safetensors" else path
 
 
 def _read_config(path: Path) -> dict[str, Any]:

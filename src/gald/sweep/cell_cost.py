@@ -172,6 +172,7 @@ def evaluation_costs(file: Path, trust: Sequence[str] = ()) -> dict[str, float]:
     for part in ("data", "model"):
         if not isinstance(config, dict) or not isinstance(config.get(part), dict):
             raise ValueError(f"{file} has no {part}; copy the run again from its source")
+    check("data", config["data"], file, trust)
     check("model", config["model"], file, trust)
     data: SegmentationDataModule = build("data", config["data"], file, trust)
     size = _training_size(config["data"], data, file)

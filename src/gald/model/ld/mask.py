@@ -46,7 +46,8 @@ class Mask(nn.Module):
         super().__init__()
         if not 1 <= steps <= _MOST_STEPS:
             raise ValueError(
-                f"steps ({steps}) must be from 1 to {_MOST_STEPS}; the published mask has steps=3"
+                f"steps ({steps}) must be at least 1 and at most {_MOST_STEPS}; the published mask "
+                "has steps=3"
             )
         if padding not in (0, 1):
             raise ValueError(
