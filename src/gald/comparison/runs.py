@@ -10,7 +10,8 @@ from gald.comparison.bootstrap import mean_iou
 from gald.metrics.base import CountMetric
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.run.building import build_metrics
+from gald.run.building import build_metrics, check
+from gald.run.plain import RefusedError
 from gald.run.results import SPLITS, read_results
 
 # Keys that must be equal in both receipts; otherwise the scores have different meanings.
@@ -51,6 +52,7 @@ def read_pair(
         FileNotFoundError: a folder has no results or no per-image counts.
         ValueError: both are one folder, a file is damaged, or the two evaluations differ in
             images, classes, labels or settings.
+        RefusedError: a receipt would call other code.
     """
     folders = [folder.expanduser().absolute() for folder in (folder_a, folder_b)]
     if folders[0].resolve() == folders[1].resolve():
@@ -58,8 +60,22 @@ def read_pair(
     common = [s for s in SPLITS if all(_counts_file(folder, s).is_file() for folder in folders)]
     split = split or (common[0] if common else SPLITS[0])
     a, b = (read_run(folder, split, trust) for folder in folders)
+    for run in (a, b):
+        _refuse_other_code(run, trust)
     check_pair(a, b, split)
     return split, [a, b]
+
+
+def _refuse_other_code(run: EvaluatedRun, trust: Sequence[str]) -> None:
+    """Refuse a receipt that calls code before anything is computed from it."""
+    for part in ("data", "inference"):
+        if part in run.receipt:
+            try:
+                check(part, run.receipt[part], run.folder / "results.json", trust)
+            except RefusedError:
+                raise
+            except ValueError:  # of another version of gald; it only leaves out the images
+                continue
 
 
 def _counts_file(folder: Path, split: str) -> Path:

@@ -76,9 +76,8 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
 
 def _parts(checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     """Return the configs to build as plain data; parts that are null come from the checkpoint."""
-    building.check_network(checkpoint, trust)
     stored, file = checkpoint.config, checkpoint.config_file
-    parts = {"model": building.own_paths("model", stored["model"], file)}
+    parts = {"model": building.check("model", stored.get("model"), file, trust)}
     for part in EVALUATED:
         if cfg.get(part) is not None:
             # The new part may contain references to the seed and to options of the model.
@@ -91,6 +90,7 @@ def _parts(checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]) -> dic
             parts[part] = building.check(part, stored.get(part), file, trust)
     if "train_transform" in parts["data"]:
         parts["data"]["train_transform"] = None  # evaluation does not need it
+    building.check_network(checkpoint, trust)
     return parts
 
 

@@ -127,6 +127,7 @@ class Predictor(
         config, names, file = checkpoint.config, checkpoint.class_names, str(checkpoint.config_file)
         trust = check_trust(trust)
         _check_parts(config, file)
+        check("inference", config["inference"], file, trust)
         check_network(checkpoint, trust)
         predictor = cls(config, names, checkpoint.palette, trust, file)
         load_weights(predictor.model, checkpoint)
