@@ -327,6 +327,7 @@ VERBS = {
     "table": ("table", "sweep", "--to", "out", "--samples", "100"),
     "measure": ("table", "sweep", "--to", "out", "--samples", "100", "--measure"),
     "audit": ("sweep", "audit", "sweep"),
+    "convert": ("convert", "runs/a/checkpoints/best.ckpt", "--to", "out"),
 }
 NETWORK = ("eval", "predict", "viz", "export", "serve", "compare", "measure")
 ATTACKS = [
@@ -346,6 +347,10 @@ ATTACKS = [
     ("predict", "model.head._partial_", "yes", "model.head._partial_"),
     ("predict", "model.backbone.name", "hf-hub:owner/name", "hf-hub:owner/name"),
     ("predict", "model.backbone.name", "local-dir:lair", "local-dir:lair"),
+    ("eval", "data.num_workers", 100_000, "would start 100000 processes"),
+    ("convert", "name", "x", "is already a checkpoint of gald"),
+    ("eval", "data.root", "//server/share", "a path on another machine"),
+    ("check", "data.root", "\\\\server\\share", "a path on another machine"),
     ("eval", "data.size", {"_target_": "stranger.Network"}, "would call stranger.Network"),
 ]
 
@@ -363,6 +368,25 @@ def test_a_verb_refuses_a_file_that_calls_code(verb, place, value, words, scene,
     assert not [event for event in found if not is_own_work(event, Path.cwd())]
     left = [path.name for path in Path("out").rglob("*") if path.is_file()]
     assert all(name.endswith((".log", ".yaml", ".lock")) for name in left), left  # of Hydra
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["../victim", "/etc", "..", ".", "", "a/b", "~", "cell\n", "${oc.env:GALD_SECRET}", 3, None],
+)
+@pytest.mark.parametrize("verb", ["status", "retry", "audit", "table", "train"])
+def test_the_folder_of_a_cell_is_a_name_in_its_sweep(verb, folder, scene, gald_cli):
+    scene("name", "sweep")
+    path = Path("runs/sweep/manifest.json")
+    path.parent.mkdir()
+    content = json.loads(Path("sweep/manifest.json").read_text())
+    content["cells"]["0" * 12]["folder"] = folder
+    path.write_text(json.dumps(content))
+    words = {"table": ("table", "runs/sweep"), "train": ("train", "-m", "name=sweep", "seed=0")}
+    with audit.audited() as found, pytest.raises(ValueError) as caught:
+        gald_cli(*words.get(verb, ("sweep", verb, "runs/sweep")))
+    assert_refused(caught.value, "runs/sweep/manifest.json cannot be read as a sweep", "folder")
+    assert not [event for event in found if event.startswith(("subprocess", "shutil", "import"))]
 
 
 def is_own_work(event, folder):

@@ -13,7 +13,7 @@ from gald.data.labels import VOID
 from gald.evaluation.evaluator import sha256
 from gald.painting import add_legend, colourise, new_figure, to_png
 from gald.prediction.predictor import Predictor, load
-from gald.run.building import build
+from gald.run.building import build, refuse_other_machine
 from gald.run.checkpoint import find_checkpoint
 
 
@@ -85,7 +85,10 @@ def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor
 def _network(run: EvaluatedRun, trust: Sequence[str]) -> Predictor:
     """Load the network of an evaluation, with the inference of its receipt."""
     given = run.receipt.get("checkpoint")
-    path = run.folder / given if given else Path(run.results.get("checkpoint") or run.folder)
+    stored = run.results.get("checkpoint")
+    for value in (given, stored):
+        refuse_other_machine(value, "checkpoint", run.folder / "results.json")
+    path = run.folder / given if given else Path(stored or run.folder)
     path = find_checkpoint(path if path.exists() else run.folder)
     known = run.receipt.get("checkpoint_sha256")
     if known is not None and known != sha256(path):

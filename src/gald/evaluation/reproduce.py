@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gald.config import compose
 from gald.evaluation.checkpoint import evaluate_checkpoint
-from gald.run.building import check, check_metrics
+from gald.run.building import check, check_metrics, refuse_other_machine
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
@@ -71,6 +71,7 @@ def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str
     own = OmegaConf.from_dotlist(overrides)
     trust = check_trust(OmegaConf.to_container(own).get("trust"))  # ty: ignore
     checkpoint = receipt.get("checkpoint")
+    refuse_other_machine(checkpoint, f"{split}/receipt.checkpoint", path)
     check_metrics(receipt["metrics"], path, trust)
     with open_dict(cfg):
         cfg.metrics = receipt["metrics"]

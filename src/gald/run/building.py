@@ -17,8 +17,8 @@ What a path in a file may do:
 | `checkpoint` of a receipt | read, as weights |
 | all others, such as `output_dir` and those of loggers and callbacks | none |
 
-A path on another machine, such as `//server/share`, is refused: opening it would connect to that
-machine.
+Loss, optimizer, scheduler, task, trainer, loggers and callbacks of a file are never built. A path
+on another machine, such as `//server/share`, is refused: opening it would connect to that machine.
 """
 
 import functools
@@ -31,8 +31,10 @@ import torch
 from hydra.utils import instantiate
 
 from gald.run.checkpoint import Checkpoint, refuse_other_weights
-from gald.run.plain import join, plain_data, shown
+from gald.run.plain import RefusedError, join, plain_data, shown
 from gald.run.slots import Part, check_part
+
+MOST_WORKERS = 256  # loader processes that a file may ask for
 
 
 def build_own(config: Any, **given: Any) -> Any:
@@ -130,13 +132,25 @@ def own_paths(slot: str, config: Any, file: str | Path) -> Any:
     if slot != "data":
         return config
     for key, value in config.items():
-        if isinstance(value, str) and value[:2] in ("//", "\\\\"):
-            raise ValueError(
-                f"{file} has {shown(value)} as {join(slot, key)}, a path on another machine; "
-                "choose the data yourself, with data=NAME data.root=FOLDER"
-            )
+        refuse_other_machine(value, join(slot, key), file)
+    workers = config.get("num_workers")
+    if isinstance(workers, int) and workers > MOST_WORKERS:
+        raise RefusedError(
+            f"{file} would start {workers} processes as data.num_workers, and at most "
+            f"{MOST_WORKERS} are started for a file; choose the data yourself, with data=NAME "
+            "data.num_workers=N"
+        )
     own = {"cache_dir": os.environ.get("GALD_CACHE") or "~/.cache/gald", "train_transform": None}
     return config | {key: value for key, value in own.items() if key in config}
+
+
+def refuse_other_machine(path: Any, key: str, file: str | Path) -> None:
+    """Raise a `RefusedError` if a value that a file holds is a path on another machine."""
+    if isinstance(path, str) and path[:2].replace("\\", "/") == "//":
+        raise RefusedError(
+            f"{file} has {shown(path)} as {key}, a path on another machine, and opening it would "
+            "connect to that; copy what lies there, and name the copy on the command line"
+        )
 
 
 def _construct(part: Part, file: str, given: dict[str, Any]) -> Any:
