@@ -25,7 +25,7 @@ def load(path: "str | Path", trust: "str | Sequence[str]" = ()) -> "Predictor":
     Args:
         path: a run folder, a checkpoint, a folder written by `save_pretrained` or `gald convert`,
             or OWNER/NAME on the hub.
-        trust: packages of your own whose classes the file may name. Without it the file decides
+        trust: packages of your own with classes that the file may name. Without it the file decides
             nothing about what code runs.
     """
     from gald.prediction import predictor  # imports torch, which takes seconds

@@ -70,7 +70,7 @@ def compare(
         to: folder to write; it must be empty or not exist. None creates one in `runs/compare`.
         samples: number of times that the images are drawn.
         seed: seed of the draws.
-        trust: packages of your own whose classes the two folders may name.
+        trust: packages of your own with classes that the two folders may name.
 
     Returns:
         The content of `comparison.json`.

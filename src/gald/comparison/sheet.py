@@ -31,7 +31,7 @@ def contact_sheet(
         b: the second run; its checkpoint must be available.
         split: the split of both evaluations.
         changes: names of images, and the label to write beside each.
-        trust: packages whose classes the files may name too.
+        trust: packages with classes that the files may name too.
 
     Returns:
         The bytes of a png file.

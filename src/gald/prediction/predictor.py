@@ -70,7 +70,7 @@ class Predictor(
             built, see `gald.run.building`.
         class_names: names of the K classes.
         palette: K colours.
-        trust: packages whose classes the config may name too.
+        trust: packages with classes that the config may name too.
         file: where the config is from, for messages.
 
     Shape:
@@ -116,7 +116,7 @@ class Predictor(
 
         Args:
             path: as in `gald.run.checkpoint.find_checkpoint`.
-            trust: packages of your own whose classes the checkpoint may name; none by default.
+            trust: packages of your own with classes that the checkpoint may name; none by default.
 
         Raises:
             FileNotFoundError: there is no checkpoint.

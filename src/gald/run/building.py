@@ -61,7 +61,7 @@ def build(
         slot: one of `gald.run.slots.SLOTS`.
         config: its config, as the file holds it.
         file: the file, for messages.
-        trust: packages whose classes are allowed too.
+        trust: packages with classes that are allowed too.
         key: place of the config in the file, for messages; None is the name of the slot.
         given: arguments that no file may set.
 
@@ -105,7 +105,7 @@ def build_metrics(
 
 
 def check_network(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> None:
-    """Refuse a checkpoint whose weights do not fit its config, before memory is taken for them.
+    """Refuse a checkpoint with weights that do not fit its config, before memory is taken for them.
 
     Raises:
         ValueError: the config is refused, or another network's weights are in the file.

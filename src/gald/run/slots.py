@@ -6,7 +6,6 @@ without a list to edit. A config that a file holds is checked whole before anyth
 
 import importlib
 import inspect
-import math
 import pkgutil
 import re
 import types
@@ -14,13 +13,13 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, NamedTuple
 
+from gald.run.argument_types import describe, fits
 from gald.run.plain import RefusedError, join, shown
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 MOST_ITEMS = 1000  # of a list argument: rates, scales, widths, names of a category
-_LARGEST = 2**63  # of the numbers that tensors and arrays can have as sizes
 _AGAIN = "copy the file again from its source"
 
 
@@ -108,7 +107,7 @@ def check_part(
         slot: one of `SLOTS`.
         config: plain data, see `gald.run.plain`.
         file: the file, for the message.
-        trust: packages whose classes are options too, if they derive from the slot's base.
+        trust: packages with classes that are options too, if they derive from the slot's base.
         key: place of the config in the file, for the message; None is the name of the slot.
 
     Raises:
@@ -348,43 +347,3 @@ def _refuse_hidden(value: Any, file: str | Path, place: str) -> None:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _refuse_hidden(item, file, join(place, index))
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Return whether plain data is of a type; a whole number is a float too, and no truth value."""
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(fits(value, one) for one in inside)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inside)
-    if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(
-            fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items()
-        )
-    if origin is not None and issubclass(origin, Sequence):
-        return isinstance(value, list) and all(fits(item, inside[0]) for item in value)
-    if hint in (None, type(None)):
-        return value is None
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
-    if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) < _LARGEST and math.isfinite(value)
-    return hint in (str, bool) and isinstance(value, hint)
-
-
-def describe(hint: Any) -> str:
-    """Return a type in words."""
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(one) for one in inside)
-    if origin is Literal:
-        return " or ".join(map(str, inside))
-    if origin is not None and issubclass(origin, Mapping):
-        return f"a table of {describe(inside[1])}"
-    if origin is not None and issubclass(origin, Sequence):
-        return f"a list of {describe(inside[0])}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return words.get(hint, "null" if hint in (None, type(None)) else "an object")

@@ -163,7 +163,7 @@ def evaluation_costs(file: Path, trust: Sequence[str] = ()) -> dict[str, float]:
 
     Args:
         file: `config.yaml` of the cell; see `gald.run.building` for what it may decide.
-        trust: packages whose classes it may name too.
+        trust: packages with classes that it may name too.
 
     Raises:
         ValueError: the file misses a part, or is refused.

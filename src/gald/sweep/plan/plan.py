@@ -65,7 +65,7 @@ def plan(
         deviation: standard deviation of mIoU between seeds, in points, or the folder of a sweep
             to estimate it from.
         probing: whether to build each distinct network and time a few steps.
-        trust: packages of your own whose classes the runs of the finished sweep may name.
+        trust: packages of your own with classes that the runs of the finished sweep may name.
 
     Returns:
         the cells without duplicates.

@@ -83,7 +83,7 @@ def print_table(
         seed: seed of the bootstrap.
         measuring: whether to build and time the network of each arm on this machine. Sweeps do
             not time their networks, because parallel cells slow each other down.
-        trust: packages of your own whose classes the runs may name.
+        trust: packages of your own with classes that the runs may name.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
