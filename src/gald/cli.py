@@ -161,6 +161,16 @@ def fail(sentence: str) -> NoReturn:
 class Arguments(argparse.ArgumentParser):
     """Argument parser that raises its error, so that `gald.cli` prints it as one sentence."""
 
+    def add_trust(self) -> None:
+        """Add the option that lets files name classes of the user's own packages."""
+        self.add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="PACKAGE",
+            help="let the files name classes of this package of your own; repeat for more",
+        )
+
     @override
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")

@@ -17,7 +17,6 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -35,10 +34,12 @@ from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.model.freezing import check_frozen_weights
 from gald.profiling.flops import part_costs
+from gald.run.building import build_own
 from gald.run.checkpoint import read_checkpoint
 from gald.run.describe import describe_run
 from gald.run.initial_weights import start_from
 from gald.run.lock import own_folder
+from gald.run.plain import plain_data
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.resume import check_resume
@@ -92,7 +93,7 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    data: SegmentationDataModule = instantiate(cfg.data)
+    data: SegmentationDataModule = build_own(cfg.data)
     splits = _splits(cfg, data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     data.check(test="test" in splits)
@@ -178,7 +179,7 @@ def _build_trainer(
     loggers = _build_all(cfg.get("logger"))
     unused = () if loggers else ("learning_rate",)  # it needs a logger
     callbacks = _build_all(cfg.get("callbacks"), without=unused)
-    trainer = instantiate(
+    trainer = build_own(
         cfg.trainer,
         callbacks=[*callbacks, LambdaCallback(on_train_start=on_train_start)],
         logger=loggers,
@@ -196,18 +197,20 @@ def _build_trainer(
 
 def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTask:
     """Build the network with loss, optimizer, scheduler and inference for the data's classes."""
+    config = OmegaConf.to_container(cfg, resolve=True)
     provenance = {
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        # Refused now rather than when the checkpoint is read, after the training.
+        "config": plain_data(config, "the composed configuration"),
         "class_names": list(data.class_names),
         "palette": [list(colour) for colour in data.palette],
     }
-    # Partial first: otherwise Hydra would also instantiate the config inside `provenance`.
-    return instantiate(cfg.task, _partial_=True)(
-        model=instantiate(cfg.model, num_classes=data.num_classes),
-        loss=instantiate(cfg.loss),
-        inference=instantiate(cfg.inference),
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler),
+    # Partial first: otherwise Hydra would also build the config inside `provenance`.
+    return build_own(cfg.task, _partial_=True)(
+        model=build_own(cfg.model, num_classes=data.num_classes),
+        loss=build_own(cfg.loss),
+        inference=build_own(cfg.inference),
+        optimizer=build_own(cfg.optimizer),
+        scheduler=build_own(cfg.scheduler),
         class_names=list(data.class_names),
         provenance=provenance,
     )
@@ -216,7 +219,7 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
 def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] = ()) -> list[Any]:
     """Build callbacks or loggers; null or an empty list gives none."""
     named = options.items() if isinstance(options, DictConfig) else ()
-    return [instantiate(option) for name, option in named if name not in without and option]
+    return [build_own(option) for name, option in named if name not in without and option]
 
 
 def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:

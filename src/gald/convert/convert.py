@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from gald.convert.gald_dgcnet import (
 from gald.data.cityscapes import Cityscapes
 from gald.data.folder_classes import distinct_colour
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.building import build_own
 from gald.run.weight_file import (
     collect_tensors,
     find_defect,
@@ -80,7 +80,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     cfg = _configure(name, network, input or network.input, aux_head)
     cfg.output_dir = str(folder)
     with torch.device("meta"):  # only names and shapes are needed
-        ours = instantiate(cfg.model, num_classes=classes).state_dict()
+        ours = build_own(cfg.model, num_classes=classes).state_dict()
     renamed = rename(state, ours, network, source, what)
     content = {
         "state_dict": {f"model.{key}": value for key, value in renamed.items()},

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -48,10 +49,10 @@ def main() -> None:
         help="onnx and torch: fix the image size (default: any size)",
     )
     parser.add_argument("--opset", type=int, help="onnx: opset version (default: torch's)")
+    parser.add_trust()
     flags = parser.parse_args(sys.argv[1:])
-    print(
-        export(flags.source, flags.to, flags.format, flags.size and tuple(flags.size), flags.opset)
-    )
+    size = flags.size and tuple(flags.size)
+    print(export(flags.source, flags.to, flags.format, size, flags.opset, flags.trust))
 
 
 def export(
@@ -60,6 +61,7 @@ def export(
     format: str,
     size: Size | None = None,
     opset: int | None = None,
+    trust: Sequence[str] = (),
 ) -> str:
     """Write a trained network, read it back, compare it with the original; return a summary.
 
@@ -78,6 +80,7 @@ def export(
         format: `pretrained`, `onnx` or `torch`.
         size: fixed height and width of the images; None allows any size.
         opset: ONNX operator set; None leaves the choice to torch.
+        trust: as in `gald.load`.
 
     Raises:
         FileNotFoundError: there is no such network.
@@ -97,7 +100,7 @@ def export(
         raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
     if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
-    predictor = load(source)
+    predictor = load(source, trust)
     network = FullImageNetwork(predictor.model).eval()
     report = Console(markup=False, emoji=False, stderr=True).print
     example, checks = _shapes(network, size, format)
@@ -106,7 +109,7 @@ def export(
         with (new_folder if format == "pretrained" else atomic_file)(target) as partial:
             if format == "pretrained":
                 predictor.save_pretrained(partial)
-                run: Run = FullImageNetwork(load(partial).model).eval()
+                run: Run = FullImageNetwork(load(partial, trust).model).eval()
             else:
                 report(f"tracing the network on images of {example[1]}x{example[2]}")
                 try:

@@ -36,6 +36,8 @@ class CalibrationError(CountMetric):
     needs_confidence = True
 
     def __init__(self, num_classes: int, bins: int = 15) -> None:
+        if not 1 <= bins <= _ONE:
+            raise ValueError(f"bins is {bins}; choose 1 to {_ONE}, the steps of a confidence")
         super().__init__(num_classes, 3 * bins)
         self.bins = bins
 

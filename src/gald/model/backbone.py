@@ -42,7 +42,7 @@ class TimmBackbone(nn.Module):
     model that only takes images of one size is refused.
 
     Args:
-        name: timm model name.
+        name: timm model name, one of `timm.list_models()`; not one of a hub or a folder.
         weights: null for random initialisation, `timm` for timm's hub, `package:NAME` for an
             installed package, or a file; see `gald.model.weights`.
         output_stride: stride of the deepest map. A value below the model's own stride replaces
@@ -102,6 +102,12 @@ class TimmBackbone(nn.Module):
         if input not in ("rgb", "bgr"):
             raise ValueError(
                 f"model.backbone.input is {input!r}; set model.backbone.input to rgb or bgr"
+            )
+        if ":" in name or "/" in name:
+            raise ValueError(
+                f"model.backbone.name is {name!r}, which would be looked up on a hub or in a "
+                "folder each time the network is loaded; set model.backbone.name to a model of "
+                "timm.list_models(), and model.backbone.weights to a file"
             )
         if levels is not None and list(levels) != list(range(levels[0], levels[0] + len(levels))):
             raise ValueError(

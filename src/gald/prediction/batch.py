@@ -45,7 +45,7 @@ class BatchPredictor:
         self.skip_bad: bool = flags.skip_bad
         self.outputs = _requested_outputs(flags)
         device = pick_device(flags.device)
-        self.predictor: Predictor = load(flags.run)
+        self.predictor: Predictor = load(flags.run, flags.trust)
         if flags.inference is not None:
             _change_inference(self.predictor, flags.inference, flags.overrides)
         if flags.ld_map and getattr(self.predictor.model.ld, "distribution_map", None) is None:

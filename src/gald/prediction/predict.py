@@ -66,6 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--inference", choices=options, help="(default: the one used in validation)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     add("--skip-bad", action="store_true", help="succeed even if some files are skipped")
+    parser.add_trust()
     flags = parser.parse_intermixed_args(arguments)
     flags.overrides = [
         x for x in flags.inputs if x.lstrip("+").startswith("inference.") and "=" in x

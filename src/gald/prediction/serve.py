@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,11 +35,14 @@ def main() -> None:
         default="127.0.0.1",
         help="default: 127.0.0.1, this machine only; 0.0.0.0 serves everyone on the network",
     )
+    parser.add_trust()
     flags = parser.parse_args(sys.argv[1:])
-    serve(flags.source, flags.port, flags.host)
+    serve(flags.source, flags.port, flags.host, flags.trust)
 
 
-def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
+def serve(
+    source: str, port: int = 7860, host: str = "127.0.0.1", trust: Sequence[str] = ()
+) -> None:
     """Serve a page that segments uploaded images, until interrupted.
 
     No data leaves the machine: no telemetry, no shared link, no content from other servers.
@@ -48,6 +52,7 @@ def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
         source: as in `gald.load`.
         port: a free port.
         host: address to listen on.
+        trust: as in `gald.load`.
 
     Raises:
         FileNotFoundError: there is no such network.
@@ -56,7 +61,7 @@ def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
     if find_spec("gradio") is None:
         raise ValueError("gald serve needs gradio; install it with: pip install 'gald[serve]'")
     _check_port_is_free(host, port)
-    app = page(load(source), Path(source).name)
+    app = page(load(source, trust), Path(source).name)
     theme = _offline_theme()
     app.queue(api_open=False).launch(
         server_name=host,

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def main() -> None:
         return
     to = (flags.to or Path(f"{flags.name}_{split}.zip")).expanduser()
     try:
-        submit(submission, flags.run, to, cfg.inference if flags.inference else None, flags.device)
+        inference = cfg.inference if flags.inference else None
+        submit(submission, flags.run, to, inference, flags.device, flags.trust)
     except KeyboardInterrupt:
         fail(f"interrupted; repeat the command to continue from the maps in {maps_folder(to)}")
     print(f"{to}: {len(submission.images)} label maps, ready to upload")
@@ -67,6 +69,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="default: auto, the best available")
     parser.add_argument("--subset", action="store_true", help="accept any number of images")
     parser.add_argument("--check", type=Path, metavar="FILE.zip", help="only check this zip")
+    parser.add_trust()
     flags = parser.parse_intermixed_args(arguments)
     if (flags.run is None) == (flags.check is None):
         raise ValueError("gald submit needs either a RUN to predict with or --check FILE.zip")
@@ -85,6 +88,7 @@ def submit(
     to: Path,
     inference: DictConfig | None = None,
     device: str = "auto",
+    trust: Sequence[str] = (),
 ) -> None:
     """Predict, check and pack a submission; a repeated call continues an interrupted one.
 
@@ -97,6 +101,7 @@ def submit(
         to: the zip; must not exist.
         inference: config of an inference that replaces the one used in validation.
         device: as in `gald.device.pick_device`.
+        trust: as in `gald.load`.
 
     Raises:
         ValueError: the zip exists, the network has other classes, the folder contains label maps
@@ -107,7 +112,7 @@ def submit(
         raise ValueError(f"{to} does not end in .zip; choose another --to")
     if to.exists():
         raise ValueError(f"{to} already exists; choose another --to, or move it away")
-    predictor = load(run)
+    predictor = load(run, trust)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:
         raise ValueError(

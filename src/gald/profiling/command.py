@@ -13,7 +13,6 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +23,7 @@ from gald.device import pick_device
 from gald.model.segmentor import Segmentor
 from gald.profiling.flops import NAMES, NOT_COUNTED, count_params, parts
 from gald.profiling.measure import CostMeter
+from gald.run.building import build_own
 from gald.run.provenance import commit, versions
 from gald.run.results import Results, write_results
 
@@ -55,8 +55,8 @@ def profile(cfg: DictConfig) -> Results:
     torch.manual_seed(cfg.seed)
     if "weights" in cfg.model.backbone:
         cfg.model.backbone.weights = None  # they do not change the cost, and may need a download
-    num_classes = cfg.num_classes or instantiate(cfg.data).num_classes
-    model: Segmentor = instantiate(cfg.model, num_classes=num_classes).to(device)
+    num_classes = cfg.num_classes or build_own(cfg.data).num_classes
+    model: Segmentor = build_own(cfg.model, num_classes=num_classes).to(device)
     image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
 
     meter = CostMeter(device, DTYPES[cfg.precision], cfg.rounds)

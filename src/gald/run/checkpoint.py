@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from gald.run.old_names import renew_config, renew_weights
+from gald.run.plain import plain_data
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
@@ -34,6 +34,11 @@ class Checkpoint(NamedTuple):
     class_names: list[str]
     palette: list[list[int]]
     content: dict[str, Any]
+
+    @property
+    def config_file(self) -> Path:
+        """The file that holds the configuration; the weights of a saved folder lie beside it."""
+        return _config_file(self.path)
 
     @property
     def resumable(self) -> bool:
@@ -74,13 +79,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, was not written by gald, or has a weight that is nan or
-            infinite.
+        ValueError: the file is damaged, was not written by gald, has a config that is not plain
+            data, or has a weight that is nan or infinite.
     """
     path = find_checkpoint(path)
     content = read_weight_file(path)
     if path.suffix == ".safetensors":
-        content = {"state_dict": content, "gald": _read_config(path.with_name(CONFIG))}
+        content = {"state_dict": content, "gald": _read_config(_config_file(path))}
     about = content.get("gald") if isinstance(content, dict) else None
     if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
         raise ValueError(
@@ -88,6 +93,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "backbone go into model.backbone.weights=FILE, networks of the authors into "
             "`gald convert FILE --to FOLDER`)"
         )
+    config = plain_data(about["config"], _config_file(path))
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
@@ -99,21 +105,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(
         path,
         weights,
-        renew_config(about["config"]),
+        renew_config(config),
         list(about["class_names"]),
         [list(colour) for colour in about["palette"]],
         content,
     )
-
-
-def without_initial_weights(config: dict[str, Any]) -> DictConfig:
-    """Copy a checkpoint's configuration without the source of the backbone's initial weights.
-
-    The checkpoint already contains the weights, and their source may need internet access.
-    """
-    copied = OmegaConf.create(config)
-    copied.model.backbone.weights = None
-    return copied
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -122,6 +118,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: they belong to another network; the message names the first difference.
     """
+    refuse_other_weights(model, checkpoint)
+    model.load_state_dict(checkpoint.weights)
+
+
+def refuse_other_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Raise a `ValueError` that names the first difference if the weights are another network's."""
     weights, own = checkpoint.weights, model.state_dict()
     for key in sorted(weights.keys() | own.keys()):
         theirs, ours = (tuple(d[key].shape) if key in d else "nothing" for d in (weights, own))
@@ -130,7 +132,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path} has {theirs} where this network has {ours} for {key}; "
                 "choose the model options and the data that it was trained with"
             )
-    model.load_state_dict(weights)
+
+
+def _config_file(path: Path) -> Path:
+    return path.with_name(CONFIG) if path.suffix == ".safetensors" else path
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); copy the folder again") from error
     missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
     if missing:

@@ -46,7 +46,7 @@ def read_results(path: Path) -> Results:
         raise FileNotFoundError(f"there is no {path}; give the results.json of a run")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); copy it again") from error
     if not isinstance(results, dict):
         raise ValueError(

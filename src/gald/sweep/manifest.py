@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -77,6 +78,8 @@ class Manifest:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = content["version"]
             cells = {key: Cell(**cell) for key, cell in content["cells"].items()}
+            for cell in cells.values():
+                _check_folder(cell.folder)
             manifest = cls(Path(folder), content["name"], content["command"], cells)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
@@ -111,6 +114,12 @@ class Manifest:
         """Return the number of cells in each state."""
         states = [cell.state for cell in self.cells.values()]
         return {state: states.count(state) for state in STATES}
+
+
+def _check_folder(folder: object) -> None:
+    """Refuse a cell's folder outside the sweep, where a launcher would write and delete."""
+    if not isinstance(folder, str) or not re.fullmatch(r"[\w+-][\w.+-]*", folder):
+        raise ValueError(f"the folder of a cell is {folder!r}, which is no name in the sweep")
 
 
 @contextmanager

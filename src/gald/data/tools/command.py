@@ -90,7 +90,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _act(flags: argparse.Namespace) -> int:
-    from hydra.utils import get_class, instantiate
+    from hydra.utils import get_class
+
+    from gald.run.building import build_own
 
     cfg = compose("train", [f"data={flags.name}", *flags.overrides])
     if flags.action == "prepare":
@@ -103,7 +105,7 @@ def _act(flags: argparse.Namespace) -> int:
         module_class: Any = get_class(cfg.data._target_)
         prepare(module_class.dataset_class, flags.name, Path(cfg.data.root))
         return 0
-    data = instantiate(cfg.data)
+    data = build_own(cfg.data)
     if flags.action == "verify":
         from gald.data.tools.verify import verify
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from gald.cli import Arguments, silence_warnings
 from gald.errors import to_sentence
+from gald.run.slots import check_trust
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.live_table import duration
@@ -42,8 +43,9 @@ def main() -> None:
         help="deviation between seeds in points, or a finished sweep (default: 0.4)",
     )
     parser.add_argument("--no-probe", action="store_true", help="do not build and time networks")
+    parser.add_trust()
     flags = parser.parse_intermixed_args(sys.argv[1:])
-    plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe)
+    plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe, flags.trust)
 
 
 def plan(
@@ -52,6 +54,7 @@ def plan(
     difference: float = 0.5,
     deviation: str = "0.4",
     probing: bool = True,
+    trust: Sequence[str] = (),
 ) -> list[Entry]:
     """Print the cells of a multirun, their cost, and warnings; nothing is written.
 
@@ -62,6 +65,7 @@ def plan(
         deviation: standard deviation of mIoU between seeds, in points, or the folder of a sweep
             to estimate it from.
         probing: whether to build each distinct network and time a few steps.
+        trust: packages of your own with classes that the runs of the finished sweep may name.
 
     Returns:
         the cells without duplicates.
@@ -71,7 +75,7 @@ def plan(
             is not above 0.
     """
     silence_warnings()
-    points = _deviation(deviation)
+    points = _deviation(deviation, check_trust(trust))
     if difference <= 0 or points <= 0:
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
@@ -219,12 +223,12 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
     return audit_configs(cells) + audit_seeds([entry.values for entry in entries])
 
 
-def _deviation(given: str) -> float:
+def _deviation(given: str, trust: Sequence[str]) -> float:
     """Return the deviation between seeds in points, from a number or from a finished sweep."""
     try:
         return float(given)
     except ValueError:
-        sweep = read_sweep(Path(given).expanduser())
+        sweep = read_sweep(Path(given).expanduser(), trust=trust)
     arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
     miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     scores = [score for arm in sweep.arms for score in values(arm, miou)]

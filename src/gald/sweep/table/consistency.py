@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from gald.run.plain import plain_data
 from gald.run.results import SPLITS
 from gald.sweep.command import one_folder
 from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
@@ -81,7 +82,7 @@ def audit(folder: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: its manifest is damaged.
+        ValueError: its manifest is damaged, or a config has an interpolation.
     """
     manifest = Manifest.load(folder)
     factors = manifest.factors
@@ -93,7 +94,7 @@ def audit(folder: Path) -> list[str]:
         values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
-            content = OmegaConf.to_container(OmegaConf.load(config))
+            content = plain_data(OmegaConf.to_container(OmegaConf.load(config)), config)
             assert isinstance(content, dict)
             cells.append(Audited(values, {str(key): value for key, value in content.items()}))
         if cell.state == "done" and results.is_file():
