@@ -1,6 +1,5 @@
 """Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from gald.run.old_names import renew_config, renew_weights
+from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
@@ -88,6 +88,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "backbone go into model.backbone.weights=FILE, networks of the authors into "
             "`gald convert FILE --to FOLDER`)"
         )
+    refuse_bulky([about[key] for key in ABOUT], path, "get it from its owners again")
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
@@ -138,10 +139,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"there is no {path} to describe the weights next to it; copy the whole folder"
         )
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); copy the folder again") from error
+    about = read_json(path, "copy the folder again")
     missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
     if missing:
         raise ValueError(f"{path} has no key {missing[0]}; copy the folder again")

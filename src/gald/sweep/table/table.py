@@ -13,6 +13,7 @@ from gald.cli import Arguments
 from gald.comparison.report import Section, screen_table, write_report
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.results import SPLITS
+from gald.run.text_file import parse_yaml
 from gald.sweep.table.analysis import Analysis, analyse
 from gald.sweep.table.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.table.consistency import audit
@@ -129,7 +130,8 @@ def _measure(sweep: SweepRuns) -> None:
     console = Console(markup=False, emoji=False, stderr=True)
     for arm in track(sweep.arms, "measuring networks", console=console, transient=True):
         runs = list(arm.runs.values())
-        config = OmegaConf.load(runs[0].folder / "config.yaml")
+        path = runs[0].folder / "config.yaml"
+        config = OmegaConf.create(parse_yaml(path.read_bytes(), path))
         assert isinstance(config, DictConfig)
         costs = evaluation_costs(config)
         for run in runs:

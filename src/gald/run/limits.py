@@ -1,0 +1,42 @@
+"""Bounds on what files may contain; an environment variable raises each of them."""
+
+import os
+
+
+def limit(variable: str, default: int) -> int:
+    """Return a bound: the value of its environment variable, or the default.
+
+    Raises:
+        ValueError: the variable is not a whole number above 0.
+    """
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise ValueError(
+            f"{variable} is {text!r}; set it to a whole number above 0, e.g. {variable}={default}"
+        )
+    return int(text)
+
+
+def refuse_above(
+    found: int, what: str, variable: str, default: int, unit: int = 1, remedy: str = ""
+) -> None:
+    """Raise a ValueError if a number is above its bound.
+
+    Args:
+        found: the number.
+        what: the start of the sentence, with `{0}` for the number and `{1}` for the bound; without
+            `{0}` the number is a part of the true one.
+        variable: environment variable that sets the bound.
+        default: the bound without the variable.
+        unit: what 1 in the variable stands for.
+        remedy: what else helps.
+    """
+    if found <= (bound := limit(variable, default)) * unit:
+        return
+    needed = -(-found // unit) if "{0}" in what else 10 * bound
+    choice = f"{remedy}, or" if remedy else "if it is right,"
+    raise ValueError(
+        f"{what.format(found, bound)}; {choice} raise the bound with {variable}={needed}"
+    )
