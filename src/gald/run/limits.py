@@ -40,3 +40,16 @@ def refuse_above(
     raise ValueError(
         f"{what.format(found, bound)}; {choice} raise the bound with {variable}={needed}"
     )
+
+
+def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
+    """Raise a ValueError above GALD_MAX_MEGAPIXELS (200): 50 kB can decode to gigabytes.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        what: the picture, crop or window.
+        remedy: what makes it smaller.
+    """
+    sentence = f"{what} is {width}x{height}, which is {{0}} pixels of at most {{1}} million"
+    refuse_above(height * width, sentence, "GALD_MAX_MEGAPIXELS", 200, 10**6, remedy)
