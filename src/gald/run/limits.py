@@ -42,6 +42,24 @@ def refuse_above(
     )
 
 
+def refuse_unpacked(unpacked: int, packed: int, what: str, remedy: str, whole: bool = True) -> None:
+    """Raise a ValueError if packed content is too large: a megabyte can hold a terabyte of zeros.
+
+    The bound is GALD_MAX_UNPACKED_MB; without it, a hundred times the file, and at least 64 MB.
+
+    Args:
+        unpacked: bytes of the content.
+        packed: bytes of the file.
+        what: the file.
+        remedy: where to get the right one.
+        whole: whether `unpacked` is all of it, or what was unpacked so far.
+    """
+    bound = max(64, 100 * packed // 10**6)
+    holds = "holds {0}, and it may hold {1} MB" if whole else "holds more than {1} MB"
+    sentence = f"{what} has {packed} bytes but {holds}"
+    refuse_above(unpacked, sentence, "GALD_MAX_UNPACKED_MB", bound, 10**6, remedy)
+
+
 def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
     """Raise a ValueError above GALD_MAX_MEGAPIXELS (200): 50 kB can decode to gigabytes.
 
@@ -51,5 +69,5 @@ def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
         what: the picture, crop or window.
         remedy: what makes it smaller.
     """
-    sentence = f"{what} is {width}x{height}, which is {{0}} pixels of at most {{1}} million"
+    sentence = f"{what} is {width}x{height}, {{0}} pixels, and at most {{1}} million are taken"
     refuse_above(height * width, sentence, "GALD_MAX_MEGAPIXELS", 200, 10**6, remedy)
