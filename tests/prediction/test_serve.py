@@ -85,6 +85,15 @@ def test_page_shows_overlay_shares_and_ld_map_of_an_image(server, port, browser,
     (element,) = wait_for(browser, "#overlay img")
     assert size_of(browser, element) == [4, 5]
 
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    browser.refresh()
+    wait_for(browser, "#image input[type=file]")[0].send_keys(str(text))
+    (toast,) = wait_for(browser, "[data-testid=toast-body]")
+    words = toast.get_attribute("textContent")
+    assert "This picture was not segmented" in words
+    assert "image text.png cannot be decoded; replace it by a valid png or jpg" in words
+
 
 def wait_for(browser, selector):
     for _ in range(300):

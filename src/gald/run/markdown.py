@@ -1,0 +1,15 @@
+"""Text of others in Markdown: names of classes, runs, files and arms."""
+
+import re
+
+# A star at the end of a text cannot begin anything.
+_MARKUP = re.compile(r"[&<>\\`\[\]|$~{}]|\*(?!\Z)|(?<!\w)_|_(?!\w)")
+
+
+def as_markdown(text: str) -> str:
+    """Return one line of Markdown that reads as the text: no markup, link, maths or table cell.
+
+    Marks become numeric entities, which every reader of Markdown shows as the mark, and which end
+    no cell of a table in any of them. Line ends and other white space become spaces.
+    """
+    return _MARKUP.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(text.split()))
