@@ -21,6 +21,7 @@ _PATH_KEYS = (
     "dir",
     "save_dir",
 )
+_PATH_OPTIONS = ("--check", "--to")  # options that a path follows
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "conf"  # exists in an installed wheel; in a clone conf/ is at the top
 
@@ -53,8 +54,10 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     """
     parser = OverridesParser.create()
     return [
-        argument if argument.startswith("-") or "=" not in argument else _quote(argument, parser)
-        for argument in arguments
+        argument
+        if argument.startswith("-") or "=" not in argument or before in _PATH_OPTIONS
+        else _quote(argument, parser)
+        for before, argument in zip(["", *arguments], arguments, strict=False)
     ]
 
 

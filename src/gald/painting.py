@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -37,8 +37,17 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
     """Create an empty figure, with sides in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
+    class PlainFigure(Figure):
+        """Figure in which a dollar sign is a dollar sign, not the start of a formula."""
+
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+            super().draw(renderer)
+
+    figure = PlainFigure(figsize=(width, height), layout="constrained", dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
 

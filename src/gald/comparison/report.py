@@ -8,6 +8,8 @@ from typing import NamedTuple
 from jinja2 import Environment
 from rich.table import Table
 
+from gald.run.markdown import as_markdown
+
 TEMPLATES = Path(__file__).parent
 Cells = Sequence[Sequence[str]]
 
@@ -36,7 +38,7 @@ def write_report(
     """Write `report.md` with figures as files, and `report.html` with figures embedded."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    environment.filters["markdown"] = as_markdown
     words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
     for name in ("report.md", "report.html"):
         environment.autoescape = name.endswith(".html")

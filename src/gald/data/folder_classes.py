@@ -9,6 +9,7 @@ from typing import Any
 
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.reading.files import is_file, read_bytes
+from gald.run.class_names import unusable
 from gald.run.text_file import parse_yaml, refuse_long
 
 Colour = tuple[int, int, int]
@@ -101,6 +102,8 @@ def read_classes(path: Path) -> Classes:
                 f"{where} has no text as its name ({name}); write name: road, and quote words that "
                 "YAML does not read as text, e.g. 'no'"
             )
+        if fault := unusable(name):
+            raise ValueError(f"{where} has the name {name!r} with {fault}; write it without")
         where = f"class {train_id + 1} ({name}) of {path}"
         if name in names:
             raise ValueError(

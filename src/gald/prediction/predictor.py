@@ -29,6 +29,7 @@ from gald.run.checkpoint import (
     read_checkpoint,
     without_initial_weights,
 )
+from gald.run.markdown import as_markdown
 from gald.run.safe_targets import check_targets
 
 CARD = """---
@@ -218,9 +219,9 @@ class Predictor(
     def generate_model_card(self, **options: Any) -> ModelCard:
         """Return the README.md of a published network: its classes and modules."""
         return super().generate_model_card(
-            title=self.config.get("name", "gald"),
-            names=list(zip(self.class_names, self.palette, strict=True)),
-            modules=_module_names(self.config),
+            title=as_markdown(str(self.config.get("name", "gald"))),
+            names=list(zip(map(as_markdown, self.class_names), self.palette, strict=True)),
+            modules=[as_markdown(name) for name in _module_names(self.config)],
             **options,
         )
 

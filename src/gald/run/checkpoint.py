@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from gald.run.class_names import unusable
 from gald.run.old_names import renew_config, renew_weights
 from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
@@ -89,6 +90,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "`gald convert FILE --to FOLDER`)"
         )
     refuse_bulky([about[key] for key in ABOUT], path, "get it from its owners again")
+    for name in map(str, about["class_names"]):
+        if fault := unusable(name):
+            raise ValueError(
+                f"{path} has a class named {name[:40]!a} with {fault}; get the file again from "
+                "its owners"
+            )
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
