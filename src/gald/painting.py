@@ -1,6 +1,7 @@
 """Painting without a display: label colours, value colours, legends and figures."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Palette = Sequence[tuple[int, int, int]]
+_LONGEST = 50  # characters of a name in a figure
 VOID_COLOUR = (0, 0, 0)
 
 
@@ -40,16 +42,24 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
     from matplotlib.text import Text
 
     class PlainFigure(Figure):
-        """Figure in which a dollar sign is a dollar sign, not the start of a formula."""
+        """Figure that shows names as they are: a dollar sign does not start a formula."""
 
         def draw(self, renderer: Any) -> None:
             for text in self.findobj(Text):
                 text.set_parse_math(False)
-            super().draw(renderer)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+                super().draw(renderer)
 
     figure = PlainFigure(figsize=(width, height), layout="constrained", dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
+
+
+def short_name(text: str) -> str:
+    """Return a name of at most 50 characters in one line: the middle of a longer one is left out."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 3 :]}"
 
 
 def to_png(figure: "Figure") -> bytes:
@@ -66,7 +76,7 @@ def add_legend(
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(color=(red / 255, green / 255, blue / 255), label=name)
+        Patch(color=(red / 255, green / 255, blue / 255), label=short_name(name))
         for name, (red, green, blue) in zip(class_names, palette, strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns))

@@ -22,7 +22,7 @@ FORMULA = (
     "\uff0b",
     "\uff0d",
     "\uff20",
-)  # also wide
+)
 ENDS = ("difference", "low", "high")
 RUN_KEYS = ("seconds", "epochs", "device", "precision", "commit")
 RECEIPT_KEYS = ("checkpoint_sha256", "predictions_sha256", "images_sha256", "ground_truth_sha256")
