@@ -57,7 +57,7 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
 
 
 def short_name(text: str) -> str:
-    """Return a name of at most 50 characters in one line: the middle of a longer one is left out."""
+    """Return a name in one line of at most 50 characters; a longer one loses its middle."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 3 :]}"
 
