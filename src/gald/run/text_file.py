@@ -76,7 +76,8 @@ def parse_yaml(data: bytes, path: Path, remedy: str = _AGAIN) -> Any:
         _refuse_large(text, path, remedy)
         return yaml.load(text, _Plain)  # builds plain data only
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not valid YAML ({reason}); correct the file") from error
 
 
 def refuse_long(data: bytes, path: Path, remedy: str = _AGAIN) -> None:
