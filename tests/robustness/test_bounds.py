@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import struct
 import tarfile
 import threading
@@ -32,13 +33,14 @@ from gald.prediction.image import to_tensor
 from gald.prediction.predictor import load
 from gald.prediction.time_limit import TimeLimit
 from gald.run.checkpoint import read_checkpoint
-from gald.run.limits import limit
+from gald.run.limits import BOUNDS, limit
 from gald.run.results import read_results
 from gald.run.text_file import parse_yaml
 from gald.run.weight_file import read_weight_file
 from gald.sweep.manifest import Manifest
 from gald.sweep.table.consistency import audit
 
+ROOT = Path(__file__).parents[2]
 BIG = 30000, 30000
 PATIENCE = 2  # seconds
 
@@ -103,8 +105,8 @@ def test_a_raised_bound_is_kept_and_a_wrong_one_is_named(monkeypatch):
     assert len(parse_yaml(text, Path("x"))) == 60000
     for value in ("0", "-1", "1e9", "many", "²"):
         monkeypatch.setenv("GALD_MAX_YAML_VALUES", value)
-        sentence = refused(limit, "GALD_MAX_YAML_VALUES", 5)
-        assert f"{value!r}" in sentence and "GALD_MAX_YAML_VALUES=5" in sentence
+        sentence = refused(limit, "GALD_MAX_YAML_VALUES")
+        assert f"{value!r}" in sentence and "GALD_MAX_YAML_VALUES=50000" in sentence
 
 
 def test_yaml_is_plain_data():
@@ -363,3 +365,15 @@ def test_a_slow_picture_is_answered_in_time_and_stops_no_other(network, tmp_path
 def test_a_bound_below_1_is_refused_before_the_network_is_loaded():
     with pytest.raises(ValueError, match="--at-once is 0; it must be at least 1"):
         serve.serve("nowhere", bounds=serve.Bounds(at_once=0))
+
+
+def test_the_documentation_lists_every_bound_with_its_number():
+    text = (ROOT / "docs" / "datasets.md").read_text()
+    listed = dict(re.findall(r"^\| `(GALD_MAX_\w+)` \| (\d+) \|", text, re.MULTILINE))
+    assert {name: int(number) for name, number in listed.items()} == BOUNDS
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    assert set(re.findall(r"GALD_MAX_\w+", source)) == BOUNDS.keys()
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    for name, value in serve.DEFAULTS._asdict().items():
+        assert f"| `--{name.replace('_', '-')}` | {value} |" in page
+    assert f"more than {serve.WAITING} that wait" in page

@@ -211,8 +211,16 @@ def test_text_in_markdown_is_that_text(text, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("=1", "'=1"), ("+a", "'+a"), ("@x", "'@x"), ("\tx", "'\tx"), ("-", "'-"), ("-1-x", "'-1-x")]
-    + [(number, number) for number in ("-1.5", "+2", "-1e-05", "nan", "", "road", "a=1")],
+    [
+        ("=1", "'=1"),
+        ("+a", "'+a"),
+        ("@x", "'@x"),
+        ("\tx", "'\tx"),
+        ("-", "'-"),
+        ("-1-x", "'-1-x"),
+        ("-inf", "'-inf"),
+    ]
+    + [(number, number) for number in ("-1.5", "+2", "-1e-05", "1.", "nan", "", "road", "a=1")],
 )
 def test_a_cell_of_a_spreadsheet_is_no_formula_and_numbers_stay(text, shown):
     assert cell(text) == shown

@@ -2,14 +2,33 @@
 
 import os
 
+# By environment variable; docs/datasets.md says what each of them is about.
+BOUNDS = {
+    "GALD_MAX_MEGAPIXELS": 200,
+    "GALD_MAX_FILE_MB": 2000,
+    "GALD_MAX_YAML_MB": 1,
+    "GALD_MAX_YAML_VALUES": 50_000,
+    "GALD_MAX_JSON_MB": 32,
+    "GALD_MAX_NESTING": 100,
+    "GALD_MAX_UNPACKED_MB": 64,
+    "GALD_MAX_MEMBERS": 2_000_000,
+    "GALD_MAX_FOLDERS": 32,
+    "GALD_MAX_COUNTS": 1_000_000,
+}
 
-def limit(variable: str, default: int) -> int:
+
+def limit(variable: str, default: int | None = None) -> int:
     """Return a bound: the value of its environment variable, or the default.
+
+    Args:
+        variable: one of `BOUNDS`.
+        default: None is the one in `BOUNDS`.
 
     Raises:
         ValueError: the variable is not a whole number above 0.
     """
     text = os.environ.get(variable, "").strip()
+    default = BOUNDS[variable] if default is None else default
     if not text:
         return default
     if not (text.isascii() and text.isdecimal() and int(text)):
@@ -20,7 +39,12 @@ def limit(variable: str, default: int) -> int:
 
 
 def refuse_above(
-    found: int, what: str, variable: str, default: int, unit: int = 1, remedy: str = ""
+    found: int,
+    what: str,
+    variable: str,
+    unit: int = 1,
+    remedy: str = "",
+    default: int | None = None,
 ) -> None:
     """Raise a ValueError if a number is above its bound.
 
@@ -29,9 +53,9 @@ def refuse_above(
         what: the start of the sentence, with `{0}` for the number and `{1}` for the bound; without
             `{0}` the number is a part of the true one.
         variable: environment variable that sets the bound.
-        default: the bound without the variable.
         unit: what 1 in the variable stands for.
         remedy: what else helps.
+        default: the bound without the variable; None is the one in `BOUNDS`.
     """
     if found <= (bound := limit(variable, default)) * unit:
         return
@@ -54,10 +78,10 @@ def refuse_unpacked(unpacked: int, packed: int, what: str, remedy: str, whole: b
         remedy: where to get the right one.
         whole: whether `unpacked` is all of it, or what was unpacked so far.
     """
-    bound = max(64, 100 * packed // 10**6)
+    bound = max(BOUNDS["GALD_MAX_UNPACKED_MB"], 100 * packed // 10**6)
     holds = "holds {0}, and it may hold {1} MB" if whole else "holds more than {1} MB"
     sentence = f"{what} has {packed} bytes but {holds}"
-    refuse_above(unpacked, sentence, "GALD_MAX_UNPACKED_MB", bound, 10**6, remedy)
+    refuse_above(unpacked, sentence, "GALD_MAX_UNPACKED_MB", 10**6, remedy, bound)
 
 
 def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
@@ -70,4 +94,4 @@ def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
         remedy: what makes it smaller.
     """
     sentence = f"{what} is {width}x{height}, {{0}} pixels, and at most {{1}} million are taken"
-    refuse_above(height * width, sentence, "GALD_MAX_MEGAPIXELS", 200, 10**6, remedy)
+    refuse_above(height * width, sentence, "GALD_MAX_MEGAPIXELS", 10**6, remedy)

@@ -42,7 +42,7 @@ def read_json(path: Path, remedy: str = _AGAIN, fault: str = "is not valid JSON"
     """
     size = path.stat().st_size
     what = f"{path} has {{0}} bytes, and a JSON file may have {{1}} MB"
-    refuse_above(size, what, "GALD_MAX_JSON_MB", 32, _MEGABYTE, remedy)
+    refuse_above(size, what, "GALD_MAX_JSON_MB", _MEGABYTE, remedy)
     data = path.read_bytes()
     refuse_deep(data, path, remedy)
     try:
@@ -83,7 +83,7 @@ def parse_yaml(data: bytes, path: Path, remedy: str = _AGAIN) -> Any:
 def refuse_long(data: bytes, path: Path, remedy: str = _AGAIN) -> None:
     """Raise a ValueError if YAML or another list of settings has more than GALD_MAX_YAML_MB (1)."""
     what = f"{path} has {{0}} bytes, and such a file may have {{1}} MB"
-    refuse_above(len(data), what, "GALD_MAX_YAML_MB", 1, _MEGABYTE, remedy)
+    refuse_above(len(data), what, "GALD_MAX_YAML_MB", _MEGABYTE, remedy)
 
 
 def _refuse_large(text: str, path: Path, remedy: str) -> None:
@@ -174,12 +174,12 @@ def _refuse_size(size: _Size, path: Path, remedy: str) -> None:
 
 def _refuse_values(count: int, path: Path, remedy: str) -> None:
     what = f"{path} stands for more than {{1}} values"
-    refuse_above(count, what, "GALD_MAX_YAML_VALUES", 50_000, 1, remedy)
+    refuse_above(count, what, "GALD_MAX_YAML_VALUES", 1, remedy)
 
 
 def _refuse_nesting(depth: int, path: Path, remedy: str) -> None:
     what = f"{path} nests more than {{1}} levels deep"
-    refuse_above(depth, what, "GALD_MAX_NESTING", 100, 1, remedy)
+    refuse_above(depth, what, "GALD_MAX_NESTING", 1, remedy)
 
 
 class _Plain(_FAST):

@@ -223,17 +223,17 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def _refuse_many(members: int, archive: Path) -> None:
     what = f"{archive} has more than {{1}} members"
-    _refuse(members, what, "GALD_MAX_MEMBERS", 2_000_000)
+    _refuse(members, what, "GALD_MAX_MEMBERS")
 
 
 def _refuse_deep(folders: int, name: str, archive: Path) -> None:
     what = f"{archive} has {{0}} names inside each other in {name[:60]}..., and may have {{1}}"
-    _refuse(folders, what, "GALD_MAX_FOLDERS", 32)
+    _refuse(folders, what, "GALD_MAX_FOLDERS")
 
 
-def _refuse(number: int, what: str, variable: str, bound: int) -> None:
+def _refuse(number: int, what: str, variable: str) -> None:
     try:
-        refuse_above(number, what, variable, bound, 1, _OTHER)
+        refuse_above(number, what, variable, 1, _OTHER)
     except ValueError as error:
         raise DownloadError(str(error)) from None
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ FORMULA = (
     "\uff0d",
     "\uff20",
 )
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 ENDS = ("difference", "low", "high")
 RUN_KEYS = ("seconds", "epochs", "device", "precision", "commit")
 RECEIPT_KEYS = ("checkpoint_sha256", "predictions_sha256", "images_sha256", "ground_truth_sha256")
@@ -95,13 +97,7 @@ def cell(text: str) -> str:
 
     A spreadsheet runs text that begins like a formula; an apostrophe before it makes it text.
     """
-    if not text.startswith(FORMULA):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
 def _ends(result: ContrastResult, factor: float = 100) -> dict[str, str]:
