@@ -47,6 +47,7 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
         def draw(self, renderer: Any) -> None:
             for text in self.findobj(Text):
                 text.set_parse_math(False)
+                text.set_text(_drawable(text.get_text()))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
                 super().draw(renderer)
@@ -58,8 +59,13 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
 
 def short_name(text: str) -> str:
     """Return a name in one line of at most 50 characters; a longer one loses its middle."""
-    text = " ".join(text.split())
+    text = " ".join(_drawable(text).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 3 :]}"
+
+
+def _drawable(text: str) -> str:
+    """Replace what is not Unicode, as in file names of other encodings, by its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -209,6 +209,16 @@ def test_text_in_markdown_is_that_text(text, tmp_path):
     assert page.cells[2] == text
 
 
+def test_a_file_name_that_is_not_utf_8_is_shown_by_its_bytes(tmp_path):
+    name = "caf\udce9.png"  # as Python reads it
+    write_report(tmp_path, name, name, name, [Section(name, name, (name,), [[name]])])
+    for report in ("report.md", "report.html"):
+        assert "caf\\udce9.png" in html.unescape((tmp_path / report).read_text("utf-8"))
+    figure = new_figure(2, 2)
+    figure.subplots().set_title(name)
+    assert to_png(figure)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -43,7 +43,8 @@ def write_report(
     for name in ("report.md", "report.html"):
         environment.autoescape = name.endswith(".html")
         template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
-        (folder / name).write_text(template.render(words), encoding="utf-8")
+        # A file name that is not UTF-8 has letters that cannot be written.
+        (folder / name).write_text(template.render(words), "utf-8", "backslashreplace")
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])
