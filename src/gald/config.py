@@ -21,7 +21,6 @@ _PATH_KEYS = (
     "dir",
     "save_dir",
 )
-_PATH_OPTIONS = ("--check", "--to")  # options that a path follows
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "conf"  # exists in an installed wheel; in a clone conf/ is at the top
 
@@ -47,7 +46,8 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     ~ and letters with accents.
 
     Args:
-        arguments: of a command line; those without `=` and options are kept.
+        arguments: of a command line; those without `=`, options, and the path after `--check` are
+            kept.
 
     Raises:
         ValueError: another value has such characters, and is not quoted.
@@ -55,7 +55,7 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     parser = OverridesParser.create()
     return [
         argument
-        if argument.startswith("-") or "=" not in argument or before in _PATH_OPTIONS
+        if argument.startswith("-") or "=" not in argument or before == "--check"
         else _quote(argument, parser)
         for before, argument in zip(["", *arguments], arguments, strict=False)
     ]
