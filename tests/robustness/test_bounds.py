@@ -99,6 +99,18 @@ def test_lists_of_classes_of_other_tools_have_the_same_bound(name, tmp_path):
     assert "2000001 bytes, and such a file may have 1 MB" in refused(read_classes, tmp_path / name)
 
 
+def test_braces_in_a_path_are_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("GALD_MAX_MEGAPIXELS", "1")
+    monkeypatch.setenv("GALD_MAX_NESTING", "1")
+    folder = tmp_path / "{0} {x} {"
+    folder.mkdir()
+    Image.new("RGB", (2000, 1000)).save(folder / "a.png")
+    assert f"{folder}/a.png is 2000x1000, 2000000 pixels" in refused(to_tensor, folder / "a.png")
+    for name, read in (("results.json", read_results), ("classes.yaml", read_classes)):
+        (folder / name).write_text("[[1]]")
+        assert refused(read, folder / name).startswith(f"{folder}/{name} nests more than 1 ")
+
+
 def test_a_raised_bound_is_kept_and_a_wrong_one_is_named(monkeypatch):
     text = f"[{', '.join('1' * 60000)}]".encode()
     monkeypatch.setenv("GALD_MAX_YAML_VALUES", "100000")
@@ -232,7 +244,7 @@ def test_many_and_deep_members_are_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a/" * 40 + "x", "1")
     sentence = refused(extract, tmp_path / "x.zip", tmp_path / "out")
-    assert "41 names inside each other" in sentence and "GALD_MAX_FOLDERS=41" in sentence
+    assert "a file in 40 folders inside each other" in sentence and "FOLDERS=40" in sentence
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a" * 300, "1")
     assert "a name above 255 bytes" in refused(extract, tmp_path / "x.zip", tmp_path / "out")

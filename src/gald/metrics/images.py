@@ -164,8 +164,8 @@ class ImageCounts:
                     )
                     if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
                         raise ValueError(f"{metric_name} is incomplete")
-                    what = f"{metric_name} has {{0}} counts for an image, and may have {{1}}"
-                    refuse_above(width, what, "GALD_MAX_COUNTS")
+                    words = "has {0} counts for an image, and may have {1}"
+                    refuse_above(width, metric_name, words, "GALD_MAX_COUNTS")
                     if len(places) and not 0 <= places.min() <= places.max() < width:
                         raise ValueError(f"{metric_name} has counts outside of its {width}")
                     split = zip(

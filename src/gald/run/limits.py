@@ -40,7 +40,8 @@ def limit(variable: str, default: int | None = None) -> int:
 
 def refuse_above(
     found: int,
-    what: str,
+    subject: str,
+    words: str,
     variable: str,
     unit: int = 1,
     remedy: str = "",
@@ -50,8 +51,9 @@ def refuse_above(
 
     Args:
         found: the number.
-        what: the start of the sentence, with `{0}` for the number and `{1}` for the bound; without
-            `{0}` the number is a part of the true one.
+        subject: start of the sentence: the file, crop or window; any text.
+        words: the sentence goes on with `{0}` for the number and `{1}` for the bound; without `{0}`
+            the number is a part of the true one.
         variable: environment variable that sets the bound.
         unit: what 1 in the variable stands for.
         remedy: what else helps.
@@ -59,10 +61,10 @@ def refuse_above(
     """
     if found <= (bound := limit(variable, default)) * unit:
         return
-    needed = -(-found // unit) if "{0}" in what else 10 * bound
+    needed = -(-found // unit) if "{0}" in words else 10 * bound
     choice = f"{remedy}, or" if remedy else "if it is right,"
     raise ValueError(
-        f"{what.format(found, bound)}; {choice} raise the bound with {variable}={needed}"
+        f"{subject} {words.format(found, bound)}; {choice} raise the bound with {variable}={needed}"
     )
 
 
@@ -80,8 +82,8 @@ def refuse_unpacked(unpacked: int, packed: int, what: str, remedy: str, whole: b
     """
     bound = max(BOUNDS["GALD_MAX_UNPACKED_MB"], 100 * packed // 10**6)
     holds = "holds {0}, and it may hold {1} MB" if whole else "holds more than {1} MB"
-    sentence = f"{what} has {packed} bytes but {holds}"
-    refuse_above(unpacked, sentence, "GALD_MAX_UNPACKED_MB", 10**6, remedy, bound)
+    words = f"has {packed} bytes but {holds}"
+    refuse_above(unpacked, what, words, "GALD_MAX_UNPACKED_MB", 10**6, remedy, bound)
 
 
 def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
@@ -93,5 +95,5 @@ def refuse_pixels(height: int, width: int, what: str, remedy: str) -> None:
         what: the picture, crop or window.
         remedy: what makes it smaller.
     """
-    sentence = f"{what} is {width}x{height}, {{0}} pixels, and at most {{1}} million are taken"
-    refuse_above(height * width, sentence, "GALD_MAX_MEGAPIXELS", 10**6, remedy)
+    words = f"is {width}x{height}, {{0}} pixels, and at most {{1}} million are taken"
+    refuse_above(height * width, what, words, "GALD_MAX_MEGAPIXELS", 10**6, remedy)

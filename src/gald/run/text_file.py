@@ -41,8 +41,8 @@ def read_json(path: Path, remedy: str = _AGAIN, fault: str = "is not valid JSON"
         ValueError: it is not JSON, or is larger or nests deeper than its bounds.
     """
     size = path.stat().st_size
-    what = f"{path} has {{0}} bytes, and a JSON file may have {{1}} MB"
-    refuse_above(size, what, "GALD_MAX_JSON_MB", _MEGABYTE, remedy)
+    words = "has {0} bytes, and a JSON file may have {1} MB"
+    refuse_above(size, str(path), words, "GALD_MAX_JSON_MB", _MEGABYTE, remedy)
     data = path.read_bytes()
     refuse_deep(data, path, remedy)
     try:
@@ -82,8 +82,8 @@ def parse_yaml(data: bytes, path: Path, remedy: str = _AGAIN) -> Any:
 
 def refuse_long(data: bytes, path: Path, remedy: str = _AGAIN) -> None:
     """Raise a ValueError if YAML or another list of settings has more than GALD_MAX_YAML_MB (1)."""
-    what = f"{path} has {{0}} bytes, and such a file may have {{1}} MB"
-    refuse_above(len(data), what, "GALD_MAX_YAML_MB", _MEGABYTE, remedy)
+    words = "has {0} bytes, and such a file may have {1} MB"
+    refuse_above(len(data), str(path), words, "GALD_MAX_YAML_MB", _MEGABYTE, remedy)
 
 
 def _refuse_large(text: str, path: Path, remedy: str) -> None:
@@ -173,13 +173,13 @@ def _refuse_size(size: _Size, path: Path, remedy: str) -> None:
 
 
 def _refuse_values(count: int, path: Path, remedy: str) -> None:
-    what = f"{path} stands for more than {{1}} values"
-    refuse_above(count, what, "GALD_MAX_YAML_VALUES", 1, remedy)
+    words = "stands for more than {1} values"
+    refuse_above(count, str(path), words, "GALD_MAX_YAML_VALUES", 1, remedy)
 
 
 def _refuse_nesting(depth: int, path: Path, remedy: str) -> None:
-    what = f"{path} nests more than {{1}} levels deep"
-    refuse_above(depth, what, "GALD_MAX_NESTING", 1, remedy)
+    words = "nests more than {1} levels deep"
+    refuse_above(depth, str(path), words, "GALD_MAX_NESTING", 1, remedy)
 
 
 class _Plain(_FAST):

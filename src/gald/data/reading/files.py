@@ -265,9 +265,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _refuse_bytes(size: int, path: Path) -> None:
-    what = f"{path} has {{0}} bytes, and a file of a dataset may have {{1}} MB"
+    words = "has {0} bytes, and a file of a dataset may have {1} MB"
     try:
-        refuse_above(size, what, "GALD_MAX_FILE_MB", 10**6, "replace it")
+        refuse_above(size, str(path), words, "GALD_MAX_FILE_MB", 10**6, "replace it")
     except ValueError as error:
         raise SampleError(str(error)) from None
 

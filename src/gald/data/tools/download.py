@@ -205,7 +205,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             windows = PureWindowsPath(name)  # handles both separators, and drives
             if windows.anchor or ".." in windows.parts:
                 raise _refusal(archive, name, "lies outside of the archive's folder")
-            _refuse_deep(len(windows.parts), name, archive)
+            _refuse_deep(len(windows.parts) - 1, archive)
             if any(len(os.fsencode(part)) > _LONGEST for part in windows.parts):
                 raise _refusal(archive, f"{name[:40]}...", f"has a name above {_LONGEST} bytes")
             path = folder / name
@@ -222,18 +222,17 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _refuse_many(members: int, archive: Path) -> None:
-    what = f"{archive} has more than {{1}} members"
-    _refuse(members, what, "GALD_MAX_MEMBERS")
+    _refuse(members, archive, "has more than {1} members", "GALD_MAX_MEMBERS")
 
 
-def _refuse_deep(folders: int, name: str, archive: Path) -> None:
-    what = f"{archive} has {{0}} names inside each other in {name[:60]}..., and may have {{1}}"
-    _refuse(folders, what, "GALD_MAX_FOLDERS")
+def _refuse_deep(folders: int, archive: Path) -> None:
+    words = "has a file in {0} folders inside each other, and may have {1}"
+    _refuse(folders, archive, words, "GALD_MAX_FOLDERS")
 
 
-def _refuse(number: int, what: str, variable: str) -> None:
+def _refuse(number: int, archive: Path, words: str, variable: str) -> None:
     try:
-        refuse_above(number, what, variable, 1, _OTHER)
+        refuse_above(number, str(archive), words, variable, 1, _OTHER)
     except ValueError as error:
         raise DownloadError(str(error)) from None
 
