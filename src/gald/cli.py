@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -77,6 +78,9 @@ USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
 
 def main() -> None:
     """Run one verb; on failure print one sentence to stderr and exit with a code above 0."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name must not end a run if it cannot be shown
+            stream.reconfigure(errors="backslashreplace")
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print(USAGE)

@@ -63,15 +63,18 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     ~ and letters with accents.
 
     Args:
-        arguments: of a command line; those without `=` and options are kept.
+        arguments: of a command line; those without `=`, options, and the path after `--check` are
+            kept.
 
     Raises:
         ValueError: another value has such characters, and is not quoted.
     """
     parser = OverridesParser.create()
     return [
-        argument if argument.startswith("-") or "=" not in argument else _quote(argument, parser)
-        for argument in arguments
+        argument
+        if argument.startswith("-") or "=" not in argument or before == "--check"
+        else _quote(argument, parser)
+        for before, argument in zip(["", *arguments], arguments, strict=False)
     ]
 
 

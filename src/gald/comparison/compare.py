@@ -176,4 +176,4 @@ def _write(
     with new_folder(folder) as scratch:
         write_report(scratch, "Where is B better than A?", sentence, about, parts)
         text = json.dumps(record, indent=2, ensure_ascii=False)
-        (scratch / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (scratch / "comparison.json").write_text(text + "\n", "utf-8", "backslashreplace")

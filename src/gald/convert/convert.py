@@ -1,5 +1,6 @@
 """`gald convert FILE --to FOLDER`: convert a state dict of the authors to a run folder."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,8 @@ def main() -> None:
     )
     flags = parser.parse_args(sys.argv[1:])
     print(convert(flags.source, flags.to, flags.input))
-    print(f"evaluate it with: gald eval ckpt_path={flags.to} data=cityscapes")
+    path = shlex.quote(f"ckpt_path={flags.to}")
+    print(f"evaluate it with: gald eval {path} data=cityscapes")
 
 
 def convert(source: Path, folder: Path, input: str | None = None) -> str:

@@ -383,7 +383,7 @@ def _read_json(path: Path, state: str) -> dict[str, dict[str, bytes]]:
                 # One string instead of thousands of objects: forked workers share it, but would
                 # copy each object that they access.
                 runs_of[image["phase"]][name] = json.dumps(content).encode()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(f"{broken} ({error}); {remedy}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise SampleError(f"{broken} (no {error}); {remedy}") from None

@@ -10,6 +10,7 @@ import numpy as np
 from gald.data import street_painter
 from gald.data.datamodule import Loading, SegmentationDataModule
 from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
+from gald.run.limits import refuse_pixels
 
 _SCENE = 3  # separates this random stream from others with the same seed
 
@@ -78,6 +79,7 @@ class SyntheticStreets(BaseDataset):
             raise ValueError(f"count ({count}) must be at least 1; set it to the number of scenes")
         self.split = split
         self.count = count
+        refuse_pixels(size[0], size[1], "size", "choose a smaller data.size")
         self.size = (size[0], size[1])
         self.seed = seed
 

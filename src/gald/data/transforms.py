@@ -9,6 +9,7 @@ import numpy as np
 
 from gald.data.labels import VOID
 from gald.data.reading.png import LazyArray
+from gald.run.limits import refuse_pixels
 
 _AUGMENTATION = 2  # separates this random stream from others with the same seed
 _CROP_TRIES = 10  # largest number of crops drawn for cat_max_ratio, as in mmsegmentation
@@ -69,6 +70,7 @@ class TrainTransform:
             raise ValueError(
                 f"crop_size ({list(crop_size)}) must be a height and a width; write crop_size=[h,w]"
             )
+        refuse_pixels(*crop_size, "crop_size", "choose a smaller data.train_transform.crop_size")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise ValueError(
                 f"scale ({list(scale)}) must be a smallest and a largest factor above 0; "

@@ -5,10 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from gald.config import compose
+from gald.config import compose, quote_paths
 from gald.evaluation.checkpoint import evaluate_checkpoint
 from gald.run.building import check, check_metrics, refuse_other_machine
 from gald.run.plain import plain_data
@@ -79,7 +80,8 @@ def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str
             cfg[part] = check(part, receipt[part], path, trust)
         cfg.ckpt_path, cfg.split = checkpoint and str(path.parent / checkpoint), split
         cfg.trainer.devices, cfg.trainer.precision = 1, receipt["precision"]
-        cfg.merge_with(own)
+        for override in OverridesParser.create().parse_overrides(quote_paths(overrides)):
+            OmegaConf.update(cfg, override.key_or_group, override.value())
     if cfg.ckpt_path is None or not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(
             f"the checkpoint {cfg.ckpt_path} of the receipt does not exist; give it with "

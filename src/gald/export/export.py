@@ -18,6 +18,7 @@ from gald.export.parity import Run, Shape, compare, first_line, random_image
 from gald.inference import FullImage
 from gald.prediction.predictor import Predictor, load
 from gald.run.atomic import atomic_file, new_folder
+from gald.run.limits import refuse_pixels
 from gald.run.provenance import versions
 
 Size = tuple[int, int]
@@ -96,6 +97,8 @@ def export(
             "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
             "size"
         )
+    if size is not None:
+        refuse_pixels(*size, "--size", "choose a smaller --size")
     if format != "onnx" and opset is not None:
         raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
     if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):

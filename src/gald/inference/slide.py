@@ -10,6 +10,7 @@ from typing_extensions import override
 from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
 from gald.profiling.memory import TensorMemoryTracker
+from gald.run.limits import refuse_pixels
 
 _BLENDINGS = ("uniform", "gaussian")
 
@@ -54,6 +55,7 @@ class Slide(Inference):
             raise ValueError(
                 f"window is {list(window)}; give a height and a width, as in window=[512,512]"
             )
+        refuse_pixels(window[0], window[1], "window", "choose a smaller inference.window")
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is {overlap}; set it to at least 0 and less than 1")
         if stride is None:

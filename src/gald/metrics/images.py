@@ -1,5 +1,6 @@
 """Counts of every single image, so that two networks can be compared image by image."""
 
+import zipfile
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gald.run.atomic import atomic_file
+from gald.run.limits import refuse_above, refuse_unpacked
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
@@ -148,6 +150,7 @@ class ImageCounts:
                 f"there are no image counts at {path}; gald eval writes them next to results.json"
             )
         counts = cls()
+        _refuse_bomb(path)
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 names = [str(name) for name in file["names"]]
@@ -161,6 +164,10 @@ class ImageCounts:
                     )
                     if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
                         raise ValueError(f"{metric_name} is incomplete")
+                    words = "has {0} counts for an image, and may have {1}"
+                    refuse_above(width, metric_name, words, "GALD_MAX_COUNTS")
+                    if len(places) and not 0 <= places.min() <= places.max() < width:
+                        raise ValueError(f"{metric_name} has counts outside of its {width}")
                     split = zip(
                         np.split(places, ends[:-1]), np.split(values, ends[:-1]), strict=True
                     )
@@ -172,3 +179,13 @@ class ImageCounts:
                 "evaluate again, or copy the file again"
             ) from error
         return counts
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise a ValueError if a npz states that it unpacks to far more than its size."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(member.file_size for member in file.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return  # numpy says what is wrong
+    refuse_unpacked(unpacked, path.stat().st_size, str(path), "evaluate again")

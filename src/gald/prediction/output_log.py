@@ -26,7 +26,7 @@ class OutputLog:
                 entry = json.loads(line)
                 # Version 0.1.0 wrote the key as "stamp".
                 self.keys[entry["output"]] = entry["key"] if "key" in entry else entry["stamp"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line cut by a power failure; its output does not exist
 
     def has(self, output: str, *inputs: str) -> bool:

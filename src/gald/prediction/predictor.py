@@ -21,6 +21,7 @@ from gald.prediction.prediction import Prediction
 from gald.run.atomic import new_folder
 from gald.run.building import build, build_own, check, check_network, own_paths
 from gald.run.checkpoint import CONFIG, WEIGHTS, load_weights, read_checkpoint
+from gald.run.markdown import as_markdown
 from gald.run.plain import plain_data
 from gald.run.slots import check_trust
 
@@ -230,9 +231,9 @@ class Predictor(
     def generate_model_card(self, **options: Any) -> ModelCard:
         """Return the README.md of a published network: its classes and modules."""
         return super().generate_model_card(
-            title=self.config.get("name", "gald"),
-            names=list(zip(self.class_names, self.palette, strict=True)),
-            modules=_module_names(self.config),
+            title=as_markdown(str(self.config.get("name", "gald"))),
+            names=list(zip(map(as_markdown, self.class_names), self.palette, strict=True)),
+            modules=[as_markdown(name) for name in _module_names(self.config)],
             **options,
         )
 

@@ -24,6 +24,7 @@ from gald.model.segmentor import Segmentor
 from gald.profiling.flops import NAMES, NOT_COUNTED, count_params, parts
 from gald.profiling.measure import CostMeter
 from gald.run.building import build_own
+from gald.run.limits import refuse_pixels
 from gald.run.provenance import commit, versions
 from gald.run.results import Results, write_results
 
@@ -101,6 +102,7 @@ def _check(cfg: DictConfig) -> None:
         raise ValueError(f"precision is {cfg.precision!r}; choose one of {', '.join(DTYPES)}")
     if not (isinstance(cfg.size, Sequence) and len(cfg.size) == 2 and min(cfg.size) >= 1):
         raise ValueError(f"size ({cfg.size}) must be a height and a width; write size=[h,w]")
+    refuse_pixels(*cfg.size, "size", "choose a smaller size=[h,w]")
     for key in ("batch_size", "rounds"):
         if cfg[key] < 1:
             raise ValueError(f"{key} ({cfg[key]}) must be at least 1; set {key}=1")

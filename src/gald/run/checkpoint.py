@@ -1,14 +1,15 @@
 """Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from gald.run.class_names import unusable
 from gald.run.old_names import renew_config, renew_weights
 from gald.run.plain import plain_data
+from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
@@ -93,7 +94,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "backbone go into model.backbone.weights=FILE, networks of the authors into "
             "`gald convert FILE --to FOLDER`)"
         )
+    refuse_bulky([about[key] for key in ABOUT], path, "get it from its owners again")
     config = plain_data(about["config"], _config_file(path))
+    for name in map(str, about["class_names"]):
+        if fault := unusable(name):
+            raise ValueError(
+                f"{path} has a class named {name[:40]!a} with {fault}; get the file again from "
+                "its owners"
+            )
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
@@ -143,10 +151,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"there is no {path} to describe the weights next to it; copy the whole folder"
         )
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); copy the folder again") from error
+    about = read_json(path, "copy the folder again")
     missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
     if missing:
         raise ValueError(f"{path} has no key {missing[0]}; copy the folder again")

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-DEPTH = 32  # of tables inside tables; those of gald are 7 deep
-ENTRIES = 100_000  # values in one config; those of gald have a few hundred
-
 
 class RefusedError(ValueError):
     """A file wants more than plain data and the options of gald: it refers to, or calls, code."""
@@ -18,15 +15,14 @@ def plain_data(content: Any, file: str | Path, place: str = "") -> Any:
     resolved later, it could read the environment or call code.
 
     Args:
-        content: the config, as the file holds it.
+        content: the config, as the file holds it; `gald.run.text_file` has measured it.
         file: the file, for the message.
         place: key of the config in the file, for the message.
 
     Raises:
-        ValueError: a key or value has an interpolation, or is not plain data; or the config is
-            deeper or longer than any that gald writes.
+        ValueError: a key or value has an interpolation, or is not plain data.
     """
-    return _Copier(str(file)).copy(content, place, DEPTH)
+    return _Copier(str(file)).copy(content, place)
 
 
 def join(place: str, key: object) -> str:
@@ -43,29 +39,15 @@ def shown(value: object) -> str:
 class _Copier:
     def __init__(self, file: str) -> None:
         self.file = file
-        self.entries = 0
 
-    def copy(self, value: Any, place: str, depth: int) -> Any:
-        self.entries += 1
-        if self.entries > ENTRIES:
-            raise ValueError(
-                f"{self.file} has a config of more than {ENTRIES} values; copy the file again from "
-                "its source, since gald writes a few hundred"
-            )
-        if isinstance(value, dict | list | tuple) and not depth:
-            raise ValueError(
-                f"{self.file} has a config of more than {DEPTH} tables inside each other, at "
-                f"{place[:80]}; copy the file again from its source"
-            )
+    def copy(self, value: Any, place: str) -> Any:
         if isinstance(value, dict):
             return {
-                self._key(key, place): self.copy(item, join(place, key), depth - 1)
+                self._key(key, place): self.copy(item, join(place, key))
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [
-                self.copy(item, join(place, index), depth - 1) for index, item in enumerate(value)
-            ]
+            return [self.copy(item, join(place, index)) for index, item in enumerate(value)]
         if isinstance(value, str):
             return self._text(value, f"the value of {place or 'its config'}")
         if value is None or isinstance(value, bool | int | float):

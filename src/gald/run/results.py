@@ -7,6 +7,7 @@ from typing import Any
 
 from gald.run.atomic import atomic_file
 from gald.run.old_names import renew_results
+from gald.run.text_file import read_json
 
 Results = dict[str, Any]
 SPLITS = ("val", "test")
@@ -44,10 +45,7 @@ def read_results(path: Path) -> Results:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; give the results.json of a run")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); copy it again") from error
+    results = read_json(path)
     if not isinstance(results, dict):
         raise ValueError(
             f"{path} contains a {type(results).__name__} instead of results; copy it again"

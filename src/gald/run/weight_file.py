@@ -70,6 +70,7 @@ _STAND_INS: list[Any] = [
 _REFUSED = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)")
 _AGAIN = "copy or download it again, or choose another"
 _SAVE = "save the weights alone, with torch.save(model.state_dict(), FILE), and give that file"
+_SMALL = 64 * 10**6  # bytes that parts of a file may state without having them
 _DEPTH = 6  # of dicts inside dicts
 # Words of a prefix or wrapper, from what is loaded first to what is loaded last.
 _AVERAGES, _TEACHERS = {"ema", "averaged", "average", "swa"}, {"teacher", "target"}
@@ -99,15 +100,52 @@ def read_weight_file(path: Path) -> Any:
             _unreadable(path, str(error.strerror), "change its permissions")
         ) from error
     _refuse_other_kinds(path, head)
+    _refuse_packed(path, head)
     try:
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
             return load_file(path)
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about formats that it reads all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason, remedy = _explain(path, head, str(error))
         raise ValueError(_unreadable(path, reason, remedy)) from error
+    _refuse_repeated(content, path)
+    return content
+
+
+def _refuse_packed(path: Path, head: bytes) -> None:
+    """Raise a ValueError if the members of a zip are larger than the zip.
+
+    `torch.save` does not compress, so they are not; torch would make room for what they state.
+    """
+    if not head.startswith(b"PK") or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stated = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return  # torch says what is wrong
+    size = path.stat().st_size
+    if stated > size and stated > _SMALL:
+        reason = f"it has {size} bytes, but its parts state {stated}"
+        raise ValueError(
+            _unreadable(path, reason, f"{_AGAIN}; if it is right, pack it with zip -0")
+        )
+
+
+def _refuse_repeated(content: Any, path: Path) -> None:
+    """Raise a ValueError if a tensor is larger than what is stored of it.
+
+    A tensor can state that one stored number is all of its billions of numbers.
+    """
+    for name, value in collect_tensors(content).items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            continue  # `find_defect` names it
+        needed, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+        if needed > stored and needed > _SMALL:
+            reason = f"{name} states {needed} bytes and {stored} are stored"
+            raise ValueError(_unreadable(path, reason, "save it again with tensor.clone()"))
 
 
 def collect_tensors(content: Any) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from gald.profiling.measure import CostMeter
 from gald.run.building import build, build_own, check, own_paths
 from gald.run.old_names import renew_config
 from gald.run.plain import plain_data, shown
+from gald.run.text_file import parse_yaml
 from gald.sweep.launch.devices import count_devices, visible_gpus
 
 ROUNDS = 5  # timed passes; the median counts
@@ -168,7 +169,7 @@ def evaluation_costs(file: Path, trust: Sequence[str] = ()) -> dict[str, float]:
     Raises:
         ValueError: the file misses a part, or is refused.
     """
-    config = renew_config(plain_data(OmegaConf.to_container(OmegaConf.load(file)), file))
+    config = renew_config(plain_data(parse_yaml(file.read_bytes(), file), file))
     for part in ("data", "model"):
         if not isinstance(config, dict) or not isinstance(config.get(part), dict):
             raise ValueError(f"{file} has no {part}; copy the run again from its source")

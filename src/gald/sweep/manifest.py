@@ -13,6 +13,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from gald.run.atomic import atomic_file
+from gald.run.text_file import read_json
 
 NAME = "manifest.json"
 STATES = ("pending", "running", "done", "failed")
@@ -74,18 +75,17 @@ class Manifest:
             raise FileNotFoundError(
                 f"{folder} holds no sweep (no {NAME}); name the folder that gald train -m printed"
             )
+        remedy = "delete it and repeat the sweep's command, which keeps finished cells"
+        fault = "cannot be read as a sweep"
+        content = read_json(path, remedy, fault)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             version = content["version"]
             cells = {key: Cell(**cell) for key, cell in content["cells"].items()}
             for cell in cells.values():
                 _check_folder(cell.folder)
             manifest = cls(Path(folder), content["name"], content["command"], cells)
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} cannot be read as a sweep ({error}); delete it and repeat the sweep's "
-                "command, which keeps finished cells"
-            ) from error
+            raise ValueError(f"{path} {fault} ({error}); {remedy}") from error
         if version != VERSION:
             raise ValueError(
                 f"{path} has version {version}, but this gald reads version {VERSION}; "

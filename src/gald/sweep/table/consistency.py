@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from gald.run.plain import plain_data
 from gald.run.results import SPLITS
+from gald.run.text_file import parse_yaml, read_json
 from gald.sweep.command import one_folder
 from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
 from gald.sweep.table.arms import SEED, label
@@ -94,12 +93,14 @@ def audit(folder: Path) -> list[str]:
         values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
-            content = plain_data(OmegaConf.to_container(OmegaConf.load(config)), config)
-            assert isinstance(content, dict)
+            content = plain_data(parse_yaml(config.read_bytes(), config), config)
+            if not isinstance(content, dict):
+                raise ValueError(f"{config} has no keys; copy it again")
             cells.append(Audited(values, {str(key): value for key, value in content.items()}))
         if cell.state == "done" and results.is_file():
             trained.append(values)
-            receipts.append((label(values), _read(results)))
+            read = read_json(results, "repeat its evaluation")
+            receipts.append((label(values), read))
     return audit_configs(cells) + audit_seeds(trained) + _audit_receipts(receipts)
 
 
@@ -136,13 +137,6 @@ def _audit_receipts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
                 sentence = _sentence(f"{topic} ({split}, {key})", values, names)
                 findings.setdefault((key, *values), sentence)
     return list(findings.values())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); repeat its evaluation") from error
 
 
 def _without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,9 +112,9 @@ def print_table(
     if to is not None:
         with new_folder(to) as partial:
             write_report(partial, TITLE, summary, about, parts)
-            (partial / "table.tex").write_text(latex, encoding="utf-8")
-            (partial / "table.csv").write_text(arms_csv(sweep, analysis), encoding="utf-8")
-            (partial / "runs.csv").write_text(runs_csv(sweep), encoding="utf-8")
+            texts = {"table.tex": latex, "table.csv": arms_csv(sweep, analysis)}
+            for name, text in (texts | {"runs.csv": runs_csv(sweep)}).items():
+                (partial / name).write_text(text, "utf-8", "backslashreplace")
     if form is None:
         _show(summary, parts, to)
     elif form in ("latex", "csv"):
