@@ -55,11 +55,12 @@ def _arm(when, name, number):
     def hook(event, arguments):
         if event == "open" and seen == ["renamed"]:
             _die()  # the folder is opened to be flushed
-        if when == "in" and event == "open" and f"/{name}." in str(arguments[0]):
-            # Opened to be written, or to be flushed once half of it is there.
-            if str(arguments[0]).endswith(".part") and arguments[1] == "r":
-                os.truncate(arguments[0], os.path.getsize(arguments[0]) // 2)
-                _count()
+        path = str(arguments[0]) if arguments else ""
+        flushed = event == "open" and path.endswith(".part") and arguments[1] is None
+        if when == "in" and flushed and f"/{name}." in path and os.path.getsize(path):
+            if not _left():
+                os.truncate(path, os.path.getsize(path) // 2)
+                _die()
         if event == "os.rename" and Path(str(arguments[1])).name == name:
             if when == "before":
                 _count()

@@ -1,6 +1,5 @@
 """Checkpoint of the newest training state, so that an interruption costs minutes at most."""
 
-import shlex
 import signal
 import sys
 import threading
@@ -17,8 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
 from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
-
-REPLACED = ("output_dir=", "ckpt_path=")  # options that the command for resuming states anew
+from gald.run.resume import resume_command
 
 
 @contextmanager
@@ -158,11 +156,9 @@ class LastCheckpoint(Checkpoint):
         if not trainer.is_global_zero:
             sys.exit(0)  # Lightning kills the first process when another ends with an error
         name = signal.Signals(self.signal).name if self.signal else "a signal to another process"
-        options = [word for word in sys.argv[1:] if not word.startswith(REPLACED)]
-        options += [f"output_dir={self.path.parent.parent}", "ckpt_path=last"]
         print(
             f"stopped by {name} at step {trainer.global_step}; resume with: "
-            f"{shlex.join(['gald', 'train', *options])}",
+            f"{resume_command(self.path.parent.parent)}",
             flush=True,
         )
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -28,12 +28,13 @@ def atomic_file(path: Path) -> Generator[Path]:
     clean_leftovers(path.parent, path.name)
     partial = path.with_name(partial_name(path.name))
     try:
-        partial.touch()
-        with locked(partial):
-            yield partial
-            sync(partial)
-            partial.replace(path)
-        sync(path.parent)
+        with _named(partial, path):
+            partial.touch()
+            with locked(partial):
+                yield partial
+                sync(partial)
+                partial.replace(path)
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -59,14 +60,27 @@ def new_folder(folder: Path) -> Generator[Path]:
     scratch = folder.with_name(f".{partial_name(folder.name)}")
     whole = scratch / folder.name
     try:
-        whole.mkdir(parents=True)
-        with locked(scratch):
-            yield whole
-            sync_tree(whole)
-            whole.replace(folder)
-        sync(folder.parent)
+        with _named(whole, folder):
+            whole.mkdir(parents=True)
+            with locked(scratch):
+                yield whole
+                sync_tree(whole)
+                whole.replace(folder)
+            sync(folder.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _named(partial: Path, path: Path) -> Generator[None]:
+    """Let an error of the disk name the final path; a failed write names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            name = str(error.filename or path)
+            error.filename, error.filename2 = name.replace(str(partial), str(path)), None
+        raise
 
 
 def sync_tree(folder: Path) -> None:
@@ -97,5 +111,5 @@ def sync(path: Path) -> None:
 def refuse_filled(folder: Path, remedy: str = "choose another folder") -> None:
     """Raise a ValueError unless a folder is empty or does not exist."""
     with suppress(FileNotFoundError):
-        if not folder.is_dir() and folder.exists() or any(folder.iterdir()):
+        if (not folder.is_dir() and folder.exists()) or any(folder.iterdir()):
             raise ValueError(f"{folder} already holds something; {remedy}")

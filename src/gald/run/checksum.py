@@ -54,6 +54,10 @@ def find_damage(path: Path) -> str | None:
             damaged = archive.testzip() if expanded < _EXPANSION * size else None
             if archive.comment or damaged:
                 return "its checksum is not the one that was written"
+    except zipfile.BadZipFile as error:
+        return (
+            str(error) if zipfile.is_zipfile(path) else f"the file is truncated after {size} bytes"
+        )
     except Exception as error:  # zipfile raises many kinds for damaged bytes
         return f"it is damaged: {error}"
     return None

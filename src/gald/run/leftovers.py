@@ -12,7 +12,7 @@ try:
 except ImportError:  # Windows, which does not delete files that are in use
     fcntl = None
 
-_FILE = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.part")
+_FILE = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.part(?:\.\w+)?")
 _FOLDER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
 
 
@@ -36,15 +36,16 @@ def locked(partial: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def clean_leftovers(folder: Path, name: str | None = None) -> None:
+def clean_leftovers(folder: Path, name: str | None = None, below: bool = False) -> None:
     """Remove what killed processes left of the files of a folder; keep what is being written.
 
     Args:
-        folder: the folder; those below it are not searched.
+        folder: the folder.
         name: only leftovers of this file; None for all.
+        below: whether to search the folders below it too.
     """
     with suppress(OSError):  # another process may be cleaning, or the folder may be read-only
-        for path in folder.iterdir():
+        for path in list(folder.rglob("*.part*") if below else folder.iterdir()):
             match = (_FOLDER if path.name.startswith(".") else _FILE).fullmatch(path.name)
             if match is None or path.is_symlink() or name not in (None, match["name"]):
                 continue

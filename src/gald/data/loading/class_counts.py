@@ -1,6 +1,6 @@
 """Pixel counts per class, and loss weights from them."""
 
-import os
+import io
 from pathlib import Path
 
 import cv2
@@ -10,6 +10,8 @@ from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.reading.files import SampleError
 from gald.progress import in_order, say
+from gald.run.atomic import write_bytes
+from gald.run.checksum import find_damage, seal
 
 
 def class_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
@@ -32,12 +34,12 @@ def pixel_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
     Raises:
         SampleError: a mask cannot be read or has an unknown label.
     """
-    path = Path(cache_dir).expanduser() / "counts" / f"{dataset.cache_name()}.npy"
+    path = Path(cache_dir).expanduser() / "counts" / f"{dataset.cache_name()}.npz"
     classes = len(dataset.class_names)
     shape = (len(dataset), classes + 1)
-    counts = _load(path, shape)
-    if counts is not None:
-        return counts
+    for earlier in (path, path.with_suffix(".npy")):  # versions without a checksum wrote .npy
+        if (counts := _load(earlier, shape)) is not None:
+            return counts
 
     def count(index: int) -> np.ndarray:
         labels, lut = dataset.labels(index)
@@ -81,24 +83,25 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
 def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Return the counts that an earlier call saved, or None if there are none or damaged ones."""
     try:
-        counts = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        if path.suffix == ".npy":
+            counts = np.load(path, allow_pickle=False)
+        elif damage := find_damage(path):
+            say(f"{path} is not used, because {damage}; counting again")
+            return None
+        else:
+            with np.load(path, allow_pickle=False) as file:
+                counts = file["counts"]
+    except (OSError, ValueError, EOFError, KeyError):
         return None
     return counts if (counts.shape, counts.dtype) == (shape, np.int64) else None
 
 
 def _save(path: Path, counts: np.ndarray) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, counts=counts)
+    seal(content)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                np.save(file, counts, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_bytes(path, content.getbuffer())
     except OSError as error:
         reason = error.strerror or error
         say(f"cannot save the class counts as {path} ({reason}); each run will count again")
