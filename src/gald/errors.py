@@ -11,10 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 # What to do about an error of the disk or of a limit of the system.
 _REMEDIES = {
-    errno.ENOSPC: "free some space on its disk",
-    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space or ask for a larger quota",
     errno.EFBIG: "raise the limit on the size of files with `ulimit -f unlimited`",
-    errno.EMFILE: "raise the limit on open files with `ulimit -n 65536`, or lower data.num_workers",
+    errno.EMFILE: "raise the limit on open files with `ulimit -n 65536`",
     errno.ENFILE: "close other programs: all files that this machine can open are open",
     errno.EACCES: "change its permissions, or choose another place",
     errno.EPERM: "change its permissions, or choose another place",

@@ -57,10 +57,10 @@ def _arm(when, name, number):
             _die()  # the folder is opened to be flushed
         path = str(arguments[0]) if arguments else ""
         flushed = event == "open" and path.endswith(".part") and arguments[1] is None
-        if when == "in" and flushed and f"/{name}." in path and os.path.getsize(path):
-            if not _left():
-                os.truncate(path, os.path.getsize(path) // 2)
-                _die()
+        written = flushed and f"/{name}." in path and os.path.getsize(path)
+        if when == "in" and written and not _left():
+            os.truncate(path, os.path.getsize(path) // 2)
+            _die()
         if event == "os.rename" and Path(str(arguments[1])).name == name:
             if when == "before":
                 _count()

@@ -1,7 +1,7 @@
-"""Checksums inside zip files, which the files of `torch.save` and numpy's `.npz` are.
+"""Checksums inside files of `torch.save` and numpy, at their end, which other programs ignore.
 
-The checksum is of every byte before it, and stands in the comment at the end of the zip, which
-other programs ignore.
+The checksum is of every byte before it. Files of `torch.save` and numpy's `.npz` are zip files, and
+it is their comment.
 """
 
 import hashlib
@@ -17,18 +17,17 @@ _EXPANSION = 100  # times the size of the file; what expands more is not ours an
 
 
 def seal(content: io.BytesIO) -> None:
-    """Append the checksum to a whole zip in memory."""
-    tail = content.getbuffer()[-_END:]
-    assert tail[:4] == b"PK\5\6", "a zip without a comment"
-    del tail
-    content.seek(-2, io.SEEK_END)
-    content.write(_LENGTH.to_bytes(2, "little"))
+    """Append the checksum to a whole file in memory: a zip, or numpy's `.npy`."""
+    if bytes(content.getbuffer()[-_END:][:4]) == b"PK\5\6":
+        content.seek(-2, io.SEEK_END)
+        content.write(_LENGTH.to_bytes(2, "little"))
+    content.seek(0, io.SEEK_END)
     digest = hashlib.sha256(content.getbuffer()).hexdigest()
     content.write(_MARK + digest.encode())
 
 
 def find_damage(path: Path) -> str | None:
-    """Return what is wrong with a zip; None if it is whole.
+    """Return what is wrong with a file; None if it is whole, or has no checksum.
 
     A zip without our checksum is checked by the checksums of its members.
 
@@ -37,9 +36,10 @@ def find_damage(path: Path) -> str | None:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, size - _LENGTH))
-        mark = file.read()
-        if mark.startswith(_MARK):
+        file.seek(max(0, size - 2 * _LENGTH))
+        tail = file.read()
+        mark = tail[-_LENGTH:]
+        if _MARK in tail:
             file.seek(0)
             digest, rest = hashlib.sha256(), size - _LENGTH
             while block := file.read(min(_BLOCK, rest)):
@@ -47,6 +47,9 @@ def find_damage(path: Path) -> str | None:
                 rest -= len(block)
             if digest.hexdigest().encode() != mark[len(_MARK) :]:
                 return "its checksum is not the one that was written"
+            return None
+        file.seek(0)
+        if file.read(2) != b"PK":
             return None
     try:
         with zipfile.ZipFile(path) as archive:

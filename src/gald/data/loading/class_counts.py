@@ -34,12 +34,12 @@ def pixel_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
     Raises:
         SampleError: a mask cannot be read or has an unknown label.
     """
-    path = Path(cache_dir).expanduser() / "counts" / f"{dataset.cache_name()}.npz"
+    path = Path(cache_dir).expanduser() / "counts" / f"{dataset.cache_name()}.npy"
     classes = len(dataset.class_names)
     shape = (len(dataset), classes + 1)
-    for earlier in (path, path.with_suffix(".npy")):  # versions without a checksum wrote .npy
-        if (counts := _load(earlier, shape)) is not None:
-            return counts
+    counts = _load(path, shape)
+    if counts is not None:
+        return counts
 
     def count(index: int) -> np.ndarray:
         labels, lut = dataset.labels(index)
@@ -83,22 +83,17 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
 def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Return the counts that an earlier call saved, or None if there are none or damaged ones."""
     try:
-        if path.suffix == ".npy":
-            counts = np.load(path, allow_pickle=False)
-        elif damage := find_damage(path):
-            say(f"{path} is not used, because {damage}; counting again")
+        if find_damage(path):
             return None
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                counts = file["counts"]
-    except (OSError, ValueError, EOFError, KeyError):
+        counts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
         return None
     return counts if (counts.shape, counts.dtype) == (shape, np.int64) else None
 
 
 def _save(path: Path, counts: np.ndarray) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, counts=counts)
+    np.save(content, counts, allow_pickle=False)
     seal(content)
     try:
         write_bytes(path, content.getbuffer())

@@ -219,7 +219,6 @@ class _PartialCache:
             index = {"format": FORMAT, "scenes": scenes, "crc32": _crc32(scenes)}
             text = json.dumps(index).encode()
             write_bytes(self.partial / "index.json", text)
-            sync(self.partial)
             self.partial.rename(self.folder)
             sync(self.folder.parent)
             (self.folder / JOURNAL).unlink()
@@ -263,9 +262,11 @@ def _report_disk_errors(folder: Path) -> Generator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free disk space" if full else disk_remedy(error)
+        if full or error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE):
             raise ValueError(
-                f"decoding into {folder} stopped ({reason}); {disk_remedy(error)} and repeat the "
+                f"decoding into {folder} stopped ({reason}); {remedy} and repeat the "
                 f"command, which resumes where it stopped, or {_REMEDY}"
             ) from None
         raise ValueError(
