@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ from gald.run.describe import describe_run
 from gald.run.fresh import clear, may_start_afresh
 from gald.run.initial_weights import start_from
 from gald.run.lock import own_folder
+from gald.run.processes import end_together
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.resume import check_resume, resume_command
@@ -85,17 +86,20 @@ def train(cfg: DictConfig) -> Results:
             two options do not fit each other.
     """
     folder = Path(cfg.output_dir)
-    with own_folder(folder) as began, _say_how_to_go_on(folder):
-        return _train(cfg, folder, began)
+    with ExitStack() as during:
+        began = during.enter_context(own_folder(folder))
+        during.enter_context(_say_how_to_go_on(folder))
+        return _train(cfg, folder, began, during)
 
 
-def _train(cfg: DictConfig, folder: Path, began: bool) -> Results:
+def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Results:
     start = time.monotonic()
     silence_warnings()
     ckpt_path, longer = _resume_point(cfg, folder, began)
     if ckpt_path is None:
         _refuse_to_overwrite(folder)
         longer = _clear(folder)
+    cfg.ckpt_path = None  # the files of a resumed run are those of one that was never stopped
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -113,6 +117,7 @@ def _train(cfg: DictConfig, folder: Path, began: bool) -> Results:
     costs = part_costs(task.model, _image_size(data))
 
     trainer = _build_trainer(cfg, folder, data, int(costs["cost/total/params"]))
+    during.enter_context(end_together(trainer))
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     for line in filter(None, (longer, started)):

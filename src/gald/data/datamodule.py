@@ -1,7 +1,7 @@
 """Base data modules: uint8 batches that depend only on the seed and the step."""
 
 from abc import ABC, abstractmethod
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -218,7 +218,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         images: Any = dataset
         sampler = EvalSampler(len(dataset), rank, world_size)
         if not len(sampler):  # more processes than images: one batch without any
-            images, sampler = [None], EvalSampler(1)
+            images, sampler = cast(Any, [None]), EvalSampler(1)
         return DataLoader(
             images,
             batch_size=self.eval_batch_size,

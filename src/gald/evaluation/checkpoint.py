@@ -14,6 +14,7 @@ from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
 from gald.run.checkpoint import Checkpoint, load_weights, read_checkpoint, without_initial_weights
+from gald.run.processes import end_together
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.safe_targets import check_targets
@@ -58,7 +59,8 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
     metrics = build_metrics(config.metrics, data.num_classes)
     about = describe(parts, checkpoint.path)
     inference = instantiate(config.inference)
-    results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
+    with end_together(trainer):
+        results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}
     say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(score_table(results, data.class_names, metrics))
