@@ -99,7 +99,6 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     if ckpt_path is None:
         _refuse_to_overwrite(folder)
         longer = _clear(folder)
-    cfg.ckpt_path = None  # the files of a resumed run are those of one that was never stopped
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -186,7 +185,7 @@ def _build_trainer(
             Console(markup=False, emoji=False).print(line, soft_wrap=True, highlight=False)
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             with atomic_file(folder / "config.yaml") as partial:
-                OmegaConf.save(cfg, partial, resolve=True)
+                OmegaConf.save(_kept(cfg), partial, resolve=True)
 
     loggers = [tolerant(logger) for logger in _build_loggers(cfg.get("logger"))]
     unused = () if loggers else ("learning_rate",)  # it needs a logger
@@ -210,7 +209,7 @@ def _build_trainer(
 def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTask:
     """Build the network with loss, optimizer, scheduler and inference for the data's classes."""
     provenance = {
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": OmegaConf.to_container(_kept(cfg), resolve=True),
         "class_names": list(data.class_names),
         "palette": [list(colour) for colour in data.palette],
     }
@@ -224,6 +223,13 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
         class_names=list(data.class_names),
         provenance=provenance,
     )
+
+
+def _kept(cfg: DictConfig) -> DictConfig:
+    """Return the config for the files of a run, which are those of a run that was never stopped."""
+    kept = cfg.copy()
+    kept.ckpt_path = None
+    return kept
 
 
 def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] = ()) -> list[Any]:

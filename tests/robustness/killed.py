@@ -57,8 +57,8 @@ def _arm(when, name, number):
             _die()  # the folder is opened to be flushed
         path = str(arguments[0]) if arguments else ""
         flushed = event == "open" and path.endswith(".part") and arguments[1] is None
-        written = flushed and f"/{name}." in path and os.path.getsize(path)
-        if when == "in" and written and not _left():
+        ours = flushed and f"/{name}." in path and os.path.isfile(path)
+        if when == "in" and ours and os.path.getsize(path) and not _left():
             os.truncate(path, os.path.getsize(path) // 2)
             _die()
         if event == "os.rename" and Path(str(arguments[1])).name == name:
