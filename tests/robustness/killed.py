@@ -5,6 +5,7 @@ They are forked from a server that has imported gald, so that a start takes no s
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["gald.train", "gald.logger.metrics_csv", "gald.callbacks.progress"])
 
 
-def run(words, point=None, log=os.devnull, after=None):
+def run(words, point=None, log=os.devnull, after=None, limits=None):
     """Run `gald WORDS`; return its exit code, -9 if it was killed.
 
     Args:
@@ -23,8 +24,10 @@ def run(words, point=None, log=os.devnull, after=None):
             for the `number`-th time, or at the `number`-th `call` of the function MODULE:NAME.
         log: file for the output.
         after: kill after so many seconds.
+        limits: limits of the process, such as {"RLIMIT_FSIZE": 1000}; those on open files are
+            beyond what is open at the start.
     """
-    process = CONTEXT.Process(target=_run, args=(words, point, str(log)))
+    process = CONTEXT.Process(target=_run, args=(words, point, str(log), limits or {}))
     process.start()
     process.join(after)
     if after is not None and process.is_alive():
@@ -33,13 +36,18 @@ def run(words, point=None, log=os.devnull, after=None):
     return process.exitcode
 
 
-def _run(words, point, log):
+def _run(words, point, log, limits):
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     if point is not None:
         _arm(*point)
     from gald import cli
+
+    for name, value in limits.items():
+        kind = getattr(resource, name)
+        opened = os.dup(0) if name == "RLIMIT_NOFILE" else 0
+        resource.setrlimit(kind, (value + opened, resource.getrlimit(kind)[1]))
 
     sys.argv = ["gald", *words]
     sys.modules["__main__"].__spec__ = None
@@ -61,7 +69,7 @@ def _arm(when, name, number):
         if when == "in" and ours and os.path.getsize(path) and not _left():
             os.truncate(path, os.path.getsize(path) // 2)
             _die()
-        if event == "os.rename" and Path(str(arguments[1])).name == name:
+        if event == "os.rename" and name in ("*", Path(str(arguments[1])).name):
             if when == "before":
                 _count()
             if when == "after" and not _left():

@@ -65,7 +65,7 @@ class MetricsCSV(Logger):
 
     def _read(self) -> list[dict[str, Any]]:
         """Return the rows on the disk; what is not a row is dropped, and the file kept aside."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return []
         rows, damage = [], None
         try:
