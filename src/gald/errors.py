@@ -39,6 +39,13 @@ def disk_remedy(error: BaseException) -> str:
     return _REMEDIES.get(code or 0, "check the disk and its permissions")
 
 
+def is_of_the_system(error: BaseException) -> bool:
+    """Return whether an error is of the disk, or of a limit of the system."""
+    network = isinstance(error, ConnectionError | TimeoutError)
+    known = isinstance(error, OSError) and error.errno is not None and not network
+    return known or (isinstance(error, OSError | RuntimeError) and _code_in(str(error)) is not None)
+
+
 def _code_in(text: str) -> int | None:
     """Return the number of the system's error that the text of another program reports."""
     return next((code for code in _REPORTED if os.strerror(code) in text), None)
@@ -73,8 +80,7 @@ def to_sentence(error: BaseException) -> str:
         return _with_remedy(text)
     if isinstance(error, HydraException):
         return " ".join(text.split())
-    network = isinstance(error, ConnectionError | TimeoutError)
-    if isinstance(error, OSError) and not network and error.errno is not None and error.strerror:
+    if isinstance(error, OSError) and is_of_the_system(error) and error.strerror:
         place = error.filename or "a file"
         return f"cannot read or write {place} ({error.strerror}); {disk_remedy(error)}"
     text = " ".join(text.split())

@@ -31,7 +31,7 @@ from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.data.datamodule import SegmentationDataModule
-from gald.errors import to_sentence
+from gald.errors import is_of_the_system, to_sentence
 from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
@@ -339,13 +339,13 @@ def _say_how_to_go_on(folder: Path) -> Generator[None]:
     """Add to an error of the disk how the run goes on once its cause is removed."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None:
+    except (OSError, RuntimeError) as error:
+        if not is_of_the_system(error):
             raise
         last = folder / "checkpoints" / "last.ckpt"
         kept = f"then resume with: {resume_command(folder)}"
         then = kept if last.is_file() else "then repeat the command"
-        raise OSError(f"{to_sentence(error)}; {then}") from error
+        raise OSError(f"{to_sentence(error)}, {then}") from error
 
 
 def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModule) -> None:

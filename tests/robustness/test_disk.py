@@ -70,7 +70,7 @@ def test_a_limit_on_files_names_the_file_the_remedy_and_how_to_go_on(tmp_path):
     assert train(folder, log, limits={"RLIMIT_FSIZE": 200_000}) == 1
     sentence = assert_says(log, "the size of files (`ulimit -f`)")
     assert f"{folder}/checkpoints/best.ckpt (File too large)" in sentence
-    assert sentence.endswith("; then repeat the command")
+    assert sentence.endswith(", then repeat the command")
     assert not partial_files(folder)
     assert train(folder, log) == 0, log.read_text()  # the same command starts afresh
 
