@@ -97,8 +97,8 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     silence_warnings()
     ckpt_path, longer = _resume_point(cfg, folder, began)
     if ckpt_path is None:
-        _refuse_to_overwrite(folder)
-        longer = _clear(folder)
+        _refuse_to_overwrite(folder, began)
+        longer = _clear(folder) if began else None
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -275,7 +275,7 @@ def _resume_point(cfg: DictConfig, folder: Path, began: bool) -> tuple[str | Non
         return None, None
     last = cfg.ckpt_path == "last"
     path = folder / "checkpoints" / "last.ckpt" if last else Path(cfg.ckpt_path)
-    if last and not path.is_file() and began and may_start_afresh(folder):
+    if last and not path.is_file() and began and may_start_afresh(folder, began):
         return None, None
     if not path.is_file():
         if last and (good := whole_neighbour(path)):
@@ -317,8 +317,8 @@ def _start(cfg: DictConfig, task: SegmentationTask) -> str | None:
 
 
 @rank_zero_only  # the other processes start after the first has created files in the folder
-def _refuse_to_overwrite(folder: Path) -> None:
-    if may_start_afresh(folder):
+def _refuse_to_overwrite(folder: Path, began: bool) -> None:
+    if may_start_afresh(folder, began):
         return
     last = folder / "checkpoints" / "last.ckpt"
     good = "last" if last.is_file() else whole_neighbour(last)
@@ -326,11 +326,10 @@ def _refuse_to_overwrite(folder: Path) -> None:
     raise ValueError(f"{folder} already holds a run; {resume}choose another output_dir")
 
 
-def _clear(folder: Path) -> str | None:
+def _clear(folder: Path) -> str:
     """Remove what a run left that ended before its first checkpoint; return a sentence about it."""
-    if getattr(rank_zero_only, "rank", 0) or not (folder / "checkpoints").exists():
-        return None
-    clear(folder)
+    if not getattr(rank_zero_only, "rank", 0):  # the other processes wait for the first
+        clear(folder)
     return f"the run in {folder} ended before its first checkpoint; it starts from the beginning"
 
 

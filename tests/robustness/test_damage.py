@@ -77,6 +77,7 @@ def test_a_damaged_checkpoint_names_the_whole_one_and_the_command(run, tmp_path,
     ):
         gald_cli(*words)
     last.unlink()
+    (folder / "run.lock").touch()
     with pytest.raises(FileNotFoundError, match=re.escape(f"resume with: {command}")):
         gald_cli(*words)
     with pytest.raises(ValueError, match=re.escape(f"add ckpt_path={best} to resume it")):
@@ -122,3 +123,14 @@ def test_a_flipped_byte_in_decoded_images_is_refused_when_it_is_read(tmp_path):
             assert place >= 0
     again = cached(dataset, "decoded", str(tmp_path / "cache"))
     assert np.array_equal(again.pixels(3).image, dataset.pixels(3).image)
+
+
+def test_foreign_files_in_the_folder_of_a_run_are_never_removed(tmp_path, gald_cli):
+    mine = tmp_path / "checkpoints" / "mine.pth"
+    mine.parent.mkdir()
+    mine.write_bytes(b"a week of work")
+    (tmp_path / "run.lock").touch()
+    for more in ([], ["ckpt_path=last"]):
+        with pytest.raises((ValueError, FileNotFoundError), match=r"already holds a run|no checkp"):
+            gald_cli("train", f"output_dir={tmp_path}", *more)
+    assert mine.read_bytes() == b"a week of work"

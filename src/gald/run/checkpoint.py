@@ -86,7 +86,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except ValueError as error:
         if (good := whole_neighbour(path)) is None:
             raise
-        raise ValueError(f"{str(error).partition(';')[0]}; {good} is whole, give that") from error
+        raise ValueError(f"{str(error).rpartition(';')[0]}; {good} is whole, give that") from error
     if path.suffix == ".safetensors":
         about = _read_config(path.with_name(CONFIG))
         if about.get(CHECKSUM) not in (None, sha256(path)):

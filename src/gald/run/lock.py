@@ -9,10 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from gald.run.fresh import has_begun
+from gald.run.fresh import LOCK, has_begun
 from gald.run.leftovers import clean_leftovers
-
-NAME = "run.lock"
 
 
 @contextmanager
@@ -31,7 +29,7 @@ def own_folder(folder: Path) -> Generator[bool]:
     if getattr(rank_zero_only, "rank", 0):  # set from the variables of the launcher
         yield True
         return
-    owner = folder / NAME
+    owner = folder / LOCK
     began = has_begun(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(owner, timeout=0)
