@@ -8,6 +8,10 @@ import fake
 import killed
 import numpy as np
 import pytest
+import torch
+from hydra.utils import instantiate
+
+from gald.data.cityscapes import Cityscapes
 
 SMALL = ("data.size=[32,48]", "data.val_count=2", "data.num_workers=0", "metrics=miou")
 DONE = ("already exists", "already holds")  # refusals of a command whose output is complete
@@ -39,11 +43,24 @@ def place(tmp_path_factory):
     return folder
 
 
+def network_for(dataset, trained, root):
+    """Return a run folder with a network for the classes of a dataset."""
+    folder = trained("data=cityscapes", f"data.root={root}")
+    path = folder / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    model = instantiate(content["gald"]["config"]["model"], num_classes=len(dataset.class_names))
+    content["state_dict"] = {f"model.{key}": v for key, v in model.state_dict().items()}
+    content["gald"]["class_names"] = list(dataset.class_names)
+    content["gald"]["palette"] = [list(colour) for colour in dataset.palette]
+    torch.save(content, path)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def words(place, trained):
     """The command of each verb."""
     run, out = str(trained(*SMALL)), place / "out"
-    city = trained("data=cityscapes", f"data.root={place / 'city'}")
+    city = network_for(Cityscapes, trained, place / "city")
     ours = [str(run), str(place / "photos"), "--to", str(out), "--device", "cpu", "--overlay"]
     cpu = ["trainer.accelerator=cpu"]
     return {
@@ -114,9 +131,10 @@ def test_a_killed_verb_is_repeated_to_the_same_bytes(verb, place, words):
 
 @pytest.mark.slow
 def test_a_killed_comparison_is_repeated_to_the_same_bytes(place, words):
-    run = place / "evaluated"
-    where = f"output_dir={run}"
-    evaluate = [where if word.startswith("output_dir=") else word for word in words["eval"]]
-    assert killed.run(evaluate, None, place / "log") == 0
-    compare = ["compare", str(run), str(run), "--to", str(place / "out" / "report")]
+    runs = [str(place / name) for name in ("one", "two")]
+    for run in runs:
+        other = f"output_dir={run}"
+        evaluate = [other if word.startswith("output_dir=") else word for word in words["eval"]]
+        assert killed.run(evaluate, None, place / "log") == 0
+    compare = ["compare", *runs, "--to", str(place / "out" / "report")]
     assert assert_survives(place, compare) == 1
