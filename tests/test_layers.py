@@ -19,7 +19,8 @@ evaluation
 task prediction convert
 callbacks comparison viz export
 sweep
-logger train
+logger
+train
 __init__
 """
 

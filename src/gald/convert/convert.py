@@ -23,6 +23,7 @@ from gald.data.cityscapes import Cityscapes
 from gald.data.folder_classes import distinct_colour
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.building import build_own
+from gald.run.checkpoint_io import save_checkpoint
 from gald.run.weight_file import (
     collect_tensors,
     find_defect,
@@ -90,7 +91,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     }
     with new_folder(folder) as partial:
         (partial / "checkpoints").mkdir()
-        torch.save(content, partial / "checkpoints" / "best.ckpt")
+        save_checkpoint(content, partial / "checkpoints" / "best.ckpt")
         OmegaConf.save(cfg, partial / "config.yaml", resolve=True)
     if not aux_head:
         what += " and without an auxiliary head"

@@ -1,7 +1,7 @@
 """Base data modules: uint8 batches that depend only on the seed and the step."""
 
 from abc import ABC, abstractmethod
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -215,10 +215,14 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def _eval_loader(self, dataset: BaseDataset | None) -> DataLoader:
         assert dataset is not None, "call setup first"
         rank, world_size = self._rank_and_world_size()
+        images: Any = dataset
+        sampler = EvalSampler(len(dataset), rank, world_size)
+        if not len(sampler):  # more processes than images: one batch without any
+            images, sampler = cast(Any, [None]), EvalSampler(1)
         return DataLoader(
-            dataset,
+            images,
             batch_size=self.eval_batch_size,
-            sampler=EvalSampler(len(dataset), rank, world_size),
+            sampler=sampler,
             collate_fn=stack_by_size,
             **self._loader_options(),
         )

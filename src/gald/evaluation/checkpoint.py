@@ -15,6 +15,7 @@ from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluat
 from gald.evaluation.score_table import score_table
 from gald.run import building
 from gald.run.checkpoint import Checkpoint, load_weights, read_checkpoint
+from gald.run.processes import end_together
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
 from gald.run.slots import check_trust
@@ -64,7 +65,8 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
         metrics = build_metrics(parts["metrics"], data.num_classes)
     about = describe(parts, checkpoint.path)
     inference = _build("inference", parts, checkpoint, cfg, trust)
-    results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
+    with end_together(trainer):
+        results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}
     say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(score_table(results, data.class_names, metrics))

@@ -13,6 +13,7 @@ from rich.console import Console
 from torch.export import ExportedProgram
 
 from gald.cli import Arguments
+from gald.errors import disk_remedy
 from gald.export.graph import FullImageNetwork, trace, without_adaptive_pooling
 from gald.export.parity import Run, Shape, compare, first_line, random_image
 from gald.inference import FullImage
@@ -132,8 +133,8 @@ def export(
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
-            f"cannot write {target} ({reason}), nothing was left there; see to its space and "
-            "permissions and try again"
+            f"cannot write {target} ({reason}), nothing was left there; {disk_remedy(error)} "
+            "and try again"
         ) from error
     return _summary(target, predictor, format, size, worst)
 

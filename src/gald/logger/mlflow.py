@@ -14,6 +14,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from gald.run.atomic import write_bytes
 from gald.sweep.run_labels import run_labels
 
 _LONGEST = 250  # characters of a name that MLflow accepts
@@ -55,7 +56,7 @@ def mlflow_logger(
     @rank_zero_only
     def store_run_id() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(f"{logger.run_id}\n")
+        write_bytes(id_file, f"{logger.run_id}\n".encode())
 
     if not id_file.is_file():
         store_run_id()

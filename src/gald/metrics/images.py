@@ -1,5 +1,6 @@
 """Counts of every single image, so that two networks can be compared image by image."""
 
+import io
 import zipfile
 from math import isqrt
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gald.run.atomic import atomic_file
+from gald.run.atomic import write_bytes
+from gald.run.checksum import find_damage, seal
 from gald.run.limits import refuse_above, refuse_unpacked
 
 Counts = NDArray[np.int64]
@@ -123,7 +125,7 @@ class ImageCounts:
         return whole
 
     def save(self, path: str | Path) -> None:
-        """Write one compressed file, atomically."""
+        """Write one compressed file with a checksum, atomically."""
         path, names = Path(path), self.names
         arrays: dict[str, Any] = {"names": np.array(names, dtype=np.str_)}
         for metric_name in self.metrics:
@@ -133,8 +135,10 @@ class ImageCounts:
             arrays[f"{metric_name}.ends"] = np.cumsum([len(places) for _, places, _ in rows])
             arrays[f"{metric_name}.places"] = np.concatenate([places for _, places, _ in rows])
             arrays[f"{metric_name}.values"] = np.concatenate([values for _, _, values in rows])
-        with atomic_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        seal(content)
+        write_bytes(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: str | Path) -> "ImageCounts":
@@ -152,6 +156,8 @@ class ImageCounts:
         counts = cls()
         _refuse_bomb(path)
         try:
+            if damage := find_damage(path):
+                raise ValueError(damage)
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 names = [str(name) for name in file["names"]]
                 for key in file.files:

@@ -117,7 +117,11 @@ class BatchPredictor:
 
     def _predict_video(self, file: InputFile) -> None:
         video, writer = Video(file.path), None
-        paths = self._output_paths(file)
+        paths = {
+            path: outputs
+            for path, outputs in self._output_paths(file).items()
+            if not self.log.has(path, *self._inputs(file, outputs))
+        }
         folders: list[tuple[Output, Path]] = []  # outputs with one file per frame
         for path, outputs in paths.items():
             partial = self.log.partial(path)
@@ -143,9 +147,7 @@ class BatchPredictor:
         if writer is not None:
             writer.close()
         for path, outputs in paths.items():
-            inputs = self._inputs(file, outputs)
-            if not self.log.has(path, *inputs):
-                self.log.finish(path, *inputs)
+            self.log.finish(path, *self._inputs(file, outputs))
 
     def _predict(self, image: object) -> Prediction:
         kinds = {output.folder for output in self.outputs}

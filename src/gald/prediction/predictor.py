@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gald.errors import disk_remedy
 from gald.inference.ld_map import ld_map as ld_map_of
 from gald.model.segmentor import Segmentor
 from gald.painting import Palette
@@ -20,9 +21,10 @@ from gald.prediction.image import ImageLike, to_tensor
 from gald.prediction.prediction import Prediction
 from gald.run.atomic import new_folder
 from gald.run.building import build, build_own, check, check_network, own_paths
-from gald.run.checkpoint import CONFIG, WEIGHTS, load_weights, read_checkpoint
+from gald.run.checkpoint import CHECKSUM, CONFIG, WEIGHTS, load_weights, read_checkpoint
 from gald.run.markdown import as_markdown
 from gald.run.plain import plain_data
+from gald.run.provenance import sha256
 from gald.run.slots import check_trust
 
 CARD = """---
@@ -215,18 +217,19 @@ class Predictor(
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
             raise OSError(
-                f"cannot write {folder} ({reason}); free some space and try again, nothing was "
-                "left there"
+                f"cannot write {folder} ({reason}); {disk_remedy(error)} and try again, nothing "
+                "was left there"
             ) from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = _without_local_paths(self.config)
-        about = {"config": config, "class_names": self.class_names, "palette": self.palette}
-        text = json.dumps(about, indent=2, ensure_ascii=False)
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
         layout = torch.contiguous_format  # safetensors stores no other layout
         weights = {k: v.cpu().clone(memory_format=layout) for k, v in self.state_dict().items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
+        about = {"config": config, "class_names": self.class_names, "palette": self.palette}
+        about[CHECKSUM] = sha256(save_directory / WEIGHTS)
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def generate_model_card(self, **options: Any) -> ModelCard:
         """Return the README.md of a published network: its classes and modules."""

@@ -10,6 +10,7 @@ from gald.data.dataset import SegmentationDataset
 from gald.data.labels import label_ranges, stored_labels
 from gald.data.reading.files import SampleError, read_head, read_labels, require_8_bits
 from gald.data.reading.header import read_size
+from gald.errors import disk_remedy
 from gald.progress import in_order
 from gald.run.atomic import atomic_file
 
@@ -123,15 +124,18 @@ class Submission:
             with atomic_file(archive) as partial:
                 with zipfile.ZipFile(partial, "w") as packed:  # stored: png is already compressed
                     for name in self.images:
-                        packed.write(folder / name, name)
+                        # Without the time of the file, so that equal label maps give equal zips.
+                        member = zipfile.ZipInfo(name)
+                        member.external_attr = 0o644 << 16
+                        packed.writestr(member, (folder / name).read_bytes())
                 with zipfile.ZipFile(partial) as packed:
                     damaged = packed.testzip()
                 if damaged:
                     raise OSError(f"{damaged} in it cannot be read back")
         except OSError as error:
             raise OSError(
-                f"cannot write {archive} ({error.strerror or error}); free some space and repeat "
-                "the command, nothing is predicted twice"
+                f"cannot write {archive} ({error.strerror or error}); {disk_remedy(error)} and "
+                "repeat the command, nothing is predicted twice"
             ) from error
 
 

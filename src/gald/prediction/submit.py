@@ -110,8 +110,9 @@ def submit(
     """
     if to.suffix != ".zip":
         raise ValueError(f"{to} does not end in .zip; choose another --to")
-    if to.exists():
-        raise ValueError(f"{to} already exists; choose another --to, or move it away")
+    exists = ValueError(f"{to} already exists; choose another --to, or move it away")
+    if to.exists() and not maps_folder(to).exists():
+        raise exists
     predictor = load(run, trust)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:
@@ -128,6 +129,8 @@ def submit(
         name: (str(path), fingerprint(path), network) for name, path in submission.images.items()
     }
     pending = [name for name, inputs in sources.items() if not log.has(f"maps/{name}", *inputs)]
+    if to.exists() and pending:
+        raise exists  # else a call was killed between the zip and the removal of the label maps
     with progress.Progress(console=console()) as bar:
         task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(pending))
         for name in pending:

@@ -1,6 +1,7 @@
 """Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +10,13 @@ from torch import Tensor, nn
 from gald.run.class_names import unusable
 from gald.run.old_names import renew_config, renew_weights
 from gald.run.plain import plain_data
+from gald.run.provenance import sha256
 from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
 ABOUT = ("config", "class_names", "palette")  # keys that make a checkpoint self-contained
+CHECKSUM = "weights_sha256"  # key of the config: the checksum of the weights
 PREFIX = "model."  # of the network's weights in a training checkpoint
 
 
@@ -84,9 +87,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             data, or has a weight that is nan or infinite.
     """
     path = find_checkpoint(path)
-    content = read_weight_file(path)
+    try:
+        content = read_weight_file(path)
+    except ValueError as error:
+        if (good := whole_neighbour(path)) is None:
+            raise
+        raise ValueError(f"{str(error).rpartition(';')[0]}; {good} is whole, give that") from error
     if path.suffix == ".safetensors":
-        content = {"state_dict": content, "gald": _read_config(_config_file(path))}
+        about = _read_config(_config_file(path))
+        if about.get(CHECKSUM) not in (None, sha256(path)):
+            raise ValueError(
+                f"{path} is damaged: its SHA-256 is not the one in {_config_file(path)}; "
+                "copy the folder again, or export it again"
+            )
+        content = {"state_dict": content, "gald": about}
     about = content.get("gald") if isinstance(content, dict) else None
     if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
         raise ValueError(
@@ -118,6 +132,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         [list(colour) for colour in about["palette"]],
         content,
     )
+
+
+def whole_neighbour(path: Path) -> Path | None:
+    """Return the first whole checkpoint in the folder of a damaged one: the best, else the last."""
+    names = ("best.ckpt", "last.ckpt")
+    others = [path.with_name(name) for name in names]
+    others += sorted(set(path.parent.glob("*.ckpt")) - set(others), reverse=True)
+    for other in others:
+        if other != path and other.is_file() and path.suffix == ".ckpt":
+            with suppress(ValueError):
+                read_weight_file(other)
+                return other
+    return None
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -3,29 +3,35 @@
 import os
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-NAME = "run.lock"
+from gald.run.fresh import LOCK, has_begun
+from gald.run.leftovers import clean_leftovers
 
 
 @contextmanager
-def own_folder(folder: Path) -> Generator[None]:
+def own_folder(folder: Path) -> Generator[bool]:
     """Create a run folder, and own it until the block ends or the process dies.
 
-    The first process of a run owns the folder for the others.
+    The first process of a run owns the folder for the others. It removes what killed
+    processes left.
+
+    Yields:
+        whether a run began in the folder before.
 
     Raises:
         ValueError: another run owns the folder.
     """
     if getattr(rank_zero_only, "rank", 0):  # set from the variables of the launcher
-        yield
+        yield True
         return
+    owner = folder / LOCK
+    began = has_begun(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / NAME
     lock = FileLock(owner, timeout=0)
     try:
         lock.acquire()
@@ -35,7 +41,15 @@ def own_folder(folder: Path) -> Generator[None]:
             f"{folder} is in use by {text}; wait until it ends, or add output_dir=FOLDER"
         ) from None
     try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
+        with suppress(OSError):  # the disk is full; the lock holds without the text
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        clean_leftovers(folder)
+        clean_leftovers(folder / "checkpoints")
+        (folder / "checkpoints" / "last.ckpt.part").unlink(missing_ok=True)  # of gald 0.1
+        yield began
+    except Exception:
+        if not began and not (folder / "checkpoints").exists():
+            owner.unlink(missing_ok=True)  # so that a refused run is not taken for one that began
+        raise
     finally:
         lock.release()

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gald.run.checksum import find_damage
+
 
 class _Ignored:
     """Stands in for an object beside the weights; it keeps nothing of it and runs none of it."""
@@ -85,8 +87,8 @@ def read_weight_file(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not of these formats, is cut off, or contains a class that is
-            neither a tensor nor plain data; the message names it.
+        ValueError: the file is not of these formats, is cut off or damaged, or contains a class
+            that is neither a tensor nor plain data; the message names it.
     """
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a folder; give one weight file in it")
@@ -101,6 +103,8 @@ def read_weight_file(path: Path) -> Any:
         ) from error
     _refuse_other_kinds(path, head)
     _refuse_packed(path, head)
+    if head.startswith(b"PK") and (damage := find_damage(path)):
+        raise ValueError(_unreadable(path, damage, _AGAIN))
     try:
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
             return load_file(path)

@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 
+from gald.errors import disk_remedy
+from gald.run.atomic import sync
 from gald.run.limits import refuse_above, refuse_unpacked
 
 _TIMEOUT = 30  # seconds without a byte
@@ -77,6 +79,7 @@ def download(url: str, path: Path, digest: str) -> None:
                 f"command, or save the right file as {path}"
             )
         part.replace(path)
+        sync(path.parent)
     except OSError as error:
         raise _disk_error(error, part) from None
 
@@ -177,6 +180,7 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
         if hasattr(os, "sync"):
             os.sync()  # fsync of tens of thousands of small files would take minutes
         (partial / top).rename(folder)
+        sync(folder.parent)
     except _DAMAGED as error:
         raise DownloadError(
             f"{archive} is damaged ({error}); delete it and repeat the command to download it again"
@@ -322,8 +326,9 @@ def _network_error(url: str, path: Path, why: Exception | str) -> DownloadError:
 
 def _disk_error(error: OSError, path: Path) -> DownloadError:
     return DownloadError(
-        f"cannot read or write {error.filename or path} ({error.strerror or error}); free disk "
-        "space or choose another folder with data.root=FOLDER, and repeat the command"
+        f"cannot read or write {error.filename or path} ({error.strerror or error}); "
+        f"{disk_remedy(error)}, or choose another folder with data.root=FOLDER, and repeat the "
+        "command"
     )
 
 

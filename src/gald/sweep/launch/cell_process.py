@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +13,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gald.run.atomic import atomic_file
+from gald.run.fresh import HEARTBEAT, clear
 from gald.run.results import is_finished
 from gald.sweep.launch.cell import CONFIG, LAUNCHER
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kills
 
 ENTRY = ["-m", "gald.sweep.launch.cell"]
-LOG, HEARTBEAT = "log.txt", "heartbeat.json"
+LOG = "log.txt"
 # Variables of the launcher's environment about distributed processes; a cell sets its own.
 FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")
 
@@ -153,14 +153,6 @@ def _group_runs(group: int) -> bool:
         if int(its_group) == group and state != "Z":
             return True
     return False
-
-
-def clear(folder: Path) -> None:
-    """Remove the files of an attempt that cannot be resumed; the log stays."""
-    for name in ("checkpoints", "wandb"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("metrics.csv", HEARTBEAT):
-        (folder / name).unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
