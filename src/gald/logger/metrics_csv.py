@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from gald.options.ranges import Count
 from gald.run.atomic import atomic_file
 
 
@@ -24,7 +25,7 @@ class MetricsCSV(Logger):
         save_every: number of rows between two writes; validations also cause a write.
     """
 
-    def __init__(self, path: str, save_every: int = 50) -> None:
+    def __init__(self, path: str, save_every: Count = 50) -> None:
         super().__init__()
         self.path = Path(path)
         self.save_every = save_every
