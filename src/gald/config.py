@@ -1,16 +1,19 @@
 """Location of the Hydra configuration, and its composition without a command line."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-# last parts of the keys with a path as their value
+# last parts of the keys with a path, or another text that may look like a number, as their value
 _PATH_KEYS = (
     "root",
     "cache_dir",
@@ -20,6 +23,9 @@ _PATH_KEYS = (
     "init_from",
     "dir",
     "save_dir",
+    "name",
+    "group",
+    "project",
 )
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "conf"  # exists in an installed wheel; in a clone conf/ is at the top
@@ -58,8 +64,34 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def refuse_flags(program: str, arguments: Sequence[str]) -> None:
+    """Refuse flags that Hydra does not know, before it answers with a usage of its own.
+
+    Args:
+        program: name of the command, for the message.
+        arguments: of its command line.
+
+    Raises:
+        ValueError: a flag is unknown, or has no such value.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{program}: {message}; see {program} --help")
+
+    parser.error = refuse
+    unknown = [word for word in parser.parse_known_args(list(arguments))[1] if word[:1] == "-"]
+    if unknown:
+        words = unknown[0].lstrip("-") or unknown[0]
+        raise ValueError(
+            f"{program} has no flag {unknown[0]}; its options are KEY=VALUE without dashes, for "
+            f"example {words if '=' in words else f'{words}=VALUE'}; see {program} --help"
+        )
+
+
 def _quote(argument: str, parser: OverridesParser) -> str:
     key, _, text = argument.partition("=")
+    _refuse_empty_group(key, text)
     name = key.lstrip("+").rpartition(".")[2]
     is_path = name in _PATH_KEYS
     try:
@@ -81,6 +113,19 @@ def _quote(argument: str, parser: OverridesParser) -> str:
     if is_number or (is_list and Path(text).expanduser().exists()):
         return f"{key}={_quoted(text)}"
     return argument
+
+
+def _refuse_empty_group(key: str, text: str) -> None:
+    """Refuse a number or null for a config group, which Hydra refuses without its name."""
+    if key[:1] in "+~" or not re.fullmatch(r"null|[-+]?[\d.]+", text):
+        return
+    options = sorted(path.stem for path in (CONF_DIR / key).glob("*.yaml"))
+    if options:
+        none = f"; for none write '{key}=[]'" if key in ("callbacks", "logger") else ""
+        raise ValueError(
+            f"{key}={text}: {key} takes the name of an option; choose one of "
+            f"{', '.join(options)}, or leave {key} out{none}"
+        )
 
 
 def _quoted(text: str) -> str:

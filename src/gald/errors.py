@@ -18,7 +18,10 @@ def to_sentence(error: BaseException) -> str:
         return _bad_key(error)
     text = str(error).strip() or type(error).__name__
     if "Config group override must be a string or a list" in text:
-        return "a config group cannot be null; for none write 'callbacks=[]' or 'logger=[]'"
+        return (
+            "a config group takes the name of an option, not null or a number; for none write "
+            "'callbacks=[]' or 'logger=[]'"
+        )
     if "in DataLoader worker process" in text:
         # The text contains the worker's whole traceback; its last line is the message.
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
@@ -58,6 +61,9 @@ def _bad_key(error: ConfigCompositionException | OmegaConfBaseException) -> str:
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the known keys are {', '.join(known)}"
         return f"there is no config key {full_key}; {hint}"
+    if "InterpolationKeyError" in type(cause).__name__:
+        missing = str(cause).splitlines()[0].removeprefix("Interpolation key ")
+        return f"{full_key} refers to {missing.replace(' not found', ', which is not set')}; set it"
     if "MissingMandatoryValue" in type(cause).__name__:
         return f"{full_key} must be set; add {full_key}=VALUE to the command"
     first = str(error).splitlines()[0]

@@ -34,6 +34,8 @@ from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.model.freezing import check_frozen_weights
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.profiling.flops import part_costs
 from gald.run.checkpoint import read_checkpoint
 from gald.run.describe import describe_run
@@ -80,6 +82,7 @@ def train(cfg: DictConfig) -> Results:
     """
     folder = Path(cfg.output_dir)
     with own_folder(folder):
+        check_config(cfg, Train)
         return _train(cfg, folder)
 
 

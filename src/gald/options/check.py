@@ -10,7 +10,7 @@ from typing import Any, Unpack, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from gald.config import CONF_DIR
-from gald.options.libraries import accepts_only, declared, signature_source
+from gald.options.libraries import declared, needs, signature_source, takes_nothing
 from gald.options.values import Hint, bad_place, describe, entry_hint, is_part, show, suggestion
 
 # Arguments that the code passes, because they depend on the data or on other parts.
@@ -83,7 +83,7 @@ def check_arguments(build: Any, arguments: Mapping[str, Any], place: str) -> Non
             raise ValueError(f"{key}={show(value)}: {_name(build)} has no option {name}; {hint}")
     for name in hints:
         needed = name not in defaults and name not in PASSED and not arguments.get("_partial_")
-        if (needed or name in accepts_only(build)) and name not in arguments:
+        if (needed or name in needs(build)) and name not in arguments:
             raise ValueError(
                 f"{_name(build)} needs {place}.{name}, which is not set; remove "
                 f"~{place}.{name} from the command, or add +{place}.{name}=VALUE"
@@ -103,19 +103,20 @@ def _check_value(key: str, value: Any, hint: Hint, default: Any = inspect.Parame
     name = key.rpartition(".")[2]
     written = f"{key}={show(value)}"
     if is_part(hint):
-        raise ValueError(f"{written}: {name} must be {_option_of(key, value)}")
+        raise ValueError(f"{written}: {name} must be {_option_of(key, value, hint)}")
     best = suggestion(value, hint, default)
     remedy = f"; choose {key}={show(best)}" if best is not inspect.Parameter.empty else ""
     where = f" (see entry {place})" if place else ""
     raise ValueError(f"{written}: {name} must be {describe(hint)}{where}{remedy}")
 
 
-def _option_of(key: str, value: Any) -> str:
+def _option_of(key: str, value: Any, hint: Hint) -> str:
     """Describe what a part must be, and the remedy."""
     group = key.replace(".", "/")
     options = sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
     if not options:
-        return f"a part, with a _target_; remove {key}, or add {key}._target_=CLASS"
+        other = f"choose {key}=null" if bad_place(None, hint) is None else f"leave {key} out"
+        return f"a part, with a _target_; {other}"
     if value in options:
         return f"an option of conf/{group}; write {group}={value}"
     return f"an option of conf/{group}; write {group}=OPTION, one of {', '.join(options)}"
@@ -162,7 +163,7 @@ def _signature(build: Any) -> tuple[dict[str, Hint], dict[str, Any], bool]:
         hints = {}
     found: dict[str, Hint] = {}
     defaults: dict[str, Any] = {}
-    is_open = False
+    is_open = False  # whether there is **more
     for name, parameter in inspect.signature(source).parameters.items():
         hint = hints.get(name, Any)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -176,6 +177,7 @@ def _signature(build: Any) -> tuple[dict[str, Hint], dict[str, Any], bool]:
             found[name] = hint
             if parameter.default is not inspect.Parameter.empty:
                 defaults[name] = parameter.default
+    is_open = is_open and not takes_nothing(build)
     return found | declared(build), defaults, is_open
 
 

@@ -81,9 +81,15 @@ def declared(build: Any) -> dict[str, Any]:
     return {}
 
 
-def accepts_only(build: Any) -> tuple[str, ...]:
-    """Return arguments that must be in the config although the signature has a default."""
+def needs(build: Any) -> tuple[str, ...]:
+    """Return arguments that a config must have, although the signature has a default."""
     return ("lr",) if str(getattr(build, "__module__", "")).startswith("torch.optim.") else ()
+
+
+def takes_nothing(build: Any) -> bool:
+    """Return whether a class accepts no option, although its signature has `**kwargs`."""
+    own_init = getattr(getattr(build, "__init__", None), "__qualname__", "")
+    return own_init in ("Module.__init__", "Identity.__init__")
 
 
 def signature_source(build: Any) -> Any:

@@ -9,6 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
+from gald.run.new_folders import no_empty_folder
+
 NAME = "run.lock"
 
 
@@ -16,19 +18,32 @@ NAME = "run.lock"
 def own_folder(folder: Path) -> Generator[None]:
     """Create a run folder, and own it until the block ends or the process dies.
 
-    The first process of a run owns the folder for the others.
+    The first process of a run owns the folder for the others. A folder that is new, and empty when
+    the block ends with an error, is removed.
 
     Raises:
-        ValueError: another run owns the folder.
+        ValueError: another run owns the folder, or it cannot be created.
     """
     if getattr(rank_zero_only, "rank", 0):  # set from the variables of the launcher
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with no_empty_folder(folder), _own(folder):
+        yield
+
+
+@contextmanager
+def _own(folder: Path) -> Generator[None]:
     owner = folder / NAME
+    is_new = not owner.exists()
     lock = FileLock(owner, timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    except OSError as error:
+        raise ValueError(
+            f"the run folder {folder} cannot be written ({error.strerror}); choose another "
+            "output_dir=FOLDER"
+        ) from error
     except Timeout:
         text = owner.read_text() or "another process"
         raise ValueError(
@@ -37,5 +52,9 @@ def own_folder(folder: Path) -> Generator[None]:
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
+    except BaseException:
+        if is_new:
+            owner.unlink(missing_ok=True)
+        raise
     finally:
         lock.release()

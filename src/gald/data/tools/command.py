@@ -92,7 +92,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def _act(flags: argparse.Namespace) -> int:
     from hydra.utils import get_class, instantiate
 
+    from gald.options.check import check_config
+    from gald.options.roots import Train
+
     cfg = compose("train", [f"data={flags.name}", *flags.overrides])
+    check_config(cfg, Train)
     if flags.action == "prepare":
         if "root" not in cfg.data:
             print(f"{flags.name} is drawn on the fly; there is nothing to prepare")

@@ -10,6 +10,8 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.run.results import is_finished
 from gald.sweep.launch.cell_process import read_json
 from gald.sweep.manifest import NAME, Cell, Manifest, cell_hash, edit, split_overrides
@@ -46,12 +48,16 @@ def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
         composed: the whole config, Hydra's part included.
         typed: arguments of the sweep as they were typed; keys with one value are left out of the
             label.
+
+    Raises:
+        ValueError: a value does not fit its option.
     """
     config = composed.copy()
     overrides = [str(override) for override in composed.hydra.overrides.task]
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         config.pop("hydra", None)
+    check_config(config, Train)
     typed_overrides = OverridesParser.create().parse_overrides(
         [text for text in typed if "=" in text]
     )

@@ -1,0 +1,39 @@
+"""Folders that Hydra creates for a run, and their removal if the run never begins."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from typing_extensions import override
+
+_created: set[Path] = set()  # folders that did not exist before this process
+
+
+class NewFolders(Callback):
+    """Hydra callback that remembers which folders exist before Hydra creates the run folder."""
+
+    @override
+    def on_run_start(self, config: DictConfig, **_: object) -> None:
+        remember(Path(config.hydra.run.dir))
+
+
+def remember(folder: Path) -> None:
+    """Remember which of a folder and its parents do not exist yet."""
+    folder = folder.absolute()
+    _created.update(path for path in (folder, *folder.parents) if not path.exists())
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Generator[None]:
+    """Remove a new folder, and new folders around it, if an error leaves them empty."""
+    remember(folder)
+    try:
+        yield
+    except BaseException:
+        for path in (folder.absolute(), *folder.absolute().parents):
+            if path not in _created or not path.is_dir() or any(path.iterdir()):
+                break
+            path.rmdir()
+        raise
