@@ -80,13 +80,24 @@ def refuse_flags(program: str, arguments: Sequence[str]) -> None:
         raise ValueError(f"{program}: {message}; see {program} --help")
 
     parser.error = refuse
-    unknown = [word for word in parser.parse_known_args(list(arguments))[1] if word[:1] == "-"]
+    known, more = parser.parse_known_args(list(arguments))
+    refuse_words(program, known.overrides)
+    unknown = [word for word in more if word[:1] == "-"]
     if unknown:
         words = unknown[0].lstrip("-") or unknown[0]
         raise ValueError(
             f"{program} has no flag {unknown[0]}; its options are KEY=VALUE without dashes, for "
             f"example {words if '=' in words else f'{words}=VALUE'}; see {program} --help"
         )
+
+
+def refuse_words(program: str, overrides: Sequence[str]) -> None:
+    """Refuse an override without a value, unless it removes a key."""
+    for word in overrides:
+        if "=" not in word and word[:1] != "~":
+            raise ValueError(
+                f"{word!r} is not KEY=VALUE; write {word}=VALUE, or see {program} --help"
+            )
 
 
 def _quote(argument: str, parser: OverridesParser) -> str:
@@ -117,6 +128,10 @@ def _quote(argument: str, parser: OverridesParser) -> str:
 
 def _refuse_empty_group(key: str, text: str) -> None:
     """Refuse a number or null for a config group, which Hydra refuses without its name."""
+    if key == "output_dir" and text in ("", "null"):
+        raise ValueError(
+            f"output_dir={text}: a run needs a folder; name one, or leave output_dir out"
+        )
     if key[:1] in "+~" or not re.fullmatch(r"null|[-+]?[\d.]+", text):
         return
     options = sorted(path.stem for path in (CONF_DIR / key).glob("*.yaml"))

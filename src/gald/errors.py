@@ -1,6 +1,7 @@
 """Error messages as one sentence that names the cause and the remedy."""
 
 import difflib
+import os
 import re
 
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
@@ -28,9 +29,27 @@ def to_sentence(error: BaseException) -> str:
         return text
     if isinstance(error, HydraException):
         return " ".join(text.split())
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return _unusable(error)
     text = " ".join(text.split())
     ours = isinstance(error, ValueError | FileNotFoundError | KeyboardInterrupt)
     return text if ours else f"{type(error).__name__}: {text}"
+
+
+def _unusable(error: OSError) -> str:
+    """Say why a file or folder cannot be used, and the remedy."""
+    path = os.fsdecode(error.filename)
+    if isinstance(error, NotADirectoryError):
+        return f"{path} cannot be used, because a part of its path is a file; name another path"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder, where a file is needed; name a file"
+    if isinstance(error, FileExistsError):
+        return f"{path} cannot be created, because there is a file of that name; name another path"
+    if isinstance(error, PermissionError):
+        return f"{path} may not be used ({error.strerror}); change its permissions, or name another"
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist, and cannot be created there; correct the path"
+    return f"{path} cannot be used ({error.strerror}); free the disk, or name another path"
 
 
 def _no_such_option(error: NoSuchOption) -> str:

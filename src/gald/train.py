@@ -178,13 +178,13 @@ def _build_trainer(
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
-    loggers = _build_all(cfg.get("logger"))
-    unused = () if loggers else ("learning_rate",)  # it needs a logger
+    logs = any((cfg.get("logger") or {}).values())
+    unused = () if logs else ("learning_rate",)  # it needs a logger
     callbacks = _build_all(cfg.get("callbacks"), without=unused)
     trainer = instantiate(
         cfg.trainer,
         callbacks=[*callbacks, LambdaCallback(on_train_start=on_train_start)],
-        logger=loggers,
+        logger=False,
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
     check_accumulation(cfg.trainer, trainer.accumulate_grad_batches)
@@ -194,6 +194,8 @@ def _build_trainer(
             "trainer.limit_val_batches=0 leaves no score to choose the best epoch by; add "
             "'~callbacks.best' to keep the last epoch"
         )
+    # last, so that a refused option leaves no files of loggers behind
+    trainer.loggers = _build_all(cfg.get("logger"))
     return trainer
 
 

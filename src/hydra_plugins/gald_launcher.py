@@ -9,6 +9,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from typing_extensions import override
 
+from gald.options.check import check_arguments
+from gald.options.ranges import Count, NotNegative, Positive, Whole
+
 
 class GaldLauncher(Launcher):
     """Hydra launcher that runs the cells of `gald train -m`, each in its own process group.
@@ -28,12 +31,15 @@ class GaldLauncher(Launcher):
 
     def __init__(
         self,
-        jobs: int | None = None,
-        jobs_per_gpu: int = 1,
-        watchdog_minutes: float = 30.0,
-        retries: int = 2,
-        grace_seconds: float = 60.0,
+        jobs: Count | None = None,
+        jobs_per_gpu: Count = 1,
+        watchdog_minutes: Positive = 30.0,
+        retries: Whole = 2,
+        grace_seconds: NotNegative = 60.0,
     ) -> None:
+        options = {"jobs": jobs, "jobs_per_gpu": jobs_per_gpu, "retries": retries}
+        options |= {"watchdog_minutes": watchdog_minutes, "grace_seconds": grace_seconds}
+        check_arguments(GaldLauncher, options, "hydra.launcher")
         self.jobs = jobs
         self.jobs_per_gpu = jobs_per_gpu
         self.patience = (watchdog_minutes, retries, grace_seconds)

@@ -80,7 +80,8 @@ NotNegative = Annotated[float, Range(least=0)]
 Fraction = Annotated[float, Range(least=0, most=1)]
 Share = Annotated[float, Range(least=0, below=1)]  # all is too much
 Part = Annotated[float, Range(above=0, below=1)]  # nothing is too little, too
-# Lists
+# Texts and lists
+Text = Annotated[str, Length(1)]
 Side = Annotated[int, Range(least=1, example=512)]  # pixels
 Counts = Annotated[Sequence[Count], Length(1)]
 Positives = Annotated[Sequence[Positive], Length(1)]

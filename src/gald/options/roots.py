@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal, TypedDict
 
-from gald.options.ranges import Count, Seed, Size
+from gald.options.ranges import Count, Seed, Size, Text
 
 
 class Part:
@@ -14,9 +14,9 @@ Named = Mapping[str, Part | None]  # parts by name; null leaves one out
 
 
 class _Run(TypedDict):
-    name: str
+    name: Text
     seed: Seed
-    output_dir: str
+    output_dir: Text
     trainer: Part
 
 
@@ -42,14 +42,17 @@ class Train(_Run, _Lists):
     metrics: Named
 
 
-class Eval(_Run):
+class _Parts(TypedDict, total=False):
+    data: Part | None
+    inference: Part | None
+    metrics: Named | None
+
+
+class Eval(_Run, _Parts):
     """Keys of conf/eval.yaml."""
 
     ckpt_path: str
     split: Literal["val", "test"]
-    data: Part | None
-    inference: Part | None
-    metrics: Named | None
 
 
 class Profile(Train):

@@ -43,6 +43,8 @@ def describe(hint: Hint) -> str:
     if get_origin(kind) is Literal:
         choices = [show(one) for one in get_args(kind)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if kind is str:
+        return "a text that is not empty" if limits else "a text"
     if kind in _PLAIN:
         return _PLAIN[kind] + limits
     if _is_list(kind):

@@ -1,11 +1,12 @@
 """Folders that Hydra creates for a run, and their removal if the run never begins."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
 _created: set[Path] = set()  # folders that did not exist before this process
@@ -16,7 +17,8 @@ class NewFolders(Callback):
 
     @override
     def on_run_start(self, config: DictConfig, **_: object) -> None:
-        remember(Path(config.hydra.run.dir))
+        with suppress(OmegaConfBaseException):  # Hydra itself reports a folder that is not set
+            remember(Path(config.hydra.run.dir))
 
 
 def remember(folder: Path) -> None:

@@ -3,7 +3,8 @@
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.options.check import check_config
 from gald.options.roots import Train
+from gald.run.new_folders import no_empty_folder
 from gald.run.results import is_finished
 from gald.sweep.launch.cell_process import read_json
 from gald.sweep.manifest import NAME, Cell, Manifest, cell_hash, edit, split_overrides
@@ -71,6 +73,19 @@ def open_sweep(folder: Path, name: str) -> None:
     """Create the manifest of a sweep if it is missing, with the command of this process."""
     if not (folder / NAME).exists():
         Manifest(folder, name, command_line()).save()
+
+
+@contextmanager
+def forgotten_if_empty(folder: Path) -> Generator[None]:
+    """Remove the folder of a sweep if an error ends it before it has a cell."""
+    try:
+        yield
+    except Exception:
+        if (folder / NAME).is_file() and not Manifest.load(folder).cells:
+            for name in (NAME, f"{NAME}.lock", "launcher.lock", "multirun.yaml"):
+                (folder / name).unlink(missing_ok=True)
+        with no_empty_folder(folder):
+            raise
 
 
 def register(folder: Path, jobs: Sequence[Job]) -> Manifest:

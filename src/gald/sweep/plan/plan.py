@@ -10,6 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gald.cli import Arguments, silence_warnings
+from gald.config import refuse_words
 from gald.errors import to_sentence
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
 from gald.sweep.launch.devices import Devices
@@ -76,6 +77,7 @@ def plan(
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
+    refuse_words("gald sweep plan", words)
     master, jobs = compose_cells(words)
     folder = Path(master.hydra.sweep.dir)
     unique = {job.key: job for job in jobs}
