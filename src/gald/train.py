@@ -37,7 +37,7 @@ from gald.model.freezing import check_frozen_weights
 from gald.options.check import check_config
 from gald.options.roots import Train
 from gald.profiling.flops import part_costs
-from gald.run.checkpoint import read_checkpoint
+from gald.run.checkpoint import check_training_state, read_checkpoint
 from gald.run.describe import describe_run
 from gald.run.initial_weights import start_from
 from gald.run.lock import own_folder
@@ -257,6 +257,7 @@ def _resume_point(cfg: DictConfig, folder: Path) -> tuple[str | None, str | None
             f"{path} holds a network but no training state to resume; start a new run from its "
             f"weights with init_from={path}"
         )
+    check_training_state(checkpoint)
     now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return str(path), check_resume(checkpoint.config, now, path)
 

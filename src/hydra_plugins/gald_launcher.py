@@ -1,6 +1,7 @@
 """Plugin for gald's launcher; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
@@ -37,7 +38,7 @@ class GaldLauncher(Launcher):
         retries: Whole = 2,
         grace_seconds: NotNegative = 60.0,
     ) -> None:
-        options = {"jobs": jobs, "jobs_per_gpu": jobs_per_gpu, "retries": retries}
+        options: dict[str, Any] = {"jobs": jobs, "jobs_per_gpu": jobs_per_gpu, "retries": retries}
         options |= {"watchdog_minutes": watchdog_minutes, "grace_seconds": grace_seconds}
         check_arguments(GaldLauncher, options, "hydra.launcher")
         self.jobs = jobs

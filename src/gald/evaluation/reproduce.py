@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,19 @@ from gald.evaluation.checkpoint import evaluate_checkpoint
 from gald.evaluation.evaluate import EVALUATED
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
+from gald.run.shape import check_shape
 
 MAY_CHANGE = ("ckpt_path=", "data.", "trainer.accelerator=", "trainer.precision=")
 SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions_sha256")
+
+# Keys of a receipt that an evaluation is repeated from
+RECEIPT = {
+    "data": Mapping[str, Any],
+    "inference": Mapping[str, Any],
+    "metrics": Mapping[str, Any],
+    "precision": str,
+    **dict.fromkeys(SIGNED, str),
+}
 
 
 def reproduce(path: Path, overrides: list[str]) -> None:
@@ -46,6 +57,7 @@ def reproduce(path: Path, overrides: list[str]) -> None:
     if not receipts:
         raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
+        check_shape(path, receipt, RECEIPT, "evaluate again with gald eval", f"{split}/receipt")
         cfg = _config(receipt, split, path.parent, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
             raise ValueError(

@@ -1,6 +1,6 @@
 """Root keys of the commands that compose a config; each key is at the top of conf/NAME.yaml."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 from gald.options.ranges import Count, Seed, Size, Text
@@ -46,6 +46,7 @@ class _Parts(TypedDict, total=False):
     data: Part | None
     inference: Part | None
     metrics: Named | None
+    trust: str | Sequence[str] | None
 
 
 class Eval(_Run, _Parts):

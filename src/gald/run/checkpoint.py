@@ -2,17 +2,36 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from gald.options.ranges import Length, Range, Text, Whole
 from gald.run.old_names import renew_config, renew_weights
+from gald.run.shape import check_shape, shown
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
-ABOUT = ("config", "class_names", "palette")  # keys that make a checkpoint self-contained
+# Keys that make a checkpoint self-contained, and their values
+ABOUT = {
+    "config": Mapping[str, Any],
+    "class_names": Annotated[list[Text], Length(1)],
+    "palette": list[Annotated[list[Annotated[int, Range(least=0, most=255)]], Length(3, 3)]],
+}
+# Keys from which a training is resumed, written by Lightning
+TRAINING_STATE = {
+    "epoch": Whole,
+    "global_step": Whole,
+    "pytorch-lightning_version": Text,
+    "loops": Mapping[str, Any],
+    "callbacks": Mapping[str, Any],
+    "optimizer_states": Annotated[list[Mapping[str, Any]], Length(1)],
+    "lr_schedulers": list[Mapping[str, Any]],
+}
+_AGAIN = "copy or download it again, or choose another"
 PREFIX = "model."  # of the network's weights in a training checkpoint
 
 
@@ -88,6 +107,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "backbone go into model.backbone.weights=FILE, networks of the authors into "
             "`gald convert FILE --to FOLDER`)"
         )
+    _check_shapes(path, content, about)
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
@@ -104,6 +124,38 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         [list(colour) for colour in about["palette"]],
         content,
     )
+
+
+def check_training_state(checkpoint: Checkpoint) -> None:
+    """Refuse to resume from a checkpoint whose training state has another shape than ours.
+
+    Raises:
+        ValueError: the message names the first key that is wrong.
+    """
+    remedy = (
+        f"copy the file again, or start a new run from its weights with init_from={checkpoint.path}"
+    )
+    check_shape(checkpoint.path, checkpoint.content, TRAINING_STATE, remedy)
+    for number, state in enumerate(checkpoint.content["optimizer_states"]):
+        parts = {"state": Mapping[Any, Any], "param_groups": list[Mapping[str, Any]]}
+        check_shape(checkpoint.path, state, parts, remedy, f"optimizer_states.{number}")
+
+
+def _check_shapes(path: Path, content: Any, about: Any) -> None:
+    """Refuse a checkpoint with another kind of value than gald writes."""
+    check_shape(path, about, ABOUT, _AGAIN, "gald")
+    names, colours = about["class_names"], about["palette"]
+    if len(colours) != len(names):
+        raise ValueError(
+            f"{path} has {len(names)} class names and {len(colours)} colours; {_AGAIN}"
+        )
+    check_shape(path, about["config"], {"model": Mapping[str, Any]}, _AGAIN, "gald.config")
+    check_shape(path, content, {"state_dict": Mapping[str, Any]}, _AGAIN)
+    for key, value in content["state_dict"].items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise ValueError(
+                f"{path} holds {shown(value)} as state_dict.{key}, where a tensor must be; {_AGAIN}"
+            )
 
 
 def without_initial_weights(config: dict[str, Any]) -> DictConfig:
@@ -142,9 +194,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); copy the folder again") from error
-    missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
-    if missing:
-        raise ValueError(f"{path} has no key {missing[0]}; copy the folder again")
+    check_shape(path, about, ABOUT, "copy the folder again")
     return about
 
 

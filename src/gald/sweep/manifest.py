@@ -2,19 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
+from gald.options.ranges import Count, NotNegative, Text, Whole
 from gald.run.atomic import atomic_file
+from gald.run.shape import check_shape
 
 NAME = "manifest.json"
-STATES = ("pending", "running", "done", "failed")
+State = Literal["pending", "running", "done", "failed"]
+STATES: tuple[State, ...] = get_args(State)
 VERSION = 1
 # Keys that change neither weights nor scores: file locations, loggers, number of workers.
 IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
@@ -42,6 +45,19 @@ class Cell:
     attempts: int = 0
     seconds: float | None = None
     micro_batch_size: int | None = None
+
+
+_AGAIN = "delete it and repeat the sweep's command, which keeps finished cells"
+_SHAPE = {"name": str, "command": list[str], "cells": Mapping[str, Mapping[str, Any]]}
+_CELL = {
+    "overrides": list[str],
+    "folder": Text,
+    "state": State,
+    "reason": str | None,
+    "attempts": Whole,
+    "seconds": NotNegative | None,
+    "micro_batch_size": Count | None,
+}
 
 
 @dataclass
@@ -75,20 +91,22 @@ class Manifest:
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            version = content["version"]
-            cells = {key: Cell(**cell) for key, cell in content["cells"].items()}
-            manifest = cls(Path(folder), content["name"], content["command"], cells)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read as a sweep ({error}); {_AGAIN}") from error
+        check_shape(path, content, {"version": int | str}, _AGAIN)
+        if content["version"] != VERSION:
             raise ValueError(
-                f"{path} cannot be read as a sweep ({error}); delete it and repeat the sweep's "
-                "command, which keeps finished cells"
-            ) from error
-        if version != VERSION:
-            raise ValueError(
-                f"{path} has version {version}, but this gald reads version {VERSION}; "
+                f"{path} has version {content['version']}, but this gald reads version {VERSION}; "
                 "use the gald version that wrote it"
             )
-        return manifest
+        check_shape(path, content, _SHAPE, _AGAIN)
+        known = [one.name for one in fields(Cell)]
+        cells = {}
+        for key, cell in content["cells"].items():
+            check_shape(path, cell, _CELL, _AGAIN, f"cells.{key}")
+            _check_inside(path, key, cell["folder"])
+            cells[key] = Cell(**{name: cell[name] for name in known})
+        return cls(Path(folder), content["name"], content["command"], cells)
 
     @property
     def factors(self) -> dict[str, list[str]]:
@@ -111,6 +129,15 @@ class Manifest:
         """Return the number of cells in each state."""
         states = [cell.state for cell in self.cells.values()]
         return {state: states.count(state) for state in STATES}
+
+
+def _check_inside(path: Path, key: str, folder: str) -> None:
+    """Refuse a cell that is not one folder inside its sweep, where runs are read and deleted."""
+    if Path(folder).name != folder or folder in (".", "..") or "\0" in folder:
+        raise ValueError(
+            f"{path} has {folder!r} as the folder of cell {key}, which is not a folder inside the "
+            f"sweep; {_AGAIN}"
+        )
 
 
 @contextmanager

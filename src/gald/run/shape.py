@@ -1,0 +1,45 @@
+"""Shape of what a file holds: a wrong kind of value is refused where the file is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gald.options.values import Hint, bad_place, describe, show
+
+
+def check_shape(
+    path: Path, content: Any, shape: Mapping[str, Hint], remedy: str, place: str = ""
+) -> None:
+    """Refuse a file unless it holds a mapping with certain keys, and values of certain kinds.
+
+    Args:
+        path: the file, for the message.
+        content: what was read from it, plain data.
+        shape: type hint of each key; further keys are accepted.
+        remedy: end of the message.
+        place: key of `content` in the file, if it is a part of it.
+
+    Raises:
+        ValueError: the message names the file, the key, its value and what must be there.
+    """
+    if not isinstance(content, Mapping):
+        where = f" as {place}" if place else ""
+        raise ValueError(
+            f"{path} holds {shown(content)}{where}, where keys with values must be; {remedy}"
+        )
+    for key, hint in shape.items():
+        name = f"{place}.{key}" if place else key
+        if key not in content:
+            raise ValueError(f"{path} has no key {name}; {remedy}")
+        if bad_place(content[key], hint) is not None:
+            raise ValueError(
+                f"{path} holds {shown(content[key])} as {name}, which must be {describe(hint)}; "
+                f"{remedy}"
+            )
+
+
+def shown(value: Any) -> str:
+    """Name a value for a message: its kind, and the value itself if it is short."""
+    kinds = {dict: "a mapping", list: "a list", str: "the text", type(None): "null"}
+    kind = kinds.get(type(value), f"the {type(value).__name__}")
+    return f"{kind} {show(value)}" if isinstance(value, str | bool | int | float) else kind
