@@ -8,6 +8,8 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from hydra.errors import MissingConfigException as NoSuchOption
 from omegaconf.errors import OmegaConfBaseException
 
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory", re.I)
+
 
 def to_sentence(error: BaseException) -> str:
     """Describe an error and its remedy in one sentence, for a user of the program."""
@@ -29,6 +31,9 @@ def to_sentence(error: BaseException) -> str:
         return text
     if isinstance(error, HydraException):
         return " ".join(text.split())
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+        detail = f" ({text.splitlines()[0][:200]})" if str(error) else ""
+        return f"memory ran out{detail}; choose a smaller image, batch or network"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return _unusable(error)
     text = " ".join(text.split())

@@ -116,12 +116,24 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
+    began: list[bool] = []  # filled once a state to resume from is known to fit
+    hook = LambdaCallback(on_train_start=lambda *_: began.append(True))
+    trainer.callbacks.append(hook)  # ty: ignore[missing-attribute]
     try:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     except NotFiniteError as error:
         last = folder / "checkpoints" / "last.ckpt"
         kept = f"{last} is from before" if last.exists() else "no checkpoint was saved before"
         raise ValueError(f"{error}; {kept}") from error
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
+        ours = isinstance(error, ValueError) and _raised_by_gald(error)
+        if ckpt_path is None or began or ours:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{ckpt_path} does not hold the state of this training ({type(error).__name__}: "
+            f"{reason}); start a new run from its weights with init_from={ckpt_path}"
+        ) from error
     if trainer.fast_dev_run:  # ty: ignore[missing-attribute]
         say("fast_dev_run: training and validation ran; nothing is saved or evaluated further")
         return {"val/miou": float(trainer.callback_metrics["val/miou"])}
@@ -156,6 +168,13 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results
+
+
+def _raised_by_gald(error: BaseException) -> bool:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("gald.")
 
 
 def _splits(cfg: DictConfig, data: SegmentationDataModule) -> tuple[str, ...]:

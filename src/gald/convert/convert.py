@@ -22,6 +22,7 @@ from gald.convert.gald_dgcnet import (
 from gald.data.cityscapes import Cityscapes
 from gald.data.folder_classes import distinct_colour
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 from gald.run.weight_file import (
     collect_tensors,
     find_defect,
@@ -73,6 +74,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     """
     source, folder = source.expanduser(), folder.expanduser().absolute()
     refuse_filled(folder, "choose another folder with --to")
+    refuse_unwritable(folder.parent, "--to")
     state, place = _read(source)
     name, network, classes = identify(state, source)
     what = f"{name} with {classes} classes"

@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.console import Console
 from gald.config import compose
 from gald.evaluation.checkpoint import evaluate_checkpoint
 from gald.evaluation.evaluate import EVALUATED
+from gald.options.ranges import Length
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
 from gald.run.shape import check_shape
@@ -23,7 +24,7 @@ SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions
 RECEIPT = {
     "data": Mapping[str, Any],
     "inference": Mapping[str, Any],
-    "metrics": Mapping[str, Any],
+    "metrics": Annotated[Mapping[str, Any], Length(1)],
     "precision": str,
     **dict.fromkeys(SIGNED, str),
 }

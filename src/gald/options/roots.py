@@ -1,9 +1,9 @@
 """Root keys of the commands that compose a config; each key is at the top of conf/NAME.yaml."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
-from gald.options.ranges import Count, Seed, Size, Text
+from gald.options.ranges import Count, Length, Seed, Size, Text
 
 
 class Part:
@@ -39,7 +39,7 @@ class Train(_Run, _Lists):
     optimizer: Part
     scheduler: Part
     inference: Part
-    metrics: Named
+    metrics: Annotated[Named, Length(1)]
 
 
 class _Parts(TypedDict, total=False):

@@ -14,10 +14,13 @@ from gald.cli import Arguments, fail
 from gald.config import compose
 from gald.data.reading.files import fingerprint, read_image
 from gald.device import pick_device
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.prediction.output_log import OutputLog
 from gald.prediction.predictor import load
 from gald.prediction.submission import Submission
 from gald.progress import console
+from gald.run.new_folders import refuse_unwritable
 
 NAMES = ("cityscapes", "ade20k", "coco_stuff")
 
@@ -29,6 +32,7 @@ def main() -> None:
     if flags.inference:
         chosen += [f"inference={flags.inference}", *flags.overrides]
     cfg = compose("train", chosen)
+    check_config(cfg, Train)
     dataset: Any = get_class(cfg.data._target_).dataset_class  # ty: ignore[missing-attribute]
     split = flags.split or dataset.submission_splits[0]
     root = flags.data_root or cfg.data.root
@@ -107,6 +111,7 @@ def submit(
         raise ValueError(f"{to} does not end in .zip; choose another --to")
     if to.exists():
         raise ValueError(f"{to} already exists; choose another --to, or move it away")
+    refuse_unwritable(to.absolute().parent, "--to")
     predictor = load(run)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:

@@ -138,7 +138,16 @@ def check_training_state(checkpoint: Checkpoint) -> None:
     check_shape(checkpoint.path, checkpoint.content, TRAINING_STATE, remedy)
     for number, state in enumerate(checkpoint.content["optimizer_states"]):
         parts = {"state": Mapping[Any, Any], "param_groups": list[Mapping[str, Any]]}
-        check_shape(checkpoint.path, state, parts, remedy, f"optimizer_states.{number}")
+        place = f"optimizer_states.{number}"
+        check_shape(checkpoint.path, state, parts, remedy, place)
+        for key, averages in state["state"].items():
+            check_shape(checkpoint.path, averages, {}, remedy, f"{place}.state.{key}")
+            for name, value in averages.items():
+                if not (value is None or isinstance(value, Tensor | int | float)):
+                    raise ValueError(
+                        f"{checkpoint.path} holds {shown(value)} as {place}.state.{key}.{name}, "
+                        f"where a tensor must be; {remedy}"
+                    )
 
 
 def _check_shapes(path: Path, content: Any, about: Any) -> None:
@@ -150,6 +159,8 @@ def _check_shapes(path: Path, content: Any, about: Any) -> None:
             f"{path} has {len(names)} class names and {len(colours)} colours; {_AGAIN}"
         )
     check_shape(path, about["config"], {"model": Mapping[str, Any]}, _AGAIN, "gald.config")
+    model = about["config"]["model"]
+    check_shape(path, model, {"backbone": Mapping[str, Any]}, _AGAIN, "gald.config.model")
     check_shape(path, content, {"state_dict": Mapping[str, Any]}, _AGAIN)
     for key, value in content["state_dict"].items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):

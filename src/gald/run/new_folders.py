@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -25,6 +26,31 @@ def remember(folder: Path) -> None:
     """Remember which of a folder and its parents do not exist yet."""
     folder = folder.absolute()
     _created.update(path for path in (folder, *folder.parents) if not path.exists())
+
+
+def refuse_unwritable(folder: Path, option: str) -> None:
+    """Refuse an output folder that cannot be created, before any work is done for it.
+
+    Args:
+        folder: the folder; nothing of it remains.
+        option: how the user names it, for the message.
+
+    Raises:
+        ValueError: a part of its path is a file, or it may not be written.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{option} {folder} cannot be written ({error.strerror}); name another folder"
+        ) from error
+    finally:
+        for path in absent:
+            with suppress(OSError):  # it was not created, or something else is in it
+                path.rmdir()
 
 
 @contextmanager

@@ -69,6 +69,6 @@ def check_scores(path: Path, results: Results) -> None:
         if key.endswith("/receipt"):
             check_shape(path, value, {}, again, key)
         elif key.split("/")[0] in SPLITS:
-            check_shape(path, results, {key: Finite | list[Any] | None}, again)
+            check_shape(path, results, {key: Finite | None}, again)
         elif key in ("seed", "params", "steps", "epochs"):
             check_shape(path, results, {key: Whole}, again)

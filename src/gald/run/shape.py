@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gald.options.values import Hint, bad_place, describe, show
 
@@ -36,6 +40,25 @@ def check_shape(
                 f"{path} holds {shown(content[key])} as {name}, which must be {describe(hint)}; "
                 f"{remedy}"
             )
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read the `config.yaml` of a run as plain data.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML, or holds no keys.
+    """
+    again = "copy it again, or train again"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; {again}")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, ValueError, OSError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a config ({reason}); {again}") from error
+    check_shape(path, content, {}, again)
+    return {str(key): value for key, value in cast(dict[Any, Any], content).items()}
 
 
 def shown(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gald.cli import Arguments
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -69,6 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise FileNotFoundError(f"there is no image {flags.image}; correct the path")
     flags.to = flags.to or Path("runs/viz").absolute() / flags.image.stem
     refuse_filled(flags.to, "choose another folder with --to")
+    refuse_unwritable(flags.to, "--to")
     return flags
 
 

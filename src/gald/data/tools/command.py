@@ -94,9 +94,12 @@ def _act(flags: argparse.Namespace) -> int:
 
     from gald.options.check import check_config
     from gald.options.roots import Train
+    from gald.run.new_folders import refuse_unwritable
 
     cfg = compose("train", [f"data={flags.name}", *flags.overrides])
     check_config(cfg, Train)
+    if getattr(flags, "output", None):
+        refuse_unwritable(flags.output.expanduser().absolute().parent, "--output")
     if flags.action == "prepare":
         if "root" not in cfg.data:
             print(f"{flags.name} is drawn on the fly; there is nothing to prepare")

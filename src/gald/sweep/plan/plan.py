@@ -1,5 +1,6 @@
 """`gald sweep plan ...`: cells of `gald train -m ...`, their cost, and what they can detect."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def plan(
     """
     silence_warnings()
     points = _deviation(deviation)
-    if difference <= 0 or points <= 0:
+    if not (0 < difference < math.inf and 0 < points < math.inf):
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from gald.run.results import SPLITS
+from gald.run.shape import read_config_file
 from gald.sweep.command import one_folder
 from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
 from gald.sweep.table.arms import SEED, label
@@ -93,8 +92,7 @@ def audit(folder: Path) -> list[str]:
         values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
-            content = OmegaConf.to_container(OmegaConf.load(config))
-            assert isinstance(content, dict)
+            content = read_config_file(config)
             cells.append(Audited(values, {str(key): value for key, value in content.items()}))
         if cell.state == "done" and results.is_file():
             trained.append(values)

@@ -5,14 +5,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 
 from gald.cli import Arguments
 from gald.comparison.report import Section, screen_table, write_report
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 from gald.run.results import SPLITS
+from gald.run.shape import read_config_file
 from gald.sweep.table.analysis import Analysis, analyse
 from gald.sweep.table.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.table.consistency import audit
@@ -88,8 +90,11 @@ def print_table(
     if to is not None:
         to = to.expanduser().absolute()
         refuse_filled(to, "choose another folder with --to")
+        refuse_unwritable(to, "--to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; set it to 100 or more to estimate intervals")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
     folder = folder.expanduser()
     sweep = read_sweep(folder, split)
     if measuring:
@@ -129,9 +134,8 @@ def _measure(sweep: SweepRuns) -> None:
     console = Console(markup=False, emoji=False, stderr=True)
     for arm in track(sweep.arms, "measuring networks", console=console, transient=True):
         runs = list(arm.runs.values())
-        config = OmegaConf.load(runs[0].folder / "config.yaml")
-        assert isinstance(config, DictConfig)
-        costs = evaluation_costs(config)
+        config = read_config_file(runs[0].folder / "config.yaml")
+        costs = evaluation_costs(OmegaConf.create(config))
         for run in runs:
             run.results.update(costs)
 
