@@ -90,34 +90,7 @@ def export(
         OSError: the disk is full or cannot be written.
     """
     target = target.expanduser().absolute()
-    if target.exists():
-        raise ValueError(f"{target} already exists; choose another name for --to")
-    suffix = SUFFIXES.get(format)
-    if suffix and target.suffix != suffix:
-        raise ValueError(
-            f"--to {target.name} does not end in {suffix}, by which other programs know this "
-            f"format; write --to {target.with_suffix(suffix).name}"
-        )
-    if format == "pretrained" and size is not None:
-        raise ValueError(
-            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
-            "size"
-        )
-    if format != "onnx" and opset is not None:
-        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
-    if size is not None and not all(1 <= side <= MOST_PIXELS for side in size):
-        raise ValueError(
-            f"--size {size[0]} {size[1]} is no height and width from 1 to {MOST_PIXELS} px; choose "
-            "for example --size 512 1024"
-        )
-    if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
-        raise ValueError(
-            f"--opset {opset} is not written by torch, which writes {OPSETS[0]} to {OPSETS[1]}; set "
-            f"--opset {OPSETS[0]}, or leave it out"
-        )
-    refuse_unwritable(target.parent, "the folder of --to")
-    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
+    _check_options(target, format, size, opset)
     predictor = load(source)
     network = FullImageNetwork(predictor.model).eval()
     report = Console(markup=False, emoji=False, stderr=True).print
@@ -157,6 +130,38 @@ def export(
             "permissions and try again"
         ) from error
     return _summary(target, predictor, format, size, worst)
+
+
+def _check_options(target: Path, format: str, size: Size | None, opset: int | None) -> None:
+    """Refuse options that do not fit each other, before the network is read."""
+    if target.exists():
+        raise ValueError(f"{target} already exists; choose another name for --to")
+    suffix = SUFFIXES.get(format)
+    if suffix and target.suffix != suffix:
+        raise ValueError(
+            f"--to {target.name} does not end in {suffix}, by which other programs know this "
+            f"format; write --to {target.with_suffix(suffix).name}"
+        )
+    if format == "pretrained" and size is not None:
+        raise ValueError(
+            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
+            "size"
+        )
+    if format != "onnx" and opset is not None:
+        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
+    if size is not None and not all(1 <= side <= MOST_PIXELS for side in size):
+        raise ValueError(
+            f"--size {size[0]} {size[1]} is no height and width from 1 to {MOST_PIXELS} px; choose "
+            "for example --size 512 1024"
+        )
+    if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ValueError(
+            f"--opset {opset} is not written by torch, which writes {OPSETS[0]} to {OPSETS[1]}; "
+            f"set --opset {OPSETS[0]}, or leave it out"
+        )
+    refuse_unwritable(target.parent, "the folder of --to")
+    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
 
 
 def _shapes(network: FullImageNetwork, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:
