@@ -1,6 +1,7 @@
 """Plugin for gald's launcher; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -10,7 +11,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from typing_extensions import override
 
-from gald.options.check import check_arguments
 from gald.options.ranges import Count, NotNegative, Positive, Whole
 
 
@@ -38,9 +38,13 @@ class GaldLauncher(Launcher):
         retries: Whole = 2,
         grace_seconds: NotNegative = 60.0,
     ) -> None:
-        options: dict[str, Any] = {"jobs": jobs, "jobs_per_gpu": jobs_per_gpu, "retries": retries}
-        options |= {"watchdog_minutes": watchdog_minutes, "grace_seconds": grace_seconds}
-        check_arguments(GaldLauncher, options, "hydra.launcher")
+        self.options: dict[str, Any] = {
+            "jobs": jobs,
+            "jobs_per_gpu": jobs_per_gpu,
+            "watchdog_minutes": watchdog_minutes,
+            "retries": retries,
+            "grace_seconds": grace_seconds,
+        }
         self.jobs = jobs
         self.jobs_per_gpu = jobs_per_gpu
         self.patience = (watchdog_minutes, retries, grace_seconds)
@@ -64,10 +68,14 @@ class GaldLauncher(Launcher):
         if self.plain is not None:
             return self.plain.launch(job_overrides, initial_job_idx)
         # Imported here, because Hydra imports every plugin at every start.
+        from gald.options.check import check_arguments
         from gald.sweep.launch.devices import Devices
+        from gald.sweep.launch.jobs import forgotten_if_empty
         from gald.sweep.launch.launcher import launch
         from gald.sweep.launch.runner import RetryPolicy
 
+        with forgotten_if_empty(Path(self.config.hydra.sweep.dir)):
+            check_arguments(GaldLauncher, self.options, "hydra.launcher")
         devices = Devices(self.jobs, self.jobs_per_gpu)
         return launch(
             self.context, self.config, job_overrides, devices, RetryPolicy(*self.patience)

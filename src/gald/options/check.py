@@ -28,7 +28,12 @@ def check_config(config: DictConfig, roots: Any) -> None:
         ValueError: one sentence with the key as it is written on the command line, its value, what
             the option accepts, and a value to choose.
     """
-    content = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    if "model" not in config:
+        config = _with_any_model(config)
+        content = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        del content["model"]
+    else:
+        content = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     hints = get_type_hints(roots, include_extras=True)
     for key in sorted(roots.__required_keys__):
         if key not in content:
@@ -41,6 +46,14 @@ def check_config(config: DictConfig, roots: Any) -> None:
             raise ValueError(f"{key}={show(value)}: nothing reads {key}; {_near(key, hints)}")
     for part, place in _parts(content):
         check_part(part, place)
+
+
+def _with_any_model(config: DictConfig) -> DictConfig:
+    """Add a model for references to its options, where a checkpoint will contain the model."""
+    trained = OmegaConf.load(CONF_DIR / "model" / "gald.yaml")
+    whole = OmegaConf.create({**cast(dict[str, Any], OmegaConf.to_container(config)), "model": {}})
+    whole.model = {key: value for key, value in trained.items() if key != "defaults"}
+    return whole
 
 
 def check_part(part: Mapping[str, Any], place: str) -> None:

@@ -93,7 +93,9 @@ def show(
     names = _names(runs)
     rows = list(zip(runs, names, files, strict=True))
     with new_folder(to) as partial:
-        for run, name, checkpoint in track(rows, "drawing", console=console):
+        for run, name, checkpoint in track(
+            rows, "drawing", console=console, disable=not console.is_terminal
+        ):
             network = Predictor.from_pretrained(checkpoint).to(on)
             if views and network.class_names != views[0].class_names:
                 raise ValueError(
