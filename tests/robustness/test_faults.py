@@ -27,9 +27,9 @@ TOY = (
 GONE = object()
 
 OPTIONS = {
-    "optimizer.lr=nan": "optimizer.lr=nan: lr must be a finite number >= 0; choose optimizer.lr=0.01",
+    "optimizer.lr=nan": "optimizer.lr=nan: lr must be a finite number >= 0; choose",
     "optimizer.lr=inf": "choose optimizer.lr=0.01",
-    "optimizer.lr=abc": "optimizer.lr=abc: lr must be a finite number >= 0; choose optimizer.lr=0.01",
+    "optimizer.lr=abc": "optimizer.lr=abc | a finite number >= 0; choose optimizer.lr=0.01",
     "optimizer.lr=-1": "optimizer.lr=-1 | >= 0",
     "optimizer.lr=null": "optimizer.lr=null | choose optimizer.lr=0.01",
     "optimizer.lr=[1]": "optimizer.lr=[1]",
@@ -520,6 +520,11 @@ def rows():
         file = f"states/{name.replace(' ', '_')}.ckpt"
         line = f"train {TOY} trainer.max_epochs=2 output_dir=out ckpt_path={file}"
         yield line, f"{file} | {named} | init_from={file}"
+    yield from evaluation_rows()
+
+
+def evaluation_rows():
+    """The rows about results, receipts, counts and sweeps."""
     for name, (_, named) in RESULTS.items():
         yield f"compare evals/{name.replace(' ', '_')} eval", f"results.json | {named}"
     for name in RAW:
