@@ -85,7 +85,7 @@ def relevant(case, content):
     for place, value in leaves(content):
         within = "/".join(place[:2]).startswith(case.partition("=")[0]) or "/" not in case
         top = place[0] == case.partition("=")[0]
-        if (within if "/" in case else top) or case in ROOTS and len(place) == 1:
+        if (within if "/" in case else top) or (case in ROOTS and len(place) == 1):
             yield place, value
 
 

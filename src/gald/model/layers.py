@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gald.options.ranges import Count
+from gald.options.ranges import Count, Width
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
@@ -160,7 +160,7 @@ class AtStride(nn.Module):
     def __init__(
         self,
         module: nn.Module,
-        channels: int,
+        channels: Width,
         stride: Count = 2,
         padding: Literal[0, 1] = 1,
         align_corners: bool = False,
