@@ -197,7 +197,8 @@ def _build_trainer(
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
-    logs = any((cfg.get("logger") or {}).values())
+    # Lightning logs nothing in a fast_dev_run
+    logs = any((cfg.get("logger") or {}).values()) and not cfg.trainer.get("fast_dev_run")
     unused = () if logs else ("learning_rate",)  # it needs a logger
     callbacks = _build_all(cfg.get("callbacks"), without=unused)
     trainer = instantiate(
@@ -214,7 +215,7 @@ def _build_trainer(
             "'~callbacks.best' to keep the last epoch"
         )
     # last, so that a refused option leaves no files of loggers behind
-    trainer.loggers = _build_all(cfg.get("logger"))
+    trainer.loggers = _build_all(cfg.get("logger")) if logs else []
     return trainer
 
 

@@ -136,12 +136,6 @@ def _check_options(target: Path, format: str, size: Size | None, opset: int | No
     """Refuse options that do not fit each other, before the network is read."""
     if target.exists():
         raise ValueError(f"{target} already exists; choose another name for --to")
-    suffix = SUFFIXES.get(format)
-    if suffix and target.suffix != suffix:
-        raise ValueError(
-            f"--to {target.name} does not end in {suffix}, by which other programs know this "
-            f"format; write --to {target.with_suffix(suffix).name}"
-        )
     if format == "pretrained" and size is not None:
         raise ValueError(
             "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
@@ -158,6 +152,12 @@ def _check_options(target: Path, format: str, size: Size | None, opset: int | No
         raise ValueError(
             f"--opset {opset} is not written by torch, which writes {OPSETS[0]} to {OPSETS[1]}; "
             f"set --opset {OPSETS[0]}, or leave it out"
+        )
+    suffix = SUFFIXES.get(format)
+    if suffix and target.suffix != suffix:
+        raise ValueError(
+            f"--to {target.name} does not end in {suffix}, by which other programs know this "
+            f"format; write --to {target.with_suffix(suffix).name}"
         )
     refuse_unwritable(target.parent, "the folder of --to")
     if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
