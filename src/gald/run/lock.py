@@ -39,16 +39,16 @@ def _own(folder: Path) -> Generator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except OSError as error:
-        raise ValueError(
-            f"the run folder {folder} cannot be written ({error.strerror}); choose another "
-            "output_dir=FOLDER"
-        ) from error
     except Timeout:
         text = owner.read_text() or "another process"
         raise ValueError(
             f"{folder} is in use by {text}; wait until it ends, or add output_dir=FOLDER"
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"the run folder {folder} cannot be written ({error.strerror}); choose another "
+            "output_dir=FOLDER"
+        ) from error
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
