@@ -120,8 +120,11 @@ def _call(target: str, arguments: list[str]) -> Any:
     module, function = target.split(":")
     verb = importlib.import_module(module)
     if target in _HYDRA_VERBS:
-        from gald.config import quote_paths
+        from gald.config import quote_paths, refuse_flags
 
+        name = next(name for name, (known, _) in VERBS.items() if known == target)
+        if "--check" not in arguments:
+            refuse_flags(f"gald {name}", arguments)
         arguments = quote_paths(arguments)
     # Hydra and Lightning read their arguments from sys.argv; its first entry is the program.
     sys.argv = [str(verb.__file__), *arguments]

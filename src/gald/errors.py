@@ -61,6 +61,7 @@ def _with_remedy(text: str) -> str:
 
 
 _REPORTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS)
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory", re.I)
 
 
 def to_sentence(error: BaseException) -> str:
@@ -73,13 +74,19 @@ def to_sentence(error: BaseException) -> str:
         return _bad_key(error)
     text = str(error).strip() or type(error).__name__
     if "Config group override must be a string or a list" in text:
-        return "a config group cannot be null; for none write 'callbacks=[]' or 'logger=[]'"
+        return (
+            "a config group takes the name of an option, not null or a number; for none write "
+            "'callbacks=[]' or 'logger=[]'"
+        )
     if "in DataLoader worker process" in text:
         # The text contains the worker's whole traceback; its last line is the message.
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
         return _with_remedy(text)
     if isinstance(error, HydraException):
         return " ".join(text.split())
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+        detail = f" ({text.splitlines()[0][:200]})" if str(error) else ""
+        return f"memory ran out{detail}; choose a smaller image, batch or network"
     if isinstance(error, OSError) and is_of_the_system(error) and error.strerror:
         place = error.filename or "a file"
         return f"cannot read or write {place} ({error.strerror}); {disk_remedy(error)}"
@@ -88,6 +95,22 @@ def to_sentence(error: BaseException) -> str:
     ours = isinstance(error, ValueError | FileNotFoundError | KeyboardInterrupt)
     ours = ours or (isinstance(error, OSError) and error.errno is None)
     return text if ours else f"{type(error).__name__}: {text}"
+
+
+def _unusable(error: OSError) -> str:
+    """Say why a file or folder cannot be used, and the remedy."""
+    path = os.fsdecode(error.filename)
+    if isinstance(error, NotADirectoryError):
+        return f"{path} cannot be used, because a part of its path is a file; name another path"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder, where a file is needed; name a file"
+    if isinstance(error, FileExistsError):
+        return f"{path} cannot be created, because there is a file of that name; name another path"
+    if isinstance(error, PermissionError):
+        return f"{path} may not be used ({error.strerror}); change its permissions, or name another"
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist, and cannot be created there; correct the path"
+    return f"{path} cannot be used ({error.strerror}); free the disk, or name another path"
 
 
 def _no_such_option(error: NoSuchOption) -> str:
@@ -118,6 +141,9 @@ def _bad_key(error: ConfigCompositionException | OmegaConfBaseException) -> str:
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the known keys are {', '.join(known)}"
         return f"there is no config key {full_key}; {hint}"
+    if "InterpolationKeyError" in type(cause).__name__:
+        missing = str(cause).splitlines()[0].removeprefix("Interpolation key ")
+        return f"{full_key} refers to {missing.replace(' not found', ', which is not set')}; set it"
     if "MissingMandatoryValue" in type(cause).__name__:
         return f"{full_key} must be set; add {full_key}=VALUE to the command"
     first = str(error).splitlines()[0]

@@ -37,10 +37,12 @@ from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.logger.tolerant import tolerant, warn
 from gald.model.freezing import check_frozen_weights
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.profiling.flops import part_costs
 from gald.run.atomic import atomic_file
 from gald.run.building import build_own
-from gald.run.checkpoint import read_checkpoint, whole_neighbour
+from gald.run.checkpoint import check_training_state, read_checkpoint, whole_neighbour
 from gald.run.describe import describe_run
 from gald.run.fresh import clear, may_start_afresh
 from gald.run.initial_weights import start_from
@@ -90,6 +92,7 @@ def train(cfg: DictConfig) -> Results:
     with ExitStack() as during:
         began = during.enter_context(own_folder(folder))
         during.enter_context(_say_how_to_go_on(folder))
+        check_config(cfg, Train)
         return _train(cfg, folder, began, during)
 
 
@@ -125,12 +128,24 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
+    began: list[bool] = []  # filled once a state to resume from is known to fit
+    hook = LambdaCallback(on_train_start=lambda *_: began.append(True))
+    trainer.callbacks.append(hook)  # ty: ignore[missing-attribute]
     try:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     except NotFiniteError as error:
         last = folder / "checkpoints" / "last.ckpt"
         kept = f"{last} is from before" if last.exists() else "no checkpoint was saved before"
         raise ValueError(f"{error}; {kept}") from error
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
+        ours = isinstance(error, ValueError) and _raised_by_gald(error)
+        if ckpt_path is None or began or ours:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{ckpt_path} does not hold the state of this training ({type(error).__name__}: "
+            f"{reason}); start a new run from its weights with init_from={ckpt_path}"
+        ) from error
     if trainer.fast_dev_run:  # ty: ignore[missing-attribute]
         say("fast_dev_run: training and validation ran; nothing is saved or evaluated further")
         return {"val/miou": float(trainer.callback_metrics["val/miou"])}
@@ -167,6 +182,13 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     return results
 
 
+def _raised_by_gald(error: BaseException) -> bool:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("gald.")
+
+
 def _splits(cfg: DictConfig, data: SegmentationDataModule) -> tuple[str, ...]:
     """Return the splits of the final evaluation."""
     wants_test = cfg.test and cfg.trainer.get("limit_test_batches") != 0
@@ -188,13 +210,14 @@ def _build_trainer(
             with atomic_file(folder / "config.yaml") as partial:
                 OmegaConf.save(_kept(cfg), partial, resolve=True)
 
-    loggers = [tolerant(logger) for logger in _build_loggers(cfg.get("logger"))]
-    unused = () if loggers else ("learning_rate",)  # it needs a logger
+    # Lightning logs nothing in a fast_dev_run
+    logs = any((cfg.get("logger") or {}).values()) and not cfg.trainer.get("fast_dev_run")
+    unused = () if logs else ("learning_rate",)  # it needs a logger
     callbacks = _build_all(cfg.get("callbacks"), without=unused)
     trainer = build_own(
         cfg.trainer,
         callbacks=[*callbacks, LambdaCallback(on_train_start=on_train_start)],
-        logger=loggers,
+        logger=False,
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
     check_accumulation(cfg.trainer, trainer.accumulate_grad_batches)
@@ -204,6 +227,9 @@ def _build_trainer(
             "trainer.limit_val_batches=0 leaves no score to choose the best epoch by; add "
             "'~callbacks.best' to keep the last epoch"
         )
+    # last, so that a refused option leaves no files of loggers behind
+    built = _build_loggers(cfg.get("logger")) if logs else []
+    trainer.loggers = [tolerant(logger) for logger in built]
     return trainer
 
 
@@ -236,7 +262,7 @@ def _kept(cfg: DictConfig) -> DictConfig:
 
 
 def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] = ()) -> list[Any]:
-    """Build callbacks or loggers; null or an empty list gives none."""
+    """Build callbacks; null or an empty list gives none."""
     named = options.items() if isinstance(options, DictConfig) else ()
     return [build_own(option) for name, option in named if name not in without and option]
 
@@ -302,6 +328,7 @@ def _resume_point(cfg: DictConfig, folder: Path, began: bool) -> tuple[str | Non
             f"{path} holds a network but no training state to resume; start a new run from its "
             f"weights with init_from={path}"
         )
+    check_training_state(checkpoint)
     now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return str(path), check_resume(checkpoint.config, now, path)
 

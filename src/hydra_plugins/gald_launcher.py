@@ -1,6 +1,8 @@
 """Plugin for gald's launcher; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
@@ -8,6 +10,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from typing_extensions import override
+
+from gald.options.ranges import Count, NotNegative, Positive, Whole
 
 
 class GaldLauncher(Launcher):
@@ -28,12 +32,19 @@ class GaldLauncher(Launcher):
 
     def __init__(
         self,
-        jobs: int | None = None,
-        jobs_per_gpu: int = 1,
-        watchdog_minutes: float = 30.0,
-        retries: int = 2,
-        grace_seconds: float = 60.0,
+        jobs: Count | None = None,
+        jobs_per_gpu: Count = 1,
+        watchdog_minutes: Positive = 30.0,
+        retries: Whole = 2,
+        grace_seconds: NotNegative = 60.0,
     ) -> None:
+        self.options: dict[str, Any] = {
+            "jobs": jobs,
+            "jobs_per_gpu": jobs_per_gpu,
+            "watchdog_minutes": watchdog_minutes,
+            "retries": retries,
+            "grace_seconds": grace_seconds,
+        }
         self.jobs = jobs
         self.jobs_per_gpu = jobs_per_gpu
         self.patience = (watchdog_minutes, retries, grace_seconds)
@@ -57,10 +68,14 @@ class GaldLauncher(Launcher):
         if self.plain is not None:
             return self.plain.launch(job_overrides, initial_job_idx)
         # Imported here, because Hydra imports every plugin at every start.
+        from gald.options.check import check_arguments
         from gald.sweep.launch.devices import Devices
+        from gald.sweep.launch.jobs import forgotten_if_empty
         from gald.sweep.launch.launcher import launch
         from gald.sweep.launch.runner import RetryPolicy
 
+        with forgotten_if_empty(Path(self.config.hydra.sweep.dir)):
+            check_arguments(GaldLauncher, self.options, "hydra.launcher")
         devices = Devices(self.jobs, self.jobs_per_gpu)
         return launch(
             self.context, self.config, job_overrides, devices, RetryPolicy(*self.patience)

@@ -52,7 +52,9 @@ def test_folder_without_a_sweep_is_an_error(tmp_path):
 @pytest.mark.parametrize("damage", ["{", "[]", '{"version": 1}'])
 def test_damaged_manifest_is_named(manifest, damage):
     (manifest.path / "manifest.json").write_text(damage)
-    with pytest.raises(ValueError, match=r"manifest\.json cannot be read as a sweep"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json .*delete it and repeat the sweep's command"
+    ):
         Manifest.load(manifest.path)
 
 

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from gald.options.ranges import NotNegative
 from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
 from gald.run.resume import resume_command
 
@@ -50,7 +51,7 @@ class LastCheckpoint(Checkpoint):
         minutes: maximum training time between two saves.
     """
 
-    def __init__(self, path: str, minutes: float = 10.0) -> None:
+    def __init__(self, path: str, minutes: NotNegative = 10.0) -> None:
         self.path = Path(path)
         self.minutes = minutes
         self.saved_at = time.monotonic()

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from typing_extensions import override
 
 from gald.errors import to_sentence
+from gald.options.ranges import Count
 from gald.painting import colourise
 
 
@@ -27,7 +28,7 @@ class PredictionImages(Callback):
         every_n_epochs: number of epochs from one log to the next.
     """
 
-    def __init__(self, count: int = 4, every_n_epochs: int = 1) -> None:
+    def __init__(self, count: Count = 4, every_n_epochs: Count = 1) -> None:
         self.count = count
         self.every_n_epochs = every_n_epochs
         self.failed = False

@@ -17,6 +17,7 @@ from gald.comparison.report import Section, screen_table, write_report
 from gald.comparison.runs import EvaluatedRun, read_pair
 from gald.comparison.sections import conclusion, sections
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 from gald.run.plain import RefusedError
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS
@@ -85,8 +86,11 @@ def compare(
     refuse_filled(folder, "choose another folder with --to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; an interval needs at least --samples 100")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
     trust = check_trust(trust)
     split, (a, b) = read_pair(run_a, run_b, split, trust)
+    refuse_unwritable(folder, "--to")
 
     rows = differences(a, b, samples, seed)
     sentence = conclusion(rows["miou"], len(a.images.names))

@@ -24,6 +24,7 @@ from gald.data.folder_classes import distinct_colour
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.building import build_own
 from gald.run.checkpoint_io import save_checkpoint
+from gald.run.new_folders import refuse_unwritable
 from gald.run.weight_file import (
     collect_tensors,
     find_defect,
@@ -76,6 +77,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     """
     source, folder = source.expanduser(), folder.expanduser().absolute()
     refuse_filled(folder, "choose another folder with --to")
+    refuse_unwritable(folder.parent, "--to")
     state, place = _read(source)
     name, network, classes = identify(state, source)
     what = f"{name} with {classes} classes"

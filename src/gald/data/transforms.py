@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from gald.data.labels import VOID
 from gald.data.reading.png import LazyArray
+from gald.options.ranges import Fraction, Length, Range, Scale, Size
 from gald.run.limits import refuse_pixels
 
 _AUGMENTATION = 2  # separates this random stream from others with the same seed
@@ -58,12 +59,12 @@ class TrainTransform:
 
     def __init__(
         self,
-        crop_size: Sequence[int],
-        scale: Sequence[float] = (0.5, 2.0),
-        flip: float = 0.5,
-        color_jitter: float = 0.3,
-        hue: float = 0.0,
-        cat_max_ratio: float | None = None,
+        crop_size: Size,
+        scale: Annotated[Sequence[Scale], Length(2, 2)] = (0.5, 2.0),
+        flip: Fraction = 0.5,
+        color_jitter: Fraction = 0.3,
+        hue: Annotated[float, Range(least=0, most=0.5)] = 0.0,
+        cat_max_ratio: Annotated[float, Range(above=0, most=1)] | None = None,
         extra: Sequence[Any] = (),
     ) -> None:
         if len(crop_size) != 2 or min(crop_size) < 1:

@@ -13,11 +13,13 @@ from gald.cli import silence_warnings
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
+from gald.options.check import check_config
+from gald.options.roots import Eval
 from gald.run import building
 from gald.run.checkpoint import Checkpoint, load_weights, read_checkpoint
 from gald.run.processes import end_together
 from gald.run.provenance import commit, versions
-from gald.run.results import SPLITS, Results, write_results
+from gald.run.results import Results, write_results
 from gald.run.slots import check_trust
 
 
@@ -33,8 +35,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
             different classes, or the checkpoint would call foreign code.
     """
     silence_warnings()
-    if cfg.split not in SPLITS:
-        raise ValueError(f"split is {cfg.split!r}; choose {' or '.join(SPLITS)}")
+    check_config(cfg, Eval)
     path = Path(cfg.output_dir) / "results.json"
     if path.exists():
         raise ValueError(f"{path} already holds results; choose another output_dir")

@@ -2,8 +2,9 @@
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -11,14 +12,25 @@ from rich.console import Console
 
 from gald.config import compose, quote_paths
 from gald.evaluation.checkpoint import evaluate_checkpoint
+from gald.options.ranges import Length
 from gald.run.building import check, check_metrics, refuse_other_machine
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
+from gald.run.shape import check_shape
 from gald.run.slots import check_trust
 
 MAY_CHANGE = ("ckpt_path=", "data.", "trainer.accelerator=", "trainer.precision=", "trust=")
 SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions_sha256")
+
+# Keys of a receipt that an evaluation is repeated from
+RECEIPT = {
+    "data": Mapping[str, Any],
+    "inference": Mapping[str, Any],
+    "metrics": Annotated[Mapping[str, Any], Length(1)],
+    "precision": str,
+    **dict.fromkeys(SIGNED, str),
+}
 
 
 def reproduce(path: Path, overrides: list[str]) -> None:
@@ -50,6 +62,7 @@ def reproduce(path: Path, overrides: list[str]) -> None:
     if not receipts:
         raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
+        check_shape(path, receipt, RECEIPT, "evaluate again with gald eval", f"{split}/receipt")
         cfg = _config(receipt, split, path, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
             raise ValueError(

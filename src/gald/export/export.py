@@ -19,11 +19,14 @@ from gald.export.parity import Run, Shape, compare, first_line, random_image
 from gald.inference import FullImage
 from gald.prediction.predictor import Predictor, load
 from gald.run.atomic import atomic_file, new_folder
-from gald.run.limits import refuse_pixels
+from gald.run.new_folders import refuse_unwritable
 from gald.run.provenance import versions
 
 Size = tuple[int, int]
 FORMATS = ("pretrained", "onnx", "torch")
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+OPSETS = 18, 23  # what torch writes, and the newest to which it converts that
+MOST_PIXELS = 16384  # of a side
 _AXES = ({0: "batch", 2: "height", 3: "width"},)
 
 
@@ -91,24 +94,18 @@ def export(
         OSError: the disk is full or cannot be written.
     """
     target = target.expanduser().absolute()
-    if target.exists():
-        raise ValueError(f"{target} already exists; choose another name for --to")
-    if format == "pretrained" and size is not None:
-        raise ValueError(
-            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
-            "size"
-        )
-    if size is not None:
-        refuse_pixels(*size, "--size", "choose a smaller --size")
-    if format != "onnx" and opset is not None:
-        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
-    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
+    _check_options(target, format, size, opset)
     predictor = load(source, trust)
     network = FullImageNetwork(predictor.model).eval()
     report = Console(markup=False, emoji=False, stderr=True).print
     example, checks = _shapes(network, size, format)
-    network(random_image(*example))  # raises if the size does not suit the network
+    try:
+        network(random_image(*example))
+    except RuntimeError as error:
+        raise ValueError(
+            f"--size {example[1]} {example[2]} does not suit the network "
+            f"({first_line(error)}); choose another"
+        ) from error
     try:
         with (new_folder if format == "pretrained" else atomic_file)(target) as partial:
             if format == "pretrained":
@@ -137,6 +134,38 @@ def export(
             "and try again"
         ) from error
     return _summary(target, predictor, format, size, worst)
+
+
+def _check_options(target: Path, format: str, size: Size | None, opset: int | None) -> None:
+    """Refuse options that do not fit each other, before the network is read."""
+    if target.exists():
+        raise ValueError(f"{target} already exists; choose another name for --to")
+    if format == "pretrained" and size is not None:
+        raise ValueError(
+            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
+            "size"
+        )
+    if format != "onnx" and opset is not None:
+        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
+    if size is not None and not all(1 <= side <= MOST_PIXELS for side in size):
+        raise ValueError(
+            f"--size {size[0]} {size[1]} is no height and width from 1 to {MOST_PIXELS} px; choose "
+            "for example --size 512 1024"
+        )
+    if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ValueError(
+            f"--opset {opset} is not written by torch, which writes {OPSETS[0]} to {OPSETS[1]}; "
+            f"set --opset {OPSETS[0]}, or leave it out"
+        )
+    suffix = SUFFIXES.get(format)
+    if suffix and target.suffix != suffix:
+        raise ValueError(
+            f"--to {target.name} does not end in {suffix}, by which other programs know this "
+            f"format; write --to {target.with_suffix(suffix).name}"
+        )
+    refuse_unwritable(target.parent, "the folder of --to")
+    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
 
 
 def _shapes(network: FullImageNetwork, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:

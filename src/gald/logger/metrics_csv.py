@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from typing_extensions import override
 
 from gald.errors import to_sentence
+from gald.options.ranges import Count
 from gald.run.atomic import atomic_file
 
 
@@ -28,7 +29,7 @@ class MetricsCSV(Logger):
         save_every: number of rows between two writes; validations also cause a write.
     """
 
-    def __init__(self, path: str, save_every: int = 50) -> None:
+    def __init__(self, path: str, save_every: Count = 50) -> None:
         super().__init__()
         self.path = Path(path)
         self.save_every = save_every

@@ -19,6 +19,17 @@ Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
 
 
+def _check_counts(name: str, width: int, *arrays: np.ndarray) -> None:
+    """Refuse arrays that are no lists of counts at places below a width."""
+    for part in arrays:
+        if part.ndim != 1 or not np.issubdtype(part.dtype, np.integer) or (part < 0).any():
+            raise ValueError(f"{name} has other values than counts")
+    if width < 1 or (len(arrays[0]) and arrays[0].max() >= width):
+        raise ValueError(f"{name} counts more than {width} places")
+    if (np.diff(arrays[2]) < 0).any():
+        raise ValueError(f"{name} is not in order")
+
+
 class ImageCounts:
     """Count vectors by image and metric; only nonzero counts are stored.
 
@@ -168,6 +179,7 @@ class ImageCounts:
                     places, values, ends = (
                         file[f"{metric_name}.{part}"] for part in ("places", "values", "ends")
                     )
+                    _check_counts(metric_name, width, places, values, ends)
                     if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
                         raise ValueError(f"{metric_name} is incomplete")
                     words = "has {0} counts for an image, and may have {1}"

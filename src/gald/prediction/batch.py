@@ -13,6 +13,8 @@ from rich.progress import MofNCompleteColumn, Progress
 from gald.config import compose
 from gald.data.reading.files import unreadable
 from gald.device import pick_device
+from gald.options.check import check_config
+from gald.options.roots import Eval
 from gald.prediction.inputs import InputFile
 from gald.prediction.output_log import OutputLog
 from gald.prediction.outputs import Output
@@ -195,4 +197,5 @@ def _requested_outputs(flags: argparse.Namespace) -> list[Output]:
 def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> None:
     """Replace the inference of a network; its config may refer to `model.align_corners`."""
     cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
+    check_config(cfg, Eval)
     predictor.set_inference(cfg.inference)

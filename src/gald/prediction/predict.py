@@ -12,6 +12,7 @@ from pathlib import Path
 from gald.cli import Arguments, fail
 from gald.config import CONF_DIR
 from gald.prediction.inputs import find_inputs
+from gald.run.new_folders import refuse_unwritable
 
 
 def main() -> None:
@@ -74,6 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flags.inputs = [x for x in flags.inputs if x not in flags.overrides]
     if flags.to.exists() and not flags.to.is_dir():
         parser.error(f"--to {flags.to} is a file; name a folder")
+    refuse_unwritable(flags.to, "--to")
     if not flags.inputs:
         parser.error("the following arguments are required: INPUT")
     if flags.overrides and flags.inference is None:

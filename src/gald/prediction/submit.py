@@ -15,10 +15,13 @@ from gald.cli import Arguments, fail
 from gald.config import compose
 from gald.data.reading.files import fingerprint, read_image
 from gald.device import pick_device
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.prediction.output_log import OutputLog
 from gald.prediction.predictor import load
 from gald.prediction.submission import Submission
 from gald.progress import console
+from gald.run.new_folders import refuse_unwritable
 
 NAMES = ("cityscapes", "ade20k", "coco_stuff")
 
@@ -30,6 +33,7 @@ def main() -> None:
     if flags.inference:
         chosen += [f"inference={flags.inference}", *flags.overrides]
     cfg = compose("train", chosen)
+    check_config(cfg, Train)
     dataset: Any = get_class(cfg.data._target_).dataset_class  # ty: ignore[missing-attribute]
     split = flags.split or dataset.submission_splits[0]
     root = flags.data_root or cfg.data.root
@@ -113,6 +117,7 @@ def submit(
     exists = ValueError(f"{to} already exists; choose another --to, or move it away")
     if to.exists() and not maps_folder(to).exists():
         raise exists
+    refuse_unwritable(to.absolute().parent, "--to")
     predictor = load(run, trust)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:

@@ -1,22 +1,41 @@
 """Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from torch import Tensor, nn
 
+from gald.options.ranges import Length, Range, Text, Whole
 from gald.run.class_names import unusable
 from gald.run.old_names import renew_config, renew_weights
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
+from gald.run.shape import check_shape, shown
 from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
-ABOUT = ("config", "class_names", "palette")  # keys that make a checkpoint self-contained
 CHECKSUM = "weights_sha256"  # key of the config: the checksum of the weights
+# Keys that make a checkpoint self-contained, and their values
+ABOUT = {
+    "config": Mapping[str, Any],
+    "class_names": Annotated[list[Text], Length(1)],
+    "palette": list[Annotated[list[Annotated[int, Range(least=0, most=255)]], Length(3, 3)]],
+}
+# Keys from which a training is resumed, written by Lightning
+TRAINING_STATE = {
+    "epoch": Whole,
+    "global_step": Whole,
+    "pytorch-lightning_version": Text,
+    "loops": Mapping[str, Any],
+    "callbacks": Mapping[str, Any],
+    "optimizer_states": Annotated[list[Mapping[str, Any]], Length(1)],
+    "lr_schedulers": list[Mapping[str, Any]],
+}
+_AGAIN = "copy or download it again, or choose another"
 PREFIX = "model."  # of the network's weights in a training checkpoint
 
 
@@ -110,6 +129,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         )
     refuse_bulky([about[key] for key in ABOUT], path, "get it from its owners again")
     config = plain_data(about["config"], _config_file(path))
+    _check_shapes(path, content, about)
     for name in map(str, about["class_names"]):
         if fault := unusable(name):
             raise ValueError(
@@ -147,6 +167,49 @@ def whole_neighbour(path: Path) -> Path | None:
     return None
 
 
+def check_training_state(checkpoint: Checkpoint) -> None:
+    """Refuse to resume from a checkpoint whose training state has another shape than ours.
+
+    Raises:
+        ValueError: the message names the first key that is wrong.
+    """
+    remedy = (
+        f"copy the file again, or start a new run from its weights with init_from={checkpoint.path}"
+    )
+    check_shape(checkpoint.path, checkpoint.content, TRAINING_STATE, remedy)
+    for number, state in enumerate(checkpoint.content["optimizer_states"]):
+        parts = {"state": Mapping[Any, Any], "param_groups": list[Mapping[str, Any]]}
+        place = f"optimizer_states.{number}"
+        check_shape(checkpoint.path, state, parts, remedy, place)
+        for key, averages in state["state"].items():
+            check_shape(checkpoint.path, averages, {}, remedy, f"{place}.state.{key}")
+            for name, value in averages.items():
+                if not (value is None or isinstance(value, Tensor | int | float)):
+                    raise ValueError(
+                        f"{checkpoint.path} holds {shown(value)} as {place}.state.{key}.{name}, "
+                        f"where a tensor must be; {remedy}"
+                    )
+
+
+def _check_shapes(path: Path, content: Any, about: Any) -> None:
+    """Refuse a checkpoint with another kind of value than gald writes."""
+    check_shape(path, about, ABOUT, _AGAIN, "gald")
+    names, colours = about["class_names"], about["palette"]
+    if len(colours) != len(names):
+        raise ValueError(
+            f"{path} has {len(names)} class names and {len(colours)} colours; {_AGAIN}"
+        )
+    check_shape(path, about["config"], {"model": Mapping[str, Any]}, _AGAIN, "gald.config")
+    model = about["config"]["model"]
+    check_shape(path, model, {"backbone": Mapping[str, Any]}, _AGAIN, "gald.config.model")
+    check_shape(path, content, {"state_dict": Mapping[str, Any]}, _AGAIN)
+    for key, value in content["state_dict"].items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise ValueError(
+                f"{path} holds {shown(value)} as state_dict.{key}, where a tensor must be; {_AGAIN}"
+            )
+
+
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Load the weights of a checkpoint into a network.
 
@@ -179,9 +242,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"there is no {path} to describe the weights next to it; copy the whole folder"
         )
     about = read_json(path, "copy the folder again")
-    missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
-    if missing:
-        raise ValueError(f"{path} has no key {missing[0]}; copy the folder again")
+    check_shape(path, about, ABOUT, "copy the folder again")
     return about
 
 

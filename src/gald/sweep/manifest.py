@@ -2,21 +2,23 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
+from gald.options.ranges import Count, NotNegative, Text, Whole
 from gald.run.atomic import atomic_file
+from gald.run.shape import check_shape
 from gald.run.text_file import read_json
 
 NAME = "manifest.json"
-STATES = ("pending", "running", "done", "failed")
+State = Literal["pending", "running", "done", "failed"]
+STATES: tuple[State, ...] = get_args(State)
 VERSION = 1
 # Keys that change neither weights nor scores: file locations, loggers, number of workers.
 IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
@@ -44,6 +46,19 @@ class Cell:
     attempts: int = 0
     seconds: float | None = None
     micro_batch_size: int | None = None
+
+
+_AGAIN = "delete it and repeat the sweep's command, which keeps finished cells"
+_SHAPE = {"name": str, "command": list[str], "cells": Mapping[str, Mapping[str, Any]]}
+_CELL = {
+    "overrides": list[str],
+    "folder": Text,
+    "state": State,
+    "reason": str | None,
+    "attempts": Whole,
+    "seconds": NotNegative | None,
+    "micro_batch_size": Count | None,
+}
 
 
 @dataclass
@@ -75,23 +90,21 @@ class Manifest:
             raise FileNotFoundError(
                 f"{folder} holds no sweep (no {NAME}); name the folder that gald train -m printed"
             )
-        remedy = "delete it and repeat the sweep's command, which keeps finished cells"
-        fault = "cannot be read as a sweep"
-        content = read_json(path, remedy, fault)
-        try:
-            version = content["version"]
-            cells = {key: Cell(**cell) for key, cell in content["cells"].items()}
-            for cell in cells.values():
-                _check_folder(cell.folder)
-            manifest = cls(Path(folder), content["name"], content["command"], cells)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} {fault} ({error}); {remedy}") from error
-        if version != VERSION:
+        content = read_json(path, _AGAIN, "cannot be read as a sweep")
+        check_shape(path, content, {"version": int | str}, _AGAIN)
+        if content["version"] != VERSION:
             raise ValueError(
-                f"{path} has version {version}, but this gald reads version {VERSION}; "
+                f"{path} has version {content['version']}, but this gald reads version {VERSION}; "
                 "use the gald version that wrote it"
             )
-        return manifest
+        check_shape(path, content, _SHAPE, _AGAIN)
+        known = [one.name for one in fields(Cell)]
+        cells = {}
+        for key, cell in content["cells"].items():
+            check_shape(path, cell, _CELL, _AGAIN, f"cells.{key}")
+            _check_inside(path, key, cell["folder"])
+            cells[key] = Cell(**{name: cell[name] for name in known})
+        return cls(Path(folder), content["name"], content["command"], cells)
 
     @property
     def factors(self) -> dict[str, list[str]]:
@@ -116,10 +129,13 @@ class Manifest:
         return {state: states.count(state) for state in STATES}
 
 
-def _check_folder(folder: object) -> None:
-    """Refuse a cell's folder outside the sweep, where a launcher would write and delete."""
-    if not isinstance(folder, str) or not re.fullmatch(r"[\w+-][\w.+-]*", folder):
-        raise ValueError(f"the folder of a cell is {folder!r}, which is no name in the sweep")
+def _check_inside(path: Path, key: str, folder: str) -> None:
+    """Refuse a cell that is not one folder inside its sweep, where runs are read and deleted."""
+    if Path(folder).name != folder or folder in (".", "..") or "\0" in folder:
+        raise ValueError(
+            f"{path} has {folder!r} as the folder of cell {key}, which is not a folder inside the "
+            f"sweep; {_AGAIN}"
+        )
 
 
 @contextmanager

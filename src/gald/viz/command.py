@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gald.cli import Arguments
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -72,6 +73,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         raise FileNotFoundError(f"there is no image {flags.image}; correct the path")
     flags.to = flags.to or Path("runs/viz").absolute() / flags.image.stem
     refuse_filled(flags.to, "choose another folder with --to")
+    refuse_unwritable(flags.to, "--to")
     return flags
 
 
@@ -100,7 +102,9 @@ def show(
     names = _names(runs)
     rows = list(zip(runs, names, files, strict=True))
     with new_folder(to) as partial:
-        for run, name, checkpoint in track(rows, "drawing", console=console):
+        for run, name, checkpoint in track(
+            rows, "drawing", console=console, disable=not console.is_terminal
+        ):
             network = Predictor.from_pretrained(checkpoint, trust).to(on)
             if views and network.class_names != views[0].class_names:
                 raise ValueError(

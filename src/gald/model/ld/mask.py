@@ -1,9 +1,12 @@
 """Mask distribution: the published local distribution, one factor per channel and position."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct, resize
+from gald.options.ranges import Count, Width
 
 _MOST_STEPS = 16  # a mask of one cell for a map of 65536 cells a side
 
@@ -37,9 +40,9 @@ class Mask(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        steps: int = 3,
-        padding: int = 1,
+        channels: Width,
+        steps: Count = 3,
+        padding: Literal[0, 1] = 1,
         pre_sigmoid_relu: bool = True,
         align_corners: bool = False,
     ) -> None:

@@ -3,13 +3,17 @@
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gald.options.check import check_config
+from gald.options.roots import Train
+from gald.run.new_folders import no_empty_folder
 from gald.run.results import is_finished
 from gald.sweep.launch.cell_process import read_json
 from gald.sweep.manifest import NAME, Cell, Manifest, cell_hash, edit, split_overrides
@@ -46,12 +50,16 @@ def make_job(composed: DictConfig, typed: Iterable[str]) -> Job:
         composed: the whole config, Hydra's part included.
         typed: arguments of the sweep as they were typed; keys with one value are left out of the
             label.
+
+    Raises:
+        ValueError: a value does not fit its option.
     """
     config = composed.copy()
     overrides = [str(override) for override in composed.hydra.overrides.task]
     OmegaConf.set_readonly(config, False)
     with open_dict(config):
         config.pop("hydra", None)
+    check_config(config, Train)
     typed_overrides = OverridesParser.create().parse_overrides(
         [text for text in typed if "=" in text]
     )
@@ -65,6 +73,19 @@ def open_sweep(folder: Path, name: str) -> None:
     """Create the manifest of a sweep if it is missing, with the command of this process."""
     if not (folder / NAME).exists():
         Manifest(folder, name, command_line()).save()
+
+
+@contextmanager
+def forgotten_if_empty(folder: Path) -> Generator[None]:
+    """Remove the folder of a sweep if an error ends it before it has a cell."""
+    try:
+        yield
+    except Exception:
+        if (folder / NAME).is_file() and not Manifest.load(folder).cells:
+            for name in (NAME, f"{NAME}.lock", "launcher.lock", "multirun.yaml"):
+                (folder / name).unlink(missing_ok=True)
+        with no_empty_folder(folder):
+            raise
 
 
 def register(folder: Path, jobs: Sequence[Job]) -> Manifest:

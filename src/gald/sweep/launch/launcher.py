@@ -12,7 +12,16 @@ from rich.console import Console
 from typing_extensions import override
 
 from gald.sweep.launch.devices import Devices
-from gald.sweep.launch.jobs import Job, make_job, open_sweep, placed, recover, register, score
+from gald.sweep.launch.jobs import (
+    Job,
+    forgotten_if_empty,
+    make_job,
+    open_sweep,
+    placed,
+    recover,
+    register,
+    score,
+)
 from gald.sweep.launch.runner import RetryPolicy, Stopped, run_jobs
 from gald.sweep.manifest import Manifest
 
@@ -45,7 +54,7 @@ def launch(
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "launcher.lock", timeout=0):
+        with forgotten_if_empty(folder), FileLock(folder / "launcher.lock", timeout=0):
             return _launch(context, config, job_overrides, folder, devices, policy)
     except Timeout:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Final report of a sweep: failed cells with their reasons, and the exit code."""
 
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from typing_extensions import override
 
+from gald.run.new_folders import remember
 from gald.sweep.launch.jobs import open_sweep
 from gald.sweep.manifest import NAME, Manifest
 
@@ -23,7 +25,10 @@ class SweepReport(Callback):
     @override
     def on_multirun_start(self, config: DictConfig, **more: object) -> None:
         if more.get("config_name") == "train":
-            open_sweep(Path(config.hydra.sweep.dir), config.name)
+            folder = Path(config.hydra.sweep.dir)
+            remember(folder)
+            with suppress(OSError):  # the launcher reports it
+                open_sweep(folder, config.name)
 
     @override
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:

@@ -1,5 +1,6 @@
 """`gald sweep plan ...`: cells of `gald train -m ...`, their cost, and what they can detect."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gald.cli import Arguments, silence_warnings
+from gald.config import refuse_words
 from gald.errors import to_sentence
 from gald.run.slots import check_trust
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
@@ -76,10 +78,11 @@ def plan(
     """
     silence_warnings()
     points = _deviation(deviation, check_trust(trust))
-    if difference <= 0 or points <= 0:
+    if not (0 < difference < math.inf and 0 < points < math.inf):
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
+    refuse_words("gald sweep plan", words)
     master, jobs = compose_cells(words)
     folder = Path(master.hydra.sweep.dir)
     unique = {job.key: job for job in jobs}

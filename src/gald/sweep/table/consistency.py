@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from gald.run.plain import plain_data
 from gald.run.results import SPLITS
-from gald.run.text_file import parse_yaml, read_json
+from gald.run.shape import read_config_file
+from gald.run.text_file import read_json
 from gald.sweep.command import one_folder
 from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
 from gald.sweep.table.arms import SEED, label
@@ -93,9 +94,7 @@ def audit(folder: Path) -> list[str]:
         values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
-            content = plain_data(parse_yaml(config.read_bytes(), config), config)
-            if not isinstance(content, dict):
-                raise ValueError(f"{config} has no keys; copy it again")
+            content = plain_data(read_config_file(config), config)
             cells.append(Audited(values, {str(key): value for key, value in content.items()}))
         if cell.state == "done" and results.is_file():
             trained.append(values)

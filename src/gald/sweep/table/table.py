@@ -11,6 +11,7 @@ from rich.progress import track
 from gald.cli import Arguments
 from gald.comparison.report import Section, screen_table, write_report
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 from gald.run.results import SPLITS
 from gald.run.slots import check_trust
 from gald.sweep.table.analysis import Analysis, analyse
@@ -93,8 +94,11 @@ def print_table(
     if to is not None:
         to = to.expanduser().absolute()
         refuse_filled(to, "choose another folder with --to")
+        refuse_unwritable(to, "--to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; set it to 100 or more to estimate intervals")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
     folder = folder.expanduser()
     trust = check_trust(trust)
     sweep = read_sweep(folder, split, trust)
