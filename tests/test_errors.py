@@ -35,7 +35,7 @@ def error_sentence(capsys, monkeypatch, *arguments):
         (["data.global_batch_size=0"], "data.global_batch_size"),
         (["data.global_batch_size=9999"], "9999"),
         (["ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
-        (["logger.wandb.mode=onlin"], "choose one of offline, online, disabled"),
+        (["logger.wandb.mode=onlin"], "one of offline, online, disabled"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

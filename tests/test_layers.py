@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "gald"
 # From the bottom layer to the top: a package imports only packages of earlier lines.
 LAYERS = """
 errors config device progress painting
+options
 run
 cli model optimizer scheduler trainer
 doctor loss data profiling
@@ -19,7 +20,8 @@ evaluation
 task prediction convert
 callbacks comparison viz export
 sweep
-logger train
+logger
+train
 __init__
 """
 

@@ -116,7 +116,7 @@ def test_without_validation_the_last_epoch_is_evaluated_whole(train):
 def test_fast_dev_run_trains_and_validates_and_saves_nothing(train, capsys):
     folder = train("run", "+trainer.fast_dev_run=true", "callbacks=[checkpoint,learning_rate]")
     assert "fast_dev_run: training and validation ran" in capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} <= {"run.lock", "train.log", ".hydra"}
+    assert {path.name for path in folder.iterdir()} <= {"run.lock"}
 
 
 def test_overfit_batches_repeats_the_same_crops(train, monkeypatch):

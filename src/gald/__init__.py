@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from torch import nn
@@ -18,16 +19,18 @@ __version__ = "0.1.0"
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
-def load(path: "str | Path") -> "Predictor":
+def load(path: "str | Path", trust: "str | Sequence[str]" = ()) -> "Predictor":
     """Load a trained network; see `gald.prediction.predictor.Predictor`.
 
     Args:
         path: a run folder, a checkpoint, a folder written by `save_pretrained` or `gald convert`,
             or OWNER/NAME on the hub.
+        trust: packages of your own with classes that the file may name. Without it the file decides
+            nothing about what code runs.
     """
     from gald.prediction import predictor  # imports torch, which takes seconds
 
-    return predictor.load(path)
+    return predictor.load(path, trust)
 
 
 def record(model: "nn.Module", *slots: str) -> "AbstractContextManager[Recording]":

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -78,6 +79,9 @@ USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
 
 def main() -> None:
     """Run one verb; on failure print one sentence to stderr and exit with a code above 0."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name must not end a run if it cannot be shown
+            stream.reconfigure(errors="backslashreplace")
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print(USAGE)
@@ -119,8 +123,11 @@ def _call(target: str, arguments: list[str]) -> Any:
     module, function = target.split(":")
     verb = importlib.import_module(module)
     if target in _HYDRA_VERBS:
-        from gald.config import quote_paths
+        from gald.config import quote_paths, refuse_flags
 
+        name = next(name for name, (known, _) in VERBS.items() if known == target)
+        if "--check" not in arguments:
+            refuse_flags(f"gald {name}", arguments)
         arguments = quote_paths(arguments)
     # Hydra and Lightning read their arguments from sys.argv; its first entry is the program.
     sys.argv = [str(verb.__file__), *arguments]
@@ -163,6 +170,16 @@ def fail(sentence: str) -> NoReturn:
 
 class Arguments(argparse.ArgumentParser):
     """Argument parser that raises its error, so that `gald.cli` prints it as one sentence."""
+
+    def add_trust(self) -> None:
+        """Add the option that lets files name classes of the user's own packages."""
+        self.add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="PACKAGE",
+            help="let the files name classes of this package of your own; repeat for more",
+        )
 
     @override
     def error(self, message: str) -> NoReturn:

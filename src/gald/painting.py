@@ -1,8 +1,9 @@
 """Painting without a display: label colours, value colours, legends and figures."""
 
 import io
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Palette = Sequence[tuple[int, int, int]]
+_LONGEST = 50  # characters of a name in a figure
 VOID_COLOUR = (0, 0, 0)
 
 
@@ -37,10 +39,33 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
     """Create an empty figure, with sides in inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
+    class PlainFigure(Figure):
+        """Figure that shows names as they are: a dollar sign does not start a formula."""
+
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+                text.set_text(_drawable(text.get_text()))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+                super().draw(renderer)
+
+    figure = PlainFigure(figsize=(width, height), layout="constrained", dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
+
+
+def short_name(text: str) -> str:
+    """Return a name in one line of at most 50 characters; a longer one loses its middle."""
+    text = " ".join(_drawable(text).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 3 :]}"
+
+
+def _drawable(text: str) -> str:
+    """Replace what is not Unicode, as in file names of other encodings, by its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def to_png(figure: "Figure") -> bytes:
@@ -57,7 +82,7 @@ def add_legend(
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(color=(red / 255, green / 255, blue / 255), label=name)
+        Patch(color=(red / 255, green / 255, blue / 255), label=short_name(name))
         for name, (red, green, blue) in zip(class_names, palette, strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns))

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from gald.options.ranges import Positive, Whole
+
 
 def poly(
-    optimizer: Optimizer, total_steps: int, power: float = 0.9, warmup_steps: int = 0
+    optimizer: Optimizer, total_steps: int, power: Positive = 0.9, warmup_steps: Whole = 0
 ) -> LambdaLR:
     """Decay the learning rate as (1 - step / total_steps) ** power, the authors' schedule.
 
@@ -17,7 +19,7 @@ def poly(
     return _schedule(optimizer, total_steps, warmup_steps, lambda t: (1 - t) ** power)
 
 
-def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0) -> LambdaLR:
+def cosine(optimizer: Optimizer, total_steps: int, warmup_steps: Whole = 0) -> LambdaLR:
     """Decay the learning rate along half a cosine to zero, after a linear warm-up."""
     return _schedule(
         optimizer, total_steps, warmup_steps, lambda t: (1 + math.cos(math.pi * t)) / 2

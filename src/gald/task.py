@@ -1,7 +1,7 @@
 """Lightning module for training: loss, optimizer, and mIoU after every epoch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gald.inference import Inference
 from gald.metrics.confusion import ConfusionMatrix
 from gald.model.segmentor import Segmentor
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table
+from gald.options.ranges import NotNegative, Range, Seed
 from gald.run.old_names import renew_weights
 from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss
 from gald.run.weight_file import find_defect
@@ -50,10 +51,10 @@ class SegmentationTask(EvaluationTask):
         optimizer: OptimizerFactory,
         scheduler: Callable[[Optimizer, int], LRScheduler],
         class_names: Sequence[str],
-        head_lr_factor: float = 1.0,
+        head_lr_factor: NotNegative = 1.0,
         decay_norm_and_bias: bool = True,
-        layer_decay: float | None = None,
-        seed: int = 0,
+        layer_decay: Annotated[float, Range(above=0, most=1)] | None = None,
+        seed: Seed = 0,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         evaluator = Evaluator([ConfusionMatrix(len(class_names))])

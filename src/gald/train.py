@@ -7,7 +7,8 @@ gald train -m model/ga=none,psp,cgnl model/ld=none,mask
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +16,8 @@ import hydra
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -28,19 +29,28 @@ from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.data.datamodule import SegmentationDataModule
+from gald.errors import is_of_the_system, to_sentence
 from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
+from gald.logger.tolerant import tolerant, warn
 from gald.model.freezing import check_frozen_weights
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.profiling.flops import part_costs
-from gald.run.checkpoint import read_checkpoint
+from gald.run.atomic import atomic_file
+from gald.run.building import build_own
+from gald.run.checkpoint import check_training_state, read_checkpoint, whole_neighbour
 from gald.run.describe import describe_run
+from gald.run.fresh import clear, may_start_afresh
 from gald.run.initial_weights import start_from
 from gald.run.lock import own_folder
+from gald.run.plain import plain_data
+from gald.run.processes import end_together
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS, Results, write_results
-from gald.run.resume import check_resume
+from gald.run.resume import check_resume, resume_command
 from gald.run.step_loss import NotFiniteError
 from gald.task import SegmentationTask
 from gald.trainer import check_accumulation
@@ -78,22 +88,26 @@ def train(cfg: DictConfig) -> Results:
             two options do not fit each other.
     """
     folder = Path(cfg.output_dir)
-    with own_folder(folder):
-        return _train(cfg, folder)
+    with ExitStack() as during:
+        began = during.enter_context(own_folder(folder))
+        during.enter_context(_say_how_to_go_on(folder))
+        check_config(cfg, Train)
+        return _train(cfg, folder, began, during)
 
 
-def _train(cfg: DictConfig, folder: Path) -> Results:
+def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Results:
     start = time.monotonic()
     silence_warnings()
     if cfg.ckpt_path == "auto":
         cfg.ckpt_path = "last" if (folder / "checkpoints" / "last.ckpt").is_file() else None
-    ckpt_path, longer = _resume_point(cfg, folder)
+    ckpt_path, longer = _resume_point(cfg, folder, began)
     if ckpt_path is None:
-        _refuse_to_overwrite(folder)
+        _refuse_to_overwrite(folder, began)
+        longer = _clear(folder) if began else None
     torch.set_float32_matmul_precision("high")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    data: SegmentationDataModule = instantiate(cfg.data)
+    data: SegmentationDataModule = build_own(cfg.data)
     splits = _splits(cfg, data)
     data.setup("fit")  # first, so that a missing folder is reported before the network is built
     data.check(test="test" in splits)
@@ -107,6 +121,7 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     costs = part_costs(task.model, _image_size(data))
 
     trainer = _build_trainer(cfg, folder, data, int(costs["cost/total/params"]))
+    during.enter_context(end_together(trainer))
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
     for line in filter(None, (longer, started)):
@@ -114,12 +129,24 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
 
+    began: list[bool] = []  # filled once a state to resume from is known to fit
+    hook = LambdaCallback(on_train_start=lambda *_: began.append(True))
+    trainer.callbacks.append(hook)  # ty: ignore[missing-attribute]
     try:
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
     except NotFiniteError as error:
         last = folder / "checkpoints" / "last.ckpt"
         kept = f"{last} is from before" if last.exists() else "no checkpoint was saved before"
         raise ValueError(f"{error}; {kept}") from error
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
+        ours = isinstance(error, ValueError) and _raised_by_gald(error)
+        if ckpt_path is None or began or ours:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{ckpt_path} does not hold the state of this training ({type(error).__name__}: "
+            f"{reason}); start a new run from its weights with init_from={ckpt_path}"
+        ) from error
     if trainer.fast_dev_run:  # ty: ignore[missing-attribute]
         say("fast_dev_run: training and validation ran; nothing is saved or evaluated further")
         return {"val/miou": float(trainer.callback_metrics["val/miou"])}
@@ -156,6 +183,13 @@ def _train(cfg: DictConfig, folder: Path) -> Results:
     return results
 
 
+def _raised_by_gald(error: BaseException) -> bool:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("gald.")
+
+
 def _splits(cfg: DictConfig, data: SegmentationDataModule) -> tuple[str, ...]:
     """Return the splits of the final evaluation."""
     wants_test = cfg.test and cfg.trainer.get("limit_test_batches") != 0
@@ -174,15 +208,17 @@ def _build_trainer(
         for line in describe_run(cfg, task.model.backbone, images, params, trainer):
             Console(markup=False, emoji=False).print(line, soft_wrap=True, highlight=False)
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
-            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+            with atomic_file(folder / "config.yaml") as partial:
+                OmegaConf.save(_kept(cfg), partial, resolve=True)
 
-    loggers = _build_all(cfg.get("logger"))
-    unused = () if loggers else ("learning_rate",)  # it needs a logger
+    # Lightning logs nothing in a fast_dev_run
+    logs = any((cfg.get("logger") or {}).values()) and not cfg.trainer.get("fast_dev_run")
+    unused = () if logs else ("learning_rate",)  # it needs a logger
     callbacks = _build_all(cfg.get("callbacks"), without=unused)
-    trainer = instantiate(
+    trainer = build_own(
         cfg.trainer,
         callbacks=[*callbacks, LambdaCallback(on_train_start=on_train_start)],
-        logger=loggers,
+        logger=False,
     )
     trainer.accumulate_grad_batches = data.plan_batches(trainer.world_size)
     check_accumulation(cfg.trainer, trainer.accumulate_grad_batches)
@@ -192,32 +228,59 @@ def _build_trainer(
             "trainer.limit_val_batches=0 leaves no score to choose the best epoch by; add "
             "'~callbacks.best' to keep the last epoch"
         )
+    # last, so that a refused option leaves no files of loggers behind
+    built = _build_loggers(cfg.get("logger")) if logs else []
+    trainer.loggers = [tolerant(logger) for logger in built]
     return trainer
 
 
 def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTask:
     """Build the network with loss, optimizer, scheduler and inference for the data's classes."""
+    config = OmegaConf.to_container(_kept(cfg), resolve=True)
     provenance = {
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        # Refused now rather than when the checkpoint is read, after the training.
+        "config": plain_data(config, "the composed configuration"),
         "class_names": list(data.class_names),
         "palette": [list(colour) for colour in data.palette],
     }
-    # Partial first: otherwise Hydra would also instantiate the config inside `provenance`.
-    return instantiate(cfg.task, _partial_=True)(
-        model=instantiate(cfg.model, num_classes=data.num_classes),
-        loss=instantiate(cfg.loss),
-        inference=instantiate(cfg.inference),
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler),
+    # Partial first: otherwise Hydra would also build the config inside `provenance`.
+    return build_own(cfg.task, _partial_=True)(
+        model=build_own(cfg.model, num_classes=data.num_classes),
+        loss=build_own(cfg.loss),
+        inference=build_own(cfg.inference),
+        optimizer=build_own(cfg.optimizer),
+        scheduler=build_own(cfg.scheduler),
         class_names=list(data.class_names),
         provenance=provenance,
     )
 
 
+def _kept(cfg: DictConfig) -> DictConfig:
+    """Return the config for the files of a run, which are those of a run that was never stopped."""
+    kept = cfg.copy()
+    kept.ckpt_path = None
+    return kept
+
+
 def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] = ()) -> list[Any]:
-    """Build callbacks or loggers; null or an empty list gives none."""
+    """Build callbacks; null or an empty list gives none."""
     named = options.items() if isinstance(options, DictConfig) else ()
-    return [instantiate(option) for name, option in named if name not in without and option]
+    return [build_own(option) for name, option in named if name not in without and option]
+
+
+def _build_loggers(options: DictConfig | ListConfig | None) -> list[Logger]:
+    """Build the loggers, except one that fails on the disk or in its own service."""
+    loggers: list[Logger] = []
+    for name, option in options.items() if isinstance(options, DictConfig) else ():
+        try:
+            loggers += [build_own(option)] if option else []
+        except InstantiationException as error:
+            cause = error.__cause__
+            service = type(cause).__module__.split(".")[0] in ("wandb", "mlflow", "sqlalchemy")
+            if cause is None or not (service or isinstance(cause, OSError | RuntimeError)):
+                raise
+            warn(f"logger={name}", cause)
+    return loggers
 
 
 def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:
@@ -236,23 +299,37 @@ def _image_size(data: SegmentationDataModule) -> Sequence[int]:
     return crop_size or data.train_dataset[0]["image"].shape[-2:]
 
 
-def _resume_point(cfg: DictConfig, folder: Path) -> tuple[str | None, str | None]:
+def _resume_point(cfg: DictConfig, folder: Path, began: bool) -> tuple[str | None, str | None]:
     """Return the checkpoint to resume from, if any, and a sentence if the training gets longer."""
     if cfg.ckpt_path is None:
         return None, None
     last = cfg.ckpt_path == "last"
     path = folder / "checkpoints" / "last.ckpt" if last else Path(cfg.ckpt_path)
+    if last and not path.is_file() and began and may_start_afresh(folder, began):
+        return None, None
     if not path.is_file():
+        if last and (good := whole_neighbour(path)):
+            raise FileNotFoundError(
+                f"{folder} has no last.ckpt, but {good} is whole; resume with: "
+                f"{resume_command(folder, good)}"
+            )
         raise FileNotFoundError(
             f"no checkpoint at {path}; give output_dir=FOLDER of the run to resume, "
             "or ckpt_path=FILE"
         )
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except ValueError as error:
+        if good := whole_neighbour(path):
+            command = resume_command(folder, good)
+            raise ValueError(f"{error}, as in: {command}") from error
+        raise
     if not checkpoint.resumable:
         raise ValueError(
             f"{path} holds a network but no training state to resume; start a new run from its "
             f"weights with init_from={path}"
         )
+    check_training_state(checkpoint)
     now = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return str(path), check_resume(checkpoint.config, now, path)
 
@@ -271,12 +348,34 @@ def _start(cfg: DictConfig, task: SegmentationTask) -> str | None:
 
 
 @rank_zero_only  # the other processes start after the first has created files in the folder
-def _refuse_to_overwrite(folder: Path) -> None:
-    if (folder / "checkpoints").exists() or (folder / "results.json").exists():
-        raise ValueError(
-            f"{folder} already holds a run; add ckpt_path=last to resume it, "
-            "or choose another output_dir"
-        )
+def _refuse_to_overwrite(folder: Path, began: bool) -> None:
+    if may_start_afresh(folder, began):
+        return
+    last = folder / "checkpoints" / "last.ckpt"
+    good = "last" if last.is_file() else whole_neighbour(last)
+    resume = f"add ckpt_path={good} to resume it, or " if good else ""
+    raise ValueError(f"{folder} already holds a run; {resume}choose another output_dir")
+
+
+def _clear(folder: Path) -> str:
+    """Remove what a run left that ended before its first checkpoint; return a sentence about it."""
+    if not getattr(rank_zero_only, "rank", 0):  # the other processes wait for the first
+        clear(folder)
+    return f"the run in {folder} ended before its first checkpoint; it starts from the beginning"
+
+
+@contextmanager
+def _say_how_to_go_on(folder: Path) -> Generator[None]:
+    """Add to an error of the disk how the run goes on once its cause is removed."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not is_of_the_system(error):
+            raise
+        last = folder / "checkpoints" / "last.ckpt"
+        kept = f"then resume with: {resume_command(folder)}"
+        then = kept if last.is_file() else "then repeat the command"
+        raise OSError(f"{to_sentence(error)}, {then}") from error
 
 
 def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModule) -> None:
@@ -301,8 +400,11 @@ def _summarise(loggers: list[Logger], results: Results) -> None:
                 for k, v in results.items()
                 if not k.startswith("version/") and not k.endswith("/receipt")
             }
-            logger.experiment.summary.update({f"best/{k}": v for k, v in kept.items()})
-            logger.experiment.finish()
+            try:
+                logger.experiment.summary.update({f"best/{k}": v for k, v in kept.items()})
+                logger.experiment.finish()
+            except Exception as error:  # the results are in results.json
+                warn(type(logger).__name__, error)
 
 
 if __name__ == "__main__":

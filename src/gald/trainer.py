@@ -15,6 +15,8 @@ from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from typing_extensions import override
 
+from gald.run.checkpoint_io import AtomicCheckpointIO
+
 PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
 STRATEGY = re.compile(r"auto|ddp|ddp_find_unused_parameters_(true|false)")
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # the default name of a run folder
@@ -55,8 +57,9 @@ def build_trainer(**options: Any) -> pl.Trainer:
     """
     _check_options(options)
     _check_run_folder_is_shared(options.get("default_root_dir"))
+    options["plugins"] = [*(options.get("plugins") or ()), AtomicCheckpointIO()]
     if options.get("sync_batchnorm"):
-        options["plugins"] = [*(options.get("plugins") or ()), SyncBatchNorm()]
+        options["plugins"].append(SyncBatchNorm())
     try:
         trainer = pl.Trainer(**options)
     except MisconfigurationException as error:

@@ -1,6 +1,8 @@
 """Plugins for gald's launcher and sweeper; Hydra loads plugins only from this namespace package."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -9,6 +11,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from typing_extensions import override
+
+from gald.options.ranges import Count, NotNegative, Positive, Whole
 
 
 class GaldLauncher(Launcher):
@@ -29,12 +33,19 @@ class GaldLauncher(Launcher):
 
     def __init__(
         self,
-        jobs: int | None = None,
-        jobs_per_gpu: int = 1,
-        watchdog_minutes: float = 30.0,
-        retries: int = 2,
-        grace_seconds: float = 60.0,
+        jobs: Count | None = None,
+        jobs_per_gpu: Count = 1,
+        watchdog_minutes: Positive = 30.0,
+        retries: Whole = 2,
+        grace_seconds: NotNegative = 60.0,
     ) -> None:
+        self.options: dict[str, Any] = {
+            "jobs": jobs,
+            "jobs_per_gpu": jobs_per_gpu,
+            "watchdog_minutes": watchdog_minutes,
+            "retries": retries,
+            "grace_seconds": grace_seconds,
+        }
         self.jobs = jobs
         self.jobs_per_gpu = jobs_per_gpu
         self.patience = (watchdog_minutes, retries, grace_seconds)
@@ -58,10 +69,12 @@ class GaldLauncher(Launcher):
         if self.plain is not None:
             return self.plain.launch(job_overrides, initial_job_idx)
         # Imported here, because Hydra imports every plugin at every start.
+        from gald.options.check import check_arguments
         from gald.sweep.launch.devices import Devices
         from gald.sweep.launch.launcher import launch
         from gald.sweep.launch.runner import RetryPolicy
 
+        check_arguments(GaldLauncher, self.options, "hydra.launcher")
         devices = Devices(self.jobs, self.jobs_per_gpu)
         return launch(self.config, job_overrides, devices, RetryPolicy(*self.patience))
 
@@ -78,8 +91,28 @@ class GaldSweeper(BasicSweeper):
     """
 
     @override
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        # Imported here, because Hydra imports every plugin at every start.
-        from gald.sweep.grid import each_level_once
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.trains = task_function.__module__ == "gald.train"
 
-        super().validate_batch_is_legal(list(each_level_once(batch)))
+    @override
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        if not self.trains:
+            super().validate_batch_is_legal(batch)
+            return
+        # Imported here, because Hydra imports every plugin at every start.
+        from gald.sweep.grid import check_levels
+
+        assert self.hydra_context is not None and self.config is not None, "it is set up"
+        loader, config = self.hydra_context.config_loader, self.config
+        check_levels(batch, lambda words: loader.load_sweep_config(config, words))
+
+    @override
+    def sweep(self, arguments: list[str]) -> Any:
+        from gald.sweep.launch.report import forgotten_if_empty
+
+        assert self.config is not None, "it is set up"
+        with forgotten_if_empty(Path(self.config.hydra.sweep.dir)):
+            return super().sweep(arguments)

@@ -5,6 +5,8 @@ Each function writes one dataset into the folder `root` and returns the folder.
 
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -253,3 +255,18 @@ def folder(root, kind="ids"):
     classes = "\n".join(f"  - name: {name}\n    {labels[k]}" for k, name in enumerate(names))
     (root / "classes.yaml").write_text(f"classes:\n{classes}\nvoid:\n  {labels[255]}\n")
     return root
+
+
+def png(width, height, kind=2, depth=8):
+    """Return a png that claims a size, with a few rows of it: a small file that is large inside."""
+    rows = zlib.compress(bytes(10 * (3 * width + 1)))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)),
+        (b"IDAT", rows),
+        (b"IEND", b""),
+    )
+    chunks = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

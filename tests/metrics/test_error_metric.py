@@ -42,7 +42,6 @@ def evaluation(tmp_path, monkeypatch):
     """Writes an evaluation by a metric of a user, at a given share of wrong pixels."""
     (tmp_path / "wrongness.py").write_text(METRIC)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("GALD_TRUST", "wrongness")
 
     def write(name, wrong, seed=0):
         folder = tmp_path / name
@@ -69,7 +68,11 @@ def evaluation(tmp_path, monkeypatch):
 
 def test_compare_finds_the_network_with_fewer_errors_better(evaluation, tmp_path, capsys):
     record = compare(
-        evaluation("good", 0.1), evaluation("bad", 0.2, 1), to=tmp_path / "report", samples=500
+        evaluation("good", 0.1),
+        evaluation("bad", 0.2, 1),
+        to=tmp_path / "report",
+        samples=500,
+        trust="wrongness",
     )
     assert record["scores"]["wrong"]["difference"] == pytest.approx(0.1, abs=0.01)
     row = next(line for line in capsys.readouterr().out.splitlines() if "wrong" in line)
@@ -87,7 +90,9 @@ def test_table_finds_the_arm_with_fewer_errors_better(evaluation, tmp_path, caps
         evaluation(f"sweep/{cell.folder}", 0.2 if ld == "none" else 0.1, 10 * cell.number + seed)
         path = tmp_path / "sweep" / cell.folder / "results.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": seed}))
-    analysis = print_table(tmp_path / "sweep", to=tmp_path / "report", samples=500)
+    analysis = print_table(
+        tmp_path / "sweep", to=tmp_path / "report", samples=500, trust=["wrongness"]
+    )
     (column,) = analysis.other_scores
     (result, *_) = analysis.other_scores[column]
     assert column.title == "wrong pixels, lower is better" and not column.higher_is_better

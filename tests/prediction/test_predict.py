@@ -330,8 +330,8 @@ def test_interrupted_video_leaves_a_partial_output_and_restarts(predict, tmp_pat
         with pytest.raises(SystemExit):
             predict(source, "--overlay")
     out = tmp_path / "out"
-    assert {path.name for path in (out / "masks").iterdir()} == {"clip.part"}
-    assert {path.name for path in (out / "overlay").iterdir()} == {"clip.part.mp4"}
+    assert {path.name for path in (out / "masks").iterdir()} == {f"clip.{os.getpid()}.part"}
+    assert {path.name for path in (out / "overlay").iterdir()} == {f"clip.{os.getpid()}.part.mp4"}
     predict(source, "--overlay")
     assert {path.name for path in (out / "masks").iterdir()} == {"clip"}
     assert {path.name for path in (out / "overlay").iterdir()} == {"clip.mp4"}

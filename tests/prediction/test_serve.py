@@ -1,5 +1,8 @@
 """The web page of `gald serve` in a browser."""
 
+import io
+import json
+import os
 import re
 import shutil
 import socket
@@ -7,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import fake
 import numpy as np
 import pytest
 from networks import CLASSES, make
@@ -39,20 +43,23 @@ def browser(tmp_path):
     window.quit()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def server(tmp_path, port):
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, port):
     pytest.importorskip("gradio")
-    network = make(tmp_path / "net", "model/ga=gap", "model/ld=mask")
+    folder = tmp_path_factory.mktemp("serve")
+    network = make(folder / "a [b] <i> `c` $x$", "model/ga=gap", "model/ld=mask")
     code = "from gald.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(network), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command += ["--megabytes", "1"]
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.terminate()
@@ -84,6 +91,44 @@ def test_page_shows_overlay_shares_and_ld_map_of_an_image(server, port, browser,
     wait_for(browser, "#image input[type=file]")[0].send_keys(str(tiny))
     (element,) = wait_for(browser, "#overlay img")
     assert size_of(browser, element) == [4, 5]
+
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    browser.refresh()
+    wait_for(browser, "#image input[type=file]")[0].send_keys(str(text))
+    (toast,) = wait_for(browser, "[data-testid=toast-body]")
+    words = toast.get_attribute("textContent")
+    assert "image text.png cannot be decoded; replace it by a valid png or jpg" in words
+
+
+def test_an_upload_is_answered_with_its_shares_or_with_the_reason(server, port):
+    httpx = pytest.importorskip("httpx")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        config = client.get("config").json()
+        function = config["dependencies"][0]["id"]
+
+        def ask(name, data):
+            sent = client.post("gradio_api/upload", files={"files": (name, data)})
+            if sent.status_code != 200:
+                return sent.text
+            picture = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
+            session = re.sub(r"\W", "", name)
+            asked = {"data": [picture], "fn_index": function, "session_hash": session}
+            client.post("gradio_api/queue/join", json=asked).raise_for_status()
+            with client.stream("GET", f"gradio_api/queue/data?session_hash={session}") as lines:
+                line = next(line for line in lines.iter_lines() if "process_completed" in line)
+            return json.loads(line.partition(":")[2])["output"]
+
+        answer = ask("bomb<b>.png", fake.png(30000, 30000))
+        assert "30000x30000, 900000000 pixels, and this page takes 25 million" in answer["error"]
+        assert answer["title"] == "This picture was not segmented" and "<" not in answer["error"]
+        assert "cannot be decoded" in ask("text.png", b"text")["error"]
+        assert "maximum allowed size of 1048576 bytes" in ask("large.png", bytes(2 * 10**6))
+        good = io.BytesIO()
+        Image.new("RGB", (40, 30)).save(good, "png")
+        assert "<table" in ask("good.png", good.getvalue())["data"][1]
+    texts = [c["props"]["value"] for c in config["components"] if c["type"] == "markdown"]
+    assert texts[0].endswith("a &#91;b&#93; &#60;i&#62; &#96;c&#96; &#36;x&#36;")
 
 
 def wait_for(browser, selector):

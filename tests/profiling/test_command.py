@@ -108,11 +108,11 @@ def test_profile_does_not_overwrite_another(gald_profile, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("precision=fp8", "precision is 'fp8'; choose one of 32-true, bf16-mixed, 16-mixed"),
-        ("size=[64]", r"size \(\[64\]\) must be a height and a width; write size=\[h,w\]"),
-        ("size=64", r"size \(64\) must be a height and a width"),
-        ("rounds=0", r"rounds \(0\) must be at least 1"),
-        ("batch_size=0", r"batch_size \(0\) must be at least 1"),
+        ("precision=fp8", "precision=fp8: precision must be one of 32-true, bf16-mixed, 16-mixed"),
+        ("size=[64]", r"size=\[64\]: size must be a list with 2 entries"),
+        ("size=64", "size=64: size must be a list with 2 entries"),
+        ("rounds=0", "rounds=0: rounds must be a whole number >= 1"),
+        ("batch_size=0", "batch_size=0: batch_size must be a whole number >= 1"),
         ("device=tpu", r"device is 'tpu', but this machine has only cpu; choose one of these"),
     ],
 )

@@ -1,7 +1,7 @@
 """Checkpoint of the best epoch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 from typing_extensions import override
@@ -24,7 +24,11 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(
-        self, dirpath: str, monitor: str = "val/miou", mode: str = "max", save_top_k: int = 1
+        self,
+        dirpath: str,
+        monitor: str = "val/miou",
+        mode: Literal["min", "max"] = "max",
+        save_top_k: Literal[1] = 1,
     ) -> None:
         if save_top_k != 1:
             raise ValueError(

@@ -5,6 +5,8 @@ from functools import partial
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from gald.options.ranges import Fraction, Positive
+
 
 class MovingAverage(WeightAveraging):
     """Callback that averages the weights; validation and checkpoints use the average.
@@ -19,7 +21,7 @@ class MovingAverage(WeightAveraging):
         power: speed of the warm-up; 2/3 reaches a decay of 0.999 after 31,600 steps, 0.9 after 31.
     """
 
-    def __init__(self, decay: float = 0.999, power: float = 2 / 3) -> None:
+    def __init__(self, decay: Fraction = 0.999, power: Positive = 2 / 3) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay is {decay}, outside 0..1; choose for example 0.999")
         super().__init__(avg_fn=partial(_update, decay=decay, power=power))

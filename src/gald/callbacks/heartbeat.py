@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from gald.run.atomic import atomic_file
+from gald.run.atomic import write_bytes
 
 
 class Heartbeat(Callback):
@@ -35,7 +37,8 @@ class Heartbeat(Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
         if self.path.is_file():  # written by the attempt that this run resumes
-            self.best = json.loads(self.path.read_text(encoding="utf-8"))["miou"]
+            with suppress(ValueError, KeyError, TypeError):  # damaged
+                self.best = json.loads(self.path.read_bytes())["miou"]
         self._write(trainer, "train", now=True)
 
     @override
@@ -75,5 +78,8 @@ class Heartbeat(Callback):
             "miou": self.best,
             "micro_batch_size": images // trainer.world_size // trainer.accumulate_grad_batches,
         }
-        with atomic_file(self.path) as partial:
-            partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        try:
+            write_bytes(self.path, f"{json.dumps(content)}\n".encode())
+        except OSError:  # a full disk ends the run when it saves, not before
+            with suppress(OSError):
+                os.utime(self.path)

@@ -1,21 +1,40 @@
 """Checkpoint of the newest training state, so that an interruption costs minutes at most."""
 
-import shlex
 import signal
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from gald.options.ranges import NotNegative
 from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
+from gald.run.resume import resume_command
 
-REPLACED = ("output_dir=", "ckpt_path=")  # options that the command for resuming states anew
+
+@contextmanager
+def _end_of_last_batch(loop: Any) -> Generator[None]:
+    """Set Lightning's counters back to the end of the last batch, from where it can resume."""
+    progress = (loop.batch_progress.total, loop.batch_progress.current)
+    counters = [(part, name) for part in progress for name in ("ready", "completed")]
+    counters.append((loop, "_batches_that_stepped"))
+    for part, name in counters:
+        setattr(part, name, getattr(part, name) - 1)
+    last, loop.batch_progress.is_last_batch = loop.batch_progress.is_last_batch, False
+    try:
+        yield
+    finally:
+        loop.batch_progress.is_last_batch = last
+        for part, name in counters:
+            setattr(part, name, getattr(part, name) + 1)
 
 
 class LastCheckpoint(Checkpoint):
@@ -32,12 +51,12 @@ class LastCheckpoint(Checkpoint):
         minutes: maximum training time between two saves.
     """
 
-    def __init__(self, path: str, minutes: float = 10.0) -> None:
+    def __init__(self, path: str, minutes: NotNegative = 10.0) -> None:
         self.path = Path(path)
         self.minutes = minutes
         self.saved_at = time.monotonic()
         self.signal: int | None = None
-        self.flush = self.leave = False
+        self.due = self.leave = False
 
     @override
     def on_train_start(self, *_: object, **__: object) -> None:
@@ -57,18 +76,20 @@ class LastCheckpoint(Checkpoint):
         # last batch of an epoch Lightning would resume without the validation of that epoch.
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return
-        stop = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
-        due = time.monotonic() - self.saved_at > 60 * self.minutes
-        if stop or trainer.strategy.reduce_boolean_decision(due, all=False):
-            self._save(trainer)
-            self.leave = stop
+        decide = trainer.strategy.reduce_boolean_decision
+        self.leave = decide(self.signal is not None, all=False)
+        minutes = (time.monotonic() - self.saved_at) / 60
+        self.due = self.leave or decide(minutes > self.minutes, all=False)
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
-        if self.flush:  # the metrics of the saved step are logged only after the save
-            self.flush = False
-            for logger in trainer.loggers:
-                logger.save()
+        # Only now are the metrics of the last step logged: a save before them would lose them if
+        # the process were killed in between.
+        if not self.due:
+            return
+        self.due = False
+        with _end_of_last_batch(trainer.fit_loop.epoch_loop):
+            self._save(trainer)
         if self.leave:
             self._leave(trainer)
 
@@ -129,22 +150,16 @@ class LastCheckpoint(Checkpoint):
             return
         for logger in trainer.loggers:
             logger.save()
-        partial = self.path.with_name(f"{self.path.name}.part")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.path)
+        trainer.save_checkpoint(self.path)
         self.saved_at = time.monotonic()
-        self.flush = True
 
     def _leave(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
             sys.exit(0)  # Lightning kills the first process when another ends with an error
         name = signal.Signals(self.signal).name if self.signal else "a signal to another process"
-        options = [word for word in sys.argv[1:] if not word.startswith(REPLACED)]
-        options += [f"output_dir={self.path.parent.parent}", "ckpt_path=last"]
         print(
             f"stopped by {name} at step {trainer.global_step}; resume with: "
-            f"{shlex.join(['gald', 'train', *options])}",
+            f"{resume_command(self.path.parent.parent)}",
             flush=True,
         )
         signal.signal(signal.SIGINT, signal.default_int_handler)

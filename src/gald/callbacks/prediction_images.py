@@ -8,9 +8,11 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from typing_extensions import override
 
+from gald.errors import to_sentence
+from gald.options.ranges import Count
 from gald.painting import colourise
 
 
@@ -26,9 +28,10 @@ class PredictionImages(Callback):
         every_n_epochs: number of epochs from one log to the next.
     """
 
-    def __init__(self, count: int = 4, every_n_epochs: int = 1) -> None:
+    def __init__(self, count: Count = 4, every_n_epochs: Count = 1) -> None:
         self.count = count
         self.every_n_epochs = every_n_epochs
+        self.failed = False
 
     @rank_zero_only
     @override
@@ -37,6 +40,14 @@ class PredictionImages(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING
         if logger is None or not fitting or trainer.current_epoch % self.every_n_epochs:
             return
+        try:
+            self._log(logger, trainer, task)
+        except OSError as error:  # wandb keeps files in TMPDIR until they are sent
+            if not self.failed:
+                self.failed = True
+                rank_zero_warn(f"the images of an epoch are not logged: {to_sentence(error)}")
+
+    def _log(self, logger: WandbLogger, trainer: pl.Trainer, task: Any) -> None:
         import wandb
 
         data = trainer.datamodule  # ty: ignore[missing-attribute]

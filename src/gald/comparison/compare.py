@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from gald.comparison.report import Section, screen_table, write_report
 from gald.comparison.runs import EvaluatedRun, read_pair
 from gald.comparison.sections import conclusion, sections
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
+from gald.run.plain import RefusedError
 from gald.run.provenance import commit, versions
 from gald.run.results import SPLITS
+from gald.run.slots import check_trust
 
 ON_SCREEN = ("Means", "Classes")  # sections that are also printed
 SHOWN = 3  # number of images on the contact sheet in favour of A, and of B
@@ -36,9 +40,12 @@ def main() -> None:
         "--samples", type=int, default=10_000, help="number of draws (default: 10000)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    parser.add_trust()
     flags = parser.parse_args(sys.argv[1:])
     try:
-        compare(flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed)
+        compare(
+            flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed, flags.trust
+        )
     except KeyboardInterrupt:
         fail("interrupted, nothing was written; --samples 1000 takes a tenth of the time")
 
@@ -50,6 +57,7 @@ def compare(
     to: Path | None = None,
     samples: int = 10_000,
     seed: int = 0,
+    trust: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compare two evaluations image by image; print and write where B differs from A.
 
@@ -63,20 +71,26 @@ def compare(
         to: folder to write; it must be empty or not exist. None creates one in `runs/compare`.
         samples: number of times that the images are drawn.
         seed: seed of the draws.
+        trust: packages of your own with classes that the two folders may name.
 
     Returns:
         The content of `comparison.json`.
 
     Raises:
         FileNotFoundError: a folder has no results or no per-image counts.
-        ValueError: the two cannot be compared, or the folder `to` is not empty.
+        ValueError: the two cannot be compared, the folder `to` is not empty, or a file would call
+            code that is neither of gald nor of a trusted package.
     """
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = (to or Path("runs/compare") / stamp).expanduser().absolute()
     refuse_filled(folder, "choose another folder with --to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; an interval needs at least --samples 100")
-    split, (a, b) = read_pair(run_a, run_b, split)
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
+    trust = check_trust(trust)
+    split, (a, b) = read_pair(run_a, run_b, split, trust)
+    refuse_unwritable(folder, "--to")
 
     rows = differences(a, b, samples, seed)
     sentence = conclusion(rows["miou"], len(a.images.names))
@@ -84,7 +98,7 @@ def compare(
     images_of_class = dict(zip(a.class_names, images_with_class.tolist(), strict=True))
     parts = sections(rows, a.metrics, images_of_class, samples)
     influences = influence(a.class_counts, b.class_counts)
-    images, without_sheet = _images(a, b, split, influences)
+    images, without_sheet = _images(a, b, split, influences, trust)
     count = len(influences)
     about = f"A is {a.folder}. B is {b.folder}. Both were evaluated on {count} images of {split}."
     how = Section(
@@ -123,7 +137,7 @@ def compare(
 
 
 def _images(
-    a: EvaluatedRun, b: EvaluatedRun, split: str, influences: np.ndarray
+    a: EvaluatedRun, b: EvaluatedRun, split: str, influences: np.ndarray, trust: Sequence[str]
 ) -> tuple[Section, str]:
     """Section of the most influential images, and the reason if they cannot be drawn."""
     order = np.argsort(influences, kind="stable")
@@ -140,7 +154,10 @@ def _images(
     from gald.comparison.sheet import contact_sheet  # imports torch
 
     try:
-        png = contact_sheet(a, b, split, [(name, f"{name}\n{text}") for name, text in chosen])
+        changes = [(name, f"{name}\n{text}") for name, text in chosen]
+        png = contact_sheet(a, b, split, changes, trust)
+    except RefusedError:
+        raise
     except (OSError, ValueError) as error:
         reason = f"The images are not shown: {' '.join(str(error).split())}."
         return section._replace(words=f"{words} {reason}"), reason
@@ -163,4 +180,4 @@ def _write(
     with new_folder(folder) as scratch:
         write_report(scratch, "Where is B better than A?", sentence, about, parts)
         text = json.dumps(record, indent=2, ensure_ascii=False)
-        (scratch / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (scratch / "comparison.json").write_text(text + "\n", "utf-8", "backslashreplace")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from gald.comparison.bootstrap import Difference
-from gald.painting import new_figure, to_png
+from gald.painting import new_figure, short_name, to_png
 
 
 def difference_chart(
@@ -34,7 +34,7 @@ def difference_chart(
     for place, (_, row, filled) in enumerate(order):
         _draw(axis, place, row, filled, factor, upright=False)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(order)), [label for label, _, _ in order])
+    axis.set_yticks(range(len(order)), [short_name(label) for label, _, _ in order])
     axis.set_ylim(-0.7, len(order) - 0.3)
     axis.set_xlabel(along)
     axis.set_title(title)
@@ -78,7 +78,7 @@ def curve_chart(
     change.axhline(0, color="black", linewidth=0.8)
     change.set_ylabel("B - A (points)" if unit == "%" else f"B - A ({unit})")
     for axis in (scores, change):
-        axis.set_xticks(places, list(rows), rotation=0 if len(rows) < 9 else 45)
+        axis.set_xticks(places, list(map(short_name, rows)), rotation=0 if len(rows) < 9 else 45)
         axis.set_xlabel(along)
         axis.set_xlim(-0.5, len(rows) - 0.5)
         axis.grid(axis="y", color="0.85")

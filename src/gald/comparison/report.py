@@ -8,6 +8,8 @@ from typing import NamedTuple
 from jinja2 import Environment
 from rich.table import Table
 
+from gald.run.markdown import as_markdown
+
 TEMPLATES = Path(__file__).parent
 Cells = Sequence[Sequence[str]]
 
@@ -36,12 +38,13 @@ def write_report(
     """Write `report.md` with figures as files, and `report.html` with figures embedded."""
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    environment.filters["markdown"] = as_markdown
     words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
     for name in ("report.md", "report.html"):
         environment.autoescape = name.endswith(".html")
         template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
-        (folder / name).write_text(template.render(words), encoding="utf-8")
+        # A file name that is not UTF-8 has letters that cannot be written.
+        (folder / name).write_text(template.render(words), "utf-8", "backslashreplace")
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])

@@ -1,17 +1,18 @@
 """Reading of evaluations from run folders, and the check that two of them are comparable."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gald.comparison.bootstrap import mean_iou
-from gald.evaluation.evaluate import build_metrics
 from gald.metrics.base import CountMetric
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
+from gald.run.building import build_metrics, check
+from gald.run.plain import RefusedError
 from gald.run.results import SPLITS, read_results
-from gald.run.safe_targets import check_targets
 
 # Keys that must be equal in both receipts; otherwise the scores have different meanings.
 SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "ground_truth_sha256")
@@ -40,34 +41,54 @@ class EvaluatedRun(NamedTuple):
     metrics: list[CountMetric]
 
 
-def read_pair(folder_a: Path, folder_b: Path, split: str | None) -> tuple[str, list[EvaluatedRun]]:
+def read_pair(
+    folder_a: Path, folder_b: Path, split: str | None, trust: Sequence[str] = ()
+) -> tuple[str, list[EvaluatedRun]]:
     """Read two evaluations of one split; the default is the first split that both have.
+
+    Metrics of the packages in `trust` are read too.
 
     Raises:
         FileNotFoundError: a folder has no results or no per-image counts.
         ValueError: both are one folder, a file is damaged, or the two evaluations differ in
             images, classes, labels or settings.
+        RefusedError: a receipt would call other code.
     """
     folders = [folder.expanduser().absolute() for folder in (folder_a, folder_b)]
     if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{folder_a} is given twice; give two different evaluations")
     common = [s for s in SPLITS if all(_counts_file(folder, s).is_file() for folder in folders)]
     split = split or (common[0] if common else SPLITS[0])
-    a, b = (read_run(folder, split) for folder in folders)
+    a, b = (read_run(folder, split, trust) for folder in folders)
+    for run in (a, b):
+        _refuse_other_code(run, trust)
     check_pair(a, b, split)
     return split, [a, b]
+
+
+def _refuse_other_code(run: EvaluatedRun, trust: Sequence[str]) -> None:
+    """Refuse a receipt that calls code before anything is computed from it."""
+    for part in ("data", "inference"):
+        if part in run.receipt:
+            try:
+                check(part, run.receipt[part], run.folder / "results.json", trust)
+            except RefusedError:
+                raise
+            except ValueError:  # of another version of gald; it only leaves out the images
+                continue
 
 
 def _counts_file(folder: Path, split: str) -> Path:
     return folder / f"images_{split}.npz"
 
 
-def read_run(folder: Path, split: str) -> EvaluatedRun:
-    """Read one evaluation.
+def read_run(folder: Path, split: str, trust: Sequence[str] = ()) -> EvaluatedRun:
+    """Read one evaluation, with metrics of gald and of the packages in `trust`.
 
     Raises:
         FileNotFoundError: the folder has no results or no per-image counts.
         ValueError: a file is damaged.
+        RefusedError: the receipt would call other code.
     """
     path, counts_file = folder / "results.json", _counts_file(folder, split)
     for file in (path, counts_file):
@@ -96,16 +117,14 @@ def read_run(folder: Path, split: str) -> EvaluatedRun:
             "from different evaluations, so repeat the evaluation"
         )
     receipt = results.get(f"{split}/receipt") or {}
+    metrics = build_metrics(receipt.get("metrics"), len(names), path, trust)
     return EvaluatedRun(
-        folder, results, receipt, images, counts, names, _metrics(receipt, len(names))
+        folder, results, receipt, images, counts, names, _in_order(metrics, len(names))
     )
 
 
-def _metrics(receipt: dict[str, Any], num_classes: int) -> list[CountMetric]:
-    """Build the metrics of a receipt; the confusion matrix, which always exists, comes first."""
-    config = receipt.get("metrics") or {}
-    check_targets(config)
-    metrics = build_metrics(config, num_classes)
+def _in_order(metrics: list[CountMetric], num_classes: int) -> list[CountMetric]:
+    """Put the confusion matrix, which always exists, in front."""
     others = [metric for metric in metrics if metric.name != ConfusionMatrix.name]
     return [ConfusionMatrix(num_classes), *others]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 
 from gald.comparison.runs import EvaluatedRun
 from gald.data.datamodule import SegmentationDataModule
@@ -14,12 +13,16 @@ from gald.data.labels import VOID
 from gald.evaluation.evaluator import sha256
 from gald.painting import add_legend, colourise, new_figure, to_png
 from gald.prediction.predictor import Predictor, load
+from gald.run.building import build, refuse_other_machine
 from gald.run.checkpoint import find_checkpoint
-from gald.run.safe_targets import check_targets
 
 
 def contact_sheet(
-    a: EvaluatedRun, b: EvaluatedRun, split: str, changes: Sequence[tuple[str, str]]
+    a: EvaluatedRun,
+    b: EvaluatedRun,
+    split: str,
+    changes: Sequence[tuple[str, str]],
+    trust: Sequence[str] = (),
 ) -> bytes:
     """Draw image, ground truth, both predictions and their differences, one row per image.
 
@@ -28,6 +31,7 @@ def contact_sheet(
         b: the second run; its checkpoint must be available.
         split: the split of both evaluations.
         changes: names of images, and the label to write beside each.
+        trust: packages with classes that the files may name too.
 
     Returns:
         The bytes of a png file.
@@ -35,9 +39,10 @@ def contact_sheet(
     Raises:
         FileNotFoundError: a checkpoint or the data is not available.
         ValueError: a checkpoint cannot be used, or the data has no image of a given name.
+        RefusedError: a file would call other code.
     """
-    networks = [_network(run) for run in (a, b)]
-    dataset = _dataset(a, networks[0], split)
+    networks = [_network(run, trust) for run in (a, b)]
+    dataset = _dataset(a, networks[0], split, trust)
     index_of = {dataset.image_name(index): index for index in range(len(dataset))}
     titles = ("image", "ground truth (void black)", "A", "B", "black: only A right; white: only B")
     figure = new_figure(15, 2.3 * len(changes) + 0.8, dpi=90)
@@ -77,24 +82,26 @@ def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor
     return view
 
 
-def _network(run: EvaluatedRun) -> Predictor:
+def _network(run: EvaluatedRun, trust: Sequence[str]) -> Predictor:
     """Load the network of an evaluation, with the inference of its receipt."""
     given = run.receipt.get("checkpoint")
-    path = run.folder / given if given else Path(run.results.get("checkpoint") or run.folder)
+    stored = run.results.get("checkpoint")
+    for value in (given, stored):
+        refuse_other_machine(value, "checkpoint", run.folder / "results.json")
+    path = run.folder / given if given else Path(stored or run.folder)
     path = find_checkpoint(path if path.exists() else run.folder)
     known = run.receipt.get("checkpoint_sha256")
     if known is not None and known != sha256(path):
         raise ValueError(f"{path} has changed since the evaluation in {run.folder}")
-    network = load(path)
+    network = load(path, trust)
     if "inference" in run.receipt:
-        check_targets(run.receipt["inference"])
-        network.set_inference(run.receipt["inference"])
+        network.read_inference(run.receipt["inference"], run.folder / "results.json", trust)
     return network
 
 
-def _dataset(run: EvaluatedRun, network: Predictor, split: str) -> BaseDataset:
-    config = run.receipt.get("data") or network.config["data"]
-    config = {**config, "train_transform": None}
-    check_targets(config)
-    data: SegmentationDataModule = instantiate(config)
+def _dataset(
+    run: EvaluatedRun, network: Predictor, split: str, trust: Sequence[str]
+) -> BaseDataset:
+    config = run.receipt.get("data") or network.config.get("data")
+    data: SegmentationDataModule = build("data", config, run.folder / "results.json", trust)
     return data.make_dataset(split)

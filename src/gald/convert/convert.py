@@ -1,11 +1,11 @@
 """`gald convert FILE --to FOLDER`: convert a state dict of the authors to a run folder."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -22,6 +22,9 @@ from gald.convert.gald_dgcnet import (
 from gald.data.cityscapes import Cityscapes
 from gald.data.folder_classes import distinct_colour
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.building import build_own
+from gald.run.checkpoint_io import save_checkpoint
+from gald.run.new_folders import refuse_unwritable
 from gald.run.weight_file import (
     collect_tensors,
     find_defect,
@@ -48,7 +51,8 @@ def main() -> None:
     )
     flags = parser.parse_args(sys.argv[1:])
     print(convert(flags.source, flags.to, flags.input))
-    print(f"evaluate it with: gald eval ckpt_path={flags.to} data=cityscapes")
+    path = shlex.quote(f"ckpt_path={flags.to}")
+    print(f"evaluate it with: gald eval {path} data=cityscapes")
 
 
 def convert(source: Path, folder: Path, input: str | None = None) -> str:
@@ -73,6 +77,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     """
     source, folder = source.expanduser(), folder.expanduser().absolute()
     refuse_filled(folder, "choose another folder with --to")
+    refuse_unwritable(folder.parent, "--to")
     state, place = _read(source)
     name, network, classes = identify(state, source)
     what = f"{name} with {classes} classes"
@@ -80,7 +85,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     cfg = _configure(name, network, input or network.input, aux_head)
     cfg.output_dir = str(folder)
     with torch.device("meta"):  # only names and shapes are needed
-        ours = instantiate(cfg.model, num_classes=classes).state_dict()
+        ours = build_own(cfg.model, num_classes=classes).state_dict()
     renamed = rename(state, ours, network, source, what)
     content = {
         "state_dict": {f"model.{key}": value for key, value in renamed.items()},
@@ -88,7 +93,7 @@ def convert(source: Path, folder: Path, input: str | None = None) -> str:
     }
     with new_folder(folder) as partial:
         (partial / "checkpoints").mkdir()
-        torch.save(content, partial / "checkpoints" / "best.ckpt")
+        save_checkpoint(content, partial / "checkpoints" / "best.ckpt")
         OmegaConf.save(cfg, partial / "config.yaml", resolve=True)
     if not aux_head:
         what += " and without an auxiliary head"

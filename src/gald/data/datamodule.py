@@ -1,7 +1,7 @@
 """Base data modules: uint8 batches that depend only on the seed and the step."""
 
 from abc import ABC, abstractmethod
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,20 +20,21 @@ from gald.data.loading.loader import (
     start_worker,
 )
 from gald.data.loading.sampler import ClassUniform, EvalSampler, GlobalBatchSampler
+from gald.options.ranges import Count, Fraction, Seed, Workers
 
 
 class Loading(TypedDict, total=False):
     """Keyword arguments that every data module accepts; see `SegmentationDataModule`."""
 
     train_transform: JointTransform | None
-    global_batch_size: int
-    micro_batch_size: int | None
-    eval_batch_size: int
-    num_workers: int
-    seed: int
-    cache: str
+    global_batch_size: Count
+    micro_batch_size: Count | None
+    eval_batch_size: Count
+    num_workers: Workers
+    seed: Seed
+    cache: Literal["none", "ram", "decoded"]
     cache_dir: str
-    class_uniform: float
+    class_uniform: Fraction
 
 
 class SegmentationDataModule(pl.LightningDataModule, ABC):
@@ -75,14 +76,14 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def __init__(
         self,
         train_transform: JointTransform | None = None,
-        global_batch_size: int = 8,
-        micro_batch_size: int | None = None,
-        eval_batch_size: int = 1,
-        num_workers: int = 2,
-        seed: int = 0,
-        cache: str = "none",
+        global_batch_size: Count = 8,
+        micro_batch_size: Count | None = None,
+        eval_batch_size: Count = 1,
+        num_workers: Workers = 2,
+        seed: Seed = 0,
+        cache: Literal["none", "ram", "decoded"] = "none",
         cache_dir: str = "~/.cache/gald",
-        class_uniform: float = 0.0,
+        class_uniform: Fraction = 0.0,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -215,10 +216,14 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def _eval_loader(self, dataset: BaseDataset | None) -> DataLoader:
         assert dataset is not None, "call setup first"
         rank, world_size = self._rank_and_world_size()
+        images: Any = dataset
+        sampler = EvalSampler(len(dataset), rank, world_size)
+        if not len(sampler):  # more processes than images: one batch without any
+            images, sampler = cast(Any, [None]), EvalSampler(1)
         return DataLoader(
-            dataset,
+            images,
             batch_size=self.eval_batch_size,
-            sampler=EvalSampler(len(dataset), rank, world_size),
+            sampler=sampler,
             collate_fn=stack_by_size,
             **self._loader_options(),
         )

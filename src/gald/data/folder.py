@@ -55,7 +55,7 @@ import hashlib
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import cv2
 import numpy as np
@@ -67,6 +67,7 @@ from gald.data.folder_layout import NAMES, Keys, Place, find_place, list_pairs, 
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.reading.files import open_labels, read_colours, read_labels
 from gald.data.reading.png import LazyArray
+from gald.options.ranges import Range
 from gald.progress import say
 
 
@@ -125,7 +126,7 @@ The layouts of VOC, CVAT, Roboflow and mmsegmentation are read as they are; othe
         images: str | None = None,
         masks: str | None = None,
         lists: str | None = None,
-        val_fraction: float | None = None,
+        val_fraction: Annotated[float, Range(above=0, below=1, example=0.2)] | None = None,
     ) -> None:
         self.keys = Keys(images, masks, lists, image_suffix, mask_suffix)
         self.val_fraction = _check_fraction(val_fraction)
@@ -239,7 +240,7 @@ class FolderDataModule(DatasetDataModule):
         images: str | None = None,
         masks: str | None = None,
         lists: str | None = None,
-        val_fraction: float | None = None,
+        val_fraction: Annotated[float, Range(above=0, below=1, example=0.2)] | None = None,
         train_split: str = "train",
         **loading: Unpack[Loading],
     ) -> None:

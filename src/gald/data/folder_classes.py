@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.reading.files import is_file, read_bytes
+from gald.run.class_names import unusable
+from gald.run.text_file import parse_yaml, refuse_long
 
 Colour = tuple[int, int, int]
 _EXAMPLE = "classes: [{name: road, ids: [1]}, {name: car, ids: [2, 3]}]"
@@ -102,6 +102,8 @@ def read_classes(path: Path) -> Classes:
                 f"{where} has no text as its name ({name}); write name: road, and quote words that "
                 "YAML does not read as text, e.g. 'no'"
             )
+        if fault := unusable(name):
+            raise ValueError(f"{where} has the name {name!r} with {fault}; write it without")
         where = f"class {train_id + 1} ({name}) of {path}"
         if name in names:
             raise ValueError(
@@ -132,10 +134,7 @@ def distinct_colour(index: int) -> Colour:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.create(read_bytes(path).decode()))
-    except Exception as error:  # from the YAML reader, OmegaConf or the decoder
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
+    content = parse_yaml(read_bytes(path), path, "list each label once") or {}
     _check_keys(content, ("classes", "void"), str(path))
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
@@ -174,8 +173,10 @@ def _load_csv(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[str]:
+    data = read_bytes(path)
+    refuse_long(data, path, "list each label once")
     try:
-        return read_bytes(path).decode("utf-8-sig").splitlines()
+        return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import cv2
 import numpy as np
@@ -203,8 +203,8 @@ class PascalContext59(SegmentationDataset):
         self,
         root: str | Path,
         split: str = "train",
-        source: str = "auto",
-        order: str = "auto",
+        source: Literal["auto", "png", "json", "mat"] = "auto",
+        order: Literal["auto", "alphabetical", "voc_first"] = "auto",
     ) -> None:
         for key, value, choices in (("source", source, _LABELS), ("order", order, _ORDERS)):
             if value not in ("auto", *choices):
@@ -336,9 +336,9 @@ class PascalContextDataModule(DatasetDataModule):
     def __init__(
         self,
         root: str,
-        classes: int = 59,
-        source: str = "auto",
-        order: str = "auto",
+        classes: Literal[59, 60] = 59,
+        source: Literal["auto", "png", "json", "mat"] = "auto",
+        order: Literal["auto", "alphabetical", "voc_first"] = "auto",
         train_split: str = "train",
         **loading: Unpack[Loading],
     ) -> None:
@@ -383,7 +383,7 @@ def _read_json(path: Path, state: str) -> dict[str, dict[str, bytes]]:
                 # One string instead of thousands of objects: forked workers share it, but would
                 # copy each object that they access.
                 runs_of[image["phase"]][name] = json.dumps(content).encode()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(f"{broken} ({error}); {remedy}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise SampleError(f"{broken} (no {error}); {remedy}") from None

@@ -3,13 +3,15 @@
 import hashlib
 import inspect
 from collections.abc import Sequence
-from typing import ClassVar, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 import numpy as np
 
 from gald.data import street_painter
 from gald.data.datamodule import Loading, SegmentationDataModule
 from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
+from gald.options.ranges import Count, Length, Range, Seed
+from gald.run.limits import refuse_pixels
 
 _SCENE = 3  # separates this random stream from others with the same seed
 
@@ -65,7 +67,11 @@ class SyntheticStreets(BaseDataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     def __init__(
-        self, split: str = "train", count: int = 256, size: Sequence[int] = (96, 128), seed: int = 0
+        self,
+        split: str = "train",
+        count: int = 256,
+        size: Annotated[Sequence[Annotated[int, Range(least=32)]], Length(2, 2)] = (96, 128),
+        seed: int = 0,
     ) -> None:
         if split not in self.splits:
             raise ValueError(f"split ({split}) is unknown; choose one of {', '.join(self.splits)}")
@@ -78,6 +84,7 @@ class SyntheticStreets(BaseDataset):
             raise ValueError(f"count ({count}) must be at least 1; set it to the number of scenes")
         self.split = split
         self.count = count
+        refuse_pixels(size[0], size[1], "size", "choose a smaller data.size")
         self.size = (size[0], size[1])
         self.seed = seed
 
@@ -120,11 +127,11 @@ class SyntheticDataModule(SegmentationDataModule):
 
     def __init__(
         self,
-        size: Sequence[int] = (96, 128),
-        train_count: int = 256,
-        val_count: int = 64,
-        test_count: int = 64,
-        scene_seed: int = 0,
+        size: Annotated[Sequence[Annotated[int, Range(least=32)]], Length(2, 2)] = (96, 128),
+        train_count: Count = 256,
+        val_count: Count = 64,
+        test_count: Count = 64,
+        scene_seed: Seed = 0,
         **loading: Unpack[Loading],
     ) -> None:
         super().__init__(**loading)

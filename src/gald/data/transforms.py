@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from gald.data.labels import VOID
 from gald.data.reading.png import LazyArray
+from gald.options.ranges import Fraction, Length, Range, Scale, Size
+from gald.run.limits import refuse_pixels
 
 _AUGMENTATION = 2  # separates this random stream from others with the same seed
 _CROP_TRIES = 10  # largest number of crops drawn for cat_max_ratio, as in mmsegmentation
@@ -57,18 +59,19 @@ class TrainTransform:
 
     def __init__(
         self,
-        crop_size: Sequence[int],
-        scale: Sequence[float] = (0.5, 2.0),
-        flip: float = 0.5,
-        color_jitter: float = 0.3,
-        hue: float = 0.0,
-        cat_max_ratio: float | None = None,
+        crop_size: Size,
+        scale: Annotated[Sequence[Scale], Length(2, 2)] = (0.5, 2.0),
+        flip: Fraction = 0.5,
+        color_jitter: Fraction = 0.3,
+        hue: Annotated[float, Range(least=0, most=0.5)] = 0.0,
+        cat_max_ratio: Annotated[float, Range(above=0, most=1)] | None = None,
         extra: Sequence[Any] = (),
     ) -> None:
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise ValueError(
                 f"crop_size ({list(crop_size)}) must be a height and a width; write crop_size=[h,w]"
             )
+        refuse_pixels(*crop_size, "crop_size", "choose a smaller data.train_transform.crop_size")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise ValueError(
                 f"scale ({list(scale)}) must be a smallest and a largest factor above 0; "

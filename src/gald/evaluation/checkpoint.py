@@ -1,10 +1,10 @@
 """Evaluation of a checkpoint on its own data, or on other data with the same classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -13,33 +13,37 @@ from gald.cli import silence_warnings
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
-from gald.run.checkpoint import Checkpoint, load_weights, read_checkpoint, without_initial_weights
+from gald.options.check import check_config
+from gald.options.roots import Eval
+from gald.run import building
+from gald.run.checkpoint import Checkpoint, load_weights, read_checkpoint
+from gald.run.processes import end_together
 from gald.run.provenance import commit, versions
-from gald.run.results import SPLITS, Results, write_results
-from gald.run.safe_targets import check_targets
+from gald.run.results import Results, write_results
+from gald.run.slots import check_trust
 
 
 def evaluate_checkpoint(cfg: DictConfig) -> Results:
     """Build the network of a checkpoint, evaluate it on a split, and write `results.json`.
 
     Args:
-        cfg: configuration of conf/eval.yaml; a part that is null is taken from the checkpoint.
+        cfg: configuration of conf/eval.yaml; a part that is null is taken from the checkpoint,
+            as plain data (see `gald.run.building`).
 
     Raises:
         ValueError: the split is unknown, the folder already has results, data and network have
-            different classes, or a config would call foreign code.
+            different classes, or the checkpoint would call foreign code.
     """
     silence_warnings()
-    if cfg.split not in SPLITS:
-        raise ValueError(f"split is {cfg.split!r}; choose {' or '.join(SPLITS)}")
+    check_config(cfg, Eval)
     path = Path(cfg.output_dir) / "results.json"
     if path.exists():
         raise ValueError(f"{path} already holds results; choose another output_dir")
     checkpoint = read_checkpoint(cfg.ckpt_path)
-    parts = _parts(checkpoint, cfg)
-    config = OmegaConf.create(parts)
+    trust = check_trust(cfg.get("trust"))
+    parts = _parts(checkpoint, cfg, trust)
 
-    data: SegmentationDataModule = instantiate(config.data)
+    data: SegmentationDataModule = _build("data", parts, checkpoint, cfg, trust)
     class_names = checkpoint.class_names
     if list(data.class_names) != class_names:
         raise ValueError(
@@ -52,13 +56,18 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
             f"{type(data).__name__} has no public test labels; choose split=val, on which papers "
             "compare networks"
         )
-    model = instantiate(config.model, num_classes=data.num_classes)
+    file = checkpoint.config_file
+    model = building.build("model", parts["model"], file, trust, num_classes=data.num_classes)
     load_weights(model, checkpoint)
-    trainer: pl.Trainer = instantiate(cfg.trainer, logger=False)
-    metrics = build_metrics(config.metrics, data.num_classes)
+    trainer: pl.Trainer = building.build_own(cfg.trainer, logger=False)
+    if cfg.get("metrics") is None:
+        metrics = building.build_metrics(parts["metrics"], data.num_classes, file, trust)
+    else:
+        metrics = build_metrics(parts["metrics"], data.num_classes)
     about = describe(parts, checkpoint.path)
-    inference = instantiate(config.inference)
-    results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
+    inference = _build("inference", parts, checkpoint, cfg, trust)
+    with end_together(trainer):
+        results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}
     say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(score_table(results, data.class_names, metrics))
@@ -68,17 +77,29 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
     return results
 
 
-def _parts(checkpoint: Checkpoint, cfg: DictConfig) -> dict[str, Any]:
+def _parts(checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
     """Return the configs to build as plain data; parts that are null come from the checkpoint."""
-    trained = without_initial_weights(checkpoint.config)
+    stored, file = checkpoint.config, checkpoint.config_file
+    parts = {"model": building.check("model", stored.get("model"), file, trust)}
     for part in EVALUATED:
         if cfg.get(part) is not None:
             # The new part may contain references to the seed and to options of the model.
-            whole = OmegaConf.create({"model": trained.model, "seed": cfg.seed, part: cfg[part]})
-            OmegaConf.resolve(whole)
-            trained[part] = whole[part]
-    trained.data.train_transform = None  # evaluation does not need it
-    kept = OmegaConf.create({part: trained[part] for part in (*EVALUATED, "model")})
-    parts = cast(dict[str, Any], OmegaConf.to_container(kept, resolve=True))
-    check_targets(parts)
+            whole = OmegaConf.create({"model": parts["model"], "seed": cfg.seed, part: cfg[part]})
+            parts[part] = cast(dict[str, Any], OmegaConf.to_container(whole, resolve=True))[part]
+        elif part == "metrics":
+            building.check_metrics(stored.get(part), file, trust)
+            parts[part] = stored.get(part) or {}
+        else:
+            parts[part] = building.check(part, stored.get(part), file, trust)
+    if "train_transform" in parts["data"]:
+        parts["data"]["train_transform"] = None  # evaluation does not need it
+    building.check_network(checkpoint, trust)
     return parts
+
+
+def _build(
+    part: str, parts: dict[str, Any], checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]
+) -> Any:
+    if cfg.get(part) is None:
+        return building.build(part, parts[part], checkpoint.config_file, trust)
+    return building.build_own(parts[part])

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
 
 from gald.data.datamodule import SegmentationDataModule
 from gald.data.labels import VOID
@@ -13,6 +12,7 @@ from gald.evaluation.task import EvaluationTask
 from gald.inference import Inference
 from gald.metrics.base import CountMetric
 from gald.model.segmentor import Segmentor
+from gald.run.building import build_own
 from gald.run.provenance import commit, sha256, versions
 from gald.run.results import Results
 
@@ -20,8 +20,8 @@ EVALUATED = ("data", "inference", "metrics")  # parts of a config that define an
 
 
 def build_metrics(config: Any, num_classes: int) -> list[CountMetric]:
-    """Build the metrics of a config, which has factories `(num_classes)` by name."""
-    return [make(num_classes=num_classes) for make in instantiate(config).values()]
+    """Build the metrics of the user's config, which has factories `(num_classes)` by name."""
+    return [make(num_classes=num_classes) for make in build_own(config).values()]
 
 
 def evaluate(

@@ -2,20 +2,35 @@
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from gald.config import compose
+from gald.config import compose, quote_paths
 from gald.evaluation.checkpoint import evaluate_checkpoint
-from gald.evaluation.evaluate import EVALUATED
+from gald.options.ranges import Length
+from gald.run.building import check, check_metrics, refuse_other_machine
+from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
+from gald.run.shape import check_shape
+from gald.run.slots import check_trust
 
-MAY_CHANGE = ("ckpt_path=", "data.", "trainer.accelerator=", "trainer.precision=")
+MAY_CHANGE = ("ckpt_path=", "data.", "trainer.accelerator=", "trainer.precision=", "trust=")
 SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions_sha256")
+
+# Keys of a receipt that an evaluation is repeated from
+RECEIPT = {
+    "data": Mapping[str, Any],
+    "inference": Mapping[str, Any],
+    "metrics": Annotated[Mapping[str, Any], Length(1)],
+    "precision": str,
+    **dict.fromkeys(SIGNED, str),
+}
 
 
 def reproduce(path: Path, overrides: list[str]) -> None:
@@ -34,19 +49,21 @@ def reproduce(path: Path, overrides: list[str]) -> None:
         ValueError: an override is not one of these, there is no receipt, the checkpoint has
             changed, or a number differs.
     """
+    overrides = [word.removeprefix("+") for word in overrides]
     for word in overrides:
         if not word.startswith(MAY_CHANGE):
             raise ValueError(
                 f"gald eval --check repeats an evaluation in one process, so it cannot use {word}; "
-                "it accepts ckpt_path=FILE, data.KEY=VALUE, trainer.accelerator=NAME and "
-                "trainer.precision=NAME"
+                "it accepts ckpt_path=FILE, data.KEY=VALUE, trainer.accelerator=NAME, "
+                "trainer.precision=NAME and trust=PACKAGE"
             )
     before = read_results(path)
     receipts = {k.split("/")[0]: v for k, v in before.items() if k.endswith("/receipt")}
     if not receipts:
         raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
-        cfg = _config(receipt, split, path.parent, overrides)
+        check_shape(path, receipt, RECEIPT, "evaluate again with gald eval", f"{split}/receipt")
+        cfg = _config(receipt, split, path, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
             raise ValueError(
                 f"{cfg.ckpt_path} is not the checkpoint that {path} was measured with: its SHA-256 "
@@ -62,15 +79,22 @@ def reproduce(path: Path, overrides: list[str]) -> None:
         )
 
 
-def _config(receipt: dict[str, Any], split: str, folder: Path, overrides: list[str]) -> DictConfig:
+def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str]) -> DictConfig:
     cfg = compose("eval")
+    receipt = plain_data(receipt, path, f"{split}/receipt")
+    own = OmegaConf.from_dotlist(overrides)
+    trust = check_trust(OmegaConf.to_container(own).get("trust"))  # ty: ignore
     checkpoint = receipt.get("checkpoint")
+    refuse_other_machine(checkpoint, f"{split}/receipt.checkpoint", path)
+    check_metrics(receipt["metrics"], path, trust)
     with open_dict(cfg):
-        for part in EVALUATED:
-            cfg[part] = receipt[part]
-        cfg.ckpt_path, cfg.split = checkpoint and str(folder / checkpoint), split
+        cfg.metrics = receipt["metrics"]
+        for part in ("data", "inference"):
+            cfg[part] = check(part, receipt[part], path, trust)
+        cfg.ckpt_path, cfg.split = checkpoint and str(path.parent / checkpoint), split
         cfg.trainer.devices, cfg.trainer.precision = 1, receipt["precision"]
-        cfg.merge_with(OmegaConf.from_dotlist(overrides))
+        for override in OverridesParser.create().parse_overrides(quote_paths(overrides)):
+            OmegaConf.update(cfg, override.key_or_group, override.value())
     if cfg.ckpt_path is None or not Path(cfg.ckpt_path).is_file():
         raise FileNotFoundError(
             f"the checkpoint {cfg.ckpt_path} of the receipt does not exist; give it with "

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -12,15 +13,20 @@ from rich.console import Console
 from torch.export import ExportedProgram
 
 from gald.cli import Arguments
+from gald.errors import disk_remedy
 from gald.export.graph import FullImageNetwork, trace, without_adaptive_pooling
 from gald.export.parity import Run, Shape, compare, first_line, random_image
 from gald.inference import FullImage
 from gald.prediction.predictor import Predictor, load
 from gald.run.atomic import atomic_file, new_folder
+from gald.run.new_folders import refuse_unwritable
 from gald.run.provenance import versions
 
 Size = tuple[int, int]
 FORMATS = ("pretrained", "onnx", "torch")
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+OPSETS = 18, 23  # what torch writes, and the newest to which it converts that
+MOST_PIXELS = 16384  # of a side
 _AXES = ({0: "batch", 2: "height", 3: "width"},)
 
 
@@ -48,10 +54,10 @@ def main() -> None:
         help="onnx and torch: fix the image size (default: any size)",
     )
     parser.add_argument("--opset", type=int, help="onnx: opset version (default: torch's)")
+    parser.add_trust()
     flags = parser.parse_args(sys.argv[1:])
-    print(
-        export(flags.source, flags.to, flags.format, flags.size and tuple(flags.size), flags.opset)
-    )
+    size = flags.size and tuple(flags.size)
+    print(export(flags.source, flags.to, flags.format, size, flags.opset, flags.trust))
 
 
 def export(
@@ -60,6 +66,7 @@ def export(
     format: str,
     size: Size | None = None,
     opset: int | None = None,
+    trust: Sequence[str] = (),
 ) -> str:
     """Write a trained network, read it back, compare it with the original; return a summary.
 
@@ -78,6 +85,7 @@ def export(
         format: `pretrained`, `onnx` or `torch`.
         size: fixed height and width of the images; None allows any size.
         opset: ONNX operator set; None leaves the choice to torch.
+        trust: as in `gald.load`.
 
     Raises:
         FileNotFoundError: there is no such network.
@@ -86,27 +94,23 @@ def export(
         OSError: the disk is full or cannot be written.
     """
     target = target.expanduser().absolute()
-    if target.exists():
-        raise ValueError(f"{target} already exists; choose another name for --to")
-    if format == "pretrained" and size is not None:
-        raise ValueError(
-            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
-            "size"
-        )
-    if format != "onnx" and opset is not None:
-        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
-    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
-    predictor = load(source)
+    _check_options(target, format, size, opset)
+    predictor = load(source, trust)
     network = FullImageNetwork(predictor.model).eval()
     report = Console(markup=False, emoji=False, stderr=True).print
     example, checks = _shapes(network, size, format)
-    network(random_image(*example))  # raises if the size does not suit the network
+    try:
+        network(random_image(*example))
+    except RuntimeError as error:
+        raise ValueError(
+            f"--size {example[1]} {example[2]} does not suit the network "
+            f"({first_line(error)}); choose another"
+        ) from error
     try:
         with (new_folder if format == "pretrained" else atomic_file)(target) as partial:
             if format == "pretrained":
                 predictor.save_pretrained(partial)
-                run: Run = FullImageNetwork(load(partial).model).eval()
+                run: Run = FullImageNetwork(load(partial, trust).model).eval()
             else:
                 report(f"tracing the network on images of {example[1]}x{example[2]}")
                 try:
@@ -126,10 +130,42 @@ def export(
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
-            f"cannot write {target} ({reason}), nothing was left there; see to its space and "
-            "permissions and try again"
+            f"cannot write {target} ({reason}), nothing was left there; {disk_remedy(error)} "
+            "and try again"
         ) from error
     return _summary(target, predictor, format, size, worst)
+
+
+def _check_options(target: Path, format: str, size: Size | None, opset: int | None) -> None:
+    """Refuse options that do not fit each other, before the network is read."""
+    if target.exists():
+        raise ValueError(f"{target} already exists; choose another name for --to")
+    if format == "pretrained" and size is not None:
+        raise ValueError(
+            "--size applies to onnx and torch only; leave it out, a pretrained network takes any "
+            "size"
+        )
+    if format != "onnx" and opset is not None:
+        raise ValueError(f"--opset applies to onnx only; leave it out for {format}")
+    if size is not None and not all(1 <= side <= MOST_PIXELS for side in size):
+        raise ValueError(
+            f"--size {size[0]} {size[1]} is no height and width from 1 to {MOST_PIXELS} px; choose "
+            "for example --size 512 1024"
+        )
+    if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ValueError(
+            f"--opset {opset} is not written by torch, which writes {OPSETS[0]} to {OPSETS[1]}; "
+            f"set --opset {OPSETS[0]}, or leave it out"
+        )
+    suffix = SUFFIXES.get(format)
+    if suffix and target.suffix != suffix:
+        raise ValueError(
+            f"--to {target.name} does not end in {suffix}, by which other programs know this "
+            f"format; write --to {target.with_suffix(suffix).name}"
+        )
+    refuse_unwritable(target.parent, "the folder of --to")
+    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
 
 
 def _shapes(network: FullImageNetwork, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:

@@ -1,6 +1,7 @@
 """Multi-scale and flip inference: mean over scaled and mirrored images."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,6 +9,7 @@ from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
+from gald.options.ranges import Length, Scale
 
 
 class MultiScaleFlip(Inference):
@@ -32,7 +34,7 @@ class MultiScaleFlip(Inference):
     def __init__(
         self,
         over: Inference,
-        scales: Sequence[float] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        scales: Annotated[Sequence[Scale], Length(1)] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
         flip: bool = True,
         align_corners: bool = False,
     ) -> None:

@@ -1,7 +1,8 @@
 """Sliding-window inference."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +10,9 @@ from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView, resizing
 from gald.model.segmentor import Segmentor
+from gald.options.ranges import Count, Share, Size
 from gald.profiling.memory import TensorMemoryTracker
+from gald.run.limits import refuse_pixels
 
 _BLENDINGS = ("uniform", "gaussian")
 
@@ -43,17 +46,18 @@ class Slide(Inference):
 
     def __init__(
         self,
-        window: Sequence[int] = (512, 512),
-        overlap: float = 1 / 3,
-        stride: Sequence[int] | None = None,
-        blending: str = "uniform",
-        max_bytes: int = 2**29,
+        window: Size = (512, 512),
+        overlap: Share = 1 / 3,
+        stride: Size | None = None,
+        blending: Literal["uniform", "gaussian"] = "uniform",
+        max_bytes: Count = 2**29,
         align_corners: bool = False,
     ) -> None:
         if len(window) != 2 or min(window) < 1:
             raise ValueError(
                 f"window is {list(window)}; give a height and a width, as in window=[512,512]"
             )
+        refuse_pixels(window[0], window[1], "window", "choose a smaller inference.window")
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is {overlap}; set it to at least 0 and less than 1")
         if stride is None:

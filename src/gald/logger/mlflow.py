@@ -1,8 +1,12 @@
 """MLflow logger; it writes to a file in the run folder unless a server is given."""
 
+import hashlib
 import os
+import posixpath
+import re
 import warnings
 from argparse import Namespace
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,10 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from gald.run.atomic import write_bytes
 from gald.sweep.run_labels import run_labels
+
+_LONGEST = 250  # characters of a name that MLflow accepts
 
 
 def mlflow_logger(
@@ -49,11 +56,32 @@ def mlflow_logger(
     @rank_zero_only
     def store_run_id() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(f"{logger.run_id}\n")
+        write_bytes(id_file, f"{logger.run_id}\n".encode())
 
     if not id_file.is_file():
         store_run_id()
     return logger
+
+
+def metric_key(key: str) -> str:
+    """Return the name that MLflow accepts for a score; different scores have different names.
+
+    Class names may have any letters. Lightning would leave out all but those of ASCII, so that two
+    classes could become one.
+    """
+    if not key.startswith(("val/", "test/")):
+        return key
+    name = re.sub(r"[^\w/. -]", _number, key, flags=re.ASCII)
+    if posixpath.normpath(name) != name:  # MLflow makes folders of names
+        split, score, *rest = name.split("/", 2)
+        name = "/".join([split, score, *(re.sub(r"[./]", _number, part) for part in rest)])
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 13]}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return name
+
+
+def _number(letter: re.Match[str]) -> str:
+    return f"_{ord(letter[0]):x}_"
 
 
 class _OneRun(MLFlowLogger):
@@ -62,6 +90,9 @@ class _OneRun(MLFlowLogger):
     def __init__(self, *arguments: Any, run_id: str | None, **options: Any) -> None:
         super().__init__(*arguments, run_id=run_id, **options)
         self.resumed = run_id is not None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({metric_key(key): value for key, value in metrics.items()}, step)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         if not self.resumed:

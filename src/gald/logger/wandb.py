@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
@@ -15,7 +15,10 @@ MODES = ("offline", "online", "disabled")
 
 
 def wandb_logger(
-    output_dir: str, mode: str = "offline", project: str = "gald", group: str | None = None
+    output_dir: str,
+    mode: Literal["offline", "online", "disabled"] = "offline",
+    project: str = "gald",
+    group: str | None = None,
 ) -> WandbLogger:
     """Create a wandb logger; it writes to files in the run folder unless the mode is online.
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gald.run.results import read_results
 from gald.sweep.cells import Sweep
 from gald.sweep.run_labels import factor_key
 
@@ -65,7 +66,7 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
     fine = [
         name
         for name in scores
-        if name.split("/")[1] in FINE and name.rpartition("/")[2] not in of_classes
+        if name.split("/")[1] in FINE and not any(name.endswith(f"/{k}") for k in of_classes)
     ]
     sections: dict[str, list[Any]] = {
         "mIoU": [
@@ -114,7 +115,7 @@ def spec(workspace: Any) -> str:
 def _scores(folder: Path, sweep: Sweep) -> list[str]:
     for cell in sweep.cells:
         path = folder / cell.folder / "results.json"
-        if cell.state == "done" and path.is_file():
-            results = json.loads(path.read_text(encoding="utf-8"))
+        if path.is_file():
+            results = read_results(path)
             return [name for name in results if name.startswith(("val/", "test/"))]
     raise ValueError(f"no cell of {folder} is done, so there are no scores; run the sweep first")

@@ -1,12 +1,14 @@
 """Cross-entropy over labelled pixels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
+
+from gald.options.ranges import Length, NotNegative, Share
 
 
 class CrossEntropy(nn.Module):
@@ -25,9 +27,9 @@ class CrossEntropy(nn.Module):
 
     def __init__(
         self,
-        class_weight: Sequence[float] | None = None,
-        label_smoothing: float = 0.0,
-        ignore_index: int = 255,
+        class_weight: Annotated[Sequence[NotNegative], Length(1)] | None = None,
+        label_smoothing: Share = 0.0,
+        ignore_index: Literal[255] = 255,
     ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing

@@ -6,6 +6,7 @@ from typing_extensions import override
 from gald.loss.cross_entropy import labelled
 from gald.model.layers import resize
 from gald.model.segmentor import SegOutput
+from gald.options.ranges import NotNegative
 
 
 class DeepSupervision(nn.Module):
@@ -29,7 +30,11 @@ class DeepSupervision(nn.Module):
     """
 
     def __init__(
-        self, main: nn.Module, aux: nn.Module, weight: float = 0.4, align_corners: bool = False
+        self,
+        main: nn.Module,
+        aux: nn.Module,
+        weight: NotNegative = 0.4,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         self.main = main

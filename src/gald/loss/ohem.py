@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.loss.cross_entropy import cross_entropy, labelled
+from gald.options.ranges import Fraction, Whole
 
 
 class OhemCrossEntropy(nn.Module):
@@ -40,9 +41,9 @@ class OhemCrossEntropy(nn.Module):
 
     def __init__(
         self,
-        threshold: float = 0.7,
-        min_kept: int = 100_000,
-        ignore_index: int = 255,
+        threshold: Fraction = 0.7,
+        min_kept: Whole = 100_000,
+        ignore_index: Literal[255] = 255,
         over: Literal["image", "batch"] = "batch",
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from typing_extensions import override
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, named
 from gald.metrics.contour import WIDTHS, check_widths, contour, diagonal, width_label
+from gald.options.ranges import Positives
 
 _ONE = 2**32  # a score of 1 in fixed point: sums of integers do not depend on their order
 
@@ -41,7 +42,7 @@ class BoundaryF(CountMetric):
     headlines = ("boundary_f/3",)
     place_label = staticmethod(width_label)
 
-    def __init__(self, num_classes: int, widths: Sequence[float] = (1, 3, 5, 0.0075)) -> None:
+    def __init__(self, num_classes: int, widths: Positives = (1, 3, 5, 0.0075)) -> None:
         super().__init__(num_classes, num_classes * (2 + 2 * len(widths)))
         self.widths = check_widths(widths)
 
@@ -93,7 +94,7 @@ class BoundaryFDecoupleSegNets(CountMetric):
     place_label = staticmethod(width_label)
 
     def __init__(
-        self, num_classes: int, widths: Sequence[float] = (0.0005, 0.001875, 0.00375, 0.005)
+        self, num_classes: int, widths: Positives = (0.0005, 0.001875, 0.00375, 0.005)
     ) -> None:
         super().__init__(num_classes, 1 + num_classes * len(widths))
         self.widths = check_widths(widths)

@@ -18,6 +18,7 @@ from gald.metrics.contour import (
     distance_to,
     width_label,
 )
+from gald.options.ranges import Positives
 
 
 class BoundaryIoU(CountMetric):
@@ -48,7 +49,7 @@ class BoundaryIoU(CountMetric):
     headlines = ("boundary_iou/0.02", "boundary_iou/3")
     place_label = staticmethod(width_label)
 
-    def __init__(self, num_classes: int, widths: Sequence[float] = (1, 3, 5, 0.005, 0.02)) -> None:
+    def __init__(self, num_classes: int, widths: Positives = (1, 3, 5, 0.005, 0.02)) -> None:
         super().__init__(num_classes, len(widths) * 3 * num_classes)
         self.widths = check_widths(widths)
 

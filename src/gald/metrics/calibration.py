@@ -1,6 +1,7 @@
 """Calibration: are 80% of the pixels with a confidence of 80% predicted correctly?"""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric
+from gald.options.ranges import Range
 
 _ONE = 2**15  # a probability of 1 in fixed point: sums of integers do not depend on their order
 
@@ -35,7 +37,9 @@ class CalibrationError(CountMetric):
     higher_is_better = False
     needs_confidence = True
 
-    def __init__(self, num_classes: int, bins: int = 15) -> None:
+    def __init__(
+        self, num_classes: int, bins: Annotated[int, Range(least=1, most=1000)] = 15
+    ) -> None:
         super().__init__(num_classes, 3 * bins)
         self.bins = bins
 

@@ -1,5 +1,7 @@
 """Counts of every single image, so that two networks can be compared image by image."""
 
+import io
+import zipfile
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,23 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gald.run.atomic import atomic_file
+from gald.run.atomic import write_bytes
+from gald.run.checksum import find_damage, seal
+from gald.run.limits import refuse_above, refuse_unpacked
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
+
+
+def _check_counts(name: str, width: int, *arrays: np.ndarray) -> None:
+    """Refuse arrays that are no lists of counts at places below a width."""
+    for part in arrays:
+        if part.ndim != 1 or not np.issubdtype(part.dtype, np.integer) or (part < 0).any():
+            raise ValueError(f"{name} has other values than counts")
+    if width < 1 or (len(arrays[0]) and arrays[0].max() >= width):
+        raise ValueError(f"{name} counts more than {width} places")
+    if (np.diff(arrays[2]) < 0).any():
+        raise ValueError(f"{name} is not in order")
 
 
 class ImageCounts:
@@ -121,7 +136,7 @@ class ImageCounts:
         return whole
 
     def save(self, path: str | Path) -> None:
-        """Write one compressed file, atomically."""
+        """Write one compressed file with a checksum, atomically."""
         path, names = Path(path), self.names
         arrays: dict[str, Any] = {"names": np.array(names, dtype=np.str_)}
         for metric_name in self.metrics:
@@ -131,8 +146,10 @@ class ImageCounts:
             arrays[f"{metric_name}.ends"] = np.cumsum([len(places) for _, places, _ in rows])
             arrays[f"{metric_name}.places"] = np.concatenate([places for _, places, _ in rows])
             arrays[f"{metric_name}.values"] = np.concatenate([values for _, _, values in rows])
-        with atomic_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        seal(content)
+        write_bytes(path, content.getbuffer())
 
     @classmethod
     def load(cls, path: str | Path) -> "ImageCounts":
@@ -148,7 +165,10 @@ class ImageCounts:
                 f"there are no image counts at {path}; gald eval writes them next to results.json"
             )
         counts = cls()
+        _refuse_bomb(path)
         try:
+            if damage := find_damage(path):
+                raise ValueError(damage)
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 names = [str(name) for name in file["names"]]
                 for key in file.files:
@@ -159,8 +179,13 @@ class ImageCounts:
                     places, values, ends = (
                         file[f"{metric_name}.{part}"] for part in ("places", "values", "ends")
                     )
+                    _check_counts(metric_name, width, places, values, ends)
                     if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
                         raise ValueError(f"{metric_name} is incomplete")
+                    words = "has {0} counts for an image, and may have {1}"
+                    refuse_above(width, metric_name, words, "GALD_MAX_COUNTS")
+                    if len(places) and not 0 <= places.min() <= places.max() < width:
+                        raise ValueError(f"{metric_name} has counts outside of its {width}")
                     split = zip(
                         np.split(places, ends[:-1]), np.split(values, ends[:-1]), strict=True
                     )
@@ -172,3 +197,13 @@ class ImageCounts:
                 "evaluate again, or copy the file again"
             ) from error
         return counts
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise a ValueError if a npz states that it unpacks to far more than its size."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(member.file_size for member in file.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return  # numpy says what is wrong
+    refuse_unpacked(unpacked, path.stat().st_size, str(path), "evaluate again")

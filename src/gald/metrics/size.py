@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
+from gald.options.ranges import Parts
 
 SIZES = "largest size, share of the image's pixels"
 
@@ -41,7 +42,7 @@ class ObjectSize(CountMetric):
     headlines = ("size/recall/to_0.1%",)
     facts = ("size/objects/",)
 
-    def __init__(self, num_classes: int, edges: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> None:
+    def __init__(self, num_classes: int, edges: Parts = (1e-4, 1e-3, 1e-2)) -> None:
         if any(not 0 < edge < 1 for edge in edges) or sorted(set(edges)) != list(edges):
             shown = ", ".join(f"{edge:g}" for edge in edges)
             raise ValueError(

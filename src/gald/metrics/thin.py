@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from gald.metrics.base import Bytes, CountMetric, named, pair_counts
 from gald.metrics.contour import contour, diagonal
+from gald.options.ranges import Positive
 
 
 class ThinClasses(CountMetric):
@@ -36,7 +37,7 @@ class ThinClasses(CountMetric):
     headlines = ("thin/miou",)
     facts = ("thin/classes", "thin/width/")
 
-    def __init__(self, num_classes: int, max_width: float = 0.0175) -> None:
+    def __init__(self, num_classes: int, max_width: Positive = 0.0175) -> None:
         super().__init__(num_classes, 4 * num_classes)
         self.max_width = max_width
 

@@ -1,6 +1,7 @@
 """Trimap curve: the share of wrong pixels by distance to the nearest class boundary."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from typing_extensions import override
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
 from gald.metrics.contour import contour, distance_to, width_label
+from gald.options.ranges import Range
 
 
 class Trimap(CountMetric):
@@ -43,7 +45,9 @@ class Trimap(CountMetric):
     headlines = ("trimap/3",)
     place_label = staticmethod(width_label)
 
-    def __init__(self, num_classes: int, farthest: int = 40) -> None:
+    def __init__(
+        self, num_classes: int, farthest: Annotated[int, Range(least=1, most=254)] = 40
+    ) -> None:
         if not 1 <= farthest <= 254:
             raise ValueError(f"farthest is {farthest} pixels; choose 1 to 254")
         super().__init__(num_classes, 2 * (farthest + 1))

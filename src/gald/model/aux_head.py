@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Share, Width
 
 
 class AuxHead(nn.Module):
@@ -31,10 +32,10 @@ class AuxHead(nn.Module):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        channels: int,
+        channels: Width,
         num_classes: int,
         index: int = -2,
-        dropout: float = 0.1,
+        dropout: Share = 0.1,
         act: bool = True,
     ) -> None:
         super().__init__()

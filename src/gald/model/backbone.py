@@ -4,7 +4,7 @@ import difflib
 import functools
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
@@ -17,6 +17,7 @@ from gald.model.grad_checkpointing import GradCheckpointing
 from gald.model.image_size import OTHER, SizeRule, channels_first, find_size_rule, round_up
 from gald.model.stages import layer_numbers
 from gald.model.weights import load_weights
+from gald.options.ranges import Count, Counts, Length, Whole
 
 # Scaled to images in [0, 1]: a value v in 0..255 is v / 255 here.
 _BGR = {
@@ -42,7 +43,7 @@ class TimmBackbone(nn.Module):
     model that only takes images of one size is refused.
 
     Args:
-        name: timm model name.
+        name: timm model name, one of `timm.list_models()`; not one of a hub or a folder.
         weights: null for random initialisation, `timm` for timm's hub, `package:NAME` for an
             installed package, or a file; see `gald.model.weights`.
         output_stride: stride of the deepest map. A value below the model's own stride replaces
@@ -88,13 +89,13 @@ class TimmBackbone(nn.Module):
         self,
         name: str,
         weights: str | None = None,
-        output_stride: int | None = None,
-        multi_grid: Sequence[int] | None = None,
+        output_stride: Count | None = None,
+        multi_grid: Counts | None = None,
         dilate_first_block: bool = False,
         ceil_mode: bool = False,
-        levels: Sequence[int] | None = None,
+        levels: Annotated[Sequence[Whole], Length(1)] | None = None,
         input: Literal["rgb", "bgr"] = "rgb",
-        frozen: bool | int = False,
+        frozen: bool | Whole = False,
         frozen_bn: bool = False,
         grad_checkpointing: bool = False,
     ) -> None:
@@ -102,6 +103,12 @@ class TimmBackbone(nn.Module):
         if input not in ("rgb", "bgr"):
             raise ValueError(
                 f"model.backbone.input is {input!r}; set model.backbone.input to rgb or bgr"
+            )
+        if ":" in name or "/" in name:
+            raise ValueError(
+                f"model.backbone.name is {name!r}, which would be looked up on a hub or in a "
+                "folder each time the network is loaded; set model.backbone.name to a model of "
+                "timm.list_models(), and model.backbone.weights to a file"
             )
         if levels is not None and list(levels) != list(range(levels[0], levels[0] + len(levels))):
             raise ValueError(

@@ -1,10 +1,13 @@
 """Layers shared by several modules."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gald.options.ranges import Count, Width
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
@@ -157,9 +160,9 @@ class AtStride(nn.Module):
     def __init__(
         self,
         module: nn.Module,
-        channels: int,
-        stride: int = 2,
-        padding: int = 1,
+        channels: Width,
+        stride: Count = 2,
+        padding: Literal[0, 1] = 1,
         align_corners: bool = False,
     ) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from gald.model.layers import ConvNormAct, resize
+from gald.options.ranges import Count, Width
 
 
 class NoNeck(nn.Module):
@@ -52,8 +53,8 @@ class FPN(nn.Module):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        channels: int,
-        stride: int = 8,
+        channels: Width,
+        stride: Count = 8,
         align_corners: bool = False,
     ) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The segmentation network: backbone, neck, reduce, GA, LD, head and auxiliary head."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from typing_extensions import override
 from gald.model.backbone import TimmBackbone
 from gald.model.idle import idle_parameters
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Width
 
 _ORDERS = ("ga_ld", "ld_ga", "parallel")
 
@@ -82,10 +83,10 @@ class Segmentor(nn.Module):
         ld: nn.Module | Callable[..., nn.Module],
         head: Callable[..., nn.Module],
         aux_head: Callable[..., nn.Module] | None,
-        channels: int,
+        channels: Width,
         align_corners: bool,
         num_classes: int,
-        order: str = "ga_ld",
+        order: Literal["ga_ld", "ld_ga", "parallel"] = "ga_ld",
         add_context_twice: bool = False,
         channels_last: bool = False,
     ) -> None:

@@ -13,6 +13,8 @@ from rich.progress import MofNCompleteColumn, Progress
 from gald.config import compose
 from gald.data.reading.files import unreadable
 from gald.device import pick_device
+from gald.options.check import check_config
+from gald.options.roots import Eval
 from gald.prediction.inputs import InputFile
 from gald.prediction.output_log import OutputLog
 from gald.prediction.outputs import Output
@@ -45,7 +47,7 @@ class BatchPredictor:
         self.skip_bad: bool = flags.skip_bad
         self.outputs = _requested_outputs(flags)
         device = pick_device(flags.device)
-        self.predictor: Predictor = load(flags.run)
+        self.predictor: Predictor = load(flags.run, flags.trust)
         if flags.inference is not None:
             _change_inference(self.predictor, flags.inference, flags.overrides)
         if flags.ld_map and getattr(self.predictor.model.ld, "distribution_map", None) is None:
@@ -117,7 +119,11 @@ class BatchPredictor:
 
     def _predict_video(self, file: InputFile) -> None:
         video, writer = Video(file.path), None
-        paths = self._output_paths(file)
+        paths = {
+            path: outputs
+            for path, outputs in self._output_paths(file).items()
+            if not self.log.has(path, *self._inputs(file, outputs))
+        }
         folders: list[tuple[Output, Path]] = []  # outputs with one file per frame
         for path, outputs in paths.items():
             partial = self.log.partial(path)
@@ -143,9 +149,7 @@ class BatchPredictor:
         if writer is not None:
             writer.close()
         for path, outputs in paths.items():
-            inputs = self._inputs(file, outputs)
-            if not self.log.has(path, *inputs):
-                self.log.finish(path, *inputs)
+            self.log.finish(path, *self._inputs(file, outputs))
 
     def _predict(self, image: object) -> Prediction:
         kinds = {output.folder for output in self.outputs}
@@ -193,4 +197,5 @@ def _requested_outputs(flags: argparse.Namespace) -> list[Output]:
 def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> None:
     """Replace the inference of a network; its config may refer to `model.align_corners`."""
     cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
+    check_config(cfg, Eval)
     predictor.set_inference(cfg.inference)

@@ -2,9 +2,15 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
+from gald.errors import disk_remedy
+from gald.run.atomic import sync, sync_tree
+from gald.run.leftovers import clean_leftovers
+
 FILE = "predictions.jsonl"
+_LINE = 2**16  # bytes, more than any line
 
 
 class OutputLog:
@@ -21,12 +27,13 @@ class OutputLog:
         self.folder = folder
         self.keys: dict[str, str] = {}
         log = folder / FILE
+        clean_leftovers(folder, below=True)
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
             try:
                 entry = json.loads(line)
                 # Version 0.1.0 wrote the key as "stamp".
                 self.keys[entry["output"]] = entry["key"] if "key" in entry else entry["stamp"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line cut by a power failure; its output does not exist
 
     def has(self, output: str, *inputs: str) -> bool:
@@ -59,25 +66,38 @@ class OutputLog:
             if partial is not None:
                 partial.unlink(missing_ok=True)
             raise OSError(
-                f"cannot write {self.folder / output} ({error.strerror or error}); free some space "
-                "and repeat the command (finished outputs are kept)"
+                f"cannot write {self.folder / output} ({error.strerror or error}); "
+                f"{disk_remedy(error)} and repeat the command (finished outputs are kept)"
             ) from error
 
     def partial(self, output: str) -> Path:
         """Create the folder of an output and return the output's path until it is finished."""
         path = self.folder / output
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f"{path.stem}.part{path.suffix}")
+        return path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
 
     def finish(self, output: str, *inputs: str) -> None:
         """Log a partial output, file or folder, and rename it to its final name."""
-        self.keys[output] = _key(inputs)
-        entry = {"output": output, "input": inputs[0], "key": self.keys[output]}
-        with (self.folder / FILE).open("a+b") as file:
-            file.seek(max(0, file.tell() - 1))
-            cut = file.read(1) not in (b"", b"\n")  # by a power failure
-            file.write(b"\n" * cut + json.dumps(entry).encode() + b"\n")
-        self.partial(output).replace(self.folder / output)
+        partial, key = self.partial(output), _key(inputs)
+        sync_tree(partial) if partial.is_dir() else sync(partial)
+        if self.keys.get(output) != key:  # else a call was killed before it could rename
+            self._log({"output": output, "input": inputs[0], "key": key})
+            self.keys[output] = key
+        partial.replace(self.folder / output)
+        sync((self.folder / output).parent)
+
+    def _log(self, entry: dict[str, str]) -> None:
+        """Append an entry, in place of a line that was cut by a power failure."""
+        log = self.folder / FILE
+        with log.open("a+b") as file:
+            start = max(0, file.tell() - _LINE)
+            file.seek(start)
+            tail = file.read()
+            if not tail.endswith(b"\n"):
+                file.truncate(start + tail.rfind(b"\n") + 1)
+            file.write(json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _key(inputs: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from gald.painting import viridis
 from gald.prediction.prediction import Prediction
+from gald.run.checksum import seal
 
 
 class Output(NamedTuple):
@@ -44,6 +45,7 @@ class Output(NamedTuple):
         if self.form == "npz":
             file = io.BytesIO()
             np.savez_compressed(file, allow_pickle=False, **{self.folder: values})
+            seal(file)
             return file.getvalue()
         if self.form == "png16":
             return _png((values * 65535).round().astype(np.uint16))

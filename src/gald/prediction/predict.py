@@ -12,6 +12,7 @@ from pathlib import Path
 from gald.cli import Arguments, fail
 from gald.config import CONF_DIR
 from gald.prediction.inputs import find_inputs
+from gald.run.new_folders import refuse_unwritable
 
 
 def main() -> None:
@@ -66,6 +67,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--inference", choices=options, help="(default: the one used in validation)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     add("--skip-bad", action="store_true", help="succeed even if some files are skipped")
+    parser.add_trust()
     flags = parser.parse_intermixed_args(arguments)
     flags.overrides = [
         x for x in flags.inputs if x.lstrip("+").startswith("inference.") and "=" in x
@@ -73,6 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flags.inputs = [x for x in flags.inputs if x not in flags.overrides]
     if flags.to.exists() and not flags.to.is_dir():
         parser.error(f"--to {flags.to} is a file; name a folder")
+    refuse_unwritable(flags.to, "--to")
     if not flags.inputs:
         parser.error("the following arguments are required: INPUT")
     if flags.overrides and flags.inference is None:

@@ -8,28 +8,24 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gald.errors import to_sentence
+from gald.errors import disk_remedy
 from gald.inference.ld_map import ld_map as ld_map_of
 from gald.model.segmentor import Segmentor
 from gald.painting import Palette
 from gald.prediction.image import ImageLike, to_tensor
 from gald.prediction.prediction import Prediction
 from gald.run.atomic import new_folder
-from gald.run.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    load_weights,
-    read_checkpoint,
-    without_initial_weights,
-)
-from gald.run.safe_targets import check_targets
+from gald.run.building import build, build_own, check, check_network, own_paths
+from gald.run.checkpoint import CHECKSUM, CONFIG, WEIGHTS, load_weights, read_checkpoint
+from gald.run.markdown import as_markdown
+from gald.run.plain import plain_data
+from gald.run.provenance import sha256
+from gald.run.slots import check_trust
 
 CARD = """---
 {{ card_data }}
@@ -73,29 +69,31 @@ class Predictor(
     The constructor builds it from plain data with random weights; `gald.load` loads trained ones.
 
     Args:
-        config: resolved configuration of the run; its `model` and `inference` are instantiated.
+        config: resolved configuration of the run, plain data; its `model` and `inference` are
+            built, see `gald.run.building`.
         class_names: names of the K classes.
         palette: K colours.
+        trust: packages with classes that the config may name too.
+        file: where the config is from, for messages.
 
     Shape:
         image (B, 3, H, W), uint8 or float in [0, 1] -> scores (B, K, H, W)
 
     Raises:
-        ValueError: the config misses a part or names code outside gald (see
-            `gald.run.safe_targets`), or the numbers of colours and classes differ.
+        ValueError: the config misses a part, is not plain data or names code outside gald, or the
+            numbers of colours and classes differ.
     """
 
     def __init__(
-        self, config: dict[str, Any], class_names: Sequence[str], palette: Sequence[Sequence[int]]
+        self,
+        config: dict[str, Any],
+        class_names: Sequence[str],
+        palette: Sequence[Sequence[int]],
+        trust: Sequence[str] = (),
+        file: str = "the network's config",
     ) -> None:
         super().__init__()
-        missing = [key for key in ("model", "inference") if key not in config]
-        if not missing and "backbone" not in config["model"]:
-            missing = ["model.backbone"]
-        if missing:
-            raise ValueError(
-                f"the network's config has no {missing[0]}; copy the config again from its source"
-            )
+        _check_parts(config, file)
         if len(class_names) != len(palette):
             raise ValueError(
                 f"the network has {len(class_names)} class names but {len(palette)} colours; "
@@ -103,33 +101,38 @@ class Predictor(
             )
         self.class_names = tuple(class_names)
         self.palette: Palette = tuple((red, green, blue) for red, green, blue in palette)
-        resolved = without_initial_weights(config)
-        OmegaConf.resolve(resolved)
-        self.config: dict[str, Any] = OmegaConf.to_container(resolved)  # ty: ignore
-        check_targets([self.config["model"], self.config["inference"]])
-        try:
-            self.model: Segmentor = instantiate(resolved.model, num_classes=len(self.class_names))
-            self.inference = instantiate(resolved.inference)
-        except InstantiationException as error:
-            raise ValueError(
-                f"the network cannot be built from its config ({to_sentence(error)}); use the "
-                "version of gald that trained it"
-            ) from error
+        trust = check_trust(trust)
+        self.config: dict[str, Any] = plain_data(config, file)
+        self.config["model"] = own_paths("model", self.config["model"], file)
+        check("inference", self.config["inference"], file, trust)  # before the network is built
+        self.model: Segmentor = build(
+            "model", self.config["model"], file, trust, num_classes=len(self.class_names)
+        )
+        self.inference = build("inference", self.config["inference"], file, trust)
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "Predictor":  # ty: ignore
+    def from_pretrained(  # ty: ignore
+        cls, path: str | Path, trust: str | Sequence[str] = ()
+    ) -> "Predictor":
         """Load a network from a run, a checkpoint, a folder of `save_pretrained`, or the hub.
 
         Args:
             path: as in `gald.run.checkpoint.find_checkpoint`.
+            trust: packages of your own with classes that the checkpoint may name; none by default.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
-            ValueError: the checkpoint is damaged, or its weights and config do not match.
+            ValueError: the checkpoint is damaged, its weights and config do not match, or it would
+                call code that is neither of gald nor of a trusted package.
         """
         checkpoint = read_checkpoint(path)
-        predictor = cls(checkpoint.config, checkpoint.class_names, checkpoint.palette)
+        config, names, file = checkpoint.config, checkpoint.class_names, str(checkpoint.config_file)
+        trust = check_trust(trust)
+        _check_parts(config, file)
+        check("inference", config["inference"], file, trust)
+        check_network(checkpoint, trust)
+        predictor = cls(config, names, checkpoint.palette, trust, file)
         load_weights(predictor.model, checkpoint)
         return predictor
 
@@ -138,15 +141,27 @@ class Predictor(
         return self.inference(self.model, image)
 
     def set_inference(self, inference: Any) -> None:
-        """Replace the inference.
+        """Replace the inference by one of the user.
 
         Args:
-            inference: config of an inference, which may refer to `model.align_corners`. Its
-                `_target_` is not checked, so it must come from a trusted source.
+            inference: config of an inference, which may refer to `model.align_corners`. It is not
+                checked: never pass one that a file holds, see `read_inference`.
         """
         whole = OmegaConf.create({"model": self.config["model"], "inference": inference})
         self.config["inference"] = OmegaConf.to_container(whole.inference, resolve=True)
-        self.inference = instantiate(whole.inference)
+        self.inference = build_own(whole.inference)
+
+    def read_inference(
+        self, inference: Any, file: str | Path, trust: str | Sequence[str] = ()
+    ) -> None:
+        """Replace the inference by one that a file holds, such as a receipt.
+
+        Raises:
+            ValueError: as in `gald.run.building.build`.
+        """
+        trust = check_trust(trust)
+        self.inference = build("inference", inference, file, trust)
+        self.config["inference"] = check("inference", inference, file, trust)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of everything predictions depend on: weights, config and palette."""
@@ -202,32 +217,43 @@ class Predictor(
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
             raise OSError(
-                f"cannot write {folder} ({reason}); free some space and try again, nothing was "
-                "left there"
+                f"cannot write {folder} ({reason}); {disk_remedy(error)} and try again, nothing "
+                "was left there"
             ) from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = _without_local_paths(self.config)
-        about = {"config": config, "class_names": self.class_names, "palette": self.palette}
-        text = json.dumps(about, indent=2, ensure_ascii=False)
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
         layout = torch.contiguous_format  # safetensors stores no other layout
         weights = {k: v.cpu().clone(memory_format=layout) for k, v in self.state_dict().items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
+        about = {"config": config, "class_names": self.class_names, "palette": self.palette}
+        about[CHECKSUM] = sha256(save_directory / WEIGHTS)
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     def generate_model_card(self, **options: Any) -> ModelCard:
         """Return the README.md of a published network: its classes and modules."""
         return super().generate_model_card(
-            title=self.config.get("name", "gald"),
-            names=list(zip(self.class_names, self.palette, strict=True)),
-            modules=_module_names(self.config),
+            title=as_markdown(str(self.config.get("name", "gald"))),
+            names=list(zip(map(as_markdown, self.class_names), self.palette, strict=True)),
+            modules=[as_markdown(name) for name in _module_names(self.config)],
             **options,
         )
 
 
-def load(path: str | Path) -> Predictor:
+def load(path: str | Path, trust: str | Sequence[str] = ()) -> Predictor:
     """Load a trained network from a path or a hub id; see `Predictor.from_pretrained`."""
-    return Predictor.from_pretrained(path)
+    return Predictor.from_pretrained(path, trust)
+
+
+def _check_parts(config: dict[str, Any], file: str) -> None:
+    missing = [key for key in ("model", "inference") if key not in config]
+    if not missing and "backbone" not in (config["model"] or ()):
+        missing = ["model.backbone"]
+    if missing:
+        raise ValueError(
+            f"{file}: its config has no {missing[0]}; copy the file again from its source"
+        )
 
 
 def _without_local_paths(config: Any) -> Any:

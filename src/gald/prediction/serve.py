@@ -3,23 +3,54 @@
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from gald.cli import Arguments
+from gald.data.reading.files import file_size, read_head
+from gald.data.reading.header import read_size
+from gald.errors import to_sentence
 from gald.painting import viridis
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
+from gald.prediction.time_limit import TimeLimit
+from gald.run.markdown import as_markdown
 
 if TYPE_CHECKING:
     import gradio
 
-LARGEST_FILE = "50mb"
+WAITING = 32  # pictures that wait for an answer; more are told that the queue is full
 _CELL = "padding:2px 8px;border:0"
+
+
+class Bounds(NamedTuple):
+    """What one uploaded picture may cost.
+
+    Attributes:
+        megapixels: largest picture.
+        megabytes: largest file.
+        seconds: longest time from an upload to its answer.
+        at_once: number of pictures that are segmented at the same time.
+    """
+
+    megapixels: int = 25
+    megabytes: int = 50
+    seconds: int = 60
+    at_once: int = 2
+
+
+DEFAULTS = Bounds()
+_MEANING = {
+    "megapixels": "largest picture",
+    "megabytes": "largest file",
+    "seconds": "longest time for an answer",
+    "at_once": "pictures that are segmented at the same time",
+}
 
 
 def main() -> None:
@@ -34,11 +65,22 @@ def main() -> None:
         default="127.0.0.1",
         help="default: 127.0.0.1, this machine only; 0.0.0.0 serves everyone on the network",
     )
+    parser.add_trust()
+    for name, value in DEFAULTS._asdict().items():
+        words = f"{_MEANING[name]} (default: {value})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=words)
     flags = parser.parse_args(sys.argv[1:])
-    serve(flags.source, flags.port, flags.host)
+    bounds = Bounds(*(getattr(flags, name) for name in Bounds._fields))
+    serve(flags.source, flags.port, flags.host, flags.trust, bounds)
 
 
-def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
+def serve(
+    source: str,
+    port: int = 7860,
+    host: str = "127.0.0.1",
+    trust: Sequence[str] = (),
+    bounds: Bounds = DEFAULTS,
+) -> None:
     """Serve a page that segments uploaded images, until interrupted.
 
     No data leaves the machine: no telemetry, no shared link, no content from other servers.
@@ -48,23 +90,28 @@ def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
         source: as in `gald.load`.
         port: a free port.
         host: address to listen on.
+        trust: as in `gald.load`.
+        bounds: what one uploaded picture may cost.
 
     Raises:
         FileNotFoundError: there is no such network.
-        ValueError: the port is taken or forbidden, or gradio is not installed.
+        ValueError: the port is taken or forbidden, a bound is below 1, or gradio is not installed.
     """
+    for name, value in bounds._asdict().items():
+        if value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
     if find_spec("gradio") is None:
         raise ValueError("gald serve needs gradio; install it with: pip install 'gald[serve]'")
     _check_port_is_free(host, port)
-    app = page(load(source), Path(source).name)
+    app = page(load(source, trust), Path(source).name, bounds)
     theme = _offline_theme()
-    app.queue(api_open=False).launch(
+    app.queue(api_open=False, max_size=WAITING).launch(
         server_name=host,
         server_port=port,
         share=False,
         quiet=True,
         prevent_thread_lock=True,
-        max_file_size=LARGEST_FILE,
+        max_file_size=f"{bounds.megabytes}mb",
         ssr_mode=False,
         footer_links=[],
         theme=theme,
@@ -74,22 +121,62 @@ def serve(source: str, port: int = 7860, host: str = "127.0.0.1") -> None:
     app.block_thread()
 
 
-def page(predictor: Predictor, name: str) -> "gradio.Blocks":
+def segment(predictor: Predictor, path: Path, bounds: Bounds, limit: TimeLimit) -> Prediction:
+    """Segment an uploaded picture; an error names the picture, the bound and the remedy.
+
+    Args:
+        predictor: the network.
+        path: the uploaded file.
+        bounds: what it may cost.
+        limit: made from the bounds; shared by all uploads.
+
+    Raises:
+        ValueError: the picture was not segmented.
+    """
+    try:
+        megabytes = file_size(path) / 1e6
+        if megabytes > bounds.megabytes:
+            raise ValueError(
+                f"{path.name} has {megabytes:.0f} MB, and this page takes {bounds.megabytes}; make "
+                "it smaller, or start the server with --megabytes"
+            )
+        height, width = read_size(read_head(path)) or (0, 0)
+        if height * width > bounds.megapixels * 10**6:
+            raise ValueError(
+                f"{path.name} is {width}x{height}, {height * width} pixels, and this page takes "
+                f"{bounds.megapixels} million; make it smaller, or start the server with "
+                f"--megapixels {-(-height * width // 10**6)}"
+            )
+        return limit(lambda: predictor.predict(path, confidence=False))
+    except TimeoutError as error:
+        raise ValueError(
+            f"{path.name} was not segmented within {bounds.seconds} seconds ({error}); try it "
+            f"again, make it smaller, or start the server with --seconds {2 * bounds.seconds}"
+        ) from None
+    except Exception as error:  # nobody who looks at the page sees the server's messages
+        # The folder of the uploads is of no use to them.
+        raise ValueError(to_sentence(error).replace(f"{path.parent}{os.sep}", "")) from error
+
+
+def page(predictor: Predictor, name: str, bounds: Bounds = DEFAULTS) -> "gradio.Blocks":
     """Build the page: input image; output overlay, share of each class and LD map.
 
     Args:
         predictor: the network.
         name: name of the network on the page.
+        bounds: what one uploaded picture may cost.
     """
     gradio = _import_gradio()
+    limit: TimeLimit[Prediction] = TimeLimit(bounds.seconds, bounds.at_once)
 
-    def predict(image: Image.Image | None) -> tuple[Any, str, Any]:
-        if image is None:
+    def predict(path: Path | None) -> tuple[Any, str, Any]:
+        if path is None:
             return None, "", gradio.Image(None, visible=True)
         try:
-            prediction = predictor.predict(image, confidence=False)
+            prediction = segment(predictor, path, bounds, limit)
         except ValueError as error:
-            raise gradio.Error(str(error)) from error
+            title = "This picture was not segmented"
+            raise gradio.Error(escape(str(error)), title=title, print_exception=False) from error
         ld_view = None if prediction.ld_map is None else Image.fromarray(viridis(prediction.ld_map))
         ld_image = gradio.Image(ld_view, visible=ld_view is not None)
         return prediction.overlay(), shares_table(prediction), ld_image
@@ -97,11 +184,11 @@ def page(predictor: Predictor, name: str) -> "gradio.Blocks":
     buttons = ["fullscreen", "download"]  # gradio's default also shares on the web
     delete = (600, 3600)  # seconds: interval, and least age of deleted files
     with gradio.Blocks(title="gald", analytics_enabled=False, delete_cache=delete) as app:
-        gradio.Markdown(f"# gald\n{len(predictor.class_names)} classes, from `{name}`")
+        text = f"{len(predictor.class_names)} classes, from {as_markdown(name)}"
+        gradio.Markdown(f"# gald\n{text}")
         with gradio.Row():
             image = gradio.Image(
-                label="Image",
-                type="pil",
+                label=f"Image of at most {bounds.megapixels} megapixels, {bounds.megabytes} MB",
                 sources=["upload", "clipboard"],
                 buttons=["fullscreen"],
                 elem_id="image",
@@ -117,8 +204,16 @@ def page(predictor: Predictor, name: str) -> "gradio.Blocks":
                 buttons=buttons,
                 elem_id="ld_map",
             )
-        image.change(predict, image, [overlay, shares, ld_view], api_visibility="private")
+        image.preprocess = _uploaded  # gradio's own decodes the picture, whatever its size
+        outputs = [overlay, shares, ld_view]
+        # As many as wait: each call ends in time by itself.
+        image.change(predict, image, outputs, api_visibility="private", concurrency_limit=WAITING)
     return app
+
+
+def _uploaded(payload: Any) -> Path | None:
+    """Return the path of an uploaded file."""
+    return Path(payload.path) if payload and payload.path else None
 
 
 def shares_table(prediction: Prediction) -> str:

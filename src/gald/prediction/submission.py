@@ -1,16 +1,16 @@
 """Submission to a test server: one label map per image, checked and packed in a zip."""
 
-import io
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from gald.data.dataset import SegmentationDataset
 from gald.data.labels import label_ranges, stored_labels
-from gald.data.reading.files import SampleError, read_bytes, read_labels, require_8_bits
+from gald.data.reading.files import SampleError, read_head, read_labels, require_8_bits
+from gald.data.reading.header import read_size
+from gald.errors import disk_remedy
 from gald.progress import in_order
 from gald.run.atomic import atomic_file
 
@@ -124,15 +124,18 @@ class Submission:
             with atomic_file(archive) as partial:
                 with zipfile.ZipFile(partial, "w") as packed:  # stored: png is already compressed
                     for name in self.images:
-                        packed.write(folder / name, name)
+                        # Without the time of the file, so that equal label maps give equal zips.
+                        member = zipfile.ZipInfo(name)
+                        member.external_attr = 0o644 << 16
+                        packed.writestr(member, (folder / name).read_bytes())
                 with zipfile.ZipFile(partial) as packed:
                     damaged = packed.testzip()
                 if damaged:
                     raise OSError(f"{damaged} in it cannot be read back")
         except OSError as error:
             raise OSError(
-                f"cannot write {archive} ({error.strerror or error}); free some space and repeat "
-                "the command, nothing is predicted twice"
+                f"cannot write {archive} ({error.strerror or error}); {disk_remedy(error)} and "
+                "repeat the command, nothing is predicted twice"
             ) from error
 
 
@@ -153,8 +156,7 @@ def _files(place: Path) -> list[str]:
 
 def _size(path: Path) -> tuple[int, int]:
     """Return height and width of an image, from its header only where that is possible."""
-    try:
-        with Image.open(path if path.is_file() else io.BytesIO(read_bytes(path))) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError):
-        raise SampleError(f"image {path} cannot be read; download it again") from None
+    size = read_size(read_head(path))
+    if size is None:
+        raise SampleError(f"image {path} cannot be read; download it again")
+    return size

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from gald.cli import Arguments, fail
 from gald.config import compose
 from gald.data.reading.files import fingerprint, read_image
 from gald.device import pick_device
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.prediction.output_log import OutputLog
 from gald.prediction.predictor import load
 from gald.prediction.submission import Submission
 from gald.progress import console
+from gald.run.new_folders import refuse_unwritable
 
 NAMES = ("cityscapes", "ade20k", "coco_stuff")
 
@@ -29,6 +33,7 @@ def main() -> None:
     if flags.inference:
         chosen += [f"inference={flags.inference}", *flags.overrides]
     cfg = compose("train", chosen)
+    check_config(cfg, Train)
     dataset: Any = get_class(cfg.data._target_).dataset_class  # ty: ignore[missing-attribute]
     split = flags.split or dataset.submission_splits[0]
     root = flags.data_root or cfg.data.root
@@ -39,7 +44,8 @@ def main() -> None:
         return
     to = (flags.to or Path(f"{flags.name}_{split}.zip")).expanduser()
     try:
-        submit(submission, flags.run, to, cfg.inference if flags.inference else None, flags.device)
+        inference = cfg.inference if flags.inference else None
+        submit(submission, flags.run, to, inference, flags.device, flags.trust)
     except KeyboardInterrupt:
         fail(f"interrupted; repeat the command to continue from the maps in {maps_folder(to)}")
     print(f"{to}: {len(submission.images)} label maps, ready to upload")
@@ -67,6 +73,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="default: auto, the best available")
     parser.add_argument("--subset", action="store_true", help="accept any number of images")
     parser.add_argument("--check", type=Path, metavar="FILE.zip", help="only check this zip")
+    parser.add_trust()
     flags = parser.parse_intermixed_args(arguments)
     if (flags.run is None) == (flags.check is None):
         raise ValueError("gald submit needs either a RUN to predict with or --check FILE.zip")
@@ -85,6 +92,7 @@ def submit(
     to: Path,
     inference: DictConfig | None = None,
     device: str = "auto",
+    trust: Sequence[str] = (),
 ) -> None:
     """Predict, check and pack a submission; a repeated call continues an interrupted one.
 
@@ -97,6 +105,7 @@ def submit(
         to: the zip; must not exist.
         inference: config of an inference that replaces the one used in validation.
         device: as in `gald.device.pick_device`.
+        trust: as in `gald.load`.
 
     Raises:
         ValueError: the zip exists, the network has other classes, the folder contains label maps
@@ -105,9 +114,11 @@ def submit(
     """
     if to.suffix != ".zip":
         raise ValueError(f"{to} does not end in .zip; choose another --to")
-    if to.exists():
-        raise ValueError(f"{to} already exists; choose another --to, or move it away")
-    predictor = load(run)
+    exists = ValueError(f"{to} already exists; choose another --to, or move it away")
+    if to.exists() and not maps_folder(to).exists():
+        raise exists
+    refuse_unwritable(to.absolute().parent, "--to")
+    predictor = load(run, trust)
     known, wanted = predictor.class_names, submission.dataset.class_names
     if known != wanted:
         raise ValueError(
@@ -123,6 +134,8 @@ def submit(
         name: (str(path), fingerprint(path), network) for name, path in submission.images.items()
     }
     pending = [name for name, inputs in sources.items() if not log.has(f"maps/{name}", *inputs)]
+    if to.exists() and pending:
+        raise exists  # else a call was killed between the zip and the removal of the label maps
     with progress.Progress(console=console()) as bar:
         task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(pending))
         for name in pending:

@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gald.run.limits import refuse_pixels
+
 
 class Video:
     """The RGB frames of a video.
@@ -28,6 +30,9 @@ class Video:
         self.length = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if not (self._capture.isOpened() and self.rate > 0):
             raise ValueError(f"video {path} cannot be read; convert it to mp4, or copy it again")
+        sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
+        height, width = (int(self._capture.get(side)) for side in sides)
+        refuse_pixels(height, width, f"a frame of video {path}", "make it smaller")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the frames, each (H, W, 3) uint8.

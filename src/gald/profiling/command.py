@@ -7,13 +7,11 @@ gald profile experiment=gald_official device=cuda trainer.precision=bf16-mixed
 # import path, where it would hide the module `profile` of the standard library.
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -22,8 +20,12 @@ from gald.cli import report_errors, run, silence_warnings
 from gald.config import CONF_DIR
 from gald.device import pick_device
 from gald.model.segmentor import Segmentor
+from gald.options.check import check_config
+from gald.options.roots import Profile
 from gald.profiling.flops import NAMES, NOT_COUNTED, count_params, parts
 from gald.profiling.measure import CostMeter
+from gald.run.building import build_own
+from gald.run.new_folders import no_empty_folder
 from gald.run.provenance import commit, versions
 from gald.run.results import Results, write_results
 
@@ -36,7 +38,8 @@ DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float
 def main(cfg: DictConfig) -> None:
     """Profile a network with the options of the command line."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
-    profile(cfg)
+    with no_empty_folder(Path(cfg.output_dir)):
+        profile(cfg)
 
 
 def profile(cfg: DictConfig) -> Results:
@@ -46,17 +49,17 @@ def profile(cfg: DictConfig) -> Results:
         ValueError: an option is invalid, or the folder already has a profile.
     """
     silence_warnings()
+    check_config(cfg, Profile)
     path = Path(cfg.output_dir) / "profile.json"
     if path.exists():
         raise ValueError(f"{path} already holds a profile; choose another output_dir")
-    _check(cfg)
     device = pick_device(cfg.device)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
     if "weights" in cfg.model.backbone:
         cfg.model.backbone.weights = None  # they do not change the cost, and may need a download
-    num_classes = cfg.num_classes or instantiate(cfg.data).num_classes
-    model: Segmentor = instantiate(cfg.model, num_classes=num_classes).to(device)
+    num_classes = cfg.num_classes or build_own(cfg.data).num_classes
+    model: Segmentor = build_own(cfg.model, num_classes=num_classes).to(device)
     image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
 
     meter = CostMeter(device, DTYPES[cfg.precision], cfg.rounds)
@@ -94,16 +97,6 @@ def profile(cfg: DictConfig) -> Results:
     write_results(path, results)
     say(f"profile: {path}", soft_wrap=True)
     return results
-
-
-def _check(cfg: DictConfig) -> None:
-    if cfg.precision not in DTYPES:
-        raise ValueError(f"precision is {cfg.precision!r}; choose one of {', '.join(DTYPES)}")
-    if not (isinstance(cfg.size, Sequence) and len(cfg.size) == 2 and min(cfg.size) >= 1):
-        raise ValueError(f"size ({cfg.size}) must be a height and a width; write size=[h,w]")
-    for key in ("batch_size", "rounds"):
-        if cfg[key] < 1:
-            raise ValueError(f"{key} ({cfg[key]}) must be at least 1; set {key}=1")
 
 
 def _describe(device: torch.device) -> str:

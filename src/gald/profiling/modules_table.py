@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,6 +19,7 @@ from gald.config import CONF_DIR
 from gald.profiling.flops import NOT_COUNTED, MacCounter, count_params
 from gald.profiling.memory import TensorMemoryTracker
 from gald.run.atomic import atomic_file
+from gald.run.building import build_own
 
 CHANNELS = 512
 SIDE = 97  # an image of 769 pixels at stride 8
@@ -108,7 +109,7 @@ def _cells(slot: str, path: Path, known: Mapping[str, Sequence[str]] | None) -> 
     config = OmegaConf.create(whole).model[slot]
     widths, strides, _ = zip(*MAPS, strict=True)
     from_backbone = {"in_channels": widths, "in_strides": strides} if "_partial_" in config else {}
-    module: nn.Module = instantiate(config, **from_backbone, _partial_=False).eval()
+    module: nn.Module = build_own(config, **from_backbone, _partial_=False).eval()
     names, shapes = _inputs(slot, getattr(module, "reads", None))
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), MacCounter() as counter:
         module(*_random(shapes))

@@ -1,10 +1,20 @@
-"""Atomic writes: a file or folder appears under its name only when it is complete."""
+"""Atomic writes: a file or folder appears under its name only when it is complete and on the disk.
 
+The content is written beside its place, to a name that ends in `.PID.part`, flushed to the disk,
+and renamed. What a killed process left is removed by the next write of the same file, and by the
+next run of the folder.
+"""
+
+import errno
 import os
-import tempfile
+import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from gald.run.leftovers import clean_leftovers, locked, partial_name
+
+_MANY = 200  # files of a folder: more are flushed together with everything else on the machine
 
 
 @contextmanager
@@ -15,12 +25,24 @@ def atomic_file(path: Path) -> Generator[Path]:
     created if necessary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    clean_leftovers(path.parent, path.name)
+    partial = path.with_name(partial_name(path.name))
     try:
-        yield partial
-        partial.replace(path)
+        with _named(partial, path):
+            partial.touch()
+            with locked(partial):
+                yield partial
+                sync(partial)
+                partial.replace(path)
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a whole file atomically."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(content)
 
 
 @contextmanager
@@ -34,14 +56,60 @@ def new_folder(folder: Path) -> Generator[Path]:
     """
     refuse_filled(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        whole = Path(scratch) / folder.name
-        whole.mkdir()
-        yield whole
-        whole.replace(folder)
+    clean_leftovers(folder.parent, folder.name)
+    scratch = folder.with_name(f".{partial_name(folder.name)}")
+    whole = scratch / folder.name
+    try:
+        with _named(whole, folder):
+            whole.mkdir(parents=True)
+            with locked(scratch):
+                yield whole
+                sync_tree(whole)
+                whole.replace(folder)
+            sync(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _named(partial: Path, path: Path) -> Generator[None]:
+    """Let an error of the disk name the final path; a failed write names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            name = str(error.filename or path)
+            error.filename, error.filename2 = name.replace(str(partial), str(path)), None
+        raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below a folder to the disk."""
+    inside = [path for path in folder.rglob("*") if not path.is_symlink()]
+    if len(inside) > _MANY and hasattr(os, "sync"):
+        os.sync()  # one by one, tens of thousands of small files would take minutes
+        return
+    for path in [*inside, folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems of networks cannot flush a folder.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def refuse_filled(folder: Path, remedy: str = "choose another folder") -> None:
     """Raise a ValueError unless a folder is empty or does not exist."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} already holds something; {remedy}")
+    with suppress(FileNotFoundError):
+        if (not folder.is_dir() and folder.exists()) or any(folder.iterdir()):
+            raise ValueError(f"{folder} already holds something; {remedy}")

@@ -1,18 +1,41 @@
 """Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
-import json
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from gald.options.ranges import Length, Range, Text, Whole
+from gald.run.class_names import unusable
 from gald.run.old_names import renew_config, renew_weights
+from gald.run.plain import plain_data
+from gald.run.provenance import sha256
+from gald.run.shape import check_shape, shown
+from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
-ABOUT = ("config", "class_names", "palette")  # keys that make a checkpoint self-contained
+CHECKSUM = "weights_sha256"  # key of the config: the checksum of the weights
+# Keys that make a checkpoint self-contained, and their values
+ABOUT = {
+    "config": Mapping[str, Any],
+    "class_names": Annotated[list[Text], Length(1)],
+    "palette": list[Annotated[list[Annotated[int, Range(least=0, most=255)]], Length(3, 3)]],
+}
+# Keys from which a training is resumed, written by Lightning
+TRAINING_STATE = {
+    "epoch": Whole,
+    "global_step": Whole,
+    "pytorch-lightning_version": Text,
+    "loops": Mapping[str, Any],
+    "callbacks": Mapping[str, Any],
+    "optimizer_states": Annotated[list[Mapping[str, Any]], Length(1)],
+    "lr_schedulers": list[Mapping[str, Any]],
+}
+_AGAIN = "copy or download it again, or choose another"
 PREFIX = "model."  # of the network's weights in a training checkpoint
 
 
@@ -34,6 +57,11 @@ class Checkpoint(NamedTuple):
     class_names: list[str]
     palette: list[list[int]]
     content: dict[str, Any]
+
+    @property
+    def config_file(self) -> Path:
+        """The file that holds the configuration; the weights of a saved folder lie beside it."""
+        return _config_file(self.path)
 
     @property
     def resumable(self) -> bool:
@@ -74,13 +102,24 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, was not written by gald, or has a weight that is nan or
-            infinite.
+        ValueError: the file is damaged, was not written by gald, has a config that is not plain
+            data, or has a weight that is nan or infinite.
     """
     path = find_checkpoint(path)
-    content = read_weight_file(path)
+    try:
+        content = read_weight_file(path)
+    except ValueError as error:
+        if (good := whole_neighbour(path)) is None:
+            raise
+        raise ValueError(f"{str(error).rpartition(';')[0]}; {good} is whole, give that") from error
     if path.suffix == ".safetensors":
-        content = {"state_dict": content, "gald": _read_config(path.with_name(CONFIG))}
+        about = _read_config(_config_file(path))
+        if about.get(CHECKSUM) not in (None, sha256(path)):
+            raise ValueError(
+                f"{path} is damaged: its SHA-256 is not the one in {_config_file(path)}; "
+                "copy the folder again, or export it again"
+            )
+        content = {"state_dict": content, "gald": about}
     about = content.get("gald") if isinstance(content, dict) else None
     if not (isinstance(about, dict) and about.keys() >= set(ABOUT) and "state_dict" in content):
         raise ValueError(
@@ -88,6 +127,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             "backbone go into model.backbone.weights=FILE, networks of the authors into "
             "`gald convert FILE --to FOLDER`)"
         )
+    refuse_bulky([about[key] for key in ABOUT], path, "get it from its owners again")
+    config = plain_data(about["config"], _config_file(path))
+    _check_shapes(path, content, about)
+    for name in map(str, about["class_names"]):
+        if fault := unusable(name):
+            raise ValueError(
+                f"{path} has a class named {name[:40]!a} with {fault}; get the file again from "
+                "its owners"
+            )
     state = renew_weights(content["state_dict"])
     weights = {key.removeprefix(PREFIX): v for key, v in state.items() if key.startswith(PREFIX)}
     defect = find_defect(weights)
@@ -99,21 +147,67 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(
         path,
         weights,
-        renew_config(about["config"]),
+        renew_config(config),
         list(about["class_names"]),
         [list(colour) for colour in about["palette"]],
         content,
     )
 
 
-def without_initial_weights(config: dict[str, Any]) -> DictConfig:
-    """Copy a checkpoint's configuration without the source of the backbone's initial weights.
+def whole_neighbour(path: Path) -> Path | None:
+    """Return the first whole checkpoint in the folder of a damaged one: the best, else the last."""
+    names = ("best.ckpt", "last.ckpt")
+    others = [path.with_name(name) for name in names]
+    others += sorted(set(path.parent.glob("*.ckpt")) - set(others), reverse=True)
+    for other in others:
+        if other != path and other.is_file() and path.suffix == ".ckpt":
+            with suppress(ValueError):
+                read_weight_file(other)
+                return other
+    return None
 
-    The checkpoint already contains the weights, and their source may need internet access.
+
+def check_training_state(checkpoint: Checkpoint) -> None:
+    """Refuse to resume from a checkpoint whose training state has another shape than ours.
+
+    Raises:
+        ValueError: the message names the first key that is wrong.
     """
-    copied = OmegaConf.create(config)
-    copied.model.backbone.weights = None
-    return copied
+    remedy = (
+        f"copy the file again, or start a new run from its weights with init_from={checkpoint.path}"
+    )
+    check_shape(checkpoint.path, checkpoint.content, TRAINING_STATE, remedy)
+    for number, state in enumerate(checkpoint.content["optimizer_states"]):
+        parts = {"state": Mapping[Any, Any], "param_groups": list[Mapping[str, Any]]}
+        place = f"optimizer_states.{number}"
+        check_shape(checkpoint.path, state, parts, remedy, place)
+        for key, averages in state["state"].items():
+            check_shape(checkpoint.path, averages, {}, remedy, f"{place}.state.{key}")
+            for name, value in averages.items():
+                if not (value is None or isinstance(value, Tensor | int | float)):
+                    raise ValueError(
+                        f"{checkpoint.path} holds {shown(value)} as {place}.state.{key}.{name}, "
+                        f"where a tensor must be; {remedy}"
+                    )
+
+
+def _check_shapes(path: Path, content: Any, about: Any) -> None:
+    """Refuse a checkpoint with another kind of value than gald writes."""
+    check_shape(path, about, ABOUT, _AGAIN, "gald")
+    names, colours = about["class_names"], about["palette"]
+    if len(colours) != len(names):
+        raise ValueError(
+            f"{path} has {len(names)} class names and {len(colours)} colours; {_AGAIN}"
+        )
+    check_shape(path, about["config"], {"model": Mapping[str, Any]}, _AGAIN, "gald.config")
+    model = about["config"]["model"]
+    check_shape(path, model, {"backbone": Mapping[str, Any]}, _AGAIN, "gald.config.model")
+    check_shape(path, content, {"state_dict": Mapping[str, Any]}, _AGAIN)
+    for key, value in content["state_dict"].items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise ValueError(
+                f"{path} holds {shown(value)} as state_dict.{key}, where a tensor must be; {_AGAIN}"
+            )
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -122,6 +216,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: they belong to another network; the message names the first difference.
     """
+    refuse_other_weights(model, checkpoint)
+    model.load_state_dict(checkpoint.weights)
+
+
+def refuse_other_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Raise a `ValueError` that names the first difference if the weights are another network's."""
     weights, own = checkpoint.weights, model.state_dict()
     for key in sorted(weights.keys() | own.keys()):
         theirs, ours = (tuple(d[key].shape) if key in d else "nothing" for d in (weights, own))
@@ -130,7 +230,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path} has {theirs} where this network has {ours} for {key}; "
                 "choose the model options and the data that it was trained with"
             )
-    model.load_state_dict(weights)
+
+
+def _config_file(path: Path) -> Path:
+    return path.with_name(CONFIG) if path.suffix == ".safetensors" else path
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -138,13 +241,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"there is no {path} to describe the weights next to it; copy the whole folder"
         )
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); copy the folder again") from error
-    missing = [key for key in ABOUT if key not in (about if isinstance(about, dict) else ())]
-    if missing:
-        raise ValueError(f"{path} has no key {missing[0]}; copy the folder again")
+    about = read_json(path, "copy the folder again")
+    check_shape(path, about, ABOUT, "copy the folder again")
     return about
 
 

@@ -5,8 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from gald.options.ranges import Finite, Whole
 from gald.run.atomic import atomic_file
 from gald.run.old_names import renew_results
+from gald.run.shape import check_shape
+from gald.run.text_file import read_json
 
 Results = dict[str, Any]
 SPLITS = ("val", "test")
@@ -44,12 +47,26 @@ def read_results(path: Path) -> Results:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; give the results.json of a run")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); copy it again") from error
+    results = read_json(path)
     if not isinstance(results, dict):
         raise ValueError(
             f"{path} contains a {type(results).__name__} instead of results; copy it again"
         )
+    check_scores(path, results)
     return renew_results(results)
+
+
+def check_scores(path: Path, results: Results) -> None:
+    """Refuse results with other values than numbers as scores, or a receipt without keys.
+
+    Raises:
+        ValueError: the message names the first such key.
+    """
+    again = "copy it again, or repeat the evaluation"
+    for key, value in results.items():
+        if key.endswith("/receipt"):
+            check_shape(path, value, {}, again, key)
+        elif key.split("/")[0] in SPLITS:
+            check_shape(path, results, {key: Finite | None}, again)
+        elif key in ("seed", "params", "steps", "epochs"):
+            check_shape(path, results, {key: Whole}, again)

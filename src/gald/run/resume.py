@@ -1,5 +1,7 @@
 """Which options may differ between a run and its resumption."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,14 @@ FREE = (
 )
 FIXED = ("callbacks.ema",)  # although callbacks are free
 EPOCHS = "trainer.max_epochs"
+REPLACED = ("output_dir=", "ckpt_path=")  # options that the command for resuming states anew
+
+
+def resume_command(folder: Path, checkpoint: Path | str = "last") -> str:
+    """Return the command line that resumes the run of this process."""
+    words = [word for word in sys.argv[1:] if not word.startswith(REPLACED)]
+    words += [f"output_dir={folder}", f"ckpt_path={checkpoint}"]
+    return shlex.join(["gald", "train", *words])
 
 
 def check_resume(before: dict[str, Any], now: dict[str, Any], path: Path) -> str | None:

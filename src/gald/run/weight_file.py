@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gald.run.checksum import find_damage
+
 
 class _Ignored:
     """Stands in for an object beside the weights; it keeps nothing of it and runs none of it."""
@@ -70,6 +72,7 @@ _STAND_INS: list[Any] = [
 _REFUSED = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)")
 _AGAIN = "copy or download it again, or choose another"
 _SAVE = "save the weights alone, with torch.save(model.state_dict(), FILE), and give that file"
+_SMALL = 64 * 10**6  # bytes that parts of a file may state without having them
 _DEPTH = 6  # of dicts inside dicts
 # Words of a prefix or wrapper, from what is loaded first to what is loaded last.
 _AVERAGES, _TEACHERS = {"ema", "averaged", "average", "swa"}, {"teacher", "target"}
@@ -84,8 +87,8 @@ def read_weight_file(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not of these formats, is cut off, or contains a class that is
-            neither a tensor nor plain data; the message names it.
+        ValueError: the file is not of these formats, is cut off or damaged, or contains a class
+            that is neither a tensor nor plain data; the message names it.
     """
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a folder; give one weight file in it")
@@ -99,15 +102,54 @@ def read_weight_file(path: Path) -> Any:
             _unreadable(path, str(error.strerror), "change its permissions")
         ) from error
     _refuse_other_kinds(path, head)
+    _refuse_packed(path, head)
+    if head.startswith(b"PK") and (damage := find_damage(path)):
+        raise ValueError(_unreadable(path, damage, _AGAIN))
     try:
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
             return load_file(path)
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about formats that it reads all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason, remedy = _explain(path, head, str(error))
         raise ValueError(_unreadable(path, reason, remedy)) from error
+    _refuse_repeated(content, path)
+    return content
+
+
+def _refuse_packed(path: Path, head: bytes) -> None:
+    """Raise a ValueError if the members of a zip are larger than the zip.
+
+    `torch.save` does not compress, so they are not; torch would make room for what they state.
+    """
+    if not head.startswith(b"PK") or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stated = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return  # torch says what is wrong
+    size = path.stat().st_size
+    if stated > size and stated > _SMALL:
+        reason = f"it has {size} bytes, but its parts state {stated}"
+        raise ValueError(
+            _unreadable(path, reason, f"{_AGAIN}; if it is right, pack it with zip -0")
+        )
+
+
+def _refuse_repeated(content: Any, path: Path) -> None:
+    """Raise a ValueError if a tensor is larger than what is stored of it.
+
+    A tensor can state that one stored number is all of its billions of numbers.
+    """
+    for name, value in collect_tensors(content).items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            continue  # `find_defect` names it
+        needed, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+        if needed > stored and needed > _SMALL:
+            reason = f"{name} states {needed} bytes and {stored} are stored"
+            raise ValueError(_unreadable(path, reason, "save it again with tensor.clone()"))
 
 
 def collect_tensors(content: Any) -> dict[str, Tensor]:

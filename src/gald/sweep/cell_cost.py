@@ -1,12 +1,13 @@
 """Estimate of the time and memory of one cell, from a few training steps on random pixels."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gald.data.datamodule import SegmentationDataModule
@@ -16,7 +17,10 @@ from gald.optimizer import build_optimizer
 from gald.profiling.command import DTYPES
 from gald.profiling.flops import count_params
 from gald.profiling.measure import CostMeter
-from gald.run.safe_targets import check_targets
+from gald.run.building import build, build_own, check, own_paths
+from gald.run.old_names import renew_config
+from gald.run.plain import plain_data, shown
+from gald.run.text_file import parse_yaml
 from gald.sweep.launch.devices import count_devices, visible_gpus
 
 ROUNDS = 5  # timed passes; the median counts
@@ -71,12 +75,12 @@ class TrainingCost:
 
 
 def workload_of(config: DictConfig) -> Workload:
-    """Compute the amount of work in a cell.
+    """Compute the amount of work in a cell that the user composes.
 
     Raises:
         ValueError: the image size is unknown, because both crop size and dataset are missing.
     """
-    data: SegmentationDataModule = instantiate(config.data)
+    data: SegmentationDataModule = build_own(config.data)
     processes = count_devices(config.trainer.devices, len(visible_gpus()))
     accumulate = data.plan_batches(processes)
     counts: list[int | None] = []
@@ -123,16 +127,22 @@ def architecture(config: DictConfig, workload: Workload) -> str:
 
 def probe(config: DictConfig, workload: Workload) -> TrainingCost:
     """Build a cell's network with random weights and measure it on its training device."""
-    model, meter = _build(config, workload)
-    loss = instantiate(config.loss)
+    parts = {"model": OmegaConf.to_container(config.model, resolve=True)}
+    own = own_paths("model", parts["model"], "")  # weights change no cost, and may need a download
+    model, meter = _place(
+        lambda: build_own(own, num_classes=workload.num_classes),
+        config.trainer.accelerator,
+        config.trainer.precision,
+    )
+    loss = build_own(config.loss)
     optimizer = build_optimizer(
         model,
-        instantiate(config.optimizer),
+        build_own(config.optimizer),
         config.task.head_lr_factor,
         config.task.decay_norm_and_bias,
         config.task.get("layer_decay"),
     )
-    image = _pixels(workload.micro_batch_size, workload, meter)
+    image = _pixels(workload.micro_batch_size, workload.size, meter)
     mask = torch.randint(workload.num_classes, (len(image), *workload.size), device=meter.device)
     step = meter.measure(model.train(), partial(_loss, model, loss, mask), (image,), "train")
     for group in optimizer.param_groups:
@@ -146,35 +156,65 @@ def probe(config: DictConfig, workload: Workload) -> TrainingCost:
     return TrainingCost(count_params(model), evaluated.gmacs, step.ms, evaluated.ms, memory)
 
 
-def evaluation_costs(config: DictConfig) -> dict[str, float]:
+def evaluation_costs(file: Path, trust: Sequence[str] = ()) -> dict[str, float]:
     """Measure milliseconds and peak memory (weights included, MiB) of one image in evaluation.
 
     The network is built from a cell's config with random weights. Its input is random pixels of
     the training size.
 
     Args:
-        config: of the cell. It may be untrusted: only classes of gald and torch.nn are built.
+        file: `config.yaml` of the cell; see `gald.run.building` for what it may decide.
+        trust: packages with classes that it may name too.
+
+    Raises:
+        ValueError: the file misses a part, or is refused.
     """
-    for part in (config.data, config.model):
-        check_targets(OmegaConf.to_container(part, resolve=True))
-    workload = workload_of(config)
-    model, meter = _build(config, workload)
-    cost = meter.measure(model.eval(), model.logits, (_pixels(1, workload, meter),), "eval")
+    config = renew_config(plain_data(parse_yaml(file.read_bytes(), file), file))
+    for part in ("data", "model"):
+        if not isinstance(config, dict) or not isinstance(config.get(part), dict):
+            raise ValueError(f"{file} has no {part}; copy the run again from its source")
+    check("data", config["data"], file, trust)
+    check("model", config["model"], file, trust)
+    data: SegmentationDataModule = build("data", config["data"], file, trust)
+    size = _training_size(config["data"], data, file)
+    trainer, classes = config.get("trainer"), data.num_classes
+    trainer = trainer if isinstance(trainer, dict) else {}
+    model, meter = _place(
+        lambda: build("model", config["model"], file, trust, num_classes=classes),
+        trainer.get("accelerator"),
+        trainer.get("precision"),
+    )
+    cost = meter.measure(model.eval(), model.logits, (_pixels(1, size, meter),), "eval")
     return {"cost/total/ms": cost.ms, "cost/total/mib": cost.mib + _weights_mib(model)}
 
 
-def _build(config: DictConfig, workload: Workload) -> tuple[Segmentor, CostMeter]:
+def _training_size(
+    config: dict[str, Any], data: SegmentationDataModule, file: Path
+) -> tuple[int, int]:
+    transform = config.get("train_transform") or {}
+    size = transform.get("crop_size") if isinstance(transform, dict) else None
+    if size is None:
+        size = data.make_dataset("val")[0]["image"].shape[-2:]
+    if not (len(size) == 2 and all(isinstance(side, int) and 0 < side < 2**15 for side in size)):
+        raise ValueError(
+            f"{file} has {shown(size)} as data.train_transform.crop_size, which is no height and "
+            "width; copy the file again from its source"
+        )
+    height, width = size
+    return height, width
+
+
+def _place(
+    make: Callable[[], Segmentor], accelerator: Any, precision: Any
+) -> tuple[Segmentor, CostMeter]:
     torch.manual_seed(0)
-    device = pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    parts = OmegaConf.create({"model": OmegaConf.to_container(config.model, resolve=True)})
-    if "weights" in parts.model.backbone:
-        parts.model.backbone.weights = None  # weights change no cost, and may need a download
-    model: Segmentor = instantiate(parts.model, num_classes=workload.num_classes).to(device)
-    return model, CostMeter(device, DTYPES.get(config.trainer.precision), ROUNDS)
+    device = pick_device("cpu" if accelerator == "cpu" else "auto")
+    dtype = DTYPES.get(precision) if isinstance(precision, str) else None
+    return make().to(device), CostMeter(device, dtype, ROUNDS)
 
 
-def _pixels(images: int, workload: Workload, meter: CostMeter) -> torch.Tensor:
-    shape = (images, 3, *workload.size)
+def _pixels(images: int, size: tuple[int, int], meter: CostMeter) -> torch.Tensor:
+    shape = (images, 3, *size)
     return torch.randint(256, shape, dtype=torch.uint8, device=meter.device)
 
 

@@ -9,16 +9,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from gald.options.ranges import Range, Text
+from gald.run.limits import refuse_above
+from gald.run.shape import check_shape
+from gald.run.text_file import read_json, refuse_deep
+
 NAME = "cells.jsonl"
+_RESOLVER = re.compile(r"\$\{[^}]*[:$]")  # ${oc.env:HOME}, also inside of another; not ${seed}
 VERSION = 2
+_AGAIN = "delete it and repeat the sweep's command, which keeps finished cells"
 OLD = "manifest.json"  # of sweeps of gald 0.1, which can be read but not continued
 
 
@@ -134,6 +141,33 @@ def number_cells(cells: Iterable[Sequence[str]], command: Sequence[str]) -> list
     return list({cell.number: cell for cell in numbered}.values())
 
 
+def refuse_code(sweep: Sweep, trust: Sequence[str] = ()) -> None:
+    """Refuse a plan that chooses which code runs, because it may come from somebody else.
+
+    A plan may choose among the options of gald and give them values.
+
+    Args:
+        sweep: the plan.
+        trust: packages with classes that it may name too.
+
+    Raises:
+        ValueError: an override names a class of another package, calls a resolver, or changes
+            Hydra's own settings.
+    """
+    for cell in sweep.cells:
+        for word in cell.overrides:
+            key, _, value = word.lstrip("+~").partition("=")
+            named = value.strip("'\"") if key.endswith("._target_") else None
+            own = named is not None and named.startswith(tuple(f"{name}." for name in trust))
+            plain = "_target_" not in word.replace(key, "", 1) and not _RESOLVER.search(word)
+            if (named is not None and not own) or not plain or key.startswith("hydra"):
+                raise ValueError(
+                    f"{sweep.path / NAME} has {word} in cell {cell.number}, and a plan may only "
+                    "choose options of gald and give them values; run the command that declared "
+                    "it, if it is yours"
+                )
+
+
 def split_overrides(overrides: Iterable[str]) -> dict[str, str]:
     """Return the value of each overridden key, without Hydra's own keys."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
@@ -143,37 +177,45 @@ def split_overrides(overrides: Iterable[str]) -> dict[str, str]:
 def _parse(folder: Path, content: bytes) -> Sweep:
     """Parse the lines of the file; an incomplete last line was never declared."""
     path = folder / NAME
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    number = 0
-    try:
-        header = json.loads(lines[0])
-        version = header["version"]
-        sweep = Sweep(folder, str(header["name"]), [str(word) for word in header["command"]])
-        if version == VERSION:
-            for number, line in enumerate(lines[1:], start=1):
-                sweep.cells.append(_cell(json.loads(line), number - 1))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    words = "has {0} bytes, and a JSON file may have {1} MB"
+    refuse_above(len(content), str(path), words, "GALD_MAX_JSON_MB", 10**6, _AGAIN)
+    refuse_deep(content, path, _AGAIN)
+    lines = content[: content.rfind(b"\n") + 1].splitlines() or [b""]
+    header = _read_line(path, lines[0], 1)
+    check_shape(path, header, {"version": int | str}, _AGAIN, "line 1")
+    if header["version"] != VERSION:
         raise ValueError(
-            f"{path} cannot be read as a sweep (line {number + 1}: {error}); delete it and repeat "
-            "the sweep's command, which keeps finished cells"
-        ) from error
-    if version != VERSION:
-        raise ValueError(
-            f"{path} has version {version}, but this gald reads version {VERSION}; "
+            f"{path} has version {header['version']}, but this gald reads version {VERSION}; "
             "use the gald version that wrote it"
         )
+    check_shape(path, header, {"name": str, "command": list[str]}, _AGAIN, "line 1")
+    sweep = Sweep(folder, header["name"], header["command"])
+    for number, line in enumerate(lines[1:]):
+        cell = _read_line(path, line, number + 2)
+        its = Annotated[int, Range(least=number, most=number)]
+        shape = {"number": its, "folder": Text, "overrides": list[str]}
+        check_shape(path, cell, shape, _AGAIN, f"line {number + 2}")
+        sweep.cells.append(Cell(number, cell["folder"], tuple(cell["overrides"])))
+        _check_folder(path, sweep.cells[-1])
     return sweep
 
 
-def _cell(content: dict[str, Any], number: int) -> Cell:
-    cell = Cell(content["number"], content["folder"], tuple(content["overrides"]))
-    if cell.number != number:
-        raise ValueError(f"cell {cell.number} stands in place of {number}")
-    if not all(isinstance(word, str) for word in (cell.folder, *cell.overrides)):
-        raise ValueError("folder and overrides must be texts")
-    if Path(cell.folder).name != cell.folder or cell.folder in ("", ".", ".."):
-        raise ValueError(f"the folder {cell.folder!r} is not inside the sweep")
-    return cell
+def _read_line(path: Path, line: bytes, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} has no JSON in line {number} ({error}); {_AGAIN}"
+        ) from error
+
+
+def _check_folder(path: Path, cell: Cell) -> None:
+    """Refuse a cell's folder outside the sweep, where a launcher would write and delete."""
+    if not re.fullmatch(r"[\w+-][\w.+-]*", cell.folder):
+        raise ValueError(
+            f"{path} has {cell.folder!r} as the folder of cell {cell.number}, which is not a "
+            f"folder inside the sweep; {_AGAIN}"
+        )
 
 
 def _append(path: Path, content: bytes, header: dict[str, Any], cells: Sequence[Cell]) -> None:
@@ -242,12 +284,13 @@ def _refuse_other_keys(
 def _load_old(folder: Path) -> Sweep:
     """Read a sweep of gald 0.1, which kept its cells in one JSON file."""
     path = folder / OLD
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        cells = [
-            _cell({"number": i, "folder": c["folder"], "overrides": c["overrides"]}, i)
-            for i, c in enumerate(content["cells"].values())
-        ]
-        return Sweep(folder, str(content["name"]), list(content["command"]), cells)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as a sweep ({error}); copy it again") from error
+    content = read_json(path)
+    shape = {"name": str, "command": list[str], "cells": Mapping[str, Mapping[str, Any]]}
+    check_shape(path, content, shape, "copy it again")
+    sweep = Sweep(folder, content["name"], content["command"])
+    for key, cell in content["cells"].items():
+        shape = {"folder": Text, "overrides": list[str]}
+        check_shape(path, cell, shape, "copy it again", f"cells.{key}")
+        sweep.cells.append(Cell(len(sweep.cells), cell["folder"], tuple(cell["overrides"])))
+        _check_folder(path, sweep.cells[-1])
+    return sweep

@@ -158,10 +158,12 @@ def run_cells() -> int:
     parser.add_argument(
         "--config-dir", type=Path, action="append", default=[], help="folder with configs of yours"
     )
+    parser.add_trust()
     flags = parser.parse_args(sys.argv[1:])
 
     from gald.run.preemption import PREEMPTED
-    from gald.sweep.cells import Sweep
+    from gald.run.slots import check_trust
+    from gald.sweep.cells import Sweep, refuse_code
     from gald.sweep.compose import Source
     from gald.sweep.launch.devices import Devices
     from gald.sweep.launch.door import run_cell
@@ -173,6 +175,7 @@ def run_cells() -> int:
         if (number := getattr(flags, name)) is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {number}; choose 1 or more")
     sweep = Sweep.load(flags.sweep)
+    refuse_code(sweep, check_trust(flags.trust))
     searchpath = tuple(f"file://{folder.absolute()}" for folder in flags.config_dir)
     source, devices = Source(searchpath=searchpath), Devices(flags.jobs, flags.jobs_per_gpu)
     if flags.cell is None:

@@ -1,12 +1,14 @@
 """Cells of a multirun, as its command line declares them."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gald.options.check import check_config
+from gald.options.roots import Train
 from gald.sweep.cells import split_overrides
 
 GRID_SWEEPERS = ("BasicSweeper", "GaldSweeper")
@@ -33,6 +35,26 @@ def grid(config: DictConfig, parser: OverridesParser) -> list[list[str]] | None:
     words += [str(word) for word in config.hydra.overrides.task]
     (cells,) = BasicSweeper.split_arguments(parser.parse_overrides(words), None)
     return [list(cell) for cell in cells]
+
+
+def check_levels(
+    cells: Iterable[Sequence[str]], compose: Callable[[list[str]], DictConfig]
+) -> None:
+    """Check a few cells in which every value occurs, before any cell is declared.
+
+    Args:
+        cells: Hydra overrides of each cell.
+        compose: composes the config of a cell, Hydra's section included.
+
+    Raises:
+        ValueError: a value does not fit its option.
+    """
+    for overrides in each_level_once(cells):
+        config = compose(list(overrides)).copy()
+        OmegaConf.set_readonly(config, False)
+        with open_dict(config):
+            config.pop("hydra", None)
+        check_config(config, Train)
 
 
 def each_level_once(cells: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:

@@ -7,10 +7,13 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from gald.options.ranges import Count, Finite, NotNegative, Whole
 from gald.run.atomic import atomic_file
 from gald.run.results import is_finished
+from gald.run.shape import check_shape
+from gald.run.text_file import read_json as read_plain_json
 
 STATES = ("pending", "running", "done", "failed")
 RECORD, OWNER = "cell.json", "owner.json"
@@ -53,6 +56,17 @@ class CellState(Record):
     silent: float | None = None
 
 
+_GO_ON = "delete it, and the cell goes on from its checkpoints"
+_SHAPE = {
+    "state": Literal["pending", "done", "failed"],
+    "reason": str | None,
+    "attempts": Whole,
+    "seconds": NotNegative | None,
+    "micro_batch_size": Count | None,
+    "score": Finite | None,
+}
+
+
 def read_record(folder: Path) -> Record:
     """Read what the attempts at a cell have left; a cell without a record has not begun.
 
@@ -61,17 +75,11 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        record = Record(**content)
-        if record.state not in ("pending", "done", "failed"):
-            raise ValueError(f"there is no state {record.state!r}")
-        return record
+        content = read_plain_json(path, _GO_ON)
     except FileNotFoundError:
         return Record()
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete it, and the cell goes on from its checkpoints"
-        ) from error
+    check_shape(path, content, _SHAPE, _GO_ON)
+    return Record(**{key: content[key] for key in _SHAPE})
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -160,7 +168,7 @@ def read_owner(folder: Path) -> Owner | None:
     try:
         age = time.time() - path.stat().st_mtime
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Owner(**content | {"age": age})
+        return Owner(age=age, **content)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):  # a crash has cut it

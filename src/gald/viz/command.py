@@ -6,11 +6,13 @@ gald viz runs/ga_only runs/ga_ld --image street.jpg --to out
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gald.cli import Arguments
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -32,7 +34,8 @@ def main() -> None:
     silence_warnings()
     image = to_tensor(flags.image)
     check_queries(flags.query, image)
-    show(flags.runs, flags.image, image, flags.query, flags.to, pick_device(flags.device))
+    device = pick_device(flags.device)
+    show(flags.runs, flags.image, image, flags.query, flags.to, device, flags.trust)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -63,17 +66,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--to", type=_path, metavar="FOLDER", help="a new folder (default: runs/viz/IMAGE)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    parser.add_trust()
     flags = parser.parse_intermixed_args(arguments)
     flags.query = [(x, y) for x, y in flags.query]
     if not flags.image.is_file():
         raise FileNotFoundError(f"there is no image {flags.image}; correct the path")
     flags.to = flags.to or Path("runs/viz").absolute() / flags.image.stem
     refuse_filled(flags.to, "choose another folder with --to")
+    refuse_unwritable(flags.to, "--to")
     return flags
 
 
 def show(
-    runs: list[str], path: Path, image: "Tensor", queries: list["Query"], to: Path, on: "device"
+    runs: list[str],
+    path: Path,
+    image: "Tensor",
+    queries: list["Query"],
+    to: Path,
+    on: "device",
+    trust: Sequence[str] = (),
 ) -> None:
     """Write the figures and maps of all runs into a new folder, complete or not at all."""
     from rich.console import Console
@@ -91,8 +102,10 @@ def show(
     names = _names(runs)
     rows = list(zip(runs, names, files, strict=True))
     with new_folder(to) as partial:
-        for run, name, checkpoint in track(rows, "drawing", console=console):
-            network = Predictor.from_pretrained(checkpoint).to(on)
+        for run, name, checkpoint in track(
+            rows, "drawing", console=console, disable=not console.is_terminal
+        ):
+            network = Predictor.from_pretrained(checkpoint, trust).to(on)
             if views and network.class_names != views[0].class_names:
                 raise ValueError(
                     f"{run} and {runs[0]} have different classes; give runs with the same data"
@@ -106,7 +119,7 @@ def show(
             if len(steps) > 1:
                 several = [
                     inspect_network(
-                        Predictor.from_pretrained(file).to(on), image, views[-1].queries
+                        Predictor.from_pretrained(file, trust).to(on), image, views[-1].queries
                     )
                     for file in steps.values()
                 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gald.painting import Palette, add_legend, colourise, new_figure
+from gald.run.atomic import atomic_file
 
 
 def save_panel(
@@ -47,4 +48,5 @@ def save_panel(
     for axis in axes:
         axis.set_axis_off()
     add_legend(figure, class_names, palette, columns=11)
-    figure.savefig(path)
+    with atomic_file(Path(path)) as partial:
+        figure.savefig(partial, format="png")

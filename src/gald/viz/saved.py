@@ -1,5 +1,6 @@
 """Saving of a network view: figures, and maps with their provenance."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gald.prediction.predictor import Predictor
+from gald.run.checksum import seal
 from gald.run.provenance import commit, sha256, versions
 from gald.viz import figures
 from gald.viz.network_view import NetworkView
@@ -54,7 +56,10 @@ def save_view(folder: Path, view: NetworkView, about: dict[str, Any]) -> None:
     optional = {"labels_without_ld": view.labels_without_ld, "ld_map": view.ld}
     arrays |= {name: part for name, part in optional.items() if part is not None}
     text = json.dumps(about | {"maps": meanings}, ensure_ascii=False)
-    np.savez_compressed(folder / MAPS, about=np.array(text), allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, about=np.array(text), allow_pickle=False, **arrays)
+    seal(content)
+    (folder / MAPS).write_bytes(content.getbuffer())
     drawings = {
         "prediction": figures.prediction_figure,
         "attention": figures.attention_figure,

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from gald.data.camvid import CamVid
-from gald.data.loading import class_counts as module
 from gald.data.loading.cache import cached
 from gald.data.loading.class_counts import class_counts, class_weights, pixel_counts
 from gald.data.reading.files import SampleError
@@ -80,6 +79,7 @@ def save(array):
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:-8]),
         lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"\0\0\0\0", b"\0\0\1\0")),
         save(np.zeros((6, 11), np.int64)),
         save(np.zeros((7, 11), np.float64)),
         lambda path: np.save(path, np.array([{}]), allow_pickle=True),
@@ -119,7 +119,7 @@ def test_a_write_that_fails_leaves_nothing(camvid, cache_dir, monkeypatch):
     def fail(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     class_counts(CamVid(camvid, "train"), cache_dir)
     assert saved_files(cache_dir) == []
 

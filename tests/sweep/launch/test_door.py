@@ -102,6 +102,31 @@ def test_wrong_words_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
         assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.ga._target_=os.system",
+        "+callbacks.x={_target_:os.system,command:true}",
+        "name=${oc.env:HOME}",
+        "name=${${x}}",
+        "'name=\\${oc.env:HOME}'",
+        "hydra.searchpath=[file:///tmp]",
+        "+model.x._target_=gald.cli.os.system",
+    ],
+)
+def test_plan_of_somebody_else_chooses_no_code(run, tmp_path, word):
+    declare(tmp_path / "grid", "grid", [], [["seed=1", word]])
+    with pytest.raises(ValueError, match=r"cells\.jsonl has .* in cell 0, and a plan may only"):
+        run()
+
+
+def test_plan_may_name_classes_of_a_trusted_package(run, tmp_path):
+    words = ["seed=1", "data.seed=${seed}", "model.ga._target_=mine.Ga"]
+    declare(tmp_path / "grid", "grid", [], [words])
+    assert run("--trust", "mine") == 0
+    declare(tmp_path / "other", "grid", [], [words])
+
+
 def test_full_disk_fails_the_cell_and_not_the_others(run, tmp_path, monkeypatch, capsys):
     sweep = grid(tmp_path, 1, 2)
     first = sweep.place(sweep.cells[0])

@@ -1,6 +1,6 @@
 """Pixel counts per class, and loss weights from them."""
 
-import os
+import io
 from pathlib import Path
 
 import cv2
@@ -10,6 +10,8 @@ from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.reading.files import SampleError
 from gald.progress import in_order, say
+from gald.run.atomic import write_bytes
+from gald.run.checksum import find_damage, seal
 
 
 def class_counts(dataset: BaseDataset, cache_dir: str) -> np.ndarray:
@@ -81,6 +83,8 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
 def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """Return the counts that an earlier call saved, or None if there are none or damaged ones."""
     try:
+        if find_damage(path):
+            return None
         counts = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
@@ -88,17 +92,11 @@ def _load(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def _save(path: Path, counts: np.ndarray) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    content = io.BytesIO()
+    np.save(content, counts, allow_pickle=False)
+    seal(content)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                np.save(file, counts, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_bytes(path, content.getbuffer())
     except OSError as error:
         reason = error.strerror or error
         say(f"cannot save the class counts as {path} ({reason}); each run will count again")

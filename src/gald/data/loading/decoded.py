@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -27,9 +27,12 @@ from rich.filesize import decimal
 from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN
 from gald.data.reading.files import SampleError
+from gald.errors import disk_remedy
 from gald.progress import console, in_order, say
+from gald.run.atomic import sync, write_bytes
 
 T = TypeVar("T")
+JOURNAL = "journal.jsonl"
 FORMAT = 1  # increase it when the stored bytes of the same files change
 _MEASURED = 32  # samples that are read to estimate the size of all
 _REMEDY = "set data.cache_dir to a folder on another disk, or data.cache=none"
@@ -165,7 +168,7 @@ class _PartialCache:
         self.folder = folder
         self.partial = _partial(folder)
         self.pixels = self.partial / "pixels.u8"
-        self.journal = self.partial / "journal.jsonl"
+        self.journal = self.partial / JOURNAL
         self.entries: list[Entry] = []
         self.end = 0
         with _report_disk_errors(folder):
@@ -212,15 +215,17 @@ class _PartialCache:
                             "check the disk and repeat the command, which resumes from there, or "
                             + _REMEDY
                         )
-            index = {"format": FORMAT, "scenes": [entry._asdict() for entry in self.entries]}
-            with (self.partial / "index.json").open("w") as file:
-                json.dump(index, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(self.partial)
+            scenes = [entry._asdict() for entry in self.entries]
+            index = {"format": FORMAT, "scenes": scenes, "crc32": _crc32(scenes)}
+            text = json.dumps(index).encode()
+            write_bytes(self.partial / "index.json", text)
             self.partial.rename(self.folder)
-            _sync_folder(self.folder.parent)
-            (self.folder / self.journal.name).unlink()
+            sync(self.folder.parent)
+            (self.folder / JOURNAL).unlink()
+
+
+def _crc32(scenes: list[dict[str, Any]]) -> int:
+    return zlib.crc32(json.dumps(scenes).encode())
 
 
 def _read_entry(line: bytes) -> Entry | None:
@@ -245,16 +250,6 @@ def _append(path: Path, data: bytes | memoryview) -> None:
             rest = rest[file.write(rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _shown(items: list[T], title: str) -> Iterator[T]:
     if items:
         yield from progress.track(items, title, console=console())
@@ -267,9 +262,11 @@ def _report_disk_errors(folder: Path) -> Generator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free disk space" if full else disk_remedy(error)
+        if full or error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE):
             raise ValueError(
-                f"decoding into {folder} stopped ({reason}); free disk space and repeat the "
+                f"decoding into {folder} stopped ({reason}); {remedy} and repeat the "
                 f"command, which resumes where it stopped, or {_REMEDY}"
             ) from None
         raise ValueError(
@@ -286,10 +283,14 @@ def open_decoded(folder: Path) -> tuple[np.ndarray, "MappedBlocks"]:
     """
     remedy = f"delete {folder} and repeat the command, which decodes again"
     path, pixels = folder / "index.json", folder / "pixels.u8"
+    with suppress(OSError):  # left by a process that was killed as it finished
+        (folder / JOURNAL).unlink(missing_ok=True)
     try:
         index = json.loads(path.read_bytes())
         if index["format"] != FORMAT:
             raise ValueError(f"its format is {index['format']}, expected {FORMAT}")
+        if index.get("crc32", _crc32(index["scenes"])) != _crc32(index["scenes"]):
+            raise ValueError("its checksum is not the one that was written")
         entries = [Entry(**entry) for entry in index["scenes"]]
         size = pixels.stat().st_size
     except OSError as error:
@@ -300,30 +301,44 @@ def open_decoded(folder: Path) -> tuple[np.ndarray, "MappedBlocks"]:
     if size != expected:
         raise ValueError(f"{pixels} has {size} bytes, expected {expected}; {remedy}")
     shapes = np.array([(entry.height, entry.width) for entry in entries])
-    starts = np.array([entry.offset for entry in entries])
-    return shapes, MappedBlocks(pixels, starts, 4 * shapes.prod(axis=1))
+    return shapes, MappedBlocks(pixels, entries)
 
 
 class MappedBlocks:
-    """Parts of a file; each process maps the file into memory at its first access.
+    """Samples in a file; each process maps the file into memory at its first access.
+
+    A process checks the checksum of a sample when it first reads it.
 
     Args:
         path: the file.
-        starts: offset of each part in bytes.
-        sizes: size of each part in bytes.
+        entries: place and checksum of each sample.
+
+    Raises:
+        ValueError: when a sample is read whose bytes have changed on the disk.
     """
 
-    def __init__(self, path: Path, starts: np.ndarray, sizes: np.ndarray) -> None:
+    def __init__(self, path: Path, entries: list[Entry]) -> None:
         self.path = path
-        self.starts = starts
-        self.sizes = sizes
+        self.starts = np.array([entry.offset for entry in entries])
+        self.sizes = np.array([entry.size for entry in entries])
+        self.checksums = np.array([entry.crc32 for entry in entries], np.uint32)
         self._map: np.ndarray | None = None
+        self._checked = np.zeros(len(entries), bool)
 
     def __getitem__(self, index: int) -> np.ndarray:
         if self._map is None:
             self._map = np.asarray(np.memmap(self.path, np.uint8, "r"))
         start = self.starts[index]
-        return self._map[start : start + self.sizes[index]]
+        block = self._map[start : start + self.sizes[index]]
+        if not self._checked[index]:
+            if zlib.crc32(block.data) != self.checksums[index]:
+                raise ValueError(
+                    f"{self.path} is damaged at sample {index}: its checksum is not the one that "
+                    f"was written; delete {self.path.parent} and repeat the command, which decodes "
+                    "again"
+                )
+            self._checked[index] = True
+        return block
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_map": None}  # the other process maps the file itself

@@ -125,10 +125,13 @@ def stack_training(items: list[Item]) -> Item:
     return batch | {"pixels": torch.from_numpy(counts)}
 
 
-def stack_by_size(items: list[Item]) -> list[Item]:
-    """Stack items into one batch per image size, so that none is padded or resized."""
+def stack_by_size(items: list[Item | None]) -> list[Item]:
+    """Stack items into one batch per image size, so that none is padded or resized.
+
+    A process without an image has None, and gets no batch.
+    """
     groups: dict[tuple[int, ...], list[Item]] = {}
-    for item in items:
+    for item in filter(None, items):
         groups.setdefault(tuple(item["mask"].shape), []).append(item)
     return [stack(group) for group in groups.values()]
 

@@ -16,10 +16,18 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 from kornia_rs.io import decode_image_jpegturbo
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
-from gald.data.reading.header import JPEG, PNG, Header, read_header, read_orientation
+from gald.data.reading.header import (
+    JPEG,
+    PNG,
+    Header,
+    read_header,
+    read_orientation,
+    read_size,
+)
 from gald.data.reading.png import LazyArray, PngRows
+from gald.run.limits import refuse_above, refuse_pixels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 READING = 2  # increase it when the same files give other pixels: derived files are made again
@@ -80,6 +88,7 @@ def _decode_photo(data: bytes, path: Path) -> tuple[LazyArray, int]:
     orientation = read_orientation(data) if header is None else header.orientation
     if header is not None and header.depth > 8:
         raise SampleError(_too_deep(path, header.depth))
+    refuse_large(read_size(data), f"image {path}")
     if data[25:26] == bytes([_PNG_RGB]) and _by_rows(data):
         return PngRows(data, SampleError(_undecodable("image", path))), orientation
     if header is not None and header.kind == "jpg" and header.channels in (1, 3):
@@ -125,6 +134,7 @@ def open_labels(path: Path) -> LazyArray:
     header = read_header(data)
     if header is None:
         raise SampleError(_undecodable("mask", path))
+    refuse_large((header.height, header.width), f"mask {path}")
     kind = data[25]
     if header.depth == 8 and kind == _PNG_GREY and _by_rows(data):
         return PngRows(data, SampleError(_undecodable("mask", path)))
@@ -158,6 +168,21 @@ def read_colours(path: Path) -> np.ndarray:
     return np.asarray(_decode_photo(data, path)[0])
 
 
+def refuse_large(size: tuple[int, int] | None, what: str) -> None:
+    """Raise a `SampleError` if a picture has too many pixels to be decoded.
+
+    Args:
+        size: height and width; None if they are unknown.
+        what: the picture, with its path.
+    """
+    if size is None:
+        return
+    try:
+        refuse_pixels(*size, what, "make it smaller or cut it into tiles")
+    except ValueError as error:
+        raise SampleError(str(error)) from None
+
+
 def refuse_lossy(data: bytes, path: Path) -> None:
     """Raise a `SampleError` if a mask is not a png.
 
@@ -180,7 +205,7 @@ def not_png(path: Path) -> str:
 def _indices(data: bytes, header: Header, path: Path) -> np.ndarray:
     """Decode palette indices, or grey values of 1, 2 or 4 bits as they are stored."""
     try:  # OpenCV would return the colours of the palette
-        labels = np.array(Image.open(io.BytesIO(data)), np.uint8)
+        labels = np.array(PngImageFile(io.BytesIO(data)), np.uint8)
     except (OSError, SyntaxError, ValueError):
         raise SampleError(_undecodable("mask", path)) from None
     if data[25] == _PNG_GREY and header.depth in (2, 4):
@@ -227,7 +252,9 @@ def read_bytes(path: Path) -> bytes:
     archive, member = _split(path)
     try:
         if archive is None:
+            _refuse_bytes(path.stat().st_size, path)
             return path.read_bytes()
+        _refuse_bytes(_open(archive).getinfo(member).file_size, path)
         return _open(archive).read(member)
     except KeyError:
         raise SampleError(f"{archive} has no {member}; download the archive again") from None
@@ -235,6 +262,14 @@ def read_bytes(path: Path) -> bytes:
         raise unreadable(path, error) from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise SampleError(f"cannot read {path} ({error}); download {archive} again") from None
+
+
+def _refuse_bytes(size: int, path: Path) -> None:
+    words = "has {0} bytes, and a file of a dataset may have {1} MB"
+    try:
+        refuse_above(size, str(path), words, "GALD_MAX_FILE_MB", 10**6, "replace it")
+    except ValueError as error:
+        raise SampleError(str(error)) from None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -397,6 +432,8 @@ def image_header(path: Path) -> Header | None:
     header = read_header(read_head(path))
     if header is not None and header.depth > 8:
         raise SampleError(_too_deep(path, header.depth))
+    if header is not None:
+        refuse_large((header.height, header.width), f"image {path}")
     return header
 
 
@@ -410,7 +447,10 @@ def mask_header(path: Path) -> Header | None:
         return None
     head = read_head(path)
     refuse_lossy(head, path)
-    return read_header(head)
+    header = read_header(head)
+    if header is not None:
+        refuse_large((header.height, header.width), f"mask {path}")
+    return header
 
 
 def require_8_bits(path: Path) -> None:

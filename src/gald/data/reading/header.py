@@ -1,5 +1,8 @@
 """Headers of png and jpg: size, depth and orientation of an image without decoding it."""
 
+import io
+import re
+import warnings
 from typing import NamedTuple
 
 from PIL import Image
@@ -42,6 +45,27 @@ def read_header(data: bytes) -> Header | None:
     if data.startswith(PNG):
         return _png(data)
     return _jpeg(data) if data.startswith(JPEG) else None
+
+
+def read_size(data: bytes) -> tuple[int, int] | None:
+    """Read height and width of an image of any format; None if no header is found.
+
+    Args:
+        data: the whole file. It is not decoded.
+    """
+    header = read_header(data)
+    if header is not None:
+        return header.height, header.width
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = Image.open(io.BytesIO(data)).size
+    except Image.DecompressionBombError as error:  # from a bound of its own
+        pixels = re.search(r"\d+", str(error))
+        return (1, int(pixels[0])) if pixels else None
+    except Exception:  # Pillow has no exception of its own for a damaged header
+        return None
+    return height, width
 
 
 def read_orientation(data: bytes) -> int:

@@ -1,12 +1,13 @@
 """Reading of label maps from MATLAB files."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
-from gald.data.reading.files import SampleError, read_bytes
+from gald.data.reading.files import SampleError, read_bytes, refuse_large
 
 
 def read_mat(path: Path, key: str, largest: int) -> np.ndarray:
@@ -17,9 +18,13 @@ def read_mat(path: Path, key: str, largest: int) -> np.ndarray:
     """
     data = read_bytes(path)
     try:
+        shapes = {name: shape for name, shape, _ in whosmat(io.BytesIO(data))}
+        refuse_large((shapes[key][0], math.prod(shapes[key][1:])), f"mask {path}")
         stored = loadmat(io.BytesIO(data), variable_names=[key])[key]
         labels = stored.astype(np.uint16, order="C")
         low, high = stored.min(), stored.max()
+    except SampleError:
+        raise
     except Exception as error:  # SciPy has no exception of its own for damaged files
         raise SampleError(
             f"mask {path} has no readable key {key} ({type(error).__name__}); copy or download it "

@@ -90,9 +90,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _act(flags: argparse.Namespace) -> int:
-    from hydra.utils import get_class, instantiate
+    from hydra.utils import get_class
+
+    from gald.options.check import check_config
+    from gald.options.roots import Train
+    from gald.run.building import build_own
+    from gald.run.new_folders import refuse_unwritable
 
     cfg = compose("train", [f"data={flags.name}", *flags.overrides])
+    check_config(cfg, Train)
+    if getattr(flags, "output", None):
+        refuse_unwritable(flags.output.expanduser().absolute().parent, "--output")
     if flags.action == "prepare":
         if "root" not in cfg.data:
             print(f"{flags.name} is drawn on the fly; there is nothing to prepare")
@@ -103,7 +111,7 @@ def _act(flags: argparse.Namespace) -> int:
         module_class: Any = get_class(cfg.data._target_)
         prepare(module_class.dataset_class, flags.name, Path(cfg.data.root))
         return 0
-    data = instantiate(cfg.data)
+    data = build_own(cfg.data)
     if flags.action == "verify":
         from gald.data.tools.verify import verify
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PureWindowsPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
@@ -21,8 +21,14 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 
+from gald.errors import disk_remedy
+from gald.run.atomic import sync
+from gald.run.limits import refuse_above, refuse_unpacked
+
 _TIMEOUT = 30  # seconds without a byte
 _BLOCK = 2**18
+_LONGEST = 255  # bytes of a file's name that disks accept
+_OTHER = "download the archive from its owners again"
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -73,6 +79,7 @@ def download(url: str, path: Path, digest: str) -> None:
                 f"command, or save the right file as {path}"
             )
         part.replace(path)
+        sync(path.parent)
     except OSError as error:
         raise _disk_error(error, part) from None
 
@@ -155,7 +162,9 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
         top: the folder in the archive that becomes FOLDER; everything beside it is dropped.
 
     Raises:
-        DownloadError: the archive is damaged, a member is not accepted, or the disk fails.
+        DownloadError: the archive is damaged, a member is not accepted, it holds more than
+            GALD_MAX_UNPACKED_MB, GALD_MAX_MEMBERS (2000000) or GALD_MAX_FOLDERS (32) folders inside
+            each other, or the disk fails.
     """
     if folder.exists():
         raise DownloadError(f"{folder} exists; move it away to extract {archive} in its place")
@@ -171,6 +180,7 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
         if hasattr(os, "sync"):
             os.sync()  # fsync of tens of thousands of small files would take minutes
         (partial / top).rename(folder)
+        sync(folder.parent)
     except _DAMAGED as error:
         raise DownloadError(
             f"{archive} is damaged ({error}); delete it and repeat the command to download it again"
@@ -194,10 +204,14 @@ def _unpack(archive: Path, folder: Path) -> None:
     total = archive.stat().st_size
     with archive.open("rb") as file, progress.Progress(console=_console()) as bar:
         task = bar.add_task(escape(f"extract {archive.name}"), total=total)
-        for name, is_folder, content in members(file):
+        for number, (name, is_folder, content) in enumerate(members(file, archive), 1):
+            _refuse_many(number, archive)
             windows = PureWindowsPath(name)  # handles both separators, and drives
             if windows.anchor or ".." in windows.parts:
                 raise _refusal(archive, name, "lies outside of the archive's folder")
+            _refuse_deep(len(windows.parts) - 1, archive)
+            if any(len(os.fsencode(part)) > _LONGEST for part in windows.parts):
+                raise _refusal(archive, f"{name[:40]}...", f"has a name above {_LONGEST} bytes")
             path = folder / name
             if is_folder:
                 path.mkdir(parents=True, exist_ok=True)
@@ -211,17 +225,76 @@ def _unpack(archive: Path, folder: Path) -> None:
         bar.update(task, completed=total)
 
 
-def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
+def _refuse_many(members: int, archive: Path) -> None:
+    _refuse(members, archive, "has more than {1} members", "GALD_MAX_MEMBERS")
+
+
+def _refuse_deep(folders: int, archive: Path) -> None:
+    words = "has a file in {0} folders inside each other, and may have {1}"
+    _refuse(folders, archive, words, "GALD_MAX_FOLDERS")
+
+
+def _refuse(number: int, archive: Path, words: str, variable: str) -> None:
+    try:
+        refuse_above(number, str(archive), words, variable, 1, _OTHER)
+    except ValueError as error:
+        raise DownloadError(str(error)) from None
+
+
+def _refuse_bomb(unpacked: int, path: Path, whole: bool) -> None:
+    try:
+        refuse_unpacked(unpacked, path.stat().st_size, str(path), _OTHER, whole)
+    except ValueError as error:
+        raise DownloadError(str(error)) from None
+
+
+class _Bounded:
+    """Reader of the bytes of a tar, which refuses to read more than the bound.
+
+    tarfile reads a header of any size into memory.
+    """
+
+    def __init__(self, source: IO[bytes], path: Path) -> None:
+        self.source = source
+        self.path = path
+        self.position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read that many bytes."""
+        _refuse_bomb(self.position + max(0, size), self.path, whole=False)
+        data = self.source.read(size)
+        self.position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Skip to a later position, by reading; tarfile does not go back."""
+        if whence != os.SEEK_SET or offset < self.position:
+            raise tarfile.ReadError("its members overlap")
+        while self.position < offset and self.read(min(_BLOCK, offset - self.position)):
+            pass
+        return self.position
+
+    def tell(self) -> int:
+        """Return the number of bytes that were read."""
+        return self.position
+
+
+def _zip_members(file: IO[bytes], path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(file) as archive:
+        # zipfile reads no more of a member than it states here
+        total = sum(info.file_size for info in archive.infolist())
+        _refuse_bomb(total, path, whole=True)
+        _check_space(path, total)
         for info in archive.infolist():
             link = stat.S_ISLNK(info.external_attr >> 16)
             content = None if link or info.is_dir() else archive.open(info)
             yield _Member(info.filename, info.is_dir(), content)
 
 
-def _tar_members(file: IO[bytes]) -> Iterator[_Member]:
-    mode = "r:gz" if file.name.endswith(".gz") else "r:"
-    with tarfile.open(fileobj=file, mode=mode) as archive:
+def _tar_members(file: IO[bytes], path: Path) -> Iterator[_Member]:
+    source: Any = gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file
+    bounded: Any = _Bounded(source, path)
+    with tarfile.open(fileobj=bounded, mode="r:") as archive:
         for info in archive:
             content = archive.extractfile(info) if info.isfile() else None
             yield _Member(info.name, info.isdir(), content)
@@ -253,8 +326,9 @@ def _network_error(url: str, path: Path, why: Exception | str) -> DownloadError:
 
 def _disk_error(error: OSError, path: Path) -> DownloadError:
     return DownloadError(
-        f"cannot read or write {error.filename or path} ({error.strerror or error}); free disk "
-        "space or choose another folder with data.root=FOLDER, and repeat the command"
+        f"cannot read or write {error.filename or path} ({error.strerror or error}); "
+        f"{disk_remedy(error)}, or choose another folder with data.root=FOLDER, and repeat the "
+        "command"
     )
 
 

@@ -19,9 +19,12 @@ def prepare(dataset_class: type[SegmentationDataset], name: str, root: Path) -> 
         root: the dataset's folder.
 
     Raises:
+        ValueError: the folder is a file.
         DownloadError: a file could not be downloaded or extracted.
     """
     root = root.expanduser()
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"data.root={root} is a file; name a folder, with data.root=FOLDER")
     # "Pascal Context, 59 classes" and "Pascal Context, 60 classes" are the same files
     title = dataset_class.title.partition(",")[0]
     if _is_complete(dataset_class, root):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gald.options.ranges import Width
+
 
 class A2(nn.Module):
     """Double attention: gathers a few vectors from the image and mixes them at every position.
@@ -25,7 +27,7 @@ class A2(nn.Module):
     """
 
     def __init__(
-        self, channels: int, planes: int | None = None, vectors: int | None = None
+        self, channels: Width, planes: Width | None = None, vectors: Width | None = None
     ) -> None:
         super().__init__()
         quarter = max(channels // 4, 1)

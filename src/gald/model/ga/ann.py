@@ -1,12 +1,11 @@
 """Asymmetric non-local block: global aggregation by attention to a pyramid of regions."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct, adaptive_avg_pool
+from gald.options.ranges import Counts, Width
 
 
 class ANN(nn.Module):
@@ -32,9 +31,9 @@ class ANN(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        key_channels: int | None = None,
-        bins: Sequence[int] = (1, 3, 6, 8),
+        channels: Width,
+        key_channels: Width | None = None,
+        bins: Counts = (1, 3, 6, 8),
     ) -> None:
         super().__init__()
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels

@@ -1,11 +1,10 @@
 """Atrous spatial pyramid pooling: global aggregation by convolutions with several dilations."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Counts, Width
 
 
 class ASPP(nn.Module):
@@ -28,7 +27,7 @@ class ASPP(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, rates: Sequence[int] = (6, 12, 18)) -> None:
+    def __init__(self, channels: Width, rates: Counts = (6, 12, 18)) -> None:
         super().__init__()
         self.point = ConvNormAct(channels, channels)
         self.atrous = nn.ModuleList(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gald.options.ranges import Count, Width
+
 
 class CrissCross(nn.Module):
     """Criss-cross attention to row and column; two rounds connect all positions of the map.
@@ -27,7 +29,7 @@ class CrissCross(nn.Module):
     """
 
     def __init__(
-        self, channels: int, recurrences: int = 2, key_channels: int | None = None
+        self, channels: Width, recurrences: Count = 2, key_channels: Width | None = None
     ) -> None:
         super().__init__()
         if recurrences < 1:

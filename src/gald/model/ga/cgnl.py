@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gald.options.ranges import Count, Width
+
 
 class CGNL(nn.Module):
     """Compact generalised non-local block: one global scalar per channel group scales the context.
@@ -38,11 +40,11 @@ class CGNL(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        groups: int = 8,
-        planes: int | None = None,
+        channels: Width,
+        groups: Count = 8,
+        planes: Width | None = None,
         use_scale: bool = False,
-        norm_groups: int | None = None,
+        norm_groups: Count | None = None,
     ) -> None:
         super().__init__()
         planes = channels // 2 if planes is None else planes

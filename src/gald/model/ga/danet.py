@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Width
 
 
 class PAM(nn.Module):
@@ -25,7 +26,7 @@ class PAM(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+    def __init__(self, channels: Width, key_channels: Width | None = None) -> None:
         super().__init__()
         key_channels = max(channels // 8, 1) if key_channels is None else key_channels
         self.query = nn.Conv2d(channels, key_channels, 1)
@@ -70,7 +71,7 @@ class CAM(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: Width) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(1))
 
@@ -101,7 +102,7 @@ class DANet(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+    def __init__(self, channels: Width, key_channels: Width | None = None) -> None:
         super().__init__()
         self.position = nn.Sequential(
             PAM(channels, key_channels), ConvNormAct(channels, channels, 3)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gald.options.ranges import Width
+
 
 class DNL(nn.Module):
     """Disentangled non-local block: attention by similarity plus attention by salience.
@@ -24,7 +26,7 @@ class DNL(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+    def __init__(self, channels: Width, key_channels: Width | None = None) -> None:
         super().__init__()
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels
         self.query = nn.Conv2d(channels, key_channels, 1, bias=False)

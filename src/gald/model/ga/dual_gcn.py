@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gald.model.ga.spatial_gcn import SpatialGCN
 from gald.model.layers import ConvNormAct, resize
+from gald.options.ranges import Count, Width
 
 
 class DualGCN(nn.Module):
@@ -31,7 +32,7 @@ class DualGCN(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, ratio: int = 4, align_corners: bool = False) -> None:
+    def __init__(self, channels: Width, ratio: Count = 4, align_corners: bool = False) -> None:
         super().__init__()
         if not 1 <= ratio <= channels:
             raise ValueError(

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Share, Width
 
 
 class EMA(nn.Module):
@@ -39,7 +40,11 @@ class EMA(nn.Module):
     mu: Tensor
 
     def __init__(
-        self, channels: int, bases: int = 64, iterations: int = 3, momentum: float = 0.9
+        self,
+        channels: Width,
+        bases: Count = 64,
+        iterations: Count = 3,
+        momentum: Share = 0.9,
     ) -> None:
         super().__init__()
         if iterations < 1:

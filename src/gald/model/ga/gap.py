@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from gald.options.ranges import Width
+
 
 class GAP(nn.Module):
     """Global average pooling: adds the projected image mean to every position; cheapest baseline.
@@ -20,7 +22,7 @@ class GAP(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: Width) -> None:
         super().__init__()
         # No batch norm: from the means of two images it would keep only the sign of the difference.
         self.project = nn.Conv2d(channels, channels, 1)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gald.options.ranges import Count, Width
+
 
 class GC(nn.Module):
     """Global context block: adds one transformed, attention-pooled vector to every position.
@@ -23,7 +25,7 @@ class GC(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: Width, reduction: Count = 4) -> None:
         super().__init__()
         if reduction < 1 or channels < 2 * reduction:
             raise ValueError(

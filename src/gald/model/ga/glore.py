@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Width
 
 
 class GloRe(nn.Module):
@@ -28,7 +29,9 @@ class GloRe(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, nodes: int | None = None, states: int | None = None) -> None:
+    def __init__(
+        self, channels: Width, nodes: Width | None = None, states: Width | None = None
+    ) -> None:
         super().__init__()
         nodes = max(channels // 4, 1) if nodes is None else nodes
         states = 2 * nodes if states is None else states

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Width
 
 
 class ISA(nn.Module):
@@ -30,7 +31,9 @@ class ISA(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, key_channels: int | None = None, block: int = 8) -> None:
+    def __init__(
+        self, channels: Width, key_channels: Width | None = None, block: Count = 8
+    ) -> None:
         super().__init__()
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels
         if block < 1:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Width
 
 
 class LinearAttention(nn.Module):
@@ -26,7 +27,9 @@ class LinearAttention(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, heads: int = 1, key_channels: int | None = None) -> None:
+    def __init__(
+        self, channels: Width, heads: Count = 1, key_channels: Width | None = None
+    ) -> None:
         super().__init__()
         keys = max(channels // 2, 1) if key_channels is None else key_channels
         if heads < 1 or keys < heads or keys % heads:

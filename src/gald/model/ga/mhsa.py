@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Width
 
 # The slowest channel pair rotates by 1 / _ROTARY_BASE per position; a side has about a hundred.
 _ROTARY_BASE = 100.0
@@ -38,7 +39,7 @@ class MHSA(nn.Module):
     """
 
     def __init__(
-        self, channels: int, heads: int = 4, positions: Literal["rotary", "none"] = "rotary"
+        self, channels: Width, heads: Count = 4, positions: Literal["rotary", "none"] = "rotary"
     ) -> None:
         super().__init__()
         if positions not in ("rotary", "none"):

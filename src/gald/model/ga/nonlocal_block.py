@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Width
 
 
 class NonLocal(nn.Module):
@@ -28,7 +29,7 @@ class NonLocal(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, key_channels: int | None = None) -> None:
+    def __init__(self, channels: Width, key_channels: Width | None = None) -> None:
         super().__init__()
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels
         self.query = nn.Conv2d(channels, key_channels, 1)

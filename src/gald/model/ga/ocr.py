@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct, resize
+from gald.options.ranges import Width
 
 
 class OCR(nn.Module):
@@ -32,7 +33,7 @@ class OCR(nn.Module):
     reads: ClassVar[str] = "aux"
 
     def __init__(
-        self, channels: int, key_channels: int | None = None, align_corners: bool = False
+        self, channels: Width, key_channels: Width | None = None, align_corners: bool = False
     ) -> None:
         super().__init__()
         keys = max(channels // 2, 1) if key_channels is None else key_channels

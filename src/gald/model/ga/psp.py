@@ -1,11 +1,10 @@
 """Pyramid pooling: global aggregation by averages over regions of several sizes."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct, adaptive_avg_pool, resize
+from gald.options.ranges import Counts, Width
 
 
 class PSP(nn.Module):
@@ -31,8 +30,8 @@ class PSP(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        bins: Sequence[int] = (1, 2, 3, 6),
+        channels: Width,
+        bins: Counts = (1, 2, 3, 6),
         align_corners: bool = False,
     ) -> None:
         super().__init__()

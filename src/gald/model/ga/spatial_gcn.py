@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Width
 
 
 class SpatialGCN(nn.Module):
@@ -26,7 +27,7 @@ class SpatialGCN(nn.Module):
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, planes: int | None = None) -> None:
+    def __init__(self, channels: Width, planes: Width | None = None) -> None:
         super().__init__()
         planes = max(channels // 2, 1) if planes is None else planes
         self.query = nn.Conv2d(channels, planes, 1)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Width
 
 
 class GALDHead(nn.Module):
@@ -29,7 +30,7 @@ class GALDHead(nn.Module):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        channels: int,
+        channels: Width,
         num_classes: int,
     ) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.model.layers import ConvNormAct, resize
+from gald.options.ranges import Count, Share, Width
 
 
 class LowLevelHead(nn.Module):
@@ -34,11 +35,11 @@ class LowLevelHead(nn.Module):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        channels: int,
+        channels: Width,
         num_classes: int,
-        low_stride: int = 4,
-        low_channels: int = 48,
-        dropout: float = 0.1,
+        low_stride: Count = 4,
+        low_channels: Width = 48,
+        dropout: Share = 0.1,
         align_corners: bool = False,
     ) -> None:
         super().__init__()

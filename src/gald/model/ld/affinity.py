@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Width
 
 
 class Affinity(nn.Module):
@@ -32,7 +33,7 @@ class Affinity(nn.Module):
         context, x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, groups: int = 8, width: int | None = None) -> None:
+    def __init__(self, channels: Width, groups: Count = 8, width: Width | None = None) -> None:
         super().__init__()
         if groups < 1 or channels % groups:
             raise ValueError(

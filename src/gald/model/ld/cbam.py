@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Width
 
 
 class CBAM(nn.Module):
@@ -28,7 +29,7 @@ class CBAM(nn.Module):
         context, x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7) -> None:
+    def __init__(self, channels: Width, reduction: Count = 16, kernel_size: Count = 7) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.options.ranges import Count, Width
 
 
 class DeformableSampling(nn.Module):
@@ -33,7 +34,7 @@ class DeformableSampling(nn.Module):
         context, x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, kernel_size: int = 3, width: int = 64) -> None:
+    def __init__(self, channels: Width, kernel_size: Count = 3, width: Width = 64) -> None:
         super().__init__()
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(

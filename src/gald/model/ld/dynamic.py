@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.neighbourhood import softmax_inside, weighted_sum
+from gald.options.ranges import Count, Width
 
 
 class DynamicKernel(nn.Module):
@@ -28,7 +29,7 @@ class DynamicKernel(nn.Module):
         context, x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, kernel_size: int = 5, width: int = 64) -> None:
+    def __init__(self, channels: Width, kernel_size: Count = 5, width: Width = 64) -> None:
         super().__init__()
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ValueError(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gald.options.ranges import Width
+
 
 class Gate(nn.Module):
     """Gate: mixes context and local feature with one weight per channel and position.
@@ -22,7 +24,7 @@ class Gate(nn.Module):
         context, x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: Width) -> None:
         super().__init__()
         self.decide = nn.Conv2d(2 * channels, channels, 1)
 

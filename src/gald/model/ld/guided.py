@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import adaptive_avg_pool, resize
+from gald.options.ranges import Count, Positive, Width
 
 
 class GuidedFilter(nn.Module):
@@ -35,10 +36,10 @@ class GuidedFilter(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        stride: int = 4,
-        radius: int = 1,
-        eps: float = 0.01,
+        channels: Width,
+        stride: Count = 4,
+        radius: Count = 1,
+        eps: Positive = 0.01,
         align_corners: bool = False,
     ) -> None:
         super().__init__()

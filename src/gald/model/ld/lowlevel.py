@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct, adaptive_avg_pool
+from gald.options.ranges import Count, Width
 
 
 class LowLevelAffinity(nn.Module):
@@ -40,10 +41,10 @@ class LowLevelAffinity(nn.Module):
         self,
         in_channels: Sequence[int],
         in_strides: Sequence[int],
-        channels: int,
-        low_stride: int = 4,
-        groups: int = 8,
-        width: int | None = None,
+        channels: Width,
+        low_stride: Count = 4,
+        groups: Count = 8,
+        width: Width | None = None,
     ) -> None:
         super().__init__()
         if groups < 1 or channels % groups:

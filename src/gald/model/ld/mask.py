@@ -1,9 +1,14 @@
 """Mask distribution: the published local distribution, one factor per channel and position."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct, resize
+from gald.options.ranges import Count, Width
+
+_MOST_STEPS = 16  # a mask of one cell for a map of 65536 cells a side
 
 
 class Mask(nn.Module):
@@ -23,7 +28,7 @@ class Mask(nn.Module):
 
     Args:
         channels: width of the feature maps.
-        steps: strided convolutions, each halving the resolution of the mask.
+        steps: strided convolutions, each halving the resolution of the mask; at most 16.
         padding: zeros on each side of every convolution, 0 or 1.
         pre_sigmoid_relu: whether the last convolution has a ReLU as in the reference, which keeps
             M in [0.5, 1); without it M is in (0, 1).
@@ -35,15 +40,18 @@ class Mask(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        steps: int = 3,
-        padding: int = 1,
+        channels: Width,
+        steps: Count = 3,
+        padding: Literal[0, 1] = 1,
         pre_sigmoid_relu: bool = True,
         align_corners: bool = False,
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps ({steps}) must be at least 1; the published mask has steps=3")
+        if not 1 <= steps <= _MOST_STEPS:
+            raise ValueError(
+                f"steps ({steps}) must be at least 1 and at most {_MOST_STEPS}; the published mask "
+                "has steps=3"
+            )
         if padding not in (0, 1):
             raise ValueError(
                 f"padding ({padding}) must be 0 or 1; padding=1 keeps borders in place"

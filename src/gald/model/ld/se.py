@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gald.options.ranges import Count, Width
+
 
 class SqueezeExcitation(nn.Module):
     """Squeeze-and-excitation: scales each channel of the context by one factor per image.
@@ -22,7 +24,7 @@ class SqueezeExcitation(nn.Module):
         context, x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: Width, reduction: Count = 16) -> None:
         super().__init__()
         width = max(channels // reduction, 1)
         self.squeeze = nn.Conv2d(channels, width, 1)

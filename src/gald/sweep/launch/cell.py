@@ -7,7 +7,6 @@ under this module's name read the same config and never start the sweep again.
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -20,11 +19,11 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
+from gald.run.fresh import HEARTBEAT, clear
 from gald.run.preemption import exit_on_signals
 
 CONFIG = "cell"  # name of the resolved config in the cell's folder, without .yaml
 LAUNCHER = "GALD_LAUNCHER"  # environment variable: id of the process that started the cell
-HEARTBEAT = "heartbeat.json"
 POLL = 0.5  # seconds
 
 
@@ -89,14 +88,6 @@ def prepare(folder: Path, options: Options) -> list[str]:
         clear(folder)
     _write_config(config, folder)
     return arguments
-
-
-def clear(folder: Path) -> None:
-    """Remove the files of an attempt that cannot be resumed; the log stays."""
-    for name in ("checkpoints", "wandb"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("metrics.csv", HEARTBEAT):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _write_config(config: DictConfig, folder: Path) -> None:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gald.run.fresh import HEARTBEAT
 from gald.run.results import is_finished
-from gald.sweep.launch.cell import HEARTBEAT, LAUNCHER, Options
+from gald.sweep.launch.cell import LAUNCHER, Options
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kills
 from gald.sweep.state import read_json
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -64,8 +65,7 @@ def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
     status = ExitStatus("failed", "it ended without a message")
     try:
         write_record(folder, record)
-        options = Options(list(cell.overrides), source.folder, source.name, list(source.searchpath))
-        prepare(folder, options)
+        prepare(folder, Options(list(cell.overrides), asdict(source)))
         _tell_others(folder, go=True)
         _train(folder)
         status = classify_exit(0, "", is_finished(folder), kernel_killed=False)

@@ -1,6 +1,7 @@
 """Cell under another launcher than gald's: joblib, submitit, Ray, or Hydra's basic launcher."""
 
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -24,7 +25,7 @@ def run_single(cfg: DictConfig) -> float | str:
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
     (cell,) = declare(folder, str(cfg.name), command_line(), [list(hydra.overrides.task)])
-    record = run_cell(Sweep.load(folder), cell, Source.of(hydra))
+    record = run_cell(Sweep.load(folder), cell, Source.of(cast(DictConfig, hydra)))
     if record.state != "done":
         return f"{record.state}: {record.reason}"
     return float("nan") if record.score is None else record.score

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from gald.run.preemption import PREEMPTED
 from gald.run.resume import changed_options, list_options
+from gald.run.shape import read_config_file
 from gald.sweep.cells import Cell, Sweep, declare
 from gald.sweep.compose import Source, compose_cell
 from gald.sweep.grid import command_line
@@ -88,13 +90,8 @@ def _refuse_other_config(sweep: Sweep, cells: Sequence[Cell], source: Source) ->
     if cell is None:
         return
     folder = sweep.place(cell)
-    before, now = (
-        OmegaConf.to_container(config)
-        for config in (
-            OmegaConf.load(folder / "config.yaml"),
-            compose_cell(cell.overrides, source, folder),
-        )
-    )
+    before = read_config_file(folder / "config.yaml")
+    now = cast(dict[str, Any], OmegaConf.to_container(compose_cell(cell.overrides, source, folder)))
     if changed := changed_options(before, now):
         raise ValueError(
             f"{folder} was trained with other options than the config files now say "

@@ -1,7 +1,8 @@
 """Start and end of a multirun: its cells are declared, and those without a result are listed."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from typing_extensions import override
 
+from gald.options.check import check_part
+from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
-from gald.sweep.grid import command_line, grid
+from gald.sweep.grid import check_levels, command_line, grid
 from gald.sweep.state import read_state
 
 
@@ -28,16 +31,34 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **more: object) -> None:
         if more.get("config_name") != "train":
             return
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        with suppress(ValueError):  # Hydra would only warn of it, and the launcher raises it again
-            cells = grid(config, parser) or []
-            declare(Path(config.hydra.sweep.dir), str(config.name), command_line(), cells)
+        folder = Path(config.hydra.sweep.dir)
+        remember(folder)
+        loader = GlobalHydra.instance().config_loader()
+        with suppress(Exception):  # Hydra would only warn of it, and the sweeper raises it again
+            if str(config.hydra.launcher._target_).endswith("GaldLauncher"):
+                check_part(config.hydra.launcher, "hydra.launcher")
+            cells = grid(config, OverridesParser.create(config_loader=loader)) or []
+            check_levels(cells, lambda words: loader.load_sweep_config(config, words))
+            declare(folder, str(config.name), command_line(), cells)
 
     @override
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         folder = Path(config.hydra.sweep.dir)
         if (folder / NAME).is_file() and report(Sweep.load(folder)):
             sys.exit(1)
+
+
+@contextmanager
+def forgotten_if_empty(folder: Path) -> Generator[None]:
+    """Remove the folder of a sweep if an error ends it before it has a cell."""
+    try:
+        yield
+    except Exception:
+        if not (folder / NAME).is_file() or not Sweep.load(folder).cells:
+            for name in (NAME, f"{NAME}.lock", "multirun.yaml"):
+                (folder / name).unlink(missing_ok=True)
+        with no_empty_folder(folder):
+            raise
 
 
 def report(sweep: Sweep) -> int:

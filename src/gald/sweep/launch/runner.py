@@ -12,11 +12,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gald.errors import to_sentence
+from gald.run.fresh import clear
 from gald.run.preemption import SIGNALS, is_ours
 from gald.sweep.cells import Cell, Sweep
 from gald.sweep.claim import Claim, claim
 from gald.sweep.compose import Need, Needs, Source
-from gald.sweep.launch.cell import CONFIG, Options, clear
+from gald.sweep.launch.cell import CONFIG, Options
 from gald.sweep.launch.cell_process import CellProcess
 from gald.sweep.launch.devices import Devices, DeviceSlot, count_devices
 from gald.sweep.launch.exit_status import ExitStatus

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.config import CONF_DIR
 from gald.sweep.cells import NAME, Cell, Sweep, split_overrides
-from gald.sweep.grid import each_level_once, grid
+from gald.sweep.grid import check_levels, grid
 from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED
 
@@ -65,8 +65,7 @@ def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
                 f"{target} chooses its cells while it runs and cannot be planned; remove "
                 "hydra/sweeper=... to plan a grid"
             )
-        for overrides in each_level_once(cells):
-            loader.load_sweep_config(master, list(overrides))
+        check_levels(cells, lambda overrides: loader.load_sweep_config(master, overrides))
         return master, cells
 
 

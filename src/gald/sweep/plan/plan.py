@@ -1,5 +1,6 @@
 """`gald sweep plan ...`: cells of `gald train -m ...`, their cost, and what they can detect."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from rich.progress import track
 from rich.table import Table
 
 from gald.cli import Arguments, silence_warnings
+from gald.config import refuse_words
 from gald.errors import to_sentence
+from gald.run.new_folders import refuse_unwritable
+from gald.run.slots import check_trust
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
 from gald.sweep.cells import declare, number_cells
 from gald.sweep.compose import Need
@@ -47,11 +51,12 @@ def main() -> None:
     parser.add_argument(
         "--to", type=Path, metavar="FOLDER", help="declare the cells there, for gald sweep run"
     )
+    parser.add_trust()
     flags = parser.parse_intermixed_args(sys.argv[1:])
     if flags.to is not None:
         write_plan(flags.words, flags.to)
         return
-    plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe)
+    plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe, flags.trust)
 
 
 def write_plan(words: Sequence[str], folder: Path) -> None:
@@ -60,6 +65,8 @@ def write_plan(words: Sequence[str], folder: Path) -> None:
     Raises:
         ValueError: an override is wrong, or the folder holds a different sweep.
     """
+    refuse_words("gald sweep plan", words)
+    refuse_unwritable(folder, "--to")
     master, declared = declared_cells(words)
     command = ["gald", "train", "-m", *words]
     cells = declare(folder, str(master.name), command, declared)
@@ -74,6 +81,7 @@ def plan(
     difference: float = 0.5,
     deviation: str = "0.4",
     probing: bool = True,
+    trust: Sequence[str] = (),
 ) -> list[Entry]:
     """Print the cells of a multirun, their cost, and warnings; nothing is written.
 
@@ -84,6 +92,7 @@ def plan(
         deviation: standard deviation of mIoU between seeds, in points, or the folder of a sweep
             to estimate it from.
         probing: whether to build each distinct network and time a few steps.
+        trust: packages of your own with classes that the runs of the finished sweep may name.
 
     Returns:
         the cells without duplicates.
@@ -93,11 +102,12 @@ def plan(
             is not above 0.
     """
     silence_warnings()
-    points = _deviation(deviation)
-    if difference <= 0 or points <= 0:
+    points = _deviation(deviation, check_trust(trust))
+    if not (0 < difference < math.inf and 0 < points < math.inf):
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
+    refuse_words("gald sweep plan", words)
     master, declared = declared_cells(words)
     folder = Path(master.hydra.sweep.dir)
     cells = number_cells(declared, words)
@@ -243,12 +253,12 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
     return audit_configs(cells) + audit_seeds([entry.values for entry in entries])
 
 
-def _deviation(given: str) -> float:
+def _deviation(given: str, trust: Sequence[str]) -> float:
     """Return the deviation between seeds in points, from a number or from a finished sweep."""
     try:
         return float(given)
     except ValueError:
-        sweep = read_sweep(Path(given).expanduser())
+        sweep = read_sweep(Path(given).expanduser(), trust=trust)
     arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
     miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
     scores = [score for arm in sweep.arms for score in values(arm, miou)]

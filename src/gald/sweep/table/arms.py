@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gald.comparison.runs import EvaluatedRun, check_pair, read_run
+from gald.run.plain import RefusedError
 from gald.sweep.cells import Sweep, split_overrides
 from gald.sweep.state import read_state
 
@@ -58,12 +59,15 @@ class SweepRuns:
     notes: list[str]
 
 
-def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
+def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> SweepRuns:
     """Read the runs of a sweep, and list the cells that cannot be read or compared.
+
+    Metrics of the packages in `trust` are read too.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
         ValueError: the list of cells is damaged, or no cell has a run.
+        RefusedError: a run would call other code.
     """
     sweep = Sweep.load(folder)
     factors = {key: values for key, values in sweep.factors.items() if key != SEED}
@@ -81,7 +85,7 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
             missing_cells.append(MissingCell(arm.label, seed, state.state, state.reason or ""))
             continue
         try:
-            run = read_run(folder / cell.folder, split)
+            run = read_run(folder / cell.folder, split, trust)
             if first is not None:
                 check_pair(first, run, split)
             trained = int(run.results.get("seed", seed or 0))
@@ -89,6 +93,8 @@ def read_sweep(folder: Path, split: str = "val") -> SweepRuns:
                 raise ValueError(
                     f"seed {trained} of this arm already has a run, {arm.runs[trained].folder}"
                 )
+        except RefusedError:
+            raise
         except (OSError, ValueError) as error:
             missing_cells.append(MissingCell(arm.label, seed, "unreadable", str(error)))
             continue

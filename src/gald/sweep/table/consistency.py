@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
+from gald.run.plain import plain_data
 from gald.run.results import SPLITS
+from gald.run.shape import read_config_file
+from gald.run.text_file import read_json
 from gald.sweep.cells import Sweep, split_overrides
 from gald.sweep.command import one_folder
 from gald.sweep.state import read_state
@@ -85,7 +86,7 @@ def audit(folder: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: its list of cells is damaged.
+        ValueError: its list of cells is damaged, or a config has an interpolation.
     """
     sweep = Sweep.load(folder)
     factors = sweep.factors
@@ -97,12 +98,12 @@ def audit(folder: Path) -> list[str]:
         values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
-            content = OmegaConf.to_container(OmegaConf.load(config))
-            assert isinstance(content, dict)
+            content = plain_data(read_config_file(config), config)
             cells.append(Audited(values, {str(key): value for key, value in content.items()}))
         if results.is_file() and read_state(sweep.place(cell)).state == "done":
             trained.append(values)
-            receipts.append((label(values), _read(results)))
+            read = read_json(results, "repeat its evaluation")
+            receipts.append((label(values), read))
     return audit_configs(cells) + audit_seeds(trained) + _audit_receipts(receipts)
 
 
@@ -139,13 +140,6 @@ def _audit_receipts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
                 sentence = _sentence(f"{topic} ({split}, {key})", values, names)
                 findings.setdefault((key, *values), sentence)
     return list(findings.values())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); repeat its evaluation") from error
 
 
 def without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:

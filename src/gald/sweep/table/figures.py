@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from gald.comparison.bootstrap import Difference
-from gald.painting import new_figure, to_png
+from gald.painting import new_figure, short_name, to_png
 
 
 class Point(NamedTuple):
@@ -45,7 +45,11 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
                 [point.cost], [point.score], bar, fmt="o", color="black", mfc=fill, capsize=3, lw=1
             )
             axis.annotate(
-                point.label, (point.cost, point.score), (5, 5), textcoords="offset points", size=7
+                short_name(point.label),
+                (point.cost, point.score),
+                (5, 5),
+                textcoords="offset points",
+                size=7,
             )
         axis.margins(x=0.2)
         axis.set_xlabel(cost)
@@ -91,7 +95,10 @@ def class_chart(
     """
     table = 100 * np.stack([row.difference for row in differences], 1)  # K, arms
     clear = np.stack([row.clear for row in differences], 1)
-    figure = new_figure(2.2 + 1.1 * len(arms), 1.8 + 0.26 * len(names))
+    arms, names = ([short_name(label) for label in labels] for labels in (arms, names))
+    longest_arm, longest_name = (max(map(len, labels)) for labels in (arms, names))
+    width = max(2.2, 0.07 * longest_name) + max(1.1 * len(arms), 0.07 * longest_arm)
+    figure = new_figure(width, max(1.8, 0.05 * longest_arm) + 0.26 * len(names))
     axis = figure.subplots()
     reach = max(1e-9, float(np.nanmax(np.abs(table), initial=0)))
     axis.imshow(np.nan_to_num(np.abs(table)), cmap="Greys", vmin=0, vmax=2 * reach, aspect="auto")
@@ -102,7 +109,7 @@ def class_chart(
         axis.text(column, row, text, ha="center", va="center", size=8, weight=weight)
     axis.set_xticks(range(len(arms)), arms, rotation=30, ha="right", size=8)
     axis.set_yticks(range(len(names)), names, size=8)
-    axis.set_title(f"IoU against {against} (points)", size=10)
+    axis.set_title(f"IoU against {short_name(against)} (points)", size=10)
     return to_png(figure)
 
 

@@ -17,6 +17,13 @@ SPECIAL = {
     "±": r"$\pm$",
     "<": r"$<$",
     ">": r"$>$",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    '"': r"{\char34}",  # active in some languages
+    # after the end of a row [ would begin a length, and * an option
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
 }
 
 
@@ -40,8 +47,9 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: s
 
 
 def escape(text: str) -> str:
-    """Escape text for LaTeX."""
-    marked = "".join(SPECIAL.get(letter, letter) for letter in text)
+    """Escape text for LaTeX, in one line."""
+    marked = "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
+    marked = re.sub(r"-(?=-)", "-{}", marked)  # two hyphens would become a dash
     return re.sub(r"(?<![\w-])-(?=\d)", "$-$", marked)  # minus sign, not hyphen
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,20 @@ from gald.sweep.table.analysis import Analysis, ContrastResult
 from gald.sweep.table.arms import SweepRuns
 from gald.sweep.table.columns import columns, mean_and_deviation, values
 
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 ENDS = ("difference", "low", "high")
 RUN_KEYS = ("seconds", "epochs", "device", "precision", "commit")
 RECEIPT_KEYS = ("checkpoint_sha256", "predictions_sha256", "images_sha256", "ground_truth_sha256")
@@ -71,10 +86,18 @@ def runs_csv(sweep: SweepRuns) -> str:
 
 def _csv(header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     file = io.StringIO()
-    writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(cell, header))
+    writer.writerows([cell(row.get(key, "")) for key in header] for row in rows)
     return file.getvalue()
+
+
+def cell(text: str) -> str:
+    """Return a cell that a spreadsheet shows as it is: numbers as numbers, all else as text.
+
+    A spreadsheet runs text that begins like a formula; an apostrophe before it makes it text.
+    """
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
 def _ends(result: ContrastResult, factor: float = 100) -> dict[str, str]:

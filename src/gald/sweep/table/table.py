@@ -5,14 +5,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
 from gald.cli import Arguments
 from gald.comparison.report import Section, screen_table, write_report
 from gald.run.atomic import new_folder, refuse_filled
+from gald.run.new_folders import refuse_unwritable
 from gald.run.results import SPLITS
+from gald.run.slots import check_trust
 from gald.sweep.table.analysis import Analysis, analyse
 from gald.sweep.table.arms import SweepRuns, find_baseline, read_sweep
 from gald.sweep.table.consistency import audit
@@ -43,6 +44,7 @@ def main() -> None:
         "--samples", type=int, default=10_000, help="bootstrap samples (default: 10000)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_trust()
     flags = parser.parse_args(sys.argv[1:])
     print_table(
         flags.sweep,
@@ -53,6 +55,7 @@ def main() -> None:
         flags.samples,
         flags.seed,
         flags.measure,
+        flags.trust,
     )
 
 
@@ -65,6 +68,7 @@ def print_table(
     samples: int = 10_000,
     seed: int = 0,
     measuring: bool = False,
+    trust: Sequence[str] = (),
 ) -> Analysis:
     """Analyse the finished runs of a sweep, print the table, and write the report to a folder.
 
@@ -80,20 +84,26 @@ def print_table(
         seed: seed of the bootstrap.
         measuring: whether to build and time the network of each arm on this machine. Sweeps do
             not time their networks, because parallel cells slow each other down.
+        trust: packages of your own with classes that the runs may name.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: there is no run yet, the baseline does not match one arm, or `to` is not empty.
+        ValueError: there is no run yet, the baseline does not match one arm, `to` is not empty, or
+            a run would call code that is neither of gald nor of a trusted package.
     """
     if to is not None:
         to = to.expanduser().absolute()
         refuse_filled(to, "choose another folder with --to")
+        refuse_unwritable(to, "--to")
     if samples < 100:
         raise ValueError(f"--samples is {samples}; set it to 100 or more to estimate intervals")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
     folder = folder.expanduser()
-    sweep = read_sweep(folder, split)
+    trust = check_trust(trust)
+    sweep = read_sweep(folder, split, trust)
     if measuring:
-        _measure(sweep)
+        _measure(sweep, trust)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
     analysis = analyse(sweep, base, samples, seed)
     summary, parts = conclusion(sweep, analysis), sections(sweep, analysis, audit(folder))
@@ -106,9 +116,9 @@ def print_table(
     if to is not None:
         with new_folder(to) as partial:
             write_report(partial, TITLE, summary, about, parts)
-            (partial / "table.tex").write_text(latex, encoding="utf-8")
-            (partial / "table.csv").write_text(arms_csv(sweep, analysis), encoding="utf-8")
-            (partial / "runs.csv").write_text(runs_csv(sweep), encoding="utf-8")
+            texts = {"table.tex": latex, "table.csv": arms_csv(sweep, analysis)}
+            for name, text in (texts | {"runs.csv": runs_csv(sweep)}).items():
+                (partial / name).write_text(text, "utf-8", "backslashreplace")
     if form is None:
         _show(summary, parts, to)
     elif form in ("latex", "csv"):
@@ -121,7 +131,7 @@ def print_table(
     return analysis
 
 
-def _measure(sweep: SweepRuns) -> None:
+def _measure(sweep: SweepRuns, trust: Sequence[str]) -> None:
     """Add latency and memory to the results of all runs, measured once per arm."""
     # Imported late: it builds networks, which the table alone does not need.
     from gald.sweep.cell_cost import evaluation_costs
@@ -129,9 +139,7 @@ def _measure(sweep: SweepRuns) -> None:
     console = Console(markup=False, emoji=False, stderr=True)
     for arm in track(sweep.arms, "measuring networks", console=console, transient=True):
         runs = list(arm.runs.values())
-        config = OmegaConf.load(runs[0].folder / "config.yaml")
-        assert isinstance(config, DictConfig)
-        costs = evaluation_costs(config)
+        costs = evaluation_costs(runs[0].folder / "config.yaml", trust)
         for run in runs:
             run.results.update(costs)
 

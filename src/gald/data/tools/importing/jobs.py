@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gald.data.folder_layout import NAMES
-from gald.data.reading.files import SampleError, list_files
+from gald.data.reading.files import SampleError, list_files, refuse_large
 
 UNLABELLED = 0  # label of pixels without annotation
 MAX_CLASSES = 253  # labels 1..253; a list of classes has at most 254 entries
@@ -145,6 +145,7 @@ def check_size(width: Any, height: Any, where: str) -> tuple[int, int] | None:
         number = isinstance(value, int | float) and math.isfinite(value) and value == int(value)
         if not number or value < 1:
             raise SampleError(f"{where} has the size {width!r}x{height!r}; correct the json")
+    refuse_large((int(height), int(width)), where)
     return int(width), int(height)
 
 

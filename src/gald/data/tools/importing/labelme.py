@@ -274,7 +274,7 @@ def _paste(canvas: Image.Image, label: int, corners: np.ndarray, data: Any, wher
                 f"{size[0]}x{size[1]}; draw it again or delete it"
             )
         stencil = Image.fromarray(np.array(mask.convert("L")) > 0)
-    except (TypeError, OSError, SyntaxError, ValueError) as error:
+    except (TypeError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, SampleError):
             raise
         raise SampleError(

@@ -15,7 +15,14 @@ import numpy as np
 from PIL import Image
 
 from gald.data.labels import VOID
-from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, read_bytes, read_image
+from gald.data.reading.files import (
+    IMAGE_SUFFIXES,
+    SampleError,
+    read_bytes,
+    read_image,
+    refuse_large,
+)
+from gald.data.reading.header import read_size
 from gald.data.tools.importing.coco import read_coco
 from gald.data.tools.importing.jobs import BACKGROUND, UNLABELLED, Import, Job, Opened, counted
 from gald.data.tools.importing.labelme import read_labelme
@@ -192,6 +199,7 @@ def _read(picture: Path | bytes, where: str) -> tuple[np.ndarray, str, int]:
     if isinstance(picture, Path):
         image, suffix = read_image(picture), picture.suffix
     else:
+        refuse_large(read_size(data), f"the imageData of {where}")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
         if image is None:
             raise SampleError(f"the imageData of {where} cannot be decoded; save the json again")

@@ -1,0 +1,105 @@
+"""Ranges of options of libraries, which declare none in their signatures."""
+
+import inspect
+from typing import Annotated, Any, Literal
+
+from gald.options.ranges import Count, Finite, Fraction, Length, NotNegative, Range, Whole
+
+Batches = Whole | Fraction | None  # a number of batches, or a share of all
+_LR = Annotated[float, Range(least=0, example=0.01)]
+_SHARE = Annotated[float, Range(least=0, below=1, example=0.9)]
+_OPTIMIZER: dict[str, Any] = {
+    "lr": _LR,
+    "weight_decay": Annotated[float, Range(least=0, example=5e-4)],
+    "momentum": _SHARE,
+    "dampening": Annotated[float, Range(least=0, most=1, example=0)],
+    "eps": Annotated[float, Range(above=0, example=1e-8)],
+    "betas": Annotated[list[_SHARE], Length(2, 2)],
+    "alpha": _SHARE,
+    "rho": _SHARE,
+}
+_TRAINER: dict[str, Any] = {
+    "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    "devices": Count | Literal[-1] | str | Annotated[list[Whole], Length(1)],
+    "num_nodes": Count,
+    "strategy": str,
+    "precision": str | int,
+    "max_epochs": Annotated[int, Range(least=-1, example=20)] | None,
+    "min_epochs": Whole | None,
+    "max_steps": Annotated[int, Range(least=-1)],
+    "min_steps": Whole | None,
+    "gradient_clip_val": NotNegative | None,
+    "check_val_every_n_epoch": Count | None,
+    "val_check_interval": Count | Fraction | None,
+    "log_every_n_steps": Whole | None,
+    "num_sanity_val_steps": Annotated[int, Range(least=-1)] | None,
+    "limit_train_batches": Batches,
+    "limit_val_batches": Batches,
+    "limit_test_batches": Batches,
+    "overfit_batches": Whole | Fraction,
+    "fast_dev_run": bool | Whole,
+    "accumulate_grad_batches": Count,
+    "deterministic": bool | Literal["warn"] | None,
+    "benchmark": bool | None,
+    "use_distributed_sampler": bool,
+    "enable_model_summary": bool | None,
+    "enable_progress_bar": bool | None,
+    "sync_batchnorm": bool,
+    "default_root_dir": str | None,
+}
+_MODE = Literal["min", "max"]
+_CALLBACKS: dict[str, dict[str, Any]] = {
+    "EarlyStopping": {
+        "monitor": str,
+        "mode": _MODE,
+        "patience": Whole,
+        "min_delta": NotNegative,
+        "stopping_threshold": Finite | None,
+        "divergence_threshold": Finite | None,
+    },
+    "ModelCheckpoint": {
+        "dirpath": str | None,
+        "mode": _MODE,
+        "save_top_k": Annotated[int, Range(least=-1)],
+        "every_n_epochs": Whole | None,
+        "every_n_train_steps": Whole | None,
+    },
+}
+
+
+def declared(build: Any) -> dict[str, Any]:
+    """Return hints of arguments that take the place of those in the signature."""
+    library, name = str(getattr(build, "__module__", "")), getattr(build, "__name__", "")
+    if library.startswith("torch.optim."):
+        return {
+            k: hint for k, hint in _OPTIMIZER.items() if k in inspect.signature(build).parameters
+        }
+    if _builds_trainer(build):
+        return _TRAINER
+    if library.startswith("pytorch_lightning.callbacks."):
+        return _CALLBACKS.get(name, {})
+    return {}
+
+
+def needs(build: Any) -> tuple[str, ...]:
+    """Return arguments that a config must have, although the signature has a default."""
+    return ("lr",) if str(getattr(build, "__module__", "")).startswith("torch.optim.") else ()
+
+
+def takes_nothing(build: Any) -> bool:
+    """Return whether a class accepts no option, although its signature has `**kwargs`."""
+    own_init = getattr(getattr(build, "__init__", None), "__qualname__", "")
+    return own_init in ("Module.__init__", "Identity.__init__")
+
+
+def signature_source(build: Any) -> Any:
+    """Return the class or function with the signature that a target accepts."""
+    if _builds_trainer(build):
+        from pytorch_lightning import Trainer
+
+        return Trainer
+    return build
+
+
+def _builds_trainer(build: Any) -> bool:
+    return getattr(build, "__name__", "") == "build_trainer"
