@@ -17,6 +17,7 @@ from PIL import Image
 
 import gald
 from gald.config import compose
+from gald.evaluation.reproduce import SIGNED
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.run import building, slots
@@ -305,6 +306,7 @@ def scene(tmp_path, content):
             scores = ConfusionMatrix(2).scores(torch.from_numpy(total.ravel()), ("road", "pole"))
             receipt = {part: config[part] for part in ("data", "inference", "metrics")}
             receipt |= {"checkpoint": "checkpoints/best.ckpt", "precision": "32-true"}
+            receipt |= dict.fromkeys(SIGNED, "")
             results = {f"val/{k}": v for k, v in scores.items()} | {"val/receipt": receipt}
             (folder / "results.json").write_text(json.dumps(results | {"seed": 0}))
         words = ["gald", "train", "-m"]
@@ -395,7 +397,8 @@ def is_own_work(event, folder):
     if words[0].startswith(("os.", "open", "shutil.")):
         path = words[1].strip("(',b)")
         inside = Path(folder, path).is_relative_to(folder / "out") or "/.out." in path
-        return inside or (words[0] == "os.mkdir" and Path(path) == folder)  # it exists
+        # The folder exists; a file without a name is opened there to see if it can be written.
+        return inside or (words[0] in ("os.mkdir", "open") and Path(path) == folder)
     return words[0] in ("socket.__new__", "socket.bind") or words[0].startswith("socket.gethost")
 
 
@@ -452,18 +455,18 @@ def deep():
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        ("model.channels", 10**9, "where this network has"),
+        ("model.channels", 10**9, "a whole number >= 1 and <= 65536"),
         ("model.channels", 10**4, "where this network has"),
-        ("model.channels", -1, "cannot be built"),
+        ("model.channels", -1, "a whole number >= 1"),
         ("model.channels", 2**70, "a whole number"),
         ("model.channels", "16", "Segmentor takes a whole number"),
         ("model.channels", True, "a whole number"),
         ("model.channels", {"a": 1}, "a whole number"),
         ("model.align_corners", "yes", "true or false"),
-        ("model.order", ["ga_ld"], "takes text"),
+        ("model.order", ["ga_ld"], "one of ga_ld, ld_ga, parallel"),
         ("model.ld.steps", 10**9, "at least 1 and at most 16"),
         ("model.aux_head.index", 99, "cannot be built"),
-        ("model.ga", None, "takes an object"),
+        ("model.ga", None, "a part with a _target_"),
         ("model.ga.groups", [8], "a whole number"),
         ("model.num_classes", 3, "takes no num_classes from a file"),
         ("model.head.num_classes", 3, "takes no num_classes from a file"),

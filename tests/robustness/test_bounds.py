@@ -267,8 +267,8 @@ def test_counts_are_measured_before_they_are_read(tmp_path):
     assert ImageCounts.load(path).dense("confusion").tolist() == [[1, 0, 0, 0]]
     for change, words in (
         ({"width": np.array(10**12)}, "GALD_MAX_COUNTS=1000000000000"),
-        ({"places": np.array([4])}, "outside of its 4"),
-        ({"places": np.array([-1])}, "outside of its 4"),
+        ({"places": np.array([4])}, "more than 4 places"),
+        ({"places": np.array([-1])}, "other values than counts"),
     ):
         np.savez_compressed(path, **counts(**change))
         assert words in refused(ImageCounts.load, path)

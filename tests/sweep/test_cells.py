@@ -94,7 +94,7 @@ def test_damaged_line_is_named(folder, line, content):
     lines = path.read_text().splitlines()
     lines[line - 1] = content
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=rf"cells\.jsonl ha.* (line {line}|cell {line - 2}\b)"):
+    with pytest.raises(ValueError, match=rf"cells\.jsonl h.* (line {line}|cell {line - 2})\b"):
         Sweep.load(folder)
 
 

@@ -204,9 +204,7 @@ def _read_line(path: Path, line: bytes, number: int) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise ValueError(
-            f"{path} has no JSON in line {number} ({error}); {_AGAIN}"
-        ) from error
+        raise ValueError(f"{path} has no JSON in line {number} ({error}); {_AGAIN}") from error
 
 
 def _check_folder(path: Path, cell: Cell) -> None:

@@ -139,7 +139,7 @@ def test_full_disk_fails_the_cell_and_not_the_others(run, tmp_path, monkeypatch,
     monkeypatch.setattr("gald.sweep.launch.runner.write_record", write)
     assert run() == 1
     assert read_state(sweep.place(sweep.cells[1])).state == "done"
-    assert "failed (OSError: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert "cell.json (No space left on device); free some space)" in capsys.readouterr().out
 
 
 def test_config_files_that_changed_are_noticed(run, tmp_path, monkeypatch):
