@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import override
@@ -90,11 +91,10 @@ def main() -> None:
         fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
     if verb == "doctor" and len(sys.argv) > 2:
         fail(f"gald doctor takes no options, but got {' '.join(sys.argv[2:])}; run: gald doctor")
-    if verb in ("train", "sweep"):
-        exit_on_signals()
     target = VERBS[verb][0]
     _set_main_module(target.partition(":")[0])
-    run(target, sys.argv[2:])
+    with exit_on_signals() if verb in ("train", "sweep") else nullcontext():
+        run(target, sys.argv[2:])
 
 
 def _set_main_module(module: str) -> None:

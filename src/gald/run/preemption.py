@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 
 PREEMPTED = 75  # EX_TEMPFAIL: try again later
@@ -10,7 +12,8 @@ _NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
-def exit_on_signals() -> None:
+@contextmanager
+def exit_on_signals() -> Generator[None]:
     """Exit with code 75 on a signal of a cluster, from the first moment of a process.
 
     The training installs its own handlers, which save first. Signals that are ignored, as SIGHUP
@@ -19,6 +22,12 @@ def exit_on_signals() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            if is_ours(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
 
 
 def is_ours(handler: object) -> bool:

@@ -51,7 +51,11 @@ class Options:
 
 def main() -> None:
     """Watch the parent process, wait until an earlier attempt has ended, and train."""
-    exit_on_signals()
+    with exit_on_signals():
+        _run()
+
+
+def _run() -> None:
     first = "LOCAL_RANK" not in os.environ
     parent = int(os.environ[LAUNCHER]) if first else os.getppid()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
