@@ -36,8 +36,9 @@ from gpu_page import gpu_page
 from gald.run.atomic import atomic_file
 from gald.run.provenance import commit, versions
 from gald.run.results import read_results
-from gald.sweep.manifest import NAME as MANIFEST
-from gald.sweep.manifest import Manifest, split_overrides
+from gald.sweep.cells import NAME as CELLS
+from gald.sweep.cells import Sweep, split_overrides
+from gald.sweep.state import read_state
 
 SWEEP = "gpu_day"
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,7 +163,8 @@ def _words(ga: str, lds: list[str], seeds: range, toy: bool, camvid: Path | None
     words += ["experiment=camvid_lite0", f"data.root={camvid}", "trainer=gpu"]
     words += ["trainer.max_epochs=30", "trainer.check_val_every_n_epoch=10", "data.num_workers=2"]
     words += ["model.channels_last=true"]
-    return [*words, f"hydra.launcher.jobs_per_gpu={jobs}"]
+    places = len(seeds) * sum(map(len, ARMS.values()))  # all launchers share the GPU
+    return [*words, f"hydra.launcher.jobs_per_gpu={places}"]
 
 
 def _sweeps(commands: dict[str, list[str]], folder: Path, left: Callable[[], float]) -> None:
@@ -200,11 +202,11 @@ def _finished(runs: Path) -> dict[Path, str]:
     """Return the folders of the finished cells, and their GA and LD."""
     arms = {}
     for sweep in sorted(runs.glob(f"{SWEEP}_*")):
-        if not (sweep / MANIFEST).is_file():
+        if not (sweep / CELLS).is_file():
             continue
-        for cell in Manifest.load(sweep).cells.values():
+        for cell in Sweep.load(sweep).cells:
             values = split_overrides(cell.overrides)
-            if cell.state == "done":
+            if read_state(sweep / cell.folder).state == "done":
                 arms[sweep / cell.folder] = f"{values['model/ga']}/{values['model/ld']}"
     return arms
 
@@ -222,7 +224,7 @@ def _pack(runs: Path, folder: Path) -> None:
     """Pack results and counts of all cells, and the weights of the two best, to take them along."""
     with tarfile.open(folder / "cells.tar.gz", "w:gz") as archive:
         for path in sorted(runs.rglob("*")):
-            kept = path.name in ("results.json", "config.yaml", "metrics.csv", MANIFEST)
+            kept = path.name in ("results.json", "config.yaml", "metrics.csv", CELLS)
             if kept or path.suffix == ".npz":
                 archive.add(path, path.relative_to(runs))
     best = sorted(

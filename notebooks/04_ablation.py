@@ -45,7 +45,7 @@ from gald.comparison.bootstrap import class_iou
 from gald.comparison.figures import difference_chart
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import declare
 from gald.sweep.table.analysis import analyse
 from gald.sweep.table.arms import find_baseline, read_sweep
 from gald.sweep.table.columns import mean_and_deviation
@@ -93,15 +93,12 @@ def simulated_run(folder, ga, ld, seed, cost):
 
 def simulated_sweep(folder):
     """Write a sweep of two GAs, two LDs and three seeds."""
-    manifest = Manifest(folder, "simulated", ["simulated"])
-    for place, (ga, ld, seed) in enumerate(
-        product(("none", "psp"), ("none", "affinity"), (0, 1, 2))
-    ):
+    grid = list(product(("none", "psp"), ("none", "affinity"), (0, 1, 2)))
+    words = [[f"model/ga={ga}", f"model/ld={ld}", f"seed={seed}"] for ga, ld, seed in grid]
+    cells = declare(folder, "simulated", ["simulated"], words)
+    for cell, (ga, ld, seed) in zip(cells, grid, strict=True):
         cost = 10 + 0.4 * (ga != "none") + 0.3 * (ld != "none")
-        simulated_run(folder / f"cell_{place}", ga, ld, seed, cost)
-        words = [f"model/ga={ga}", f"model/ld={ld}", f"seed={seed}"]
-        manifest.cells[f"{place:012x}"] = Cell(words, f"cell_{place}", "done", attempts=1)
-    manifest.save()
+        simulated_run(folder / cell.folder, ga, ld, seed, cost)
     return folder
 
 

@@ -13,7 +13,8 @@ import torch
 
 from gald.metrics.images import ImageCounts
 from gald.run.checkpoint import read_checkpoint
-from gald.sweep.manifest import Manifest
+from gald.sweep.cells import Sweep
+from gald.sweep.state import read_state
 
 ANY_DATA = [
     "data.global_batch_size=4",
@@ -167,7 +168,7 @@ def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
     words = ["-m", *TINY, "trainer=ddp_cpu", "seed=1", "name=ablation"]
     assert_success(console("train", *words, "hydra.launcher.jobs=1", cwd=elsewhere))
     folder = elsewhere / "runs" / "ablation"
-    (cell,) = Manifest.load(folder).cells.values()
-    assert cell.state == "done"
+    (cell,) = Sweep.load(folder).cells
+    assert read_state(folder / cell.folder).state == "done"
     results = json.loads((folder / cell.folder / "results.json").read_text())
     assert results["val/receipt"]["processes"] == 2

@@ -9,10 +9,12 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import override
 
+from gald.run.preemption import exit_on_signals
 from gald.run.run_id import agree_on_run_id
 
 T = TypeVar("T")
@@ -28,7 +30,7 @@ VERBS = {
     ),
     "sweep": (
         "gald.sweep.command:main",
-        "plan, inspect or retry an ablation: gald sweep status FOLDER",
+        "plan, run and inspect an ablation: gald sweep status FOLDER",
     ),
     "compare": (
         "gald.comparison.compare:main",
@@ -91,7 +93,8 @@ def main() -> None:
         fail(f"gald doctor takes no options, but got {' '.join(sys.argv[2:])}; run: gald doctor")
     target = VERBS[verb][0]
     _set_main_module(target.partition(":")[0])
-    run(target, sys.argv[2:])
+    with exit_on_signals() if verb in ("train", "sweep") else nullcontext():
+        run(target, sys.argv[2:])
 
 
 def _set_main_module(module: str) -> None:

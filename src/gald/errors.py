@@ -22,9 +22,9 @@ _REMEDIES = {
     errno.EIO: "check the disk",
     errno.ESTALE: "mount its disk again",
     errno.ENOENT: "restore its folder",
-    errno.ENOTDIR: "choose another place: a part of the path is a file",
-    errno.EISDIR: "choose another place: it is a folder",
-    errno.EEXIST: "choose another place: there is a file of that name",
+    errno.ENOTDIR: "name another place: a part of the path is a file",
+    errno.EISDIR: "name another place: it is a folder",
+    errno.EEXIST: "name another place: there is a file of that name",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOMEM: "close other programs: the memory is full",
 }

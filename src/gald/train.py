@@ -5,7 +5,6 @@ gald train data=camvid model/ga=psp model/ld=none trainer.max_epochs=3
 gald train -m model/ga=none,psp,cgnl model/ld=none,mask
 """
 
-import os
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -63,10 +62,10 @@ DURING_EVALUATION = (ProgressBar, Heartbeat, LastCheckpoint)
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 @report_errors
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | str:
     """Train with the options of the command line; return val/miou for sweepers to maximise."""
     job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN and int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+    if job.mode == RunMode.MULTIRUN:
         from gald.sweep.launch.foreign_launcher import run_single  # not started by our launcher
 
         return run_single(cfg)
@@ -99,6 +98,8 @@ def train(cfg: DictConfig) -> Results:
 def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Results:
     start = time.monotonic()
     silence_warnings()
+    if cfg.ckpt_path == "auto":
+        cfg.ckpt_path = "last" if (folder / "checkpoints" / "last.ckpt").is_file() else None
     ckpt_path, longer = _resume_point(cfg, folder, began)
     if ckpt_path is None:
         _refuse_to_overwrite(folder, began)

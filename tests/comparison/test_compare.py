@@ -19,6 +19,7 @@ from gald.inference import LabelMap
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.metrics.trimap import Trimap
+from gald.run.results import write_results
 
 NAMES = ("road", "pole", "sky | cloud")
 
@@ -167,7 +168,7 @@ def write_shifted_evaluation(folder, shift, images=8):
     for metric in metrics.values():
         total = torch.from_numpy(counts.dense(metric.name).sum(0))
         results |= {f"val/{k}": v for k, v in metric.scores(total, NAMES).items()}
-    (folder / "results.json").write_text(json.dumps(results))
+    write_results(folder / "results.json", results)
     return folder
 
 

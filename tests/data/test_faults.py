@@ -558,8 +558,8 @@ def test_training_is_refused_in_one_sentence(tmp_path, gald_cli):
 
 
 def test_an_unquoted_value_is_refused_with_its_quoted_form(gald_cli):
-    with pytest.raises(ValueError, match=r"name=a\(b cannot be read .* quote it .*: .*'a\(b'"):
-        gald_cli("profile", "name=a(b")
+    with pytest.raises(ValueError, match=r"note=a\(b cannot be read .* quote it .*: .*'a\(b'"):
+        gald_cli("profile", "+note=a(b")
 
 
 def test_names_are_never_read_as_markup(tmp_path, capsys, gald_cli):

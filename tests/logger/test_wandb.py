@@ -23,7 +23,7 @@ from gald import cli
 from gald.config import compose
 from gald.logger.reachable import reachable
 from gald.logger.wandb import wandb_logger
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import Sweep, declare
 from gald.sweep.run_labels import run_labels
 
 TINY = [
@@ -109,37 +109,34 @@ def table(folder):
         }
 
 
-def write_manifest(folder, gas=("none", "psp"), seeds=(0, 1)):
+def write_sweep(folder, seeds=(0, 1)):
     words = ["model/ld=mask", *(["seed=0"] if seeds == (0,) else [])]
-    manifest = Manifest(folder, folder.name, ["gald", "train", "-m", *words])
-    for ga in gas:
-        for seed in seeds:
-            words = ["model/ld=mask", f"model/ga={ga}", f"seed={seed}"]
-            manifest.cells[f"{ga}{seed}"] = Cell(words, f"ga-{ga}_seed-{seed}")
-    manifest.save()
-    return manifest
+    cells = [
+        ["model/ld=mask", f"model/ga={ga}", f"seed={seed}"]
+        for ga in ("none", "psp")
+        for seed in seeds
+    ]
+    return declare(folder, folder.name, ["gald", "train", "-m", *words], cells)
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """A sweep of two cells, trained one after the other in this process."""
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    manifest = write_manifest(folder, seeds=(0,))
+    cells = write_sweep(folder, seeds=(0,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GALD_TRACEBACK", "1")
         patch.setenv("WANDB_MODE", "offline")
-        for cell in manifest.cells.values():
+        for cell in cells:
             words = [*TINY, *cell.overrides, f"output_dir={folder / cell.folder}"]
             patch.setattr(sys, "argv", ["gald", "train", *words])
             cli.main()
-            cell.state = "done"
-    manifest.save()
     return folder
 
 
 def test_files_of_a_sweep_contain_config_metrics_summary_and_masks(sweep):
     ids = set()
-    for cell in Manifest.load(sweep).cells.values():
+    for cell in Sweep.load(sweep).cells:
         folder = sweep / cell.folder
         offline = Offline(folder)
         ids.add(offline.run.run_id)
@@ -180,7 +177,7 @@ def test_each_process_of_a_real_sweep_logs_its_own_run(tmp_path):
     environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=tmp_path, check=True, env=environment, timeout=600)
     folder = tmp_path / "runs" / "real"
-    runs = [Offline(folder / cell.folder) for cell in Manifest.load(folder).cells.values()]
+    runs = [Offline(folder / cell.folder) for cell in Sweep.load(folder).cells]
     assert len({offline.run.run_id for offline in runs}) == 4
     assert {offline.run.run_group for offline in runs} == {"real"}
     assert sorted(tuple(offline.run.tags) for offline in runs) == [
@@ -190,18 +187,18 @@ def test_each_process_of_a_real_sweep_logs_its_own_run(tmp_path):
 
 
 def test_seeds_of_an_arm_share_a_key_to_average_over(tmp_path):
-    write_manifest(tmp_path / "s")
-    labels = [run_labels(tmp_path / "s" / f"ga-psp_seed-{seed}") for seed in (0, 1)]
+    cells = write_sweep(tmp_path / "s")
+    labels = [run_labels(tmp_path / "s" / cell.folder) for cell in cells[2:]]
     assert [label.config["arm"] for label in labels] == ["model/ga=psp"] * 2
     assert labels[1].tags == ["model/ga=psp", "seed=1"]
     assert labels[1].config["factor"] == {"model_ga": "psp", "seed": "1"}
 
 
 def test_the_first_trial_of_an_optimizer_has_its_values_as_tags(tmp_path):
-    manifest = Manifest(tmp_path / "s", "s", ["gald", "train", "-m", "seed=3", "x=interval(0,1)"])
-    manifest.cells["a"] = Cell(["seed=3", "x=0.25"], "x-0.25")
-    manifest.save()
-    assert run_labels(tmp_path / "s" / "x-0.25").tags == ["x=0.25"]
+    command = ["gald", "train", "-m", "seed=3", "x=interval(0,1)"]
+    (cell,) = declare(tmp_path / "s", "s", command, [["seed=3", "x=0.25"]])
+    assert cell.folder.startswith("x-0.25_")
+    assert run_labels(tmp_path / "s" / cell.folder).tags == ["x=0.25"]
 
 
 def test_single_run_is_named_by_its_folder(tmp_path):
@@ -411,7 +408,7 @@ def test_dashboard_without_a_key_names_both_remedies(sweep, monkeypatch, keyless
 
 def test_dashboard_of_an_unfinished_sweep_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("wandb_workspaces")
-    write_manifest(tmp_path / "s")
+    write_sweep(tmp_path / "s")
     with pytest.raises(ValueError, match=r"no cell of .* is done"):
         call(monkeypatch, "dashboard", tmp_path / "s", "--entity", "us")
 

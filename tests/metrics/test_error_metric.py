@@ -10,7 +10,7 @@ import torch
 from gald.comparison.compare import compare
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import declare
 from gald.sweep.table.table import print_table
 
 NAMES = ("road", "pole")
@@ -83,14 +83,13 @@ def test_compare_finds_the_network_with_fewer_errors_better(evaluation, tmp_path
 
 
 def test_table_finds_the_arm_with_fewer_errors_better(evaluation, tmp_path, capsys):
-    manifest = Manifest(tmp_path / "sweep", "sweep", ["gald", "train", "-m"])
-    for index, (ld, seed) in enumerate((ld, seed) for ld in ("none", "mask") for seed in (0, 1, 2)):
-        evaluation(f"sweep/cell_{index}", 0.2 if ld == "none" else 0.1, 10 * index + seed)
-        overrides = [f"model/ld={ld}", f"seed={seed}"]
-        manifest.cells[f"{index:012x}"] = Cell(overrides, f"cell_{index}", "done", attempts=1)
-        path = tmp_path / "sweep" / f"cell_{index}" / "results.json"
+    grid = [(ld, seed) for ld in ("none", "mask") for seed in (0, 1, 2)]
+    words = [[f"model/ld={ld}", f"seed={seed}"] for ld, seed in grid]
+    cells = declare(tmp_path / "sweep", "sweep", ["gald", "train", "-m"], words)
+    for cell, (ld, seed) in zip(cells, grid, strict=True):
+        evaluation(f"sweep/{cell.folder}", 0.2 if ld == "none" else 0.1, 10 * cell.number + seed)
+        path = tmp_path / "sweep" / cell.folder / "results.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": seed}))
-    manifest.save()
     analysis = print_table(
         tmp_path / "sweep", to=tmp_path / "report", samples=500, trust=["wrongness"]
     )

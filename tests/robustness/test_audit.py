@@ -17,11 +17,12 @@ from PIL import Image
 
 import gald
 from gald.config import compose
+from gald.evaluation.reproduce import SIGNED
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.run import building, slots
 from gald.run.plain import RefusedError
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import declare
 
 SOURCE = Path(gald.__file__).parent
 SECRET = "a-secret-of-the-environment"
@@ -305,11 +306,13 @@ def scene(tmp_path, content):
             scores = ConfusionMatrix(2).scores(torch.from_numpy(total.ravel()), ("road", "pole"))
             receipt = {part: config[part] for part in ("data", "inference", "metrics")}
             receipt |= {"checkpoint": "checkpoints/best.ckpt", "precision": "32-true"}
+            receipt |= dict.fromkeys(SIGNED, "")
             results = {f"val/{k}": v for k, v in scores.items()} | {"val/receipt": receipt}
             (folder / "results.json").write_text(json.dumps(results | {"seed": 0}))
-        manifest = Manifest(tmp_path / "sweep", "sweep", ["gald", "train", "-m"])
-        manifest.cells["0" * 12] = Cell(["model/ga=cgnl", "seed=0"], "cell", "done", attempts=1)
-        manifest.save()
+        words = ["gald", "train", "-m"]
+        declare(tmp_path / "sweep", "sweep", words, [["model/ga=cgnl", "seed=0"]])
+        path = tmp_path / "sweep" / "cells.jsonl"
+        path.write_text(re.sub(r'"folder": "[^"]+"', '"folder": "cell"', path.read_text()))
 
     yield write
     assert (tmp_path / "victim" / "results.json").read_text() == "precious"
@@ -374,18 +377,17 @@ def test_a_verb_refuses_a_file_that_calls_code(verb, place, value, words, scene,
     "folder",
     ["../victim", "/etc", "..", ".", "", "a/b", "~", "cell\n", "${oc.env:GALD_SECRET}", 3, None],
 )
-@pytest.mark.parametrize("verb", ["status", "retry", "audit", "table", "train"])
+@pytest.mark.parametrize("verb", ["status", "retry", "run", "audit", "table", "train"])
 def test_the_folder_of_a_cell_is_a_name_in_its_sweep(verb, folder, scene, gald_cli):
     scene("name", "sweep")
-    path = Path("runs/sweep/manifest.json")
+    path = Path("runs/sweep/cells.jsonl")
     path.parent.mkdir()
-    content = json.loads(Path("sweep/manifest.json").read_text())
-    content["cells"]["0" * 12]["folder"] = folder
-    path.write_text(json.dumps(content))
+    first, cell = Path("sweep/cells.jsonl").read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(cell) | {'folder': folder})}\n")
     words = {"table": ("table", "runs/sweep"), "train": ("train", "-m", "name=sweep", "seed=0")}
     with audit.audited() as found, pytest.raises(ValueError) as caught:
         gald_cli(*words.get(verb, ("sweep", verb, "runs/sweep")))
-    assert_refused(caught.value, "runs/sweep/manifest.json cannot be read as a sweep", "folder")
+    assert_refused(caught.value, "runs/sweep/cells.jsonl h", "folder")
     assert not [event for event in found if event.startswith(("subprocess", "shutil", "import"))]
 
 
@@ -395,7 +397,8 @@ def is_own_work(event, folder):
     if words[0].startswith(("os.", "open", "shutil.")):
         path = words[1].strip("(',b)")
         inside = Path(folder, path).is_relative_to(folder / "out") or "/.out." in path
-        return inside or (words[0] == "os.mkdir" and Path(path) == folder)  # it exists
+        # The folder exists; a file without a name is opened there to see if it can be written.
+        return inside or (words[0] in ("os.mkdir", "open") and Path(path) == folder)
     return words[0] in ("socket.__new__", "socket.bind") or words[0].startswith("socket.gethost")
 
 
@@ -452,18 +455,18 @@ def deep():
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        ("model.channels", 10**9, "where this network has"),
+        ("model.channels", 10**9, "a whole number >= 1 and <= 65536"),
         ("model.channels", 10**4, "where this network has"),
-        ("model.channels", -1, "cannot be built"),
+        ("model.channels", -1, "a whole number >= 1"),
         ("model.channels", 2**70, "a whole number"),
         ("model.channels", "16", "Segmentor takes a whole number"),
         ("model.channels", True, "a whole number"),
         ("model.channels", {"a": 1}, "a whole number"),
         ("model.align_corners", "yes", "true or false"),
-        ("model.order", ["ga_ld"], "takes text"),
+        ("model.order", ["ga_ld"], "one of ga_ld, ld_ga, parallel"),
         ("model.ld.steps", 10**9, "at least 1 and at most 16"),
         ("model.aux_head.index", 99, "cannot be built"),
-        ("model.ga", None, "takes an object"),
+        ("model.ga", None, "a part with a _target_"),
         ("model.ga.groups", [8], "a whole number"),
         ("model.num_classes", 3, "takes no num_classes from a file"),
         ("model.head.num_classes", 3, "takes no num_classes from a file"),

@@ -37,7 +37,7 @@ from gald.run.limits import BOUNDS, limit
 from gald.run.results import read_results
 from gald.run.text_file import parse_yaml
 from gald.run.weight_file import read_weight_file
-from gald.sweep.manifest import Manifest
+from gald.sweep.cells import Sweep, declare
 from gald.sweep.table.consistency import audit
 
 ROOT = Path(__file__).parents[2]
@@ -83,10 +83,8 @@ def test_yaml_is_measured_before_it_is_read(name, text, remedy, tmp_path):
         path.write_text(text)
         sentence = refused(read_classes, path)
     else:
-        cell = {"overrides": ["seed=0"], "folder": "0"}
-        content = {"version": 1, "name": "x", "command": [], "cells": {"a": cell}}
-        (tmp_path / "manifest.json").write_text(json.dumps(content))
-        path = tmp_path / "0" / name
+        (cell,) = declare(tmp_path, "x", [], [["seed=0"]])
+        path = tmp_path / cell.folder / name
         path.parent.mkdir()
         path.write_text(text)
         sentence = refused(audit, tmp_path)
@@ -139,7 +137,7 @@ JSON = {
 
 
 @pytest.mark.parametrize(("data", "remedy"), JSON.values(), ids=JSON)
-@pytest.mark.parametrize("name", ["results.json", "manifest.json", "config.json"])
+@pytest.mark.parametrize("name", ["results.json", "manifest.json", "cells.jsonl", "config.json"])
 def test_json_is_measured_before_it_is_read(name, data, remedy, tmp_path):
     path = tmp_path / name
     path.write_bytes(data)
@@ -149,7 +147,7 @@ def test_json_is_measured_before_it_is_read(name, data, remedy, tmp_path):
         sentence = refused(read_checkpoint, tmp_path)
     else:
         sentence = refused(read_results, path) if name == "results.json" else ""
-        sentence = sentence or refused(Manifest.load, tmp_path)
+        sentence = sentence or refused(Sweep.load, tmp_path)
     assert sentence.startswith(str(path)) and remedy in sentence
 
 
@@ -269,8 +267,8 @@ def test_counts_are_measured_before_they_are_read(tmp_path):
     assert ImageCounts.load(path).dense("confusion").tolist() == [[1, 0, 0, 0]]
     for change, words in (
         ({"width": np.array(10**12)}, "GALD_MAX_COUNTS=1000000000000"),
-        ({"places": np.array([4])}, "outside of its 4"),
-        ({"places": np.array([-1])}, "outside of its 4"),
+        ({"places": np.array([4])}, "more than 4 places"),
+        ({"places": np.array([-1])}, "other values than counts"),
     ):
         np.savez_compressed(path, **counts(**change))
         assert words in refused(ImageCounts.load, path)

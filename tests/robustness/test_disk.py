@@ -146,7 +146,7 @@ def test_metrics_csv_that_cannot_be_written_warns_once_and_is_complete_later(tmp
     path.mkdir()
     (path / "file").touch()
     logger = MetricsCSV(str(path), save_every=1)
-    with pytest.warns(UserWarning, match=r"metrics\.csv \(Is a directory\); choose") as warned:
+    with pytest.warns(UserWarning, match=r"metrics\.csv \(Is a directory\); name") as warned:
         for step in range(3):
             logger.log_metrics({"train/loss": 1.0}, step)
     assert len([w for w in warned if "directory" in str(w.message)]) == 1

@@ -259,7 +259,7 @@ VERBS = {
     "table sweep --format nope": "nope | csv",
     "sweep nope": "no action 'nope' | status",
     "sweep status nope": "nope holds no sweep",
-    "sweep status sweep/manifest.json": "manifest.json holds no sweep",
+    "sweep status sweep/cells.jsonl": "cells.jsonl holds no sweep",
     "sweep retry nope": "nope holds no sweep",
     "sweep audit run": "run holds no sweep",
     "sweep plan foo": "'foo' is not KEY=VALUE",
@@ -375,31 +375,37 @@ COUNTS = {  # changes of images_val.npz, and what the sentence of gald compare n
     "width text": change(["confusion.width"], np.array("x")),
     "ends short": change(["confusion.ends"], np.array([1])),
 }
-CELL = {
-    "overrides": ["seed=0"],
-    "folder": "cell",
-    "state": "done",
-    "reason": None,
-    "attempts": 1,
-    "seconds": 1.0,
-    "micro_batch_size": None,
+SWEEP = {
+    "header": {"version": 2, "name": "x", "command": ["gald"]},
+    "cell": {"number": 0, "folder": "cell", "overrides": ["seed=0"]},
+    "record": {
+        "state": "done",
+        "reason": None,
+        "attempts": 1,
+        "seconds": 1.0,
+        "micro_batch_size": None,
+        "score": 0.5,
+    },
 }
-MANIFEST = {"version": 1, "name": "x", "command": ["gald"], "factors": {}, "cells": {"k": CELL}}
-MANIFESTS = {
-    "version text": (change(["version"], "x"), "version x"),
-    "version gone": (change(["version"], GONE), "no key version"),
-    "name null": (change(["name"], None), "null as name"),
-    "command text": (change(["command"], "gald"), "the text gald as command"),
-    "cells list": (change(["cells"], []), "a list as cells"),
-    "cell null": (change(["cells", "k"], None), "cells"),
-    "overrides text": (change(["cells", "k", "overrides"], "seed=0"), "cells.k.overrides"),
-    "state unknown": (change(["cells", "k", "state"], "lost"), "cells.k.state"),
-    "attempts gone": (change(["cells", "k", "attempts"], GONE), "cells.k.attempts"),
-    "seconds text": (change(["cells", "k", "seconds"], "x"), "cells.k.seconds"),
-    "folder above": (change(["cells", "k", "folder"], "../run"), "'../run'"),
-    "folder absolute": (change(["cells", "k", "folder"], "/etc"), "'/etc'"),
-    "folder itself": (change(["cells", "k", "folder"], "."), "'.'"),
-    "folder inside out": (change(["cells", "k", "folder"], "a/../../run"), "a/../../run"),
+SWEEPS = {
+    "version text": (change(["header", "version"], "x"), "version x"),
+    "version gone": (change(["header", "version"], GONE), "no key line 1.version"),
+    "name null": (change(["header", "name"], None), "null as line 1.name"),
+    "command text": (change(["header", "command"], "gald"), "the text gald as line 1.command"),
+    "cell null": (change(["cell"], None), "null as line 2"),
+    "number other": (change(["cell", "number"], 5), "line 2.number"),
+    "overrides text": (change(["cell", "overrides"], "seed=0"), "line 2.overrides"),
+    "folder gone": (change(["cell", "folder"], GONE), "line 2.folder"),
+    "folder above": (change(["cell", "folder"], "../run"), "'../run'"),
+    "folder absolute": (change(["cell", "folder"], "/etc"), "'/etc'"),
+    "folder itself": (change(["cell", "folder"], "."), "'.'"),
+    "folder inside out": (change(["cell", "folder"], "a/../../run"), "a/../../run"),
+}
+RECORDS = {
+    "state unknown": (change(["record", "state"], "lost"), "state"),
+    "attempts gone": (change(["record", "attempts"], GONE), "attempts"),
+    "seconds text": (change(["record", "seconds"], "x"), "seconds"),
+    "record null": (change(["record"], None), "null"),
 }
 RAW = {  # whole files
     "text": b'"x"',
@@ -481,22 +487,24 @@ def _write_evaluations(folder):
 
 
 def _write_sweeps(folder):
-    def write(name, manifest, config=None):
-        sweep = folder / name
-        shutil.copytree(folder / "run", sweep / "cell", ignore=lambda *_: ["checkpoints"])
-        (sweep / "manifest.json").write_bytes(manifest)
+    def write(name, sweep, raw=None, config=None):
+        place = folder / name
+        shutil.copytree(folder / "run", place / "cell", ignore=lambda *_: ["checkpoints"])
+        lines = "".join(f"{json.dumps(sweep[part])}\n" for part in ("header", "cell"))
+        (place / "cells.jsonl").write_bytes(lines.encode() if raw is None else raw)
+        (place / "cell" / "cell.json").write_text(json.dumps(sweep["record"]))
         if config is not None:
-            (sweep / "cell" / "config.yaml").write_bytes(config)
+            (place / "cell" / "config.yaml").write_bytes(config)
 
-    write("sweep", json.dumps(MANIFEST).encode())
-    for name, (edit, _) in MANIFESTS.items():
-        content = copy.deepcopy(MANIFEST)
+    write("sweep", SWEEP)
+    for name, (edit, _) in (SWEEPS | RECORDS).items():
+        content = copy.deepcopy(SWEEP)
         edit(content)
-        write(f"sweeps/{name.replace(' ', '_')}", json.dumps(content).encode())
+        write(f"sweeps/{name.replace(' ', '_')}", content)
     for name, content in RAW.items():
-        write(f"sweeps/raw_{name}", content)
+        write(f"sweeps/raw_{name}", SWEEP, content)
     for name, content in CONFIGS.items():
-        write(f"sweeps/config_{name}", json.dumps(MANIFEST).encode(), content)
+        write(f"sweeps/config_{name}", SWEEP, config=content)
 
 
 def rows():
@@ -538,11 +546,13 @@ def evaluation_rows():
         yield f"eval --check evals/{name.replace(' ', '_')}/results.json", named
     for name in RAW:
         yield f"eval --check evals/raw_{name}/results.json", f"raw_{name}/results.json"
-    for number, (name, (_, named)) in enumerate(MANIFESTS.items()):
-        verb = ("sweep status", "table", "sweep retry", "sweep audit")[number % 4]
-        yield f"{verb} sweeps/{name.replace(' ', '_')}", f"manifest.json | {named}"
+    for number, (name, (_, named)) in enumerate(SWEEPS.items()):
+        verb = ("sweep status", "table", "sweep retry", "sweep audit", "sweep run")[number % 5]
+        yield f"{verb} sweeps/{name.replace(' ', '_')}", f"cells.jsonl | {named}"
+    for name, (_, named) in RECORDS.items():
+        yield f"sweep retry sweeps/{name.replace(' ', '_')}", f"cell.json | {named}"
     for name in RAW:
-        yield f"sweep status sweeps/raw_{name}", f"raw_{name}/manifest.json | delete it"
+        yield f"sweep status sweeps/raw_{name}", f"raw_{name}/cells.jsonl | delete it"
     for name in CONFIGS:
         yield f"sweep audit sweeps/config_{name}", f"config_{name}/cell/config.yaml"
 
@@ -579,6 +589,7 @@ def test_fault_ends_in_one_sentence_and_leaves_nothing(line, named, place, monke
     seconds = time.process_time() - started
     assert stop.value.code not in (0, None)
     lines = [text for text in capfd.readouterr().err.splitlines() if text.strip()]
+    lines = [text for text in lines if not text.startswith("backbone weights: took")]
     assert len(lines) == 2 and lines[1].startswith("(GALD_TRACEBACK=1"), lines
     sentence = lines[0]
     assert sentence.startswith("gald: ")
@@ -601,7 +612,7 @@ CONSOLE = [
     "predict run photo.png --to /proc/x",
     "export run --to x.onnx --format onnx --opset 3",
     "compare evals/score_text eval",
-    "sweep status sweeps/folder_above",
+    "sweep audit sweeps/folder_above",
 ]
 
 

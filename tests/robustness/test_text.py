@@ -27,7 +27,7 @@ from gald.prediction.serve import shares_table
 from gald.run.class_names import unusable
 from gald.run.markdown import as_markdown
 from gald.run.results import read_results
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import declare
 from gald.sweep.table.figures import class_chart
 from gald.sweep.table.latex import latex_table
 from gald.sweep.table.spreadsheet import cell
@@ -174,12 +174,9 @@ def check_report(folder, names):
 def test_table_has_arms_of_any_name(run, gald_cli, home):
     sweep = home / "sweep"
     values = (NAME, "=1+1", "-0.5", "0.5")
-    cells = {}
-    for number, value in enumerate(values):
-        shutil.copytree(run, sweep / str(number))
-        cells[str(number)] = Cell([f"task.x={value}", "seed=0"], str(number), "done")
-    manifest = Manifest(sweep, PLACE, ["gald", "train", "-m"], cells)
-    manifest.save()
+    words = [[f"task.x={value}", "seed=0"] for value in values]
+    for one in declare(sweep, PLACE, ["gald", "train", "-m"], words):
+        shutil.copytree(run, sweep / one.folder)
     gald_cli("table", str(sweep), "--to", f"{home}/table", "--samples", "100")
     assert gald_ends(gald_cli, "sweep", "status", str(sweep)) == 0
     arms = [f"x={value}" for value in values]

@@ -1,6 +1,7 @@
 """Finished sweeps on disk, written from simulated numbers: no network, no training."""
 
 import json
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from omegaconf import OmegaConf
 
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import Cell
+from gald.sweep.state import Record, write_record
 
 METRICS = {
     "boundary_f": {
@@ -26,6 +28,7 @@ METRICS = {
     },
     "size": {"_target_": "gald.metrics.size.ObjectSize", "_partial_": True},
 }
+COMMAND = ["gald", "train", "-m"]
 CLASSES = ("road", "pole & sign", "sky")
 
 
@@ -84,12 +87,17 @@ def toy_sweep(tmp_path):
         config=None,
     ):
         folder = tmp_path / name
-        manifest = Manifest(folder, name, ["gald", "train", "-m"])
-        for index, (g, d, seed) in enumerate(product(ga, ld, seeds)):
-            overrides = [f"model/ga={g}", f"model/ld={d}", f"seed={seed}"]
-            cell = Cell(overrides, f"cell_{index}", "done", attempts=1, seconds=60.0)
+        grid = list(product(ga, ld, seeds))
+        words = [(f"model/ga={g}", f"model/ld={d}", f"seed={seed}") for g, d, seed in grid]
+        cells = [Cell(index, f"cell_{index}", overrides) for index, overrides in enumerate(words)]
+        folder.mkdir()
+        lines = [{"version": 2, "name": name, "command": COMMAND}, *map(asdict, cells)]
+        (folder / "cells.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        for cell, (g, d, seed) in zip(cells, grid, strict=True):
+            index = cell.number
+            record = Record("done", attempts=1, seconds=60.0)
             if unfinished and (g, d, seed) in unfinished:
-                cell.state, cell.reason = unfinished[g, d, seed]
+                record.state, record.reason = unfinished[g, d, seed]
             else:
                 costs = {
                     "cost/total/params": 1_000_000 * (1 + ga.index(g)) + ld.index(d),
@@ -108,8 +116,8 @@ def toy_sweep(tmp_path):
                 if config:
                     config(content, g, d, seed)
                 OmegaConf.save(OmegaConf.create(content), folder / cell.folder / "config.yaml")
-            manifest.cells[f"{index:012x}"] = cell
-        manifest.save()
+            (folder / cell.folder).mkdir(exist_ok=True)
+            write_record(folder / cell.folder, record)
         return folder
 
     return make

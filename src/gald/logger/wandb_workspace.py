@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gald.run.results import read_results
-from gald.sweep.manifest import Manifest
+from gald.sweep.cells import Sweep
 from gald.sweep.run_labels import factor_key
 
 STEP = "trainer/global_step"
@@ -26,7 +26,7 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
         ValueError: no cell is done, or wandb-workspaces is not installed.
         FileNotFoundError: the folder contains no sweep.
     """
-    manifest = Manifest.load(folder)
+    sweep = Sweep.load(folder)
     if find_spec("wandb_workspaces") is None:
         raise ValueError(
             "gald wandb dashboard needs the package wandb-workspaces; pip install 'gald[wandb]'"
@@ -56,8 +56,8 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
             groupby_rangefunc="stddev",
         )
 
-    scores = _scores(folder, manifest)
-    factors = [key for key in manifest.factors if key != "seed"]
+    scores = _scores(folder, sweep)
+    factors = [key for key in sweep.factors if key != "seed"]
     by_factor = [
         curve(f"val/miou by {key}", "val/miou", f"factor.{factor_key(key)}") for key in factors
     ]
@@ -85,14 +85,14 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
     return workspaces.Workspace(
         entity=entity,
         project=project,
-        name=f"gald {manifest.name}",
+        name=f"gald {sweep.name}",
         sections=[
             workspaces.Section(name=name, panels=panels_of_section, is_open=True)
             for name, panels_of_section in sections.items()
         ],
         settings=workspaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
         runset_settings=workspaces.RunsetSettings(
-            filters=expr.And(expr.Metric("Group") == manifest.name), groupby=[expr.Config("arm")]
+            filters=expr.And(expr.Metric("Group") == sweep.name), groupby=[expr.Config("arm")]
         ),
     )
 
@@ -112,10 +112,10 @@ def spec(workspace: Any) -> str:
     )
 
 
-def _scores(folder: Path, manifest: Manifest) -> list[str]:
-    for cell in manifest.cells.values():
+def _scores(folder: Path, sweep: Sweep) -> list[str]:
+    for cell in sweep.cells:
         path = folder / cell.folder / "results.json"
-        if cell.state == "done" and path.is_file():
+        if path.is_file():
             results = read_results(path)
             return [name for name in results if name.startswith(("val/", "test/"))]
     raise ValueError(f"no cell of {folder} is done, so there are no scores; run the sweep first")

@@ -111,5 +111,5 @@ def sync(path: Path) -> None:
 def refuse_filled(folder: Path, remedy: str = "choose another folder") -> None:
     """Raise a ValueError unless a folder is empty or does not exist."""
     with suppress(FileNotFoundError):
-        if (not folder.is_dir() and folder.exists()) or any(folder.iterdir()):
+        if any(folder.iterdir()) if folder.is_dir() else folder.exists():
             raise ValueError(f"{folder} already holds something; {remedy}")

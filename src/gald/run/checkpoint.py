@@ -193,15 +193,17 @@ def check_training_state(checkpoint: Checkpoint) -> None:
 
 def _check_shapes(path: Path, content: Any, about: Any) -> None:
     """Refuse a checkpoint with another kind of value than gald writes."""
-    check_shape(path, about, ABOUT, _AGAIN, "gald")
+    file = _config_file(path)
+    place = "gald." if file == path else ""
+    check_shape(file, about, ABOUT, _AGAIN, place.rstrip("."))
     names, colours = about["class_names"], about["palette"]
     if len(colours) != len(names):
         raise ValueError(
-            f"{path} has {len(names)} class names and {len(colours)} colours; {_AGAIN}"
+            f"{file} has {len(names)} class names and {len(colours)} colours; {_AGAIN}"
         )
-    check_shape(path, about["config"], {"model": Mapping[str, Any]}, _AGAIN, "gald.config")
+    check_shape(file, about["config"], {"model": Mapping[str, Any]}, _AGAIN, f"{place}config")
     model = about["config"]["model"]
-    check_shape(path, model, {"backbone": Mapping[str, Any]}, _AGAIN, "gald.config.model")
+    check_shape(file, model, {"backbone": Mapping[str, Any]}, _AGAIN, f"{place}config.model")
     check_shape(path, content, {"state_dict": Mapping[str, Any]}, _AGAIN)
     for key, value in content["state_dict"].items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):

@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-from gald.run.weight_file import read_weight_file
-
 HEARTBEAT = "heartbeat.json"
 LOCK = "run.lock"
 
@@ -31,6 +29,8 @@ def may_start_afresh(folder: Path, began: bool) -> bool:
 
 
 def _is_of_first_epoch(path: Path) -> bool:
+    from gald.run.weight_file import read_weight_file  # imports torch, which takes seconds
+
     try:
         content = read_weight_file(path)
         saves_last = "last" in content["gald"]["config"]["callbacks"]

@@ -1,7 +1,41 @@
 """Signals that announce a preemption, and the exit code of a run that can be resumed."""
 
 import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
 
 PREEMPTED = 75  # EX_TEMPFAIL: try again later
 INTERRUPTED = 130  # ended by Ctrl-C, as shells report it
-SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n))
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+
+@contextmanager
+def exit_on_signals() -> Generator[None]:
+    """Exit with code 75 on a signal of a cluster, from the first moment of a process.
+
+    The training installs its own handlers, which save first. Signals that are ignored, as SIGHUP
+    under nohup, stay ignored.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            if is_ours(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+
+
+def is_ours(handler: object) -> bool:
+    """Return whether a signal handler is the one of `exit_on_signals`."""
+    return handler is _exit
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    print(f"stopped by {name} before the training began; repeat the command", file=sys.stderr)
+    sys.exit(PREEMPTED)

@@ -62,24 +62,42 @@ def check_resume(before: dict[str, Any], now: dict[str, Any], path: Path) -> str
     Raises:
         ValueError: an option differs that the training depends on, or the training gets shorter.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    changed = [key for key in sorted(old.keys() | new.keys()) if _differs(key, old, new)]
-    changed = [key for key in changed if not _is_free(key)]
+    changed = changed_options(before, now)
     longer = None
-    if EPOCHS in changed and (old.get(EPOCHS) or 0) < (new.get(EPOCHS) or 0):
-        changed.remove(EPOCHS)
+    old, new = (config.get("trainer", {}).get("max_epochs") for config in (before, now))
+    if EPOCHS in changed and (old or 0) < (new or 0):
+        del changed[EPOCHS]
         longer = (
-            f"{EPOCHS} was {old[EPOCHS]} and is now {new[EPOCHS]}: from here the learning rate "
-            f"follows the schedule of {new[EPOCHS]} epochs"
+            f"{EPOCHS} was {old} and is now {new}: from here the learning rate "
+            f"follows the schedule of {new} epochs"
         )
     if changed:
-        listed = ", ".join(f"{key} {_show(old, key)} -> {_show(new, key)}" for key in changed[:4])
-        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise ValueError(
-            f"the run of {path} cannot be resumed with other options ({listed}{more}); repeat its "
-            f"command, or start a new run from its weights with init_from={path}"
+            f"the run of {path} cannot be resumed with other options ({list_options(changed)}); "
+            f"repeat its command, or start a new run from its weights with init_from={path}"
         )
     return longer
+
+
+def changed_options(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Return the options that make one config a different training than another.
+
+    Args:
+        before: resolved configuration of a run.
+        now: another resolved configuration.
+
+    Returns:
+        both values of each option as text, `0.1 -> 0.2`, by key.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    keys = [key for key in sorted(old.keys() | new.keys()) if _differs(key, old, new)]
+    return {key: f"{_show(old, key)} -> {_show(new, key)}" for key in keys if not _is_free(key)}
+
+
+def list_options(changed: dict[str, str]) -> str:
+    """Return changed options as one text, the first four of them."""
+    listed = ", ".join(f"{key} {values}" for key, values in list(changed.items())[:4])
+    return listed + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
 
 
 def _leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:

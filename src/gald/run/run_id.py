@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 
 VARIABLE = "GALD_RUN_ID"  # conf/train.yaml uses it as the name of the run folder
 
@@ -9,14 +10,25 @@ VARIABLE = "GALD_RUN_ID"  # conf/train.yaml uses it as the name of the run folde
 def agree_on_run_id() -> None:
     """Set GALD_RUN_ID to one value in all processes of torchrun or srun, unless it is set.
 
-    Otherwise each process would create its own run folder, named by the time of its start.
+    Otherwise each process would create its own run folder, named by the time of its start. An id
+    that the user has given to torchrun, and the number of a SLURM job, stay the same when the job
+    starts again, so that `ckpt_path=auto` finds the checkpoint.
     """
     if VARIABLE in os.environ:
         return
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if named := _torchrun_id():
+        os.environ[VARIABLE] = named
+    elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         os.environ[VARIABLE] = _common_start_time()
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in os.environ:
         os.environ[VARIABLE] = f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}"
+
+
+def _torchrun_id() -> str | None:
+    """Return the id that torchrun was given; None if it drew one, as with --standalone."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    is_drawn = re.fullmatch(r"none|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) is not None
+    return None if is_drawn else re.sub(r"[^\w.+-]+", "-", name)
 
 
 def _common_start_time() -> str:

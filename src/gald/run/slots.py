@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gald.run.argument_types import describe, fits
+from gald.options.values import bad_place, describe
 from gald.run.plain import RefusedError, join, shown
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -183,7 +183,7 @@ def options(slot: str) -> Iterator[type]:
 def parameters(cls: type) -> tuple[dict[str, Parameter], bool]:
     """Return the arguments of a constructor, and whether it takes any other name too."""
     try:
-        hints = typing.get_type_hints(cls.__init__)
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)
     except (NameError, TypeError):  # of a class of the user's own, with types that are not imported
         hints = {}
     found: dict[str, Parameter] = {}
@@ -192,8 +192,8 @@ def parameters(cls: type) -> tuple[dict[str, Parameter], bool]:
         hint = hints.get(name, Any)
         if parameter.kind == parameter.VAR_KEYWORD:
             inside = typing.get_args(hint)  # Unpack[Loading]
-            for other, other_hint in (typing.get_type_hints(inside[0]) if inside else {}).items():
-                found[other] = Parameter(other_hint, False)
+            others = typing.get_type_hints(inside[0], include_extras=True) if inside else {}
+            found |= {other: Parameter(its_hint, False) for other, its_hint in others.items()}
             open_ended = not inside
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             found[name] = Parameter(hint, parameter.default is parameter.empty)
@@ -327,12 +327,19 @@ def _check_argument(
             f"{file} has a list of {len(value)} as {place}, and gald reads at most {MOST_ITEMS} "
             f"there; {_AGAIN}"
         )
-    if ours and not fits(value, hint):
+    if ours and (bad_place(value, hint) is not None or _is_huge(value)):
         raise ValueError(
             f"{file} has {shown(value)} as {place}, and {cls.__name__} takes {describe(hint)} "
             f"there; {_AGAIN}"
         )
     return value
+
+
+def _is_huge(value: Any) -> bool:
+    """Return whether plain data has a number that no tensor or array can have as its size."""
+    if isinstance(value, dict | list):
+        return any(map(_is_huge, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _refuse_hidden(value: Any, file: str | Path, place: str) -> None:

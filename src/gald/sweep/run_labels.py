@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gald.sweep.manifest import NAME, Manifest, split_overrides
+from gald.sweep.cells import NAME, Sweep, split_overrides
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,18 @@ def factor_key(key: str) -> str:
 def run_labels(folder: Path) -> RunLabels:
     """Return the labels of the run in a folder, which need not exist yet."""
     if (folder.parent / NAME).is_file():
-        manifest = Manifest.load(folder.parent)
-        for cell in manifest.cells.values():
+        sweep = Sweep.load(folder.parent)
+        for cell in sweep.cells:
             if cell.folder == folder.name:
                 # A sweeper such as Optuna adds cells one by one, so the first cell has no other
                 # to differ from. Overrides that are not in the command were drawn for this cell.
-                typed = set(manifest.command)
+                typed = set(sweep.command)
                 drawn = split_overrides([word for word in cell.overrides if word not in typed])
+                factors = sweep.factors
                 chosen = {
                     key: value
                     for key, value in split_overrides(cell.overrides).items()
-                    if key in manifest.factors or key in drawn
+                    if key in factors or key in drawn
                 }
-                return RunLabels(folder.name, "cell", manifest.name, chosen)
+                return RunLabels(folder.name, "cell", sweep.name, chosen)
     return RunLabels(f"{folder.parent.name}/{folder.name}")

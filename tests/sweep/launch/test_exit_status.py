@@ -10,7 +10,7 @@ def test_cell_is_done_only_with_results():
     assert classify_exit(0, "", False, False).kind == "failed"
 
 
-@pytest.mark.parametrize("code", [75, 130, -signal.SIGTERM, -signal.SIGUSR1])
+@pytest.mark.parametrize("code", [75, 130, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2])
 def test_stop_by_a_signal_is_no_failure(code):
     assert classify_exit(code, "gald: whatever", False, False).kind == "preempted"
 
@@ -18,6 +18,9 @@ def test_stop_by_a_signal_is_no_failure(code):
 @pytest.mark.parametrize(
     "line",
     [
+        "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB",
+        "gald: RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 4. GiB for an array",
         "gald: OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB",
         "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried",
         "OSError: [Errno 12] Cannot allocate memory",
@@ -28,6 +31,19 @@ def test_stop_by_a_signal_is_no_failure(code):
 def test_out_of_memory_is_recognised_in_the_log(line):
     status = classify_exit(1, f"epoch 1\n{line}\n", False, False)
     assert status.kind == "memory" and line[:40] in status.reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gald: out of memory error in the coffee machine",
+        "gald: RuntimeError: the out of memory error of yesterday",
+        "warning: MemoryError is caught",
+        "epoch 3: cannot allocate memory to old habits",
+    ],
+)
+def test_words_about_memory_are_no_lack_of_it(line):
+    assert classify_exit(1, f"epoch 1\n{line}\n", False, False).kind == "failed"
 
 
 def test_sigkill_is_out_of_memory_if_the_kernel_counted_a_kill():

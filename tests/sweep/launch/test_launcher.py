@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gald import cli
+from gald.sweep.cells import Sweep
 from gald.sweep.launch import cell_process
-from gald.sweep.manifest import Manifest
+from gald.sweep.state import read_state
 
 FAKE = Path(__file__).with_name("fake_cell.py")
 SMALL = [
@@ -25,7 +26,7 @@ SMALL = [
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Runs `gald train -m seed=SEEDS` on fake cells; returns exit code and manifest."""
+    """Runs `gald train -m seed=SEEDS` on fake cells; returns exit code and sweep."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cell_process, "ENTRY", [str(FAKE)])
     monkeypatch.setenv("GALD_TRACEBACK", "1")
@@ -38,18 +39,22 @@ def sweep(tmp_path, monkeypatch):
             cli.main()
         except SystemExit as end:
             code = end.code
-        return code, Manifest.load(tmp_path / "runs" / "train")
+        return code, Sweep.load(tmp_path / "runs" / "train")
 
     return run
 
 
-def cell_of(manifest, seed):
-    (cell,) = (c for c in manifest.cells.values() if f"seed={seed}" in c.overrides)
-    return cell
+def place(cells, seed):
+    (cell,) = (cell for cell in cells.cells if f"seed={seed}" in cell.overrides)
+    return cells.place(cell)
 
 
-def starts(manifest, seed):
-    return (manifest.path / cell_of(manifest, seed).folder / "starts.txt").read_text().splitlines()
+def state(cells, seed):
+    return read_state(place(cells, seed))
+
+
+def starts(cells, seed):
+    return (place(cells, seed) / "starts.txt").read_text().splitlines()
 
 
 def survivors(folder):
@@ -74,60 +79,60 @@ def wait_until(condition, seconds=60):
 
 
 def test_every_kind_of_end_is_recognised_and_stops_no_other_cell(sweep, capsys):
-    code, manifest = sweep("1,2,3,4,5,6,8,9,10", "hydra.launcher.watchdog_minutes=0.05")
+    code, cells = sweep("1,2,3,4,5,6,8,9,10", "hydra.launcher.watchdog_minutes=0.05")
     assert code == 1
-    states = {seed: cell_of(manifest, seed).state for seed in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
+    states = {seed: state(cells, seed).state for seed in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
     done, failed = ("done", "failed")
     assert states == {
         **{1: done, 2: done, 3: failed, 4: failed, 5: done, 6: done},
         **{8: failed, 9: failed, 10: "pending"},
     }
-    assert cell_of(manifest, 3).reason == "RuntimeError: rank 1 crashed"
-    assert cell_of(manifest, 4).reason.startswith("no progress for 0.05 minutes")
-    assert cell_of(manifest, 8).reason == "ended by SIGKILL from outside, 3 times"
-    assert "with micro-batch size 1" in cell_of(manifest, 9).reason
-    assert survivors(manifest.path) == []
+    assert state(cells, 3).reason == "RuntimeError: rank 1 crashed"
+    assert state(cells, 4).reason.startswith("no progress for 0.05 minutes")
+    assert state(cells, 8).reason == "ended by SIGKILL from outside, 3 times"
+    assert "with micro-batch size 1" in state(cells, 9).reason
+    assert survivors(cells.path) == []
     out = capsys.readouterr()
     assert "failed: seed-3" in out.err and "rank 1 crashed" in out.err
     assert "seed-1: done val/miou 0.1000" in out.out
 
 
 def test_out_of_memory_restarts_with_half_the_micro_batch(sweep):
-    _, manifest = sweep("5")
-    assert starts(manifest, 5) == [
-        "fresh ",
-        "fresh data.micro_batch_size=2 data.eval_batch_size=2",
-        "fresh data.micro_batch_size=1 data.eval_batch_size=1",
+    _, cells = sweep("5")
+    assert starts(cells, 5) == [
+        "fresh None",
+        "fresh 2",
+        "fresh 1",
     ]
-    assert cell_of(manifest, 5).micro_batch_size == 1
-    assert cell_of(manifest, 5).state == "done"
+    assert state(cells, 5).micro_batch_size == 1
+    assert state(cells, 5).state == "done"
 
 
 def test_killed_cell_resumes_from_its_checkpoint(sweep):
-    _, manifest = sweep("6")
-    assert starts(manifest, 6) == ["fresh ", "resumed ckpt_path=last"]
+    _, cells = sweep("6")
+    assert starts(cells, 6) == ["fresh None", "resumed None"]
 
 
 def test_same_command_runs_only_missing_cells(sweep, capsys):
     assert sweep("1,10")[0] == 1
-    _, manifest = sweep("1,2,10")
-    assert len(starts(manifest, 1)) == len(starts(manifest, 2)) == 1
-    assert starts(manifest, 10) == ["fresh ", "resumed ckpt_path=last"]
-    assert manifest.factors == {"seed": ["1", "10", "2"]}
-    assert "3 cells, 1 done already" in capsys.readouterr().out
+    _, cells = sweep("1,2,10")
+    assert len(starts(cells, 1)) == len(starts(cells, 2)) == 1
+    assert starts(cells, 10) == ["fresh None", "resumed None"]
+    assert cells.factors == {"seed": ["1", "10", "2"]}
+    assert "[1/3] seed-2: running" in capsys.readouterr().out
 
 
 def test_failed_cells_wait_for_retry(sweep, monkeypatch, capsys):
     sweep("1,3")
-    code, manifest = sweep("1,3")
-    assert code == 1 and len(starts(manifest, 3)) == 1
-    assert "1 failed before (gald sweep retry runs/train" in capsys.readouterr().out
+    code, cells = sweep("1,3")
+    assert code == 1 and len(starts(cells, 3)) == 1
+    assert "to let failed cells run: gald sweep retry runs/train" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["gald", "sweep", "retry", "runs/train"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
-    assert "gald train -m seed=1,3" in capsys.readouterr().out
-    _, manifest = sweep("1,3")
-    assert len(starts(manifest, 3)) == 2
+    assert "1 cells are pending again; to run them:\ngald sweep run" in capsys.readouterr().out
+    _, cells = sweep("1,3")
+    assert len(starts(cells, 3)) == 2
 
 
 def test_status_names_states_scores_and_reasons(sweep, monkeypatch, capsys):
@@ -141,8 +146,8 @@ def test_status_names_states_scores_and_reasons(sweep, monkeypatch, capsys):
 
 
 def test_duplicates_run_once(sweep, capsys):
-    _, manifest = sweep("1,2", "data.num_workers=0,1")
-    assert len(manifest.cells) == 2
+    _, cells = sweep("1,2,1,2")
+    assert len(cells.cells) == 2
     assert "2 cells, 2 duplicates left out" in capsys.readouterr().out
 
 
@@ -153,24 +158,21 @@ def test_sweep_over_other_keys_needs_a_new_folder(sweep):
 
 
 def test_batches_of_a_sweep_continue_after_a_failed_one(sweep):
-    code, manifest = sweep("3,1", "hydra.sweeper.max_batch_size=1")
-    assert code == 1 and cell_of(manifest, 1).state == "done"
+    code, cells = sweep("3,1", "hydra.sweeper.max_batch_size=1")
+    assert code == 1 and state(cells, 1).state == "done"
 
 
 def test_globbed_factors_are_cells(sweep):
-    _, manifest = sweep("1", "loss=glob(*)")
-    assert manifest.factors == {"loss": ["cross_entropy", "ohem"]}
-    assert manifest.count()["done"] == 2
+    _, cells = sweep("1", "loss=glob(*)")
+    assert cells.factors == {"loss": ["cross_entropy", "ohem"]}
+    assert [read_state(cells.place(cell)).state for cell in cells.cells] == ["done", "done"]
 
 
-def test_cell_gets_one_resolved_config_and_its_number_of_threads(sweep, monkeypatch):
+def test_cell_gets_its_number_of_threads(sweep, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "7")
-    _, manifest = sweep("1")
-    folder = manifest.path / cell_of(manifest, 1).folder
-    config = (folder / "cell.yaml").read_text()
-    assert "${" not in config and f"dir: {folder}" in config and "defaults" not in config
-    environment = json.loads((folder / "environment.json").read_text())
+    _, cells = sweep("1")
+    environment = json.loads((place(cells, 1) / "environment.json").read_text())
     assert environment["OMP_NUM_THREADS"] == str(max(1, len(os.sched_getaffinity(0)) // 4))
     assert "WORLD_SIZE" not in environment
 
@@ -242,21 +244,33 @@ def launcher(tmp_path):
 
 
 def test_interrupted_launcher_lets_its_cells_save(launcher, tmp_path):
-    """While it runs, no second launcher runs the same sweep."""
     process = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
-    code, out = launcher().wait()
-    assert code == 1 and "another process runs the sweep in runs/train" in out
-
     process.send(signal.SIGINT)
     code, out = process.wait()
-    assert code == 130 and "repeat the command to resume" in out
-    manifest = Manifest.load(tmp_path / "runs" / "train")
-    assert cell_of(manifest, 7).state == "pending"
+    assert code == 130 and "gald sweep run runs/train resumes" in out
+    cells = Sweep.load(tmp_path / "runs" / "train")
+    assert state(cells, 7).state == "pending"
     assert survivors(tmp_path) == []
 
     assert launcher().wait()[0] == 0
-    assert starts(manifest, 7) == ["fresh ", "resumed ckpt_path=last"]
+    assert starts(cells, 7) == ["fresh None", "resumed None"]
+
+
+def test_second_launcher_waits_and_takes_over_what_the_first_leaves(launcher, tmp_path):
+    first = launcher()
+    wait_until(lambda: list(tmp_path.rglob("ready")))
+    second = launcher()
+    wait_until(second.output.exists)
+    wait_until(lambda: "sweep runs/train: 1 cells" in second.output.read_text())
+    first.send(signal.SIGKILL)
+    first.wait()
+    cells = Sweep.load(tmp_path / "runs" / "train")
+    assert len(starts(cells, 7)) == 1
+    for pid in survivors(tmp_path):  # a fake cell does not end with its launcher
+        os.kill(int(pid), signal.SIGTERM)
+    code, out = second.wait()
+    assert code == 0 and len(starts(cells, 7)) == 2, out
 
 
 def test_sigterm_stops_a_launcher_too(launcher, tmp_path):
@@ -264,7 +278,7 @@ def test_sigterm_stops_a_launcher_too(launcher, tmp_path):
     wait_until(lambda: list(tmp_path.rglob("ready")))
     process.send(signal.SIGTERM)
     code, out = process.wait()
-    assert code == 143 and "repeat the command to resume" in out
+    assert code == 75 and "gald sweep run runs/train resumes" in out
     assert survivors(tmp_path) == []
 
 
@@ -284,20 +298,21 @@ def test_optuna_continues_after_a_failed_trial_and_resumes_from_its_storage(swee
         "hydra.sweeper.sampler.seed=1",  # of the first two trials, one is done and one fails
     ]
     for count in (4, 8):
-        code, manifest = sweep("choice(2,3)", *study)
+        code, cells = sweep("choice(2,3)", *study)
         trials = optuna.load_study(study_name="study", storage=storage).trials
         assert len(trials) == count
         states = {trial.state.name for trial in trials}
         assert states == {"COMPLETE", "FAIL"} and code == 1
-        assert manifest.count()["done"] and manifest.count()["failed"]
+        ends = {read_state(cells.place(cell)).state for cell in cells.cells}
+        assert ends == {"done", "failed"}
     assert max(trial.value or 0.0 for trial in trials) == pytest.approx(0.2)
 
 
 def test_jobs_of_other_launchers_are_cells_too(sweep, monkeypatch, capsys):
     monkeypatch.setitem(sweep.__globals__, "SMALL", SMALL[:3])
-    code, manifest = sweep("2,3", "hydra/launcher=basic")
+    code, cells = sweep("2,3", "hydra/launcher=basic")
     assert code == 1 and "rank 1 crashed" in capsys.readouterr().err
-    assert [cell.state for cell in manifest.cells.values()] == ["done", "failed"]
-    assert manifest.command[:3] == ["gald", "train", "-m"]
+    assert [state(cells, seed).state for seed in (2, 3)] == ["done", "failed"]
+    assert cells.command[:3] == ["gald", "train", "-m"]
     sweep("2,3", "hydra/launcher=basic")
-    assert len(starts(manifest, 2)) == 1
+    assert len(starts(cells, 2)) == 1

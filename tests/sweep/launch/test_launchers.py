@@ -2,7 +2,8 @@
 
 import pytest
 
-from gald.sweep.manifest import Manifest
+from gald.sweep.cells import Sweep
+from gald.sweep.state import read_state
 
 from .test_traps import TINY, processes, start
 
@@ -15,6 +16,7 @@ def test_cells_of_two_processes_run_under_every_launcher(tmp_path, name):
     words = ["trainer=ddp_cpu", "trainer.precision=bf16-mixed", "seed=0,1"]
     process = start(tmp_path, *TINY, *words, f"hydra/launcher={name}")
     assert process.wait(timeout=580) == 0, (tmp_path / "launcher.log").read_text()
-    manifest = Manifest.load(tmp_path / "runs" / "train")
-    assert manifest.count()["done"] == 2 and sorted(manifest.factors["seed"]) == ["0", "1"]
+    sweep = Sweep.load(tmp_path / "runs" / "train")
+    assert [read_state(sweep.place(cell)).state for cell in sweep.cells] == ["done", "done"]
+    assert sweep.factors == {"seed": ["0", "1"]}
     assert processes(tmp_path) == []

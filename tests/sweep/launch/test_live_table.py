@@ -2,8 +2,9 @@ import io
 
 from rich.console import Console
 
+from gald.sweep.cells import Cell
 from gald.sweep.launch.live_table import LiveTable, duration
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.state import Record
 
 
 class Running:
@@ -13,13 +14,8 @@ class Running:
         return {"step": 5, "steps": 20, "miou": 0.5}
 
 
-def manifest(folder):
-    cells = {
-        "a": Cell(["seed=0"], "seed-0", "failed", "out of memory", 1, 4.0),
-        "b": Cell(["seed=1"], "seed-1", "running", attempts=1),
-    }
-    Manifest(folder, "sweep", [], cells).save()
-    return Manifest.load(folder)
+CELLS = [Cell(0, "seed-0_1a", ("seed=0",)), Cell(1, "seed-1_2b", ("seed=1",))]
+RECORDS = {0: Record("failed", "out of memory", 1, 4.0), 1: Record("running", attempts=1)}
 
 
 def test_durations_are_formatted_in_readable_units():
@@ -27,23 +23,25 @@ def test_durations_are_formatted_in_readable_units():
 
 
 def test_terminal_shows_progress_score_and_time_left(tmp_path):
-    manifest(tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
-    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as table:
-        table.update({"b": Running()})
+    with LiveTable(tmp_path, CELLS, console) as table:
+        table.update(RECORDS, {1: Running()})
     text = out.getvalue()
     assert "0.5000" in text and "out of memory" in text
     assert "1 of 2 cells, 1 failed, about 1 min 30 s left" in text
 
 
 def test_log_gets_a_line_for_every_change(tmp_path):
-    sweep = manifest(tmp_path)
     out = io.StringIO()
     console = Console(file=out, force_terminal=False, width=60)
-    with LiveTable(tmp_path, {"a": "seed-0", "b": "seed-1"}, console) as table:
-        table.update({})
-        sweep.cells["b"].state, sweep.cells["b"].reason = "failed", "no progress"
-        sweep.save()
-        table.update({})
-    assert out.getvalue() == "[2/2] seed-1: failed (no progress)\n"
+    with LiveTable(tmp_path, CELLS, console) as table:
+        table.update({0: Record("pending"), 1: RECORDS[1]}, {1: Running()})
+        table.drawn_at -= 10
+        table.update({0: Record("pending"), 1: Record("failed", "no progress")}, {})
+        table.update({0: RECORDS[0], 1: Record("failed", "no progress")}, {})
+    assert out.getvalue().splitlines() == [
+        f"[0/2] seed-1: running, log in {tmp_path}/seed-1_2b",
+        "[1/2] seed-1: failed (no progress)",
+        "[2/2] seed-0: failed (out of memory) in 4 s",
+    ]

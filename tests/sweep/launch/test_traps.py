@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gald.data.loading.sampler import EvalSampler
-from gald.sweep.manifest import Manifest
+from gald.sweep.cells import Sweep
+from gald.sweep.state import read_state
 
 TINY = [
     "data=synthetic",
@@ -64,10 +65,12 @@ def wait_until(condition, seconds=300):
         time.sleep(0.1)
 
 
-def states(manifest):
+def states(sweep):
     return {
-        next(o.partition("kind=")[2] for o in cell.overrides if "kind=" in o): cell
-        for cell in manifest.cells.values()
+        next(o.partition("kind=")[2] for o in cell.overrides if "kind=" in o): read_state(
+            sweep.place(cell)
+        )
+        for cell in sweep.cells
     }
 
 
@@ -78,8 +81,8 @@ def test_trap_4_no_process_of_a_cell_runs_the_sweep_and_no_failure_hangs_it(tmp_
     options = ["hydra.launcher.jobs=2", "hydra.launcher.watchdog_minutes=1.5"]
     process = start(tmp_path, *FOUR, faults, *options)
     assert process.wait(timeout=1200) == 1
-    manifest = Manifest.load(tmp_path / "runs" / "train")
-    cells = states(manifest)
+    sweep = Sweep.load(tmp_path / "runs" / "train")
+    cells = states(sweep)
     assert {kind: cell.state for kind, cell in cells.items()} == {
         "none": "done",
         "crash": "failed",
@@ -92,8 +95,8 @@ def test_trap_4_no_process_of_a_cell_runs_the_sweep_and_no_failure_hangs_it(tmp_
     assert processes(tmp_path) == []
     # One sweep, and one folder per cell.
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["train"]
-    folders = {path.name for path in manifest.path.iterdir() if path.is_dir()}
-    assert folders == {cell.folder for cell in manifest.cells.values()}
+    folders = {path.name for path in sweep.path.iterdir() if path.is_dir()}
+    assert folders == {cell.folder for cell in sweep.cells}
 
 
 @pytest.mark.slow
@@ -118,19 +121,18 @@ def test_sweep_killed_twice_gives_the_scores_of_an_undisturbed_one(tmp_path):
         os.kill(pid, signal.SIGKILL)
     assert process.wait(timeout=600) == 0
 
-    manifests = [Manifest.load(folder / "runs" / "train") for folder in (calm, rough)]
-    assert max(cell.attempts for cell in manifests[1].cells.values()) == 3
-    for key, cell in manifests[0].cells.items():
-        assert manifests[1].cells[key].state == cell.state == "done"
-        results = [
-            json.loads((manifest.path / cell.folder / "results.json").read_text())
-            for manifest in manifests
-        ]
+    sweeps = [Sweep.load(folder / "runs" / "train") for folder in (calm, rough)]
+    assert sweeps[0].cells == sweeps[1].cells
+    assert max(read_state(sweeps[1].place(cell)).attempts for cell in sweeps[1].cells) == 3
+    for cell in sweeps[0].cells:
+        folders = [sweep.place(cell) for sweep in sweeps]
+        assert [read_state(folder).state for folder in folders] == ["done", "done"]
+        results = [json.loads((folder / "results.json").read_text()) for folder in folders]
         scores = [{k: v for k, v in r.items() if k.startswith("val/")} for r in results]
         for one in scores:
             one.pop("val/receipt", None)  # contains the path of the checkpoint
         assert scores[0] == scores[1]
-        tables = [(m.path / cell.folder / "metrics.csv").read_text() for m in manifests]
+        tables = [(folder / "metrics.csv").read_text() for folder in folders]
         assert tables[0] == tables[1]
     assert processes(tmp_path) == []
 

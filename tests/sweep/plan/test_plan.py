@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gald import cli
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import Sweep, declare
 from gald.sweep.plan.plan import plan
 from gald.sweep.plan.power import detectable, power_sentence, seeds_needed
 
@@ -33,7 +33,7 @@ def planned(*words, **options):
 
 def test_grid_becomes_cells_without_duplicates(capsys, tmp_path):
     entries = planned("model/ga=none,psp", "model/ld=none,mask", "seed=1,1", "name=grid")
-    assert len(entries) == 4 and len({entry.job.key for entry in entries}) == 4
+    assert len(entries) == 4 and [entry.cell.number for entry in entries] == [0, 1, 2, 3]
     assert dict(entries[-1].values) == {"model/ga": "psp", "model/ld": "mask"}
     shown = capsys.readouterr().out
     assert "sweep runs/grid: 4 cells, 4 of 8 declared are duplicates and skipped" in shown
@@ -44,9 +44,9 @@ def test_grid_becomes_cells_without_duplicates(capsys, tmp_path):
 def test_finished_cells_are_recognised(capsys, tmp_path):
     entries = planned("seed=0,1", "name=known")
     folder = tmp_path / "runs" / "known"
-    done = entries[1].job
-    cells = {done.key: Cell(done.overrides, done.folder, "done")}
-    Manifest(folder, "known", [], cells).save()
+    (cell,) = declare(folder, "known", [], [entries[1].cell.overrides])
+    (folder / cell.folder).mkdir()
+    (folder / cell.folder / "results.json").write_text('{"val/miou": 0.5}')
     assert [entry.done for entry in planned("seed=0,1", "name=known")] == [False, True]
     assert "2 cells, 1 done already" in capsys.readouterr().out
 
@@ -55,6 +55,18 @@ def test_experiment_with_multirun_params_and_globs_are_expanded():
     entries = planned("experiment=ablation_synthetic", "seed=0,1", "model/ld=mask")
     assert len(entries) > 3 and set(entries[0].values) == {"model/ga", "seed"}
     assert len(planned("model/ga=glob(g*)")) == len({"gap", "gc", "glore"})
+
+
+def test_plan_is_declared_in_a_folder_without_being_run(gald_cli, capsys, tmp_path):
+    words = ("sweep", "plan", *TINY, "model/ga=none,psp", "seed=0,1", "--to", "grid")
+    gald_cli(*words)
+    assert "4 cells in grid; to run them: gald sweep run grid" in capsys.readouterr().out
+    sweep = Sweep.load(tmp_path / "grid")
+    assert sweep.factors == {"model/ga": ["none", "psp"], "seed": ["0", "1"]}
+    assert sweep.command[:3] == ["gald", "train", "-m"]
+    assert [path.name for path in sweep.path.iterdir() if path.is_dir()] == []
+    gald_cli(*words)  # declares nothing twice
+    assert Sweep.load(tmp_path / "grid") == sweep
 
 
 def test_undeclared_differences_give_a_warning(capsys):

@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 
 from gald import cli
 from gald.config import compose
-from gald.sweep.manifest import Manifest
+from gald.sweep.cells import Sweep
+from gald.sweep.claim import claimed
+from gald.sweep.state import read_record, write_record
 from gald.sweep.table import figures
 from gald.sweep.table.arms import Arm, find_baseline
 from gald.sweep.table.table import print_table
@@ -154,11 +156,12 @@ def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
             ("psp", "none", 1): ("failed", "out of memory with micro-batch size 1"),
             ("psp", "mask", 0): ("failed", "crashed"),
             ("psp", "mask", 1): ("pending", None),
-            ("psp", "mask", 2): ("running", None),
+            ("psp", "mask", 2): ("pending", None),
         },
     )
     (folder / "cell_0" / "images_val.npz").write_bytes(b"cut")
-    print_table(folder, samples=500, form="md")
+    with claimed(folder / "cell_11"):
+        print_table(folder, samples=500, form="md")
     text = capsys.readouterr().out
     assert "5 cells are missing, see below" in text
     assert "| ga=psp ld=none | 1 | failed | out of memory with micro-batch size 1 |" in text
@@ -225,9 +228,10 @@ def test_command_reports_errors_in_one_sentence(toy_sweep, tmp_path, monkeypatch
 
 def test_reduced_micro_batches_are_noted(toy_sweep, capsys):
     folder = toy_sweep()
-    manifest = Manifest.load(folder)
-    next(iter(manifest.cells.values())).micro_batch_size = 4
-    manifest.save()
+    first = folder / Sweep.load(folder).cells[0].folder
+    record = read_record(first)
+    record.micro_batch_size = 4
+    write_record(first, record)
     print_table(folder, samples=200, form="md")
     assert "ga=none ld=none, seed 0: micro-batch size 4 instead" in capsys.readouterr().out
 

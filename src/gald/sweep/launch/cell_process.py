@@ -1,25 +1,25 @@
 """One attempt at a cell: its process group, its log, its heartbeat."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from gald.run.atomic import atomic_file
-from gald.run.fresh import HEARTBEAT, clear
+from gald.run.fresh import HEARTBEAT
 from gald.run.results import is_finished
-from gald.sweep.launch.cell import CONFIG, LAUNCHER
+from gald.sweep.launch.cell import LAUNCHER, Options
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kills
+from gald.sweep.state import read_json
 
 ENTRY = ["-m", "gald.sweep.launch.cell"]
 LOG = "log.txt"
+MARK = "GALD_ATTEMPT"  # environment variable by which the processes of an attempt are found
 # Variables of the launcher's environment about distributed processes; a cell sets its own.
 FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")
 
@@ -27,43 +27,31 @@ FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WOR
 class CellProcess:
     """Running attempt at a cell, in its own process group.
 
-    The processes get one resolved config, `cell.yaml` in the cell's folder, and print to `log.txt`
-    there. They end when this process ends.
+    The processes print to `log.txt` in the cell's folder, and end when this process ends.
 
     Args:
-        config: config of the cell, with its folder in `output_dir`.
+        folder: run folder of the cell.
+        options: what to run there.
         device_variables: environment variables that name its devices.
-        micro_batch_size: micro-batch size, if smaller than in the config; evaluation batches are
-            limited to it too.
         timeout: seconds without a heartbeat after which the cell counts as hung.
     """
 
     def __init__(
         self,
-        config: DictConfig,
+        folder: Path,
+        options: Options,
         device_variables: Mapping[str, str],
-        micro_batch_size: int | None,
         timeout: float,
     ) -> None:
-        self.folder = Path(config.output_dir)
+        self.folder = folder
         self.timeout = timeout
         self.started = time.monotonic()
         self.kills = kernel_kills()
         self.hung = False
-        arguments = ["--config-path", str(self.folder), "--config-name", CONFIG]
-        if (self.folder / "checkpoints" / "last.ckpt").is_file():
-            arguments.append("ckpt_path=last")
-        else:
-            clear(self.folder)
-        if micro_batch_size is not None:
-            evaluated = min(micro_batch_size, config.data.eval_batch_size)
-            arguments += [f"data.micro_batch_size={micro_batch_size}"]
-            arguments += [f"data.eval_batch_size={evaluated}"]
-        _write_config(config, self.folder)
+        self.mark = uuid.uuid4().hex
         environment = {key: v for key, v in os.environ.items() if key not in FOREIGN}
-        environment |= {LAUNCHER: str(os.getpid()), "PYTHONUNBUFFERED": "1"} | dict(
-            device_variables
-        )
+        environment |= {LAUNCHER: str(os.getpid()), MARK: self.mark, "PYTHONUNBUFFERED": "1"}
+        environment |= device_variables
         if environment.get("SLURM_NTASKS") == "1":
             # Otherwise Lightning relies on SLURM's single task and refuses to start processes.
             environment["SLURM_JOB_NAME"] = "interactive"
@@ -71,7 +59,7 @@ class CellProcess:
         self.log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *ENTRY, *arguments],
+                [sys.executable, *ENTRY, str(folder), options.as_text()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -116,11 +104,17 @@ class CellProcess:
         self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the whole process group, and wait until it has ended."""
+        """Kill all its processes, also those in a session of their own, and wait for their end."""
         self._signal(signal.SIGKILL)
         self.process.wait()
         deadline = time.monotonic() + 2
-        while self._signal(0) and _group_runs(self.process.pid) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            strays = list(_marked(f"{MARK}={self.mark}".encode()))
+            for pid in strays:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if not strays and not (self._signal(0) and _group_runs(self.process.pid)):
+                break
             time.sleep(0.02)
 
     def _signal(self, number: int) -> bool:
@@ -155,25 +149,11 @@ def _group_runs(group: int) -> bool:
     return False
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that another process replaces atomically; empty if it is missing."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _write_config(config: DictConfig, folder: Path) -> None:
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    content["callbacks"] = (content.get("callbacks") or {}) | {
-        "heartbeat": {
-            "_target_": "gald.callbacks.heartbeat.Heartbeat",
-            "path": str(folder / HEARTBEAT),
-        }
-    }
-    content["hydra"] = {
-        "run": {"dir": str(folder)},
-        "job": {"name": "cell", "chdir": False},
-        "job_logging": {"root": None},  # the output goes to log.txt only
-        "output_subdir": None,
-    }
-    with atomic_file(folder / f"{CONFIG}.yaml") as partial:
-        OmegaConf.save(OmegaConf.create(content), partial)
+def _marked(mark: bytes) -> Iterator[int]:
+    """Return the processes of this user with a text in their environment, zombies left out."""
+    for folder in Path("/proc").glob("[0-9]*"):  # empty where the system is not Linux
+        try:
+            if mark in (folder / "environ").read_bytes():
+                yield int(folder.name)
+        except OSError:  # it has just ended, or belongs to somebody else
+            continue

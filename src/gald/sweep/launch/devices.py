@@ -1,19 +1,24 @@
 """Devices of this machine, assigned to cells that run side by side."""
 
 import os
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import torch
-from omegaconf import DictConfig
+from filelock import FileLock, Timeout
+
+from gald.sweep.compose import Need
 
 
-@dataclass(frozen=True)
+@dataclass
 class DeviceSlot:
     """Devices of one cell: these GPUs, or the CPU if there are none."""
 
     gpus: tuple[str, ...]
     threads: int
+    locks: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
 
     def environment(self) -> dict[str, str]:
         """Environment variables that restrict a process to these devices."""
@@ -25,6 +30,9 @@ class DeviceSlot:
 class Devices:
     """Device slots of this machine, assigned to cells and released.
 
+    GPUs are given out by locks that all processes of a user share, so that two launchers, or the
+    jobs of joblib, never put two cells on one GPU.
+
     The number of threads depends on the number of slots, not on how many are in use. So a cell
     sums in the same order, and gets the same numbers, whenever it runs.
 
@@ -32,21 +40,27 @@ class Devices:
         jobs: most cells at once; null: as many as the GPUs allow, on a CPU one per four cores.
         jobs_per_gpu: cells that share a GPU.
         gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES; null: those of this machine.
+        locks: folder of the locks; null: one in the folder for temporary files.
     """
 
     def __init__(
-        self, jobs: int | None = None, jobs_per_gpu: int = 1, gpus: Sequence[str] | None = None
+        self,
+        jobs: int | None = None,
+        jobs_per_gpu: int = 1,
+        gpus: Sequence[str] | None = None,
+        locks: Path | None = None,
     ) -> None:
         self.jobs, self.jobs_per_gpu = jobs, jobs_per_gpu
         self.gpus = list(visible_gpus() if gpus is None else gpus)
+        self.locks = locks or Path(tempfile.gettempdir()) / f"gald-gpus-{os.getuid()}"
         self.taken: list[DeviceSlot] = []
         linux = hasattr(os, "sched_getaffinity")  # counts only cores that this process may use
         self.cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
 
-    def take(self, config: DictConfig) -> DeviceSlot | None:
+    def take(self, need: Need) -> DeviceSlot | None:
         """Assign a slot to a cell; None if too few are free. A cell that runs alone gets one."""
-        processes = count_devices(config.trainer.devices, len(self.gpus))
-        if self.gpus and config.trainer.accelerator in ("auto", "gpu", "cuda"):
+        processes = count_devices(need.devices, len(self.gpus))
+        if self.gpus and need.accelerator in ("auto", "gpu", "cuda"):
             slot = self._on_gpus(min(processes, len(self.gpus)))
         else:
             jobs = self.jobs or max(1, self.cores // 4)
@@ -58,16 +72,36 @@ class Devices:
 
     def give_back(self, slot: DeviceSlot) -> None:
         """Release a slot for the next cell."""
+        slot.locks.close()
         self.taken.remove(slot)
 
     def _on_gpus(self, count: int) -> DeviceSlot | None:
         at_once = max(1, len(self.gpus) * self.jobs_per_gpu // count)
         jobs = min(self.jobs or at_once, at_once)
-        load = {gpu: sum(gpu in slot.gpus for slot in self.taken) for gpu in self.gpus}
-        free = [gpu for gpu in sorted(load, key=lambda g: load[g]) if load[gpu] < self.jobs_per_gpu]
-        if len(free) < count or (self.jobs and len(self.taken) >= self.jobs):
+        if self.jobs and len(self.taken) >= self.jobs:
             return None
-        return DeviceSlot(tuple(free[:count]), max(1, self.cores // jobs // count))
+        with ExitStack() as locks:
+            chosen: list[str] = []
+            # First the GPUs without a cell, then those with one, and so on.
+            for place in range(self.jobs_per_gpu):
+                for gpu in self.gpus:
+                    if len(chosen) == count:
+                        break
+                    if gpu not in chosen and self._lock(gpu, place, locks):
+                        chosen.append(gpu)
+            if len(chosen) < count:
+                return None
+            return DeviceSlot(tuple(chosen), max(1, self.cores // jobs // count), locks.pop_all())
+
+    def _lock(self, gpu: str, place: int, locks: ExitStack) -> bool:
+        """Lock one of the places of a GPU; returns whether it was free."""
+        self.locks.mkdir(mode=0o700, exist_ok=True)
+        lock = FileLock(self.locks / f"{gpu.replace('/', '-')}.{place}.lock", timeout=0)
+        try:
+            locks.enter_context(lock)
+        except Timeout:
+            return False
+        return True
 
 
 def visible_gpus() -> list[str]:
@@ -75,6 +109,8 @@ def visible_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]
+    import torch  # takes seconds, which a machine with the variable set need not spend
+
     return [str(index) for index in range(torch.cuda.device_count())]
 
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
 
+# Errors of torch, CUDA, the C++ library and Python, as they begin the message or the last line of a
+# traceback; any error may contain words such as "out of memory".
 MEMORY = re.compile(
-    r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|\bMemoryError\b"
-    r"|_ALLOC_FAILED",
+    r"(\[rank\d+\]: )?(gald: )?("
+    r"(torch\.)?(cuda\.)?OutOfMemoryError\b|MemoryError\b|CUDA out of memory\. Tried"
+    r"|(RuntimeError: )?(CUDA error: out of memory|cu\w+ error: CU\w+_ALLOC_FAILED"
+    r"|\[enforce fail.*can't allocate memory|DefaultCPUAllocator: .*allocate memory)"
+    r"|OSError: \[Errno 12\] Cannot allocate memory|(terminate called .*)?std::bad_alloc"
+    r"|([\w.]+\.)?_?ArrayMemoryError\b)",
     re.IGNORECASE,
 )
 SENTENCE = "gald: "  # prefix of the error message with which gald.cli ends a program
@@ -47,7 +53,7 @@ def classify_exit(code: int, log: str, finished: bool, kernel_killed: bool) -> E
     # without a message.
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.removeprefix(SENTENCE) for line in lines if line.startswith(SENTENCE)]
-    memory = next((line for line in lines if MEMORY.search(line)), None)
+    memory = next((line for line in lines if MEMORY.match(line)), None)
     if memory or (kernel_killed and code == -signal.SIGKILL):
         return ExitStatus("memory", f"out of memory ({_short(memory or 'killed by the kernel')})")
     if errors:

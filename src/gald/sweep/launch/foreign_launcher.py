@@ -1,40 +1,31 @@
 """Cell under another launcher than gald's: joblib, submitit, Ray, or Hydra's basic launcher."""
 
-import sys
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from gald.sweep.launch.devices import Devices
-from gald.sweep.launch.jobs import make_job, open_sweep, register, score
-from gald.sweep.launch.runner import RetryPolicy, Stopped, run_jobs
-from gald.sweep.manifest import Manifest, edit
+from gald.sweep.cells import Sweep, declare
+from gald.sweep.compose import Source
+from gald.sweep.grid import command_line
+from gald.sweep.launch.door import run_cell
 
 
-def run_single(cfg: DictConfig) -> float:
+def run_single(cfg: DictConfig) -> float | str:
     """Run one job of another launcher as a cell, as gald's own launcher does.
 
-    The cell gets its own process group, so that it can use several devices, and an entry in the
-    sweep's manifest. A cell that is already done is not repeated.
+    The cell gets its own process group, so that it can use several devices. A cell that is done
+    already is not repeated. If a scheduler has started several tasks for the job, they train
+    together in these processes.
 
     Returns:
-        val/miou of the cell, nan if it failed.
+        val/miou of the cell; a text if there is none, which Optuna counts as a failed trial.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
-    open_sweep(folder, cfg.name)
-    composed = cfg.copy()
-    with open_dict(composed):
-        composed.hydra = {"overrides": {"task": list(hydra.overrides.task)}}
-    job = make_job(composed, Manifest.load(folder).command)
-    register(folder, [job])
-    with edit(folder) as manifest:
-        cell = manifest.cells[job.key]
-        if cell.state == "running":  # left by an attempt of this job that was killed
-            cell.state, cell.reason = "pending", "its launcher ended"
-    try:
-        run_jobs(folder, [job], Devices(), RetryPolicy())
-    except Stopped:
-        sys.exit(143)
-    return score(folder, Manifest.load(folder).cells[job.key])
+    (cell,) = declare(folder, str(cfg.name), command_line(), [list(hydra.overrides.task)])
+    record = run_cell(Sweep.load(folder), cell, Source.of(cast(DictConfig, hydra)))
+    if record.state != "done":
+        return f"{record.state}: {record.reason}"
+    return float("nan") if record.score is None else record.score

@@ -1,29 +1,26 @@
 """Hydra multirun as a sweep: every cell runs in its own process group, and its end is recorded."""
 
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from typing_extensions import override
 
+from gald.run.preemption import PREEMPTED
+from gald.run.resume import changed_options, list_options
+from gald.run.shape import read_config_file
+from gald.sweep.cells import Cell, Sweep, declare
+from gald.sweep.compose import Source, compose_cell
+from gald.sweep.grid import command_line
 from gald.sweep.launch.devices import Devices
-from gald.sweep.launch.jobs import (
-    Job,
-    forgotten_if_empty,
-    make_job,
-    open_sweep,
-    placed,
-    recover,
-    register,
-    score,
-)
-from gald.sweep.launch.runner import RetryPolicy, Stopped, run_jobs
-from gald.sweep.manifest import Manifest
+from gald.sweep.launch.runner import RetryPolicy, Stopped, run_cells
+from gald.sweep.state import Record
 
 
 @dataclass
@@ -40,7 +37,6 @@ class NoScore(JobReturn):
 
 
 def launch(
-    context: HydraContext,
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     devices: Devices,
@@ -49,71 +45,76 @@ def launch(
     """Run the cells that a sweeper requests, except those already done; return results in order.
 
     Raises:
-        ValueError: another launcher runs this sweep, or the folder holds a different one.
+        ValueError: the folder holds a different sweep.
     """
     folder = Path(config.hydra.sweep.dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    cells = declare(folder, str(config.name), command_line(), job_overrides)
+    sweep = Sweep.load(folder)
+    unique = list({cell.number: cell for cell in cells}.values())
+    _announce(folder, len(unique), len(cells))
+    records = run_and_report(sweep, unique, Source.of(config.hydra), devices, policy)
+    return [_result(cell, records[cell.number]) for cell in cells]
+
+
+def run_and_report(
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    source: Source,
+    devices: Devices,
+    policy: RetryPolicy,
+    wait: bool = True,
+) -> dict[int, Record]:
+    """Run cells; if a signal stops them, say how to go on, and exit with code 75 or 130.
+
+    Raises:
+        ValueError: cells that were trained have another config than they would have now.
+    """
+    _refuse_other_config(sweep, cells, source)
     try:
-        with forgotten_if_empty(folder), FileLock(folder / "launcher.lock", timeout=0):
-            return _launch(context, config, job_overrides, folder, devices, policy)
-    except Timeout:
-        raise ValueError(
-            f"another process runs the sweep in {folder}; wait for it, or stop it first"
-        ) from None
+        return run_cells(sweep, cells, source, devices, policy, wait)
     except (KeyboardInterrupt, Stopped) as stop:
-        name = str(stop) or "SIGINT"
+        interrupted = isinstance(stop, KeyboardInterrupt)
         Console(markup=False, emoji=False, stderr=True).print(
-            f"stopped ({name}); repeat the command to resume, "
-            f"gald sweep status {folder} shows the cells",
+            f"stopped ({'SIGINT' if interrupted else stop}); gald sweep run {sweep.path} resumes, "
+            f"gald sweep status {sweep.path} shows the cells",
             soft_wrap=True,
             highlight=False,
         )
-        raise SystemExit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
+        sys.exit(128 + signal.SIGINT if interrupted else PREEMPTED)
 
 
-def _launch(
-    context: HydraContext,
-    config: DictConfig,
-    job_overrides: Sequence[Sequence[str]],
-    folder: Path,
-    devices: Devices,
-    policy: RetryPolicy,
-) -> list[JobReturn]:
-    typed = [str(override) for override in config.hydra.overrides.task]
-    composed = [context.config_loader.load_sweep_config(config, list(o)) for o in job_overrides]
-    jobs = [make_job(one, typed) for one in composed]
-    unique = {job.key: job for job in jobs}
-    open_sweep(folder, config.name)
-    register(folder, list(unique.values()))
-    recover(folder)
-    _announce(folder, jobs, unique)
-    run_jobs(folder, list(unique.values()), devices, policy)
-    manifest = Manifest.load(folder)
-    return [_result(job, one, manifest, folder) for job, one in zip(jobs, composed, strict=True)]
+def _refuse_other_config(sweep: Sweep, cells: Sequence[Cell], source: Source) -> None:
+    """Compare the first trained cell with what its overrides mean now."""
+    trained = (cell for cell in cells if (sweep.place(cell) / "config.yaml").is_file())
+    cell = next(trained, None)
+    if cell is None:
+        return
+    folder = sweep.place(cell)
+    before = read_config_file(folder / "config.yaml")
+    now = cast(dict[str, Any], OmegaConf.to_container(compose_cell(cell.overrides, source, folder)))
+    if changed := changed_options(before, now):
+        raise ValueError(
+            f"{folder} was trained with other options than the config files now say "
+            f"({list_options(changed)}); undo the change, or choose a new folder with name=NAME"
+        )
 
 
-def _announce(folder: Path, jobs: Sequence[Job], unique: dict[str, Job]) -> None:
-    cells = [Manifest.load(folder).cells[key] for key in unique]
-    done, failed = (sum(c.state == state for c in cells) for state in ("done", "failed"))
-    words = [f"sweep {folder}: {len(unique)} cells"]
-    if len(unique) < len(jobs):
-        words.append(f"{len(jobs) - len(unique)} duplicates left out")
-    if done:
-        words.append(f"{done} done already")
-    if failed:
-        words.append(f"{failed} failed before (gald sweep retry {folder} lets them run again)")
+def _announce(folder: Path, unique: int, declared: int) -> None:
+    words = [f"sweep {folder}: {unique} cells"]
+    if unique < declared:
+        words.append(f"{declared - unique} duplicates left out")
     Console(markup=False, emoji=False).print(", ".join(words), soft_wrap=True, highlight=False)
 
 
-def _result(job: Job, composed: DictConfig, manifest: Manifest, folder: Path) -> JobReturn:
-    cell = manifest.cells[job.key]
-    done = cell.state == "done"
+def _result(cell: Cell, record: Record) -> JobReturn:
+    done = record.state == "done"
     result = JobReturn() if done else NoScore()
     result.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    result._return_value = score(folder, cell) if done else f"{cell.state}: {cell.reason}"
-    result.overrides = job.overrides
-    result.cfg = placed(job, folder, cell)
-    result.hydra_cfg = OmegaConf.create({"hydra": composed.hydra})
+    score = float("nan") if record.score is None else record.score
+    result._return_value = score if done else f"{record.state}: {record.reason}"
+    result.overrides = list(cell.overrides)
+    result.cfg = OmegaConf.create({})
+    result.hydra_cfg = OmegaConf.create({})
     result.working_dir = str(Path.cwd())
     result.task_name = "train"
     return result

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gald.sweep.launch.jobs import score
-from gald.sweep.manifest import Cell, Manifest
+from gald.sweep.cells import Cell
+from gald.sweep.state import Record
 
 EVERY = 1.0  # seconds between two updates
 LINE_EVERY = 60.0  # seconds between two lines about running cells, if there is no terminal
@@ -35,23 +35,21 @@ class Watched(Protocol):
 
 
 class LiveTable:
-    """Live table, or lines in a log, about the cells of a sweep; a context manager.
+    """Live table, or lines in a log, about the cells of a launch; a context manager.
 
     Args:
         folder: folder of the sweep.
-        labels: labels of the cells that this launch runs, by hash.
+        cells: the cells of the launch.
         console: console to print to; null: standard output.
     """
 
-    def __init__(
-        self, folder: Path, labels: Mapping[str, str], console: Console | None = None
-    ) -> None:
-        self.folder, self.labels = folder, labels
+    def __init__(self, folder: Path, cells: Sequence[Cell], console: Console | None = None) -> None:
+        self.folder = folder
+        self.folders = {cell.number: cell.folder for cell in cells}
+        self.labels = {cell.number: cell.label for cell in cells}
         self.console = console or Console(markup=False, emoji=False)
         self.live = Live(console=self.console, auto_refresh=False)
-        self.states = {
-            key: (cell.state, cell.attempts) for key, cell in Manifest.load(folder).cells.items()
-        }
+        self.shown: dict[int, tuple[str, int]] = {}
         self.drawn_at = self.line_at = -math.inf
 
     def __enter__(self) -> "LiveTable":
@@ -66,64 +64,76 @@ class LiveTable:
         if self.console.is_terminal:
             self.live.stop()
 
-    def update(self, running: Mapping[str, Watched]) -> None:
-        """Show changes; calls in quick succession are cheap."""
+    def say(self, line: str) -> None:
+        """Print a line, above the table if there is one."""
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def update(self, cells: Mapping[int, Record], running: Mapping[int, Watched]) -> None:
+        """Show changes; calls in quick succession are cheap.
+
+        Args:
+            cells: state of each cell by number.
+            running: cells that run here.
+        """
         if running and time.monotonic() - self.drawn_at < EVERY:
             return
         self.drawn_at = time.monotonic()
-        cells = Manifest.load(self.folder).cells
         if self.console.is_terminal:
             self.live.update(self._table(cells, running), refresh=True)
         else:
             self._lines(cells, running)
 
-    def _lines(self, cells: Mapping[str, Cell], running: Mapping[str, Watched]) -> None:
-        total = len(self.labels)
-        for key, label in self.labels.items():
-            cell = cells[key]
-            if self.states.get(key) == (cell.state, cell.attempts):
-                continue
-            self.states[key] = (cell.state, cell.attempts)
-            ended = sum(cells[k].state in ("done", "failed") for k in self.labels)
-            self._print(f"[{ended}/{total}] {label}: {describe(cell, self.folder)}")
+    def _lines(self, cells: Mapping[int, Record], running: Mapping[int, Watched]) -> None:
+        first = not self.shown
+        states = {number: (cell.state, cell.attempts) for number, cell in cells.items()}
+        changed = [number for number, state in states.items() if self.shown.get(number) != state]
+        self.shown = states
+        ended = sum(state in ("done", "failed") for state, _ in states.values())
+        for number in changed:
+            cell = cells[number]
+            if first and (number not in running and cell.state != "failed"):
+                continue  # it is as before this launch
+            self.say(
+                f"[{ended}/{len(cells)}] {self.labels[number]}: {self._describe(number, cell)}"
+            )
         if running and time.monotonic() - self.line_at > LINE_EVERY:
             self.line_at = time.monotonic()
-            parts = [f"{self.labels[key]} {_beat(watched)}" for key, watched in running.items()]
-            self._print(f"{'; '.join(parts)}; {_left(cells, self.labels, running)}")
+            parts = [f"{self.labels[n]} {_beat(watched)}" for n, watched in running.items()]
+            self.say(f"{'; '.join(parts)}; {_left(cells, running)}")
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-    def _table(self, cells: Mapping[str, Cell], running: Mapping[str, Watched]) -> RenderableType:
+    def _table(self, cells: Mapping[int, Record], running: Mapping[int, Watched]) -> RenderableType:
         table = Table(box=None, pad_edge=False)
         for column in ("cell", "state", "progress", "val/miou", "time"):
             table.add_column(column, justify="right" if column in ("val/miou", "time") else "left")
         # Running cells come first, because a terminal cuts off the end of a long table.
         order = ("running", "failed", "done", "pending")
-        for key in sorted(self.labels, key=lambda k: order.index(cells[k].state)):
-            cell, watched = cells[key], running.get(key)
+        rows = sorted(cells, key=lambda number: order.index(cells[number].state))
+        for number in rows[: max(4, self.console.height - 4)]:
+            cell, watched = cells[number], running.get(number)
             beat = watched.heartbeat() if watched else {}
-            progress = _progress(beat) if watched else float(cell.state == "done")
-            best = beat.get("miou") if watched else score(self.folder, cell)
+            best = beat.get("miou") if watched else cell.score
             seconds = (cell.seconds or 0.0) + (watched.seconds if watched else 0.0)
+            bar = (
+                ProgressBar(1.0, _progress(beat), width=16) if watched else Text(cell.reason or "")
+            )
             table.add_row(
-                self.labels[key],
+                self.labels[number],
                 Text(cell.state, COLOURS[cell.state]),
-                ProgressBar(1.0, progress, width=16) if watched else Text(cell.reason or ""),
+                bar,
                 "" if best is None or math.isnan(best) else f"{best:.4f}",
                 duration(seconds) if seconds else "",
             )
-        return Group(table, Text(_left(cells, self.labels, running), "bold"))
+        return Group(table, Text(_left(cells, running), "bold"))
 
-
-def describe(cell: Cell, folder: Path) -> str:
-    """Describe the state of a cell in a few words."""
-    if cell.state == "running":
-        return f"running, log in {folder / cell.folder}" if cell.attempts == 1 else "running again"
-    words = [cell.state, *([f"({cell.reason})"] if cell.reason else [])]
-    if cell.state == "done":
-        words.append(f"val/miou {score(folder, cell):.4f}")
-    return " ".join([*words, *([f"in {duration(cell.seconds)}"] if cell.seconds else [])])
+    def _describe(self, number: int, cell: Record) -> str:
+        """Describe the state of a cell in a few words."""
+        if cell.state == "running":
+            log = f"running, log in {self.folder / self.folders[number]}"
+            return log if cell.attempts < 2 else "running again"
+        words = [cell.state, *([f"({cell.reason})"] if cell.reason else [])]
+        if cell.state == "done" and cell.score is not None:
+            words.append(f"val/miou {cell.score:.4f}")
+        return " ".join([*words, *([f"in {duration(cell.seconds)}"] if cell.seconds else [])])
 
 
 def duration(seconds: float) -> str:
@@ -146,22 +156,19 @@ def _beat(watched: Watched) -> str:
     return f"{100 * _progress(beat):.0f} %{best}"
 
 
-def _left(
-    cells: Mapping[str, Cell], labels: Mapping[str, str], running: Mapping[str, Watched]
-) -> str:
+def _left(cells: Mapping[int, Record], running: Mapping[int, Watched]) -> str:
     """Return how many cells have ended, and an estimate of the time that the others need."""
-    launched = [cells[key] for key in labels]
-    ended = [cell for cell in launched if cell.state in ("done", "failed")]
+    ended = [cell for cell in cells.values() if cell.state in ("done", "failed")]
     failed = sum(cell.state == "failed" for cell in ended)
-    text = f"{len(ended)} of {len(launched)} cells" + (f", {failed} failed" if failed else "")
-    durations = [cell.seconds for cell in launched if cell.state == "done" and cell.seconds]
+    text = f"{len(ended)} of {len(cells)} cells" + (f", {failed} failed" if failed else "")
+    durations = [cell.seconds for cell in ended if cell.state == "done" and cell.seconds]
     for watched in running.values():
         progress = _progress(watched.heartbeat())
         if progress > 0.05:
             durations.append(watched.seconds / progress)
-    if not durations or len(ended) == len(launched):
+    if not durations or len(ended) == len(cells):
         return text
     mean = sum(durations) / len(durations)
     elapsed = sum(min(watched.seconds, mean) for watched in running.values())
-    rest = (len(launched) - len(ended)) * mean - elapsed
+    rest = (len(cells) - len(ended)) * mean - elapsed
     return f"{text}, about {duration(rest / max(1, len(running)))} left"

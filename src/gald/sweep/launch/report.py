@@ -1,53 +1,80 @@
-"""Final report of a sweep: failed cells with their reasons, and the exit code."""
+"""Start and end of a multirun: its cells are declared, and those without a result are listed."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from typing_extensions import override
 
-from gald.run.new_folders import remember
-from gald.sweep.launch.jobs import open_sweep
-from gald.sweep.manifest import NAME, Manifest
+from gald.options.check import check_part
+from gald.run.new_folders import no_empty_folder, remember
+from gald.sweep.cells import NAME, Sweep, declare
+from gald.sweep.grid import check_levels, command_line, grid
+from gald.sweep.state import read_state
 
 
 class SweepReport(Callback):
-    """Hydra callback that prints the cells of a multirun without a result, and exits with code 1.
+    """Hydra callback that declares the cells of a multirun, and reports those without a result.
 
-    It also creates the manifest, because jobs of other launchers than gald's do not know the
-    command line.
+    All cells of a grid are declared before the first starts, so that their order does not depend
+    on the launcher. If a cell has no result in the end, the exit code is 1.
     """
 
     @override
     def on_multirun_start(self, config: DictConfig, **more: object) -> None:
-        if more.get("config_name") == "train":
-            folder = Path(config.hydra.sweep.dir)
-            remember(folder)
-            with suppress(OSError):  # the launcher reports it
-                open_sweep(folder, config.name)
+        if more.get("config_name") != "train":
+            return
+        folder = Path(config.hydra.sweep.dir)
+        remember(folder)
+        loader = GlobalHydra.instance().config_loader()
+        with suppress(Exception):  # Hydra would only warn of it, and the sweeper raises it again
+            if str(config.hydra.launcher._target_).endswith("GaldLauncher"):
+                check_part(config.hydra.launcher, "hydra.launcher")
+            cells = grid(config, OverridesParser.create(config_loader=loader)) or []
+            check_levels(cells, lambda words: loader.load_sweep_config(config, words))
+            declare(folder, str(config.name), command_line(), cells)
 
     @override
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         folder = Path(config.hydra.sweep.dir)
-        if not (folder / NAME).is_file():
-            return
-        manifest = Manifest.load(folder)
-        count = manifest.count()
-        missing = [cell for cell in manifest.cells.values() if cell.state != "done"]
-        write = partial(
-            Console(markup=False, emoji=False, stderr=bool(missing)).print,
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
-        write(f"sweep {folder}: {count['done']} of {len(manifest.cells)} cells done")
-        for cell in missing:
-            write(f"  {cell.state}: {cell.folder}: {cell.reason or 'not started'}")
-        if count["failed"]:
-            write(f"see log.txt in each folder; to let failed cells run: gald sweep retry {folder}")
-        if missing:
+        if (folder / NAME).is_file() and report(Sweep.load(folder)):
             sys.exit(1)
+
+
+@contextmanager
+def forgotten_if_empty(folder: Path) -> Generator[None]:
+    """Remove the folder of a sweep if an error ends it before it has a cell."""
+    try:
+        yield
+    except Exception:
+        if not (folder / NAME).is_file() or not Sweep.load(folder).cells:
+            for name in (NAME, f"{NAME}.lock", "multirun.yaml"):
+                (folder / name).unlink(missing_ok=True)
+        with no_empty_folder(folder):
+            raise
+
+
+def report(sweep: Sweep) -> int:
+    """Print what became of the cells of a sweep; returns the number of those without a result."""
+    states = {cell: read_state(sweep.place(cell)) for cell in sweep.cells}
+    missing = {cell: state for cell, state in states.items() if state.state != "done"}
+    write = partial(
+        Console(markup=False, emoji=False, stderr=bool(missing)).print,
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+    done = len(states) - len(missing)
+    write(f"sweep {sweep.path}: {done} of {len(states)} cells done")
+    for cell, state in missing.items():
+        write(f"  {state.state}: {cell.folder}: {state.reason or state.owner or 'not started'}")
+    if any(state.state == "failed" for state in missing.values()):
+        write(f"see log.txt in each folder; to let failed cells run: gald sweep retry {sweep.path}")
+    return len(missing)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.config import CONF_DIR
-from gald.sweep.launch.jobs import Job, make_job
-from gald.sweep.manifest import NAME, Cell, Manifest, split_overrides
+from gald.sweep.cells import NAME, Cell, Sweep, split_overrides
+from gald.sweep.grid import check_levels, grid
+from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED
 
 
@@ -22,12 +22,14 @@ class Entry:
     """One cell of a plan.
 
     Args:
-        job: what the launcher would run.
+        cell: what the launcher would run.
+        config: its config; its folder is not set.
         values: values of the factors, the seed included.
         done: whether the sweep's folder already holds its result.
     """
 
-    job: Job
+    cell: Cell
+    config: DictConfig
     values: Mapping[str, str]
     done: bool
 
@@ -37,15 +39,18 @@ class Entry:
         return {key: value for key, value in self.values.items() if key != SEED}
 
 
-def compose_cells(words: Sequence[str]) -> tuple[DictConfig, list[Job]]:
-    """Compose the cells that the overrides of a multirun declare.
+def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
+    """List the cells that the overrides of a multirun declare.
+
+    One cell with each value is composed, so that a wrong value is found.
 
     Args:
         words: overrides as `gald train -m` takes them, with lists, ranges and globs; those in
             `hydra.sweeper.params` of an experiment are added.
 
     Returns:
-        the multirun's own config, and its cells in Hydra's order, duplicates included.
+        the multirun's own config, and the overrides of its cells in Hydra's order, duplicates
+        included.
 
     Raises:
         ValueError: the sweeper chooses its cells while it runs.
@@ -53,30 +58,40 @@ def compose_cells(words: Sequence[str]) -> tuple[DictConfig, list[Job]]:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", list(words), run_mode=RunMode.MULTIRUN)
-        target = str(master.hydra.sweeper._target_)
-        if not target.endswith(".BasicSweeper"):
+        cells = grid(master, OverridesParser.create(config_loader=loader))
+        if cells is None:
+            target = str(master.hydra.sweeper._target_).rpartition(".")[2]
             raise ValueError(
-                f"{target.rpartition('.')[2]} chooses its cells while it runs and cannot be "
-                "planned; remove hydra/sweeper=... to plan a grid"
+                f"{target} chooses its cells while it runs and cannot be planned; remove "
+                "hydra/sweeper=... to plan a grid"
             )
-        params = master.hydra.sweeper.get("params") or {}
-        typed = [str(override) for override in master.hydra.overrides.task]
-        swept = [f"{key}={value}" for key, value in params.items()]
-        typed_overrides = OverridesParser.create(config_loader=loader).parse_overrides(
-            [*swept, *typed]
-        )
-        cells = BasicSweeper.split_arguments(typed_overrides, None)[0]
-        return master, [make_job(loader.load_sweep_config(master, cell), typed) for cell in cells]
+        check_levels(cells, lambda overrides: loader.load_sweep_config(master, overrides))
+        return master, cells
 
 
-def plan_entries(folder: Path, jobs: Mapping[str, Job]) -> list[Entry]:
-    """List the cells of a plan, and mark those that are done in the sweep's folder."""
-    cells = {key: Cell(job.overrides, job.folder) for key, job in jobs.items()}
-    factors = Manifest(folder, "", [], cells).factors
-    known = Manifest.load(folder).cells if (folder / NAME).is_file() else {}
+def plan_entries(folder: Path, cells: Sequence[Cell], words: Sequence[str]) -> list[Entry]:
+    """Compose the cells of a plan, and mark those that are done in the sweep's folder.
+
+    Args:
+        folder: folder of the sweep, which need not exist.
+        cells: its cells, without duplicates.
+        words: overrides of the multirun.
+    """
+    factors = Sweep(folder, "", [], list(cells)).factors
+    known = Sweep.load(folder).cells if (folder / NAME).is_file() else []
+    places = {frozenset(split_overrides(cell.overrides).items()): cell for cell in known}
     entries = []
-    for key, job in jobs.items():
-        overrides = split_overrides(job.overrides)
-        values = {factor: overrides.get(factor, "default") for factor in factors}
-        entries.append(Entry(job, values, key in known and known[key].state == "done"))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", list(words), run_mode=RunMode.MULTIRUN)
+        for cell in cells:
+            config = loader.load_sweep_config(master, list(cell.overrides))
+            OmegaConf.set_readonly(config, False)
+            with open_dict(config):
+                config.pop("hydra", None)
+            overrides = split_overrides(cell.overrides)
+            values = {factor: overrides.get(factor, "default") for factor in factors}
+            place = places.get(frozenset(overrides.items()))
+            done = place is not None and read_state(folder / place.folder).state == "done"
+            entries.append(Entry(cell, config, values, done))
     return entries

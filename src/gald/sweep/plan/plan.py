@@ -13,11 +13,14 @@ from rich.table import Table
 from gald.cli import Arguments, silence_warnings
 from gald.config import refuse_words
 from gald.errors import to_sentence
+from gald.run.new_folders import refuse_unwritable
 from gald.run.slots import check_trust
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
+from gald.sweep.cells import declare, number_cells
+from gald.sweep.compose import Need
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.live_table import duration
-from gald.sweep.plan.grid import Entry, compose_cells, plan_entries
+from gald.sweep.plan.grid import Entry, declared_cells, plan_entries
 from gald.sweep.plan.power import power_sentence
 from gald.sweep.table.arms import SEED, Arm, find_baseline, label, read_sweep
 from gald.sweep.table.columns import Column, values
@@ -45,9 +48,31 @@ def main() -> None:
         help="deviation between seeds in points, or a finished sweep (default: 0.4)",
     )
     parser.add_argument("--no-probe", action="store_true", help="do not build and time networks")
+    parser.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="declare the cells there, for gald sweep run"
+    )
     parser.add_trust()
     flags = parser.parse_intermixed_args(sys.argv[1:])
+    if flags.to is not None:
+        write_plan(flags.words, flags.to)
+        return
     plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe, flags.trust)
+
+
+def write_plan(words: Sequence[str], folder: Path) -> None:
+    """Declare the cells of a multirun in a folder, and print how to run them.
+
+    Raises:
+        ValueError: an override is wrong, or the folder holds a different sweep.
+    """
+    refuse_words("gald sweep plan", words)
+    refuse_unwritable(folder, "--to")
+    master, declared = declared_cells(words)
+    command = ["gald", "train", "-m", *words]
+    cells = declare(folder, str(master.name), command, declared)
+    count = len({cell.number for cell in cells})
+    print(f"{count} cells in {folder}; to run them: gald sweep run {folder}")
+    print(f"one cell, N from 0 to {count - 1}: gald sweep run {folder} --cell N")
 
 
 def plan(
@@ -83,10 +108,10 @@ def plan(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
     refuse_words("gald sweep plan", words)
-    master, jobs = compose_cells(words)
+    master, declared = declared_cells(words)
     folder = Path(master.hydra.sweep.dir)
-    unique = {job.key: job for job in jobs}
-    entries = plan_entries(folder, unique)
+    cells = number_cells(declared, words)
+    entries = plan_entries(folder, cells, words)
     arms: dict[str, list[Entry]] = {}
     for entry in entries:
         arms.setdefault(label(entry.arm), []).append(entry)
@@ -97,9 +122,9 @@ def plan(
     console = Console(markup=False, emoji=False, soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = 400  # in a log, no line is cut
-    console.print(f"sweep {folder}: {_count(len(jobs), len(entries), entries)}", style="bold")
+    console.print(f"sweep {folder}: {_count(len(declared), len(entries), entries)}", style="bold")
     workloads = (
-        {name: workload_of(cells[0].job.config) for name, cells in arms.items()} if probing else {}
+        {name: workload_of(cells[0].config) for name, cells in arms.items()} if probing else {}
     )
     costs = _probe_all(arms, workloads)
     console.print(_table(arms, base, workloads, costs))
@@ -134,7 +159,7 @@ def _probe_all(
     costs: dict[str, TrainingCost | str] = {}
     console = Console(markup=False, emoji=False, stderr=True)
     for name in track(workloads, "probing networks", console=console, transient=True):
-        config = arms[name][0].job.config
+        config = arms[name][0].config
         key = architecture(config, workloads[name])
         if key not in probed:
             try:
@@ -193,7 +218,7 @@ def _estimate(
         times += [seconds for entry in arms[name] if not entry.done]
     if not times:
         return lines
-    parallel = _parallel_cells(master, next(iter(arms.values()))[0].job.config)
+    parallel = _parallel_cells(master, next(iter(arms.values()))[0].config)
     side_by_side = max(sum(times) / parallel, max(times))
     lines.append(
         f"time: {duration(sum(times))} for {len(times)} cells one after the other, about "
@@ -209,16 +234,18 @@ def _parallel_cells(master: DictConfig, config: DictConfig) -> int:
     """Return the number of cells that the launcher would run at once on this machine."""
     launcher = master.hydra.launcher
     devices = Devices(launcher.get("jobs"), launcher.get("jobs_per_gpu", 1))
-    count = 0
-    while devices.take(config) is not None:
-        count += 1
-    return max(1, count)
+    slots = []
+    while (slot := devices.take(Need.of(config.trainer))) is not None:
+        slots.append(slot)
+    for slot in slots:
+        devices.give_back(slot)
+    return max(1, len(slots))
 
 
 def _warnings(entries: Sequence[Entry]) -> list[str]:
     cells = []
     for entry in entries:
-        config = entry.job.config.copy()
+        config = entry.config.copy()
         config.output_dir = config.name = "RUN"  # other paths are built from them
         content = OmegaConf.to_container(config, resolve=True)
         assert isinstance(content, dict)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from gald.comparison.runs import EvaluatedRun, check_pair, read_run
 from gald.run.plain import RefusedError
-from gald.sweep.manifest import Manifest, split_overrides
+from gald.sweep.cells import Sweep, split_overrides
+from gald.sweep.state import read_state
 
 SEED = "seed"
 
@@ -65,22 +66,23 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: the manifest is damaged, or no cell has a run.
+        ValueError: the list of cells is damaged, or no cell has a run.
         RefusedError: a run would call other code.
     """
-    manifest = Manifest.load(folder)
-    factors = {key: values for key, values in manifest.factors.items() if key != SEED}
+    sweep = Sweep.load(folder)
+    factors = {key: values for key, values in sweep.factors.items() if key != SEED}
     arms: dict[tuple[str, ...], Arm] = {}
     missing_cells: list[MissingCell] = []
     notes: list[str] = []
     first: EvaluatedRun | None = None
-    for cell in manifest.cells.values():
+    for cell in sweep.cells:
+        state = read_state(sweep.place(cell))
         overrides = split_overrides(cell.overrides)
         values = {key: overrides.get(key, "default") for key in factors}
         arm = arms.setdefault(tuple(values.values()), Arm(values, label(values)))
         seed = overrides.get(SEED, "")
-        if cell.state != "done":
-            missing_cells.append(MissingCell(arm.label, seed, cell.state, cell.reason or ""))
+        if state.state != "done":
+            missing_cells.append(MissingCell(arm.label, seed, state.state, state.reason or ""))
             continue
         try:
             run = read_run(folder / cell.folder, split, trust)
@@ -98,10 +100,10 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             continue
         first = first or run
         arm.runs[trained] = run
-        if cell.micro_batch_size is not None:
+        if state.micro_batch_size is not None:
             notes.append(
-                f"{arm.label}, seed {trained}: micro-batch size {cell.micro_batch_size} instead of "
-                "the declared one, because memory ran out; batch norm saw fewer images"
+                f"{arm.label}, seed {trained}: micro-batch size {state.micro_batch_size} instead "
+                "of the declared one, because memory ran out; batch norm saw fewer images"
             )
     kept = [arm for arm in arms.values() if arm.runs]
     if not kept:
@@ -110,10 +112,10 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             example = f" (first cell: {missing_cells[0].state} {missing_cells[0].reason}".rstrip()
             example += ")"
         raise ValueError(
-            f"none of the {len(manifest.cells)} cells in {folder} has results for {split}"
+            f"none of the {len(sweep.cells)} cells in {folder} has results for {split}"
             f"{example}; see gald sweep status {folder}"
         )
-    return SweepRuns(manifest.name, split, factors, kept, missing_cells, notes)
+    return SweepRuns(sweep.name, split, factors, kept, missing_cells, notes)
 
 
 def label(values: dict[str, str]) -> str:

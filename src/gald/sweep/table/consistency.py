@@ -9,10 +9,14 @@ from gald.run.plain import plain_data
 from gald.run.results import SPLITS
 from gald.run.shape import read_config_file
 from gald.run.text_file import read_json
+from gald.sweep.cells import Sweep, split_overrides
 from gald.sweep.command import one_folder
-from gald.sweep.manifest import IRRELEVANT_DATA_KEYS, IRRELEVANT_KEYS, Manifest, split_overrides
+from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED, label
 
+# Keys that change neither weights nor scores: file locations, loggers, number of workers.
+IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
+IRRELEVANT_DATA_KEYS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 # Topic of a config key, by the first prefix that matches.
 TOPICS = {
     "data.global_batch_size": "global batch",
@@ -82,21 +86,21 @@ def audit(folder: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: its manifest is damaged, or a config has an interpolation.
+        ValueError: its list of cells is damaged, or a config has an interpolation.
     """
-    manifest = Manifest.load(folder)
-    factors = manifest.factors
+    sweep = Sweep.load(folder)
+    factors = sweep.factors
     cells: list[Audited] = []
     receipts: list[tuple[str, dict[str, Any]]] = []
     trained: list[Mapping[str, str]] = []
-    for cell in manifest.cells.values():
+    for cell in sweep.cells:
         overrides = split_overrides(cell.overrides)
         values = {key: overrides.get(key, "default") for key in factors}
         config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
         if config.is_file():
             content = plain_data(read_config_file(config), config)
             cells.append(Audited(values, {str(key): value for key, value in content.items()}))
-        if cell.state == "done" and results.is_file():
+        if results.is_file() and read_state(sweep.place(cell)).state == "done":
             trained.append(values)
             read = read_json(results, "repeat its evaluation")
             receipts.append((label(values), read))
@@ -105,7 +109,7 @@ def audit(folder: Path) -> list[str]:
 
 def audit_configs(cells: Sequence[Audited]) -> list[str]:
     """List config keys that differ although they belong to no factor, one sentence each."""
-    configs = [dict(_flatten(_without_irrelevant(cell.config))) for cell in cells]
+    configs = [dict(_flatten(without_irrelevant(cell.config))) for cell in cells]
     findings = []
     for key in dict.fromkeys(key for config in configs for key in config):
         values = [json.dumps(config[key]) if key in config else "unset" for config in configs]
@@ -138,8 +142,12 @@ def _audit_receipts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     return list(findings.values())
 
 
-def _without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without keys that change no result, such as file locations and loggers."""
+def without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a resolved config that decide the outcome of a training run.
+
+    Two runs have equal parts if they differ only in file locations, loggers or the number of
+    loading processes.
+    """
     folder = str(config.get("output_dir"))
 
     def strip(value: Any) -> Any:
@@ -149,9 +157,7 @@ def _without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
 
     kept = {key: strip(value) for key, value in config.items() if key not in IRRELEVANT_KEYS}
     if isinstance(kept.get("data"), dict):
-        kept["data"] = {
-            key: v for key, v in kept["data"].items() if key not in IRRELEVANT_DATA_KEYS
-        }
+        kept["data"] = {k: v for k, v in kept["data"].items() if k not in IRRELEVANT_DATA_KEYS}
     return kept
 
 
