@@ -20,7 +20,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-metrics: $(BENCH)/.installed ## measure metrics, compare the confusion mat
 
 bench-inference: install ## compare the step from logits to labels with the plain way (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/inference.py $(ARGS)
+
+bench-sweep: $(BENCH)/.installed ## measure the bookkeeping of 10,000 pretended cells (ARGS="--markdown FILE")
+	$(BENCH)/bin/python benchmarks/sweep.py $(ARGS)
 
 cluster-test: install ## run sweeps under a real SLURM on this machine (needs root; installs it with apt)
 	command -v slurmctld || apt-get install -y --no-install-recommends slurm-wlm munge
