@@ -22,7 +22,13 @@ REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 10  # seconds to wait for threads and processes to end
 # Services of libraries that live as long as the process: words in a thread's name or a command.
 SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
-SERVICES += ("orted", "compile_worker", "InductorSubproc", "subproc_worker")  # MPI, torch.compile
+SERVICES += (
+    "slurmd",
+    "orted",
+    "compile_worker",
+    "InductorSubproc",
+    "subproc_worker",
+)  # MPI, torch.compile
 
 
 @pytest.fixture(scope="session", autouse=True)

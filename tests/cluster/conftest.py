@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -118,12 +120,11 @@ class Slurm:
         daemon = self.daemons.pop("slurmd")
         if kill:
             daemon.kill()
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    if path.read_bytes().startswith(b"slurmstepd"):
-                        os.kill(int(path.parent.name), 9)
-                except (OSError, ProcessLookupError):
-                    continue
+            for path in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # it has just ended
+                    step = (path / "cmdline").read_bytes().startswith(b"slurmstepd")
+                    if step or b"SLURM_JOB_ID=" in (path / "environ").read_bytes():
+                        os.kill(int(path.name), signal.SIGKILL)
         else:
             daemon.terminate()
         daemon.wait(timeout=60)

@@ -107,7 +107,9 @@ def test_cell_of_two_tasks_is_one_run_of_two_processes(slurm, tmp_path):
     words = "trainer=slurm trainer.sync_batchnorm=false trainer.precision=32-true "
     words += "trainer.devices=2 trainer.num_nodes=1 trainer.max_epochs=1 seed=0"
     sweep = plan(slurm, tmp_path, words)
-    job = slurm.submit(tmp_path, "srun gald sweep run grid --cell 0", "--ntasks=2")
+    job = slurm.submit(
+        tmp_path, "srun gald sweep run grid --cell 0", "--nodes=1", "--ntasks-per-node=2"
+    )
     assert slurm.wait(job) == ["COMPLETED"], output(tmp_path)
     folder = sweep.place(sweep.cells[0])
     assert read_state(folder).state == "done"
