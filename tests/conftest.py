@@ -22,13 +22,8 @@ REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 10  # seconds to wait for threads and processes to end
 # Services of libraries that live as long as the process: words in a thread's name or a command.
 SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
-SERVICES += (
-    "slurmd",
-    "orted",
-    "compile_worker",
-    "InductorSubproc",
-    "subproc_worker",
-)  # MPI, torch.compile
+SERVICES += ("orted", "compile_worker", "InductorSubproc", "subproc_worker")  # MPI, torch.compile
+SERVICES += ("slurmd",)
 
 
 @pytest.fixture(scope="session", autouse=True)
