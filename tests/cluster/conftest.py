@@ -46,8 +46,8 @@ SlurmdLogFile={folder}/slurmd.log
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 SlurmdParameters=config_overrides
-NodeName=n1 NodeAddr=127.0.0.1 NodeHostname={host} CPUs=4 RealMemory=16000 State=UNKNOWN
-PartitionName=cpu Nodes=n1 Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+NodeName=localhost NodeAddr=127.0.0.1 NodeHostname={host} CPUs=4 RealMemory=16000 State=UNKNOWN
+PartitionName=cpu Nodes=localhost Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
 
@@ -156,7 +156,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
     try:
         cluster.start("slurmctld", "-D")
-        cluster.start("slurmd", "-D", "-N", "n1")
+        cluster.start("slurmd", "-D", "-N", "localhost")
         deadline = time.monotonic() + 60
         while True:
             time.sleep(1)

@@ -125,7 +125,7 @@ def test_cell_on_a_node_that_crashes_goes_on_elsewhere(slurm, tmp_path):
     wait_until(lambda: (folder / "checkpoints" / "last.ckpt").exists(), "the first checkpoint")
     slurm.end_node(kill=True)
     wait_until(lambda: not slurm.node_is("allocated", "mixed", "idle"), "noticing the crash")
-    slurm.start("slurmd", "-D", "-N", "n1")
+    slurm.start("slurmd", "-D", "-N", "localhost")
     assert slurm.wait(job, seconds=900) == ["COMPLETED"], output(tmp_path)
     state = read_state(folder)
     assert (state.state, state.attempts) == ("done", 2)

@@ -50,9 +50,10 @@ def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
     folder = sweep.place(cell)
     first = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
     if not first:
-        if _wait_for_first(folder):
-            _train(folder)
-        return read_state(folder)
+        if not _wait_for_first(folder):
+            return read_state(folder)
+        _train(folder)
+        return Record("done")  # the first task has yet to write it down
     held = claim(folder)
     state = read_state(folder)
     if held is None or state.state == "failed" or _is_done(folder):
