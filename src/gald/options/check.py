@@ -157,6 +157,8 @@ def _parts(value: Any, place: str = "") -> Iterator[tuple[Mapping[str, Any], str
 def _locate(target: str, place: str) -> Any:
     try:
         return resolve_name(target)
+    except OSError:  # of the system, as too many open files; the class may well be there
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
