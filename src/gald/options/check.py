@@ -18,7 +18,7 @@ PASSED = {"num_classes", "model", "loss", "inference", "optimizer", "scheduler",
 
 
 def check_config(config: DictConfig, roots: Any) -> None:
-    """Refuse a composed config whose values do not fit the options that they are for.
+    """Refuse a composed config if a value does not fit its option.
 
     Args:
         config: the whole config of a command, without Hydra's own section.

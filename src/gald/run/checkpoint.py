@@ -168,7 +168,7 @@ def whole_neighbour(path: Path) -> Path | None:
 
 
 def check_training_state(checkpoint: Checkpoint) -> None:
-    """Refuse to resume from a checkpoint whose training state has another shape than ours.
+    """Refuse to resume from a checkpoint if its training state has another shape than ours.
 
     Raises:
         ValueError: the message names the first key that is wrong.

@@ -13,7 +13,7 @@ from gald.options.ranges import Count, Finite, NotNegative, Whole
 from gald.run.atomic import atomic_file
 from gald.run.results import is_finished
 from gald.run.shape import check_shape
-from gald.run.text_file import read_json as read_plain_json
+from gald.run.text_file import read_json
 
 STATES = ("pending", "running", "done", "failed")
 RECORD, OWNER = "cell.json", "owner.json"
@@ -75,7 +75,7 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     try:
-        content = read_plain_json(path, _GO_ON)
+        content = read_json(path, _GO_ON)
     except FileNotFoundError:
         return Record()
     check_shape(path, content, _SHAPE, _GO_ON)
@@ -112,7 +112,7 @@ def read_state(folder: Path) -> CellState:
 
 def read_score(folder: Path) -> float | None:
     """Return val/miou from the results of a finished cell; None if it is undefined."""
-    value = read_json(folder / "results.json").get("val/miou")
+    value = peek(folder / "results.json").get("val/miou")
     return None if value is None else float(value)
 
 
@@ -175,7 +175,7 @@ def read_owner(folder: Path) -> Owner | None:
         return None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def peek(path: Path) -> dict[str, Any]:
     """Read a JSON object that another process replaces atomically; empty if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -314,7 +314,7 @@ class MappedBlocks:
         entries: place and checksum of each sample.
 
     Raises:
-        ValueError: when a sample is read whose bytes have changed on the disk.
+        ValueError: the bytes of a sample have changed on the disk; raised when it is read.
     """
 
     def __init__(self, path: Path, entries: list[Entry]) -> None:

@@ -73,7 +73,7 @@ def _run() -> None:
 def prepare(folder: Path, options: Options) -> list[str]:
     """Write the config of a cell, and return the arguments of `gald train` that run it.
 
-    A cell with a checkpoint goes on from there; what an attempt without one has left is removed.
+    A cell with a checkpoint is resumed; the files of an attempt without one are removed.
     """
     from gald.sweep.compose import Source, compose_cell
 

@@ -15,7 +15,7 @@ from gald.run.fresh import HEARTBEAT
 from gald.run.results import is_finished
 from gald.sweep.launch.cell import LAUNCHER, Options
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit, kernel_kills
-from gald.sweep.state import read_json
+from gald.sweep.state import peek
 
 ENTRY = ["-m", "gald.sweep.launch.cell"]
 LOG = "log.txt"
@@ -97,7 +97,7 @@ class CellProcess:
 
     def heartbeat(self) -> dict[str, Any]:
         """Return the newest heartbeat; empty before the first one."""
-        return read_json(self.folder / HEARTBEAT)
+        return peek(self.folder / HEARTBEAT)
 
     def stop(self) -> None:
         """Send SIGTERM, so that it saves and ends; the first process stops the others."""

@@ -20,7 +20,7 @@ from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.exit_status import ExitStatus, classify_exit
 from gald.sweep.launch.launcher import run_and_report
 from gald.sweep.launch.runner import RetryPolicy
-from gald.sweep.state import Record, read_json, read_record, read_score, read_state, write_record
+from gald.sweep.state import Record, peek, read_record, read_score, read_state, write_record
 
 START = "start.json"  # tells the tasks of a job that the first of them has prepared the cell
 PATIENCE = 300.0  # seconds in which the first task must have done so
@@ -109,7 +109,7 @@ def _wait_for_first(folder: Path) -> bool:
     """Wait until the first task has prepared the cell; returns whether to train."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        told = read_json(folder / START)
+        told = peek(folder / START)
         if told.get("job") == _job_step():
             return bool(told.get("go"))
         time.sleep(0.2)
