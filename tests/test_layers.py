@@ -14,7 +14,7 @@ errors config
 options
 run
 cli model optimizer scheduler trainer
-doctor loss data profiling
+completion doctor loss data profiling
 inference
 metrics
 evaluation
