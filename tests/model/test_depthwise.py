@@ -3,9 +3,9 @@ import pickle
 
 import pytest
 import torch
-from timm.layers import Conv2dSame
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from timm.layers import Conv2dSame
 from torch import nn
 
 from gald.config import compose
@@ -91,7 +91,7 @@ def test_a_copy_and_a_pickled_network_keep_the_class_and_the_gradient():
     fast_depthwise(conv)
     x = torch.randn(1, 4, 9, 9)
     expected = gradients(conv, x)
-    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):  # noqa: S301
+    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
         assert type(other[0]) is DepthwiseConv2d
         for a, b in zip(gradients(other, x), expected, strict=True):
             assert a.equal(b)

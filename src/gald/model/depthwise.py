@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-Pair = tuple[int, int]
+Pair = tuple[int, ...]
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -29,7 +29,7 @@ class DepthwiseConv2dSame(Conv2dSame):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         return _convolve(x, self, (0, 0))
 
 
