@@ -21,7 +21,7 @@ from gald.prediction.outputs import Output
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
 from gald.prediction.video import Video, VideoWriter
-from gald.progress import console, say
+from gald.progress import Lines, console, say
 
 OVERLAY = Output("overlay")
 
@@ -106,7 +106,9 @@ class BatchPredictor:
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         with Progress(*columns, console=console()) as self.bar:
             task = self.bar.add_task("predict", total=len(self.files), completed=skipped + unseen)
-            for file in pending:
+            lines = Lines("predict", len(self.files))
+            for number, file in enumerate(pending, skipped + unseen):
+                lines.show(number)
                 try:
                     self._predict_video(file) if file.is_video else self._predict_image(file)
                 except (ValueError, FileNotFoundError, cv2.error) as error:

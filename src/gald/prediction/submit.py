@@ -12,7 +12,7 @@ from gald.device import pick_device
 from gald.prediction.output_log import OutputLog
 from gald.prediction.predictor import load
 from gald.prediction.submission import Submission
-from gald.progress import console
+from gald.progress import Lines, console
 from gald.run.new_folders import refuse_unwritable
 
 
@@ -68,7 +68,9 @@ def submit(
         raise exists  # else a call was killed between the zip and the removal of the label maps
     with progress.Progress(console=console()) as bar:
         task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(pending))
-        for name in pending:
+        lines = Lines("predicting", len(sources))
+        for number, name in enumerate(pending, len(sources) - len(pending)):
+            lines.show(number)
             image = read_image(submission.images[name])
             labels = predictor.predict(image, confidence=False, ld_map=False).labels
             log.write(f"maps/{name}", submission.encode(labels), *sources[name])
