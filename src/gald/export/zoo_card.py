@@ -48,7 +48,7 @@ better. They are the scores of exactly the file `model.safetensors`.
 
 {class_scores}
 
-This is one training with seed {seed}; another seed gives other scores.
+This is one training, with seed {seed}. Another seed or another machine gives other scores.
 
 ## Receipt
 
@@ -81,8 +81,8 @@ in 32. The weights of the training, in 32 bits, were evaluated in the same way:
 {command}
 ```
 
-Seed {seed}, {epochs} epochs, {steps} steps, {minutes:.0f} minutes on {device}, with
-torch {torch}, at commit {commit}.{note}
+Seed {seed}, {epochs} epochs, {steps} steps, {minutes:.0f} minutes on {device}, with torch {torch},
+at commit {commit}.{note}
 
 Modules; `config.json` has all options:
 
