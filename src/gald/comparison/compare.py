@@ -32,7 +32,12 @@ def main() -> None:
     parser = Arguments(
         "gald compare", description="compare two evaluations image by image, with intervals"
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder written by gald eval")
+    parser.add_argument(
+        "run_a",
+        type=Path,
+        metavar="RUN_A",
+        help="folder of gald eval, or a name of the zoo",
+    )
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another, on the same images")
     parser.add_argument("--split", choices=SPLITS, help="default: the first split that both have")
     parser.add_argument("--to", type=Path, metavar="DIR", help="new folder for the report")
@@ -65,7 +70,7 @@ def compare(
     written atomically.
 
     Args:
-        run_a: folder with `results.json` and `images_<split>.npz`.
+        run_a: folder with `results.json` and `images_<split>.npz`, or a name of the zoo.
         run_b: another such folder, evaluated on the same images.
         split: `val` or `test`; None selects the first split that both have.
         to: folder to write; it must be empty or not exist. None creates one in `runs/compare`.

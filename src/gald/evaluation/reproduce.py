@@ -13,7 +13,7 @@ from rich.console import Console
 from gald.config import compose, quote_paths
 from gald.evaluation.checkpoint import evaluate_checkpoint
 from gald.options.ranges import Length
-from gald.run.building import build_metrics, check, check_metrics, refuse_other_machine
+from gald.run.building import build_metrics, check, check_metrics, own_paths, refuse_other_machine
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
@@ -113,6 +113,7 @@ def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str
 def _with_places(data: dict[str, Any], own: DictConfig, split: str, path: Path) -> dict[str, Any]:
     """Fill the places that published results leave out; those that the user names follow later."""
     given = OmegaConf.to_container(own).get("data") or {}  # ty: ignore
+    data = own_paths("data", data, path)
     absent = [key for key, value in data.items() if value == MISSING]
     for key in absent:
         if key not in given:

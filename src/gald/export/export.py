@@ -34,7 +34,7 @@ def main() -> None:
     """Export the network of the command line, and print a summary."""
     parser = Arguments("gald export", description="write a trained network for other programs")
     parser.add_argument(
-        "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
+        "source", metavar="RUN", help="run, checkpoint, saved folder, name of the zoo or hub id"
     )
     parser.add_argument(
         "--to", type=Path, required=True, help="a new file, or a new folder for pretrained"

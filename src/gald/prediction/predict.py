@@ -1,5 +1,6 @@
 """`gald predict RUN INPUT... --to FOLDER`: segment images and videos with a trained network.
 
+gald predict demo street.jpg
 gald predict runs/mine photos/ --to out --overlay
 gald predict runs/mine 'drive/**/*.png' clip.mp4 --to out --masks ids --inference slide
 find . -name '*.jpg' | gald predict owner/name - --to out --skip-bad
@@ -43,14 +44,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="run folder, checkpoint, saved folder, or OWNER/NAME on the hub")
+    add("run", metavar="RUN", help="run, checkpoint, saved folder, name of the zoo, or OWNER/NAME")
     add(
         "inputs",
         nargs="+",
         metavar="INPUT",
         help="images, videos, folders, patterns, - for a list on stdin; also inference.key=value",
     )
-    add("--to", type=_folder, required=True, metavar="FOLDER", help="output folder")
+    words = "output folder (default: runs/predict/NAME, by the name of the run)"
+    add("--to", type=_folder, metavar="FOLDER", help=words)
     add(
         "--masks",
         choices=("palette", "ids", "none"),
@@ -73,6 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         x for x in flags.inputs if x.lstrip("+").startswith("inference.") and "=" in x
     ]
     flags.inputs = [x for x in flags.inputs if x not in flags.overrides]
+    flags.to = flags.to or _folder(f"runs/predict/{Path(flags.run).absolute().name}")
     if flags.to.exists() and not flags.to.is_dir():
         parser.error(f"--to {flags.to} is a file; name a folder")
     refuse_unwritable(flags.to, "--to")

@@ -57,7 +57,7 @@ def main() -> None:
     """Serve the network of the command line until interrupted."""
     parser = Arguments("gald serve", description="local web page that segments uploaded images")
     parser.add_argument(
-        "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
+        "source", metavar="RUN", help="run, checkpoint, saved folder, name of the zoo or hub id"
     )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     parser.add_argument(

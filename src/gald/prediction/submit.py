@@ -63,7 +63,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("run", nargs="?", metavar="RUN", help="run, checkpoint, folder or hub id")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="run, checkpoint, name of the zoo or hub id"
+    )
     keys = "config keys of the inference chosen with --inference"
     parser.add_argument("overrides", nargs="*", metavar="inference.key=value", help=keys)
     parser.add_argument("--split", help="default: the split that the server evaluates")

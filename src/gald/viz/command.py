@@ -52,7 +52,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add(
-        "runs", nargs="+", metavar="RUN", help="run folder, checkpoint, saved folder, or OWNER/NAME"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run, checkpoint, saved folder, name of the zoo or hub id",
     )
     add("--image", type=_path, required=True, metavar="FILE", help="input image")
     add(
