@@ -1,7 +1,7 @@
 """Model card of a network of the zoo, written from its results and its data."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gald.data.datamodule import SegmentationDataModule
 from gald.prediction.predictor import Predictor, module_names, part_name
@@ -17,8 +17,8 @@ license: {licence}
 ---
 # {name}
 
-Segments images into the {classes} classes of {title}, with global aggregation (GA) {ga}
-and local distribution (LD) {ld} on the backbone {backbone}.
+Segments images into the {classes} classes of {title}, {ga} and
+{ld}, on the backbone {backbone}.
 
 ```bash
 gald predict {name} street.jpg
@@ -127,8 +127,8 @@ def model_card(
         licence=facts.licence,
         classes=len(predictor.class_names),
         title=dataset.title,
-        ga=as_markdown(part_name(model["ga"])),
-        ld=as_markdown(part_name(model["ld"])),
+        ga=_with("global aggregation", model["ga"]),
+        ld=_with("local distribution", model["ld"]),
         backbone=as_markdown(model["backbone"]["name"]),
         source=f"{dataset.title}, {dataset.url}" if dataset.url else dataset.title,
         data_licence=dataset.licence or "not stated",
@@ -153,6 +153,11 @@ def model_card(
         note=f" {facts.note}" if facts.note else "",
         modules="\n".join(f"- {as_markdown(one)}" for one in module_names(predictor.config)),
     )
+
+
+def _with(title: str, part: dict[str, Any]) -> str:
+    name = part_name(part)
+    return f"without {title}" if name == "none" else f"with {title} by {as_markdown(name)}"
 
 
 def _scores(results: Results, splits: Sequence[str], names: Sequence[str]) -> str:
