@@ -172,3 +172,17 @@ def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
     assert read_state(folder / cell.folder).state == "done"
     results = json.loads((folder / cell.folder / "results.json").read_text())
     assert results["val/receipt"]["processes"] == 2
+
+
+def test_an_installed_gald_says_where_the_zoo_is_and_reads_it_there(console, elsewhere):
+    zoo = Path(__file__).parents[1] / "zoo"
+    done = console("compare", "demo", "demo_without_ld", cwd=elsewhere)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == (
+        "gald: there is no demo; give the path of a run (names are of networks in the zoo, a "
+        "folder of gald's repository that is not installed: clone the repository and set "
+        "GALD_ZOO=CLONE/zoo)"
+    )
+    words = ("compare", "demo", "demo_without_ld", "--samples", "100", "--to", "compared")
+    assert_success(console(*words, cwd=elsewhere, GALD_ZOO=str(zoo)))
+    assert (elsewhere / "compared" / "report.html").is_file()

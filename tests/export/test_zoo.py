@@ -90,7 +90,8 @@ def test_entry_names_no_folder_of_a_machine(entry):
 
 def test_scores_of_the_demo_are_confirmed(gald_cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("split=test", "metrics=miou", "trainer.accelerator=cpu")
+    words = ("split=test", "metrics=miou", "trainer.accelerator=cpu", "data=synthetic")
+    words += ("data.num_workers=0", "data.eval_batch_size=8")
     gald_cli("eval", "ckpt_path=demo", *words, f"output_dir={tmp_path / 'again'}")
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     stored = json.loads((ROOT / "zoo" / "demo" / "results.json").read_text())
@@ -122,7 +123,7 @@ def test_a_path_comes_before_a_name_and_a_name_before_the_hub(other_zoo, monkeyp
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     weights = other_zoo / "street_small" / "model.safetensors"
     assert find_checkpoint("street_small") == weights
-    assert find_checkpoint("zoo/street_small") == weights
+    assert find_checkpoint("zoo/street_small") == find_checkpoint("street_small/") == weights
     assert not fetched
     assert find_checkpoint("owner/street_small").parent.name == "street_large"
     assert fetched == ["owner/street_small"]
@@ -164,8 +165,8 @@ def test_without_a_zoo_the_error_says_where_it_is(tmp_path, monkeypatch):
     for find in (find_checkpoint, zoo.find_folder):
         with pytest.raises(
             FileNotFoundError,
-            match=r"; networks with names are in the zoo, a folder of gald's repository that is "
-            r"not installed: clone the repository and set GALD_ZOO=CLONE/zoo$",
+            match=r" \(names are of networks in the zoo, a folder of gald's repository that is not "
+            r"installed: clone the repository and set GALD_ZOO=CLONE/zoo\)$",
         ):
             find("demo")
 
@@ -259,6 +260,9 @@ def test_a_run_that_cannot_become_an_entry_is_refused(run, tmp_path, monkeypatch
         make_entry(monkeypatch, run, "--to", to)
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     results = json.loads((copy / "results.json").read_text())
+    (copy / "results.json").write_text(json.dumps(results | {"seconds": None}))
+    with pytest.raises(ValueError, match=r"results\.json has no seconds, which the card states"):
+        make_entry(monkeypatch, copy, "--to", to)
     results["test/receipt"]["checkpoint_sha256"] = "0"
     (copy / "results.json").write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results\.json is not of .*best\.ckpt, its SHA-256"):

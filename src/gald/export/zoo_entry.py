@@ -32,6 +32,9 @@ from gald.run.results import SPLITS, Results, read_results, write_results
 
 LARGEST = 10 * 10**6  # bytes of the weights of an entry
 LARGEST_COUNTS = 400 * 10**3  # bytes of the counts per image; larger ones are left out
+# What a card says of a training
+FACTS = ("params", "cost/total/gmacs", "epochs", "steps", "seed", "seconds", "device", "command")
+FACTS += ("commit", "version/torch")
 _EXACT = 2**-10  # of a tensor's largest value; the error that numbers of 16 bits make is half of it
 _REPLACED = ("output_dir=", "ckpt_path=", "hydra.run.dir=")  # of a command: folders of one machine
 
@@ -148,7 +151,13 @@ def _read_training(run: Path) -> Results:
             "of a finished training"
         )
     kept = {key: value for key, value in results.items() if key.split("/")[0] not in SPLITS}
-    words = [word for word in kept.get("command", "").split() if not word.startswith(_REPLACED)]
+    missing = [key for key in FACTS if kept.get(key) is None]
+    if missing:
+        raise ValueError(
+            f"{run / 'results.json'} has no {missing[0]}, which the card states; give the folder "
+            "of a finished training by this version of gald"
+        )
+    words = [word for word in kept["command"].split() if not word.startswith(_REPLACED)]
     kept["command"] = " ".join(map(_without_place, words))
     return kept
 

@@ -151,7 +151,8 @@ def map_view(values: np.ndarray, title: str, low: float, high: float) -> str:
         high: value of the brightest colour.
     """
     size = _shown_size(values.shape[1], values.shape[0])
-    small = cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    known = np.nan_to_num(values.astype(np.float32), nan=low)
+    small = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
     grey = ((small - low) / max(high - low, 1e-12) * 255).round().clip(0, 255).astype(np.uint8)
     image = Image.fromarray(grey)
     image.putpalette(_COLOURS.tobytes())

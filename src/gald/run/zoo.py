@@ -74,8 +74,8 @@ def advice(given: str | Path, otherwise: str) -> str:
         return otherwise
     if zoo_folder() is None:
         return (
-            f"{otherwise}; networks with names are in the zoo, a folder of gald's repository that "
-            f"is not installed: clone the repository and set {VARIABLE}=CLONE/zoo"
+            f"{otherwise} (names are of networks in the zoo, a folder of gald's repository that is "
+            f"not installed: clone the repository and set {VARIABLE}=CLONE/zoo)"
         )
     names = zoo_names()
     near = difflib.get_close_matches(name.lower(), names, n=1)
@@ -84,4 +84,4 @@ def advice(given: str | Path, otherwise: str) -> str:
 
 
 def _name(given: str | Path) -> str:
-    return str(given).removeprefix(ZOO_PREFIX)
+    return str(given).removeprefix(ZOO_PREFIX).rstrip("/")
