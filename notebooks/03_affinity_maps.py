@@ -28,6 +28,10 @@
 # own images as `val_images`, to inspect them.
 
 # %%
+import warnings
+
+warnings.filterwarnings("ignore", message=".*(IProgress|ipywidgets)")  # of progress bars
+
 import io
 
 import cv2
@@ -104,8 +108,8 @@ show(figures.prediction_figure(views["GA + LD"]))
 # ## Boundaries
 #
 # Over all validation images. Left: the mean of M by the distance to the nearest ground-truth
-# boundary; the bar is the standard deviation over pixels. Right: each network's share of correct
-# pixels at that distance.
+# boundary; the bar is the standard deviation over pixels. Middle: each network's share of correct
+# pixels at that distance. Right: their difference.
 
 # %%
 EDGES = [0, 1, 2, 4, 8, 16, np.inf]
@@ -152,17 +156,22 @@ def by(quantity, edges, names, along):
     """Draw M and the share of correct pixels in bins of a quantity, without empty bins."""
     bins = np.digitize(pixels[quantity], edges) - 1
     kept = [b for b in range(len(names)) if (bins == b).any()]
-    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", dpi=70)
+    _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained", dpi=70)
     means = [pixels["M"][bins == b].mean() for b in kept]
     spread = [pixels["M"][bins == b].std() for b in kept]
     left.errorbar(range(len(kept)), means, spread, fmt="o", color="black", capsize=3)
     left.set_ylabel("M: the context is scaled by 1 + M")
-    for name, fill in (("GA only", "white"), ("GA + LD", "black")):
-        shares = [100 * pixels[name][bins == b].mean() for b in kept]
-        right.plot(range(len(kept)), shares, "o", color="black", mfc=fill, label=name)
-    right.set_ylabel("% of correct pixels")
-    right.legend()
-    for axis in (left, right):
+    shares = {
+        name: np.array([100 * pixels[name][bins == b].mean() for b in kept])
+        for name in ("GA only", "GA + LD")
+    }
+    middle.plot(range(len(kept)), shares["GA only"], "o", color="black", mfc="none", ms=10)
+    middle.plot(range(len(kept)), shares["GA + LD"], "o", color="black", ms=5)
+    middle.set_ylabel("% of correct pixels (ring: GA only)")
+    right.plot(range(len(kept)), shares["GA + LD"] - shares["GA only"], "o", color="black")
+    right.axhline(0, color="black", linewidth=0.8)
+    right.set_ylabel("GA + LD minus GA only (points)")
+    for axis in (left, middle, right):
         axis.set_xticks(range(len(kept)), [names[b] for b in kept])
         axis.set_xlabel(along)
         axis.grid(axis="y", color="0.85")
@@ -172,9 +181,8 @@ def by(quantity, edges, names, along):
 by("distance", EDGES, BINS, "pixels to the nearest boundary")
 
 # %% [markdown]
-# If LD sharpens boundaries, M near boundaries differs from M elsewhere, and the filled markers lie
-# above the hollow ones at the left of the right panel. The second without the first can be the
-# luck of one seed.
+# If LD sharpens boundaries, M near boundaries differs from M elsewhere, and the points at the left of
+# the right panel lie above 0. The second without the first can be the luck of one seed.
 #
 # ## Small objects
 #
