@@ -181,8 +181,8 @@ def by(quantity, edges, names, along):
 by("distance", EDGES, BINS, "pixels to the nearest boundary")
 
 # %% [markdown]
-# If LD sharpens boundaries, M near boundaries differs from M elsewhere, and the points at the left of
-# the right panel lie above 0. The second without the first can be the luck of one seed.
+# If LD sharpens boundaries, M near boundaries differs from M elsewhere, and the points at the left
+# of the right panel lie above 0. The second without the first can be the luck of one seed.
 #
 # ## Small objects
 #

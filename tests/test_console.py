@@ -174,8 +174,7 @@ def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
     assert results["val/receipt"]["processes"] == 2
 
 
-def test_an_installed_gald_says_where_the_zoo_is_and_reads_it_there(console, elsewhere):
-    zoo = Path(__file__).parents[1] / "zoo"
+def test_an_installed_gald_says_where_the_zoo_is(console, elsewhere):
     done = console("compare", "demo", "demo_without_ld", cwd=elsewhere)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == (
@@ -183,6 +182,3 @@ def test_an_installed_gald_says_where_the_zoo_is_and_reads_it_there(console, els
         "folder of gald's repository that is not installed: clone the repository and set "
         "GALD_ZOO=CLONE/zoo)"
     )
-    words = ("compare", "demo", "demo_without_ld", "--samples", "100", "--to", "compared")
-    assert_success(console(*words, cwd=elsewhere, GALD_ZOO=str(zoo)))
-    assert (elsewhere / "compared" / "report.html").is_file()
