@@ -21,7 +21,7 @@ def main(
     """Compare two evaluations image by image, with confidence intervals.
 
     Args:
-        run_a: folder written by gald eval or gald train
+        run_a: folder of gald eval or gald train, or a name of the zoo
         run_b: another, on the same images
         split: default: the first split that both have
         to: new folder for the report

@@ -39,7 +39,7 @@ def compare(
     written atomically.
 
     Args:
-        run_a: folder with `results.json` and `images_<split>.npz`.
+        run_a: folder with `results.json` and `images_<split>.npz`, or a name of the zoo.
         run_b: another such folder, evaluated on the same images.
         split: `val` or `test`; None selects the first split that both have.
         to: folder to write; it must be empty or not exist. None creates one in `runs/compare`.

@@ -19,7 +19,7 @@ def main(
     """Write a trained network for other programs, and compare it with the original.
 
     Args:
-        run: run folder, checkpoint, folder of save_pretrained or hub id
+        run: run, checkpoint, saved folder, name of the zoo or hub id
         to: a new file, or a new folder for pretrained
         format: pretrained: safetensors and config.json, for gald.load; onnx: ONNX; torch: a
             torch.export program, for torch.export.load(FILE).module()

@@ -1,5 +1,6 @@
 """`gald predict`, `gald submit` and `gald serve`: use a trained network.
 
+gald predict demo street.jpg
 gald predict runs/mine photos/ --to out --overlay
 gald predict runs/mine 'drive/**/*.png' clip.mp4 --to out --masks ids --inference slide
 find . -name '*.jpg' | gald predict owner/name - --to out --skip-bad
@@ -22,7 +23,7 @@ def predict(
     run: str,
     /,
     *inputs: str,
-    to: Path,
+    to: Path | None = None,
     masks: Literal["palette", "ids", "none"] = "palette",
     overlay: bool = False,
     confidence: Literal["png16", "npz"] | None = None,
@@ -35,9 +36,9 @@ def predict(
     """Segment images and videos with a trained network.
 
     Args:
-        run: run folder, checkpoint, saved folder, or OWNER/NAME on the hub
+        run: run, checkpoint, saved folder, name of the zoo, or OWNER/NAME on the hub
         inputs: images, videos, folders, patterns, - for a list on stdin; also inference.key=value
-        to: output folder
+        to: output folder (default: runs/predict/NAME, by the name of the run)
         masks: label maps as png: train ids in the classes' colours, in grey, or none
         overlay: image tinted by class; for videos an mp4
         confidence: probability of the predicted class
@@ -52,18 +53,18 @@ def predict(
     """
     overrides = [x for x in inputs if x.lstrip("+").startswith("inference.") and "=" in x]
     names = [x for x in inputs if x not in overrides]
-    to = path(to)
-    _check_prediction(names, overrides, to, inference)
+    folder = path(to or Path("runs/predict") / Path(run).absolute().name)
+    _check_prediction(names, overrides, folder, inference)
     if masks == "none" and not (overlay or confidence or ld_map):
         raise ValueError("gald predict: --masks none leaves nothing to write; add --overlay")
     try:
-        found = find_inputs(names, to)
+        found = find_inputs(names, folder)
         # torch takes seconds to import; a misspelt path should be an error before that.
         from gald.prediction.batch import BatchPredictor, Request
 
         silence_warnings()
         request = Request(
-            run, to, masks, overlay, confidence, ld_map, inference, overrides, device, skip_bad,
+            run, folder, masks, overlay, confidence, ld_map, inference, overrides, device, skip_bad,
             trust,
         )  # fmt: skip
         print(BatchPredictor(request, found)())
@@ -89,7 +90,7 @@ def submit(
 
     Args:
         name: dataset of the server
-        run: run, checkpoint, folder or hub id
+        run: run, checkpoint, name of the zoo or hub id
         overrides: config keys of the inference chosen with --inference, inference.key=value
         split: default: the split that the server evaluates
         data_root: default: data.root of data=NAME
@@ -145,23 +146,26 @@ def serve(
     megabytes: int = 50,
     seconds: int = 60,
     at_once: int = 2,
+    examples: Path | None = None,
     trust: Trust = (),
 ) -> None:
     """Open a local web page that segments uploaded images, until interrupted.
 
     Args:
-        run: run folder, checkpoint, folder of save_pretrained or hub id
+        run: run, checkpoint, saved folder, name of the zoo or hub id
         port: port of the page
         host: 127.0.0.1 is this machine only; 0.0.0.0 serves everyone on the network
         megapixels: largest picture
         megabytes: largest file
         seconds: longest time from an upload to its answer
         at_once: pictures that are segmented at the same time
+        examples: folder with pictures to offer (default: drawn streets, if it was trained on them)
         trust: package with classes of your own that the file may name; repeat for more
     """
     from gald.prediction.serve import Bounds, serve  # imports torch, which takes seconds
 
-    serve(run, port, host, trust, Bounds(megapixels, megabytes, seconds, at_once))
+    bounds = Bounds(megapixels, megabytes, seconds, at_once)
+    serve(run, port, host, trust, bounds, examples)
 
 
 def _check_prediction(

@@ -34,7 +34,7 @@ def main(
     """Draw LD maps, attention, features, and the prediction with and without LD.
 
     Args:
-        run: run folder, checkpoint, saved folder, or OWNER/NAME on the hub
+        run: run, checkpoint, saved folder, name of the zoo or hub id
         runs: more of them, to compare
         image: input image
         query: pixel X Y for the attention map; repeat for more (default: in the largest regions)
