@@ -19,7 +19,7 @@ metrics
 evaluation
 task prediction convert
 callbacks comparison viz export
-sweep
+sweep report
 logger
 train
 __init__

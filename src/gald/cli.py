@@ -40,6 +40,10 @@ VERBS = {
         "gald.sweep.table.table:main",
         "show arms, effects and costs of an ablation: gald table runs/SWEEP",
     ),
+    "report": (
+        "gald.report.command:main",
+        "write one page about a run, with figures: gald report RUN",
+    ),
     "submit": (
         "gald.prediction.submit:main",
         "write the zip for a test server: gald submit cityscapes RUN",

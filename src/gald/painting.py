@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Palette = Sequence[tuple[int, int, int]]
 _LONGEST = 50  # characters of a name in a figure
 VOID_COLOUR = (0, 0, 0)
+# Of charts: colour-blind readers tell them apart, in grey one is darker.
+BLUE, ORANGE = "#0072b2", "#d55e00"
 
 
 def colour_table(palette: Palette) -> np.ndarray:

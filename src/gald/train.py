@@ -39,6 +39,7 @@ from gald.model.freezing import check_frozen_weights
 from gald.options.check import check_config
 from gald.options.roots import Train
 from gald.profiling.flops import part_costs
+from gald.report.training import report_training
 from gald.run.atomic import atomic_file
 from gald.run.building import build_own
 from gald.run.checkpoint import check_training_state, read_checkpoint, whole_neighbour
@@ -178,6 +179,7 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
+        say(report_training(folder, task, data, metrics), soft_wrap=True)
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results

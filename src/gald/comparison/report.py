@@ -1,11 +1,12 @@
 """Reports with text, tables and figures, as Markdown, self-contained HTML and screen tables."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
+from markupsafe import Markup
 from rich.table import Table
 
 from gald.run.markdown import as_markdown
@@ -36,18 +37,34 @@ def write_report(
     folder: Path, title: str, conclusion: str, about: str, sections: Sequence[Section]
 ) -> None:
     """Write `report.md` with figures as files, and `report.html` with figures embedded."""
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
-    environment.filters["markdown"] = as_markdown
     words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
     for name in ("report.md", "report.html"):
-        environment.autoescape = name.endswith(".html")
-        template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
-        # A file name that is not UTF-8 has letters that cannot be written.
-        (folder / name).write_text(template.render(words), "utf-8", "backslashreplace")
+        write_page(folder / name, TEMPLATES / f"{name}.jinja", words)
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])
+
+
+def write_page(path: Path, template: Path, words: Mapping[str, Any]) -> None:
+    """Fill a template, and write it; in HTML every word is text.
+
+    Args:
+        path: file to write; `.html` or `.md`.
+        template: file with the filters `base64` and `markdown`, and `style` for the style sheet.
+        words: what the template shows.
+    """
+    environment = Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=path.suffix == ".html",
+    )
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["markdown"] = as_markdown
+    style = Markup((TEMPLATES / "report.css").read_text("utf-8"))
+    page = environment.from_string(template.read_text("utf-8")).render(words, style=style)
+    # A file name that is not UTF-8 has letters that cannot be written.
+    path.write_text(page, "utf-8", "backslashreplace")
 
 
 def screen_table(section: Section, columns: Sequence[str]) -> Table:

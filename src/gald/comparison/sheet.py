@@ -1,20 +1,14 @@
 """Contact sheet of the most influential images, predicted again by both networks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from gald.comparison.again import dataset_of, network_of
 from gald.comparison.runs import EvaluatedRun
-from gald.data.datamodule import SegmentationDataModule
-from gald.data.dataset import BaseDataset
 from gald.data.labels import VOID
-from gald.evaluation.evaluator import sha256
 from gald.painting import add_legend, colourise, new_figure, to_png
-from gald.prediction.predictor import Predictor, load
-from gald.run.building import build, refuse_other_machine
-from gald.run.checkpoint import find_checkpoint
 
 
 def contact_sheet(
@@ -41,8 +35,8 @@ def contact_sheet(
         ValueError: a checkpoint cannot be used, or the data has no image of a given name.
         RefusedError: a file would call other code.
     """
-    networks = [_network(run, trust) for run in (a, b)]
-    dataset = _dataset(a, networks[0], split, trust)
+    networks = [network_of(run, trust) for run in (a, b)]
+    dataset = dataset_of(a, networks[0], split, trust)
     index_of = {dataset.image_name(index): index for index in range(len(dataset))}
     titles = ("image", "ground truth (void black)", "A", "B", "black: only A right; white: only B")
     figure = new_figure(15, 2.3 * len(changes) + 0.8, dpi=90)
@@ -80,28 +74,3 @@ def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor
     view[(right_b & ~right_a).numpy()] = 255
     view[(ground_truth == VOID).numpy()] = 200
     return view
-
-
-def _network(run: EvaluatedRun, trust: Sequence[str]) -> Predictor:
-    """Load the network of an evaluation, with the inference of its receipt."""
-    given = run.receipt.get("checkpoint")
-    stored = run.results.get("checkpoint")
-    for value in (given, stored):
-        refuse_other_machine(value, "checkpoint", run.folder / "results.json")
-    path = run.folder / given if given else Path(stored or run.folder)
-    path = find_checkpoint(path if path.exists() else run.folder)
-    known = run.receipt.get("checkpoint_sha256")
-    if known is not None and known != sha256(path):
-        raise ValueError(f"{path} has changed since the evaluation in {run.folder}")
-    network = load(path, trust)
-    if "inference" in run.receipt:
-        network.read_inference(run.receipt["inference"], run.folder / "results.json", trust)
-    return network
-
-
-def _dataset(
-    run: EvaluatedRun, network: Predictor, split: str, trust: Sequence[str]
-) -> BaseDataset:
-    config = run.receipt.get("data") or network.config.get("data")
-    data: SegmentationDataModule = build("data", config, run.folder / "results.json", trust)
-    return data.make_dataset(split)
