@@ -1,6 +1,5 @@
 """Painting without a display: label colours, value colours, legends and figures."""
 
-import io
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Palette = Sequence[tuple[int, int, int]]
+_TO_BGR = cv2.COLOR_RGBA2BGR
 _LONGEST = 50  # characters of a name in a figure
 VOID_COLOUR = (0, 0, 0)
 # Of charts: colour-blind readers tell them apart, in grey one is darker.
@@ -72,9 +72,11 @@ def _drawable(text: str) -> str:
 
 def to_png(figure: "Figure") -> bytes:
     """Render a figure to the bytes of a png file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    canvas: Any = figure.canvas
+    canvas.draw()  # once; savefig would draw it twice
+    done, png = cv2.imencode(".png", cv2.cvtColor(np.asarray(canvas.buffer_rgba()), _TO_BGR))
+    assert done, "8-bit colours can be a png"
+    return png.tobytes()
 
 
 def add_legend(

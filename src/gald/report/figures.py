@@ -105,7 +105,7 @@ def images_chart(scores: np.ndarray) -> bytes:
     axis.hist(100 * scores, bins=np.linspace(0, 100, 21).tolist(), color=BLUE, ec="white")
     middle = 100 * float(np.median(scores))
     axis.axvline(middle, color=ORANGE, lw=2)
-    _note(axis, f"median {middle:.1f}")
+    _note(axis, f"median {middle:.1f}", upper=True, left=middle > 50)
     axis.set_xlabel("mean IoU over the classes of an image, %")
     axis.set_ylabel("images")
     axis.yaxis.get_major_locator().set_params(integer=True)
@@ -128,9 +128,7 @@ def calibration_chart(share: np.ndarray, accuracy: np.ndarray, confidence: np.nd
     edges = np.linspace(0, 100, len(share) + 1)
     axis.bar(edges[:-1], 100 * share, np.diff(edges), align="edge", color="0.82", ec="white")
     axis.plot([0, 100], [0, 100], "--", color="0.35", lw=1.2)
-    axis.plot(100 * confidence, 100 * accuracy, "o-", color=BLUE, ms=4, lw=1.6)
-    axis.text(4, 93, "grey bars: share of the pixels", size=8, va="top")
-    axis.text(4, 85, "dashed: perfect; below it: too confident", size=8, va="top")
+    axis.plot(100 * confidence, 100 * accuracy, "o-", color=BLUE, ms=4, lw=1.6, clip_on=False)
     axis.set_xlabel("confidence, %")
     axis.set_ylabel("accuracy, %")
     axis.set_xlim(0, 100)
@@ -167,8 +165,8 @@ def places_chart(
                 axis.plot([n, n + 1], scores[n : n + 2], line, color=colour, lw=1.4)
     axis.set_xticks(range(len(places)), places, size=9)
     axis.set_xlim(-0.5, len(places) - 0.5)
-    axis.set_ylim(bottom=0)
-    axis.margins(y=0.15)
+    highest = max((score for scores in values.values() for score in scores if score == score), default=0)
+    axis.set_ylim(0, 1.15 * highest or 1)
     axis.set_xlabel(along)
     axis.set_ylabel(label)
     if len(values) > 1:
@@ -186,7 +184,16 @@ def _new(title: str) -> "tuple[Figure, Axes]":
     return figure, axis
 
 
-def _note(axis: "Axes", text: str) -> None:
-    """Write a note inside the axes, in the lower right corner, over everything else."""
+def _note(axis: "Axes", text: str, upper: bool = False, left: bool = False) -> None:
+    """Write a note inside the axes, in a corner, over everything else."""
     box = {"facecolor": "white", "edgecolor": "0.7", "alpha": 0.9, "boxstyle": "round,pad=0.3"}
-    axis.text(0.97, 0.06, text, transform=axis.transAxes, ha="right", size=9, bbox=box)
+    axis.text(
+        0.04 if left else 0.97,
+        0.94 if upper else 0.06,
+        text,
+        transform=axis.transAxes,
+        ha="left" if left else "right",
+        va="top" if upper else "bottom",
+        size=9,
+        bbox=box,
+    )

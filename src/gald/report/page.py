@@ -18,6 +18,7 @@ from gald.report.pictures import Chosen, Source, choose, draw
 from gald.report.stored import Stored
 from gald.report.tables import Table
 from gald.run.plain import RefusedError
+from gald.run.shape import read_config_file
 
 GetSource = Callable[[], Source]
 _TOLERATED = 1e-3  # share of an image's pixels that may be predicted differently without a word
@@ -42,13 +43,17 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Section of a report; `missing` has a sentence for each part that cannot be shown."""
+    """Section of a report: charts, then pictures, tables and facts.
+
+    `missing` has a sentence for each part that cannot be shown.
+    """
 
     key: str
     title: str
     words: Sequence[str] = ()
     missing: Sequence[str] = ()
     figures: Sequence[Figure] = ()
+    pictures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     facts: Sequence[tuple[str, str]] = ()
 
@@ -109,6 +114,7 @@ def _about(run: Stored) -> str:
     data = run.receipt.get("data")
     target = data.get("_target_") if isinstance(data, dict) else None
     parts = [f"data {str(target).split('.')[-2]}"] if target and "." in str(target) else []
+    parts += _network(run)
     parts.append(f"{len(run.class_names)} classes")
     parts.append(f"evaluated on {' and '.join(run.splits)}, details of {run.split}")
     for key, text in (("epochs", "{} epochs"), ("steps", "{} steps"), ("seed", "seed {}")):
@@ -117,16 +123,32 @@ def _about(run: Stored) -> str:
     return " · ".join(parts)
 
 
+def _network(run: Stored) -> list[str]:
+    """Name backbone, GA and LD, if the folder has the configuration of the run."""
+    try:
+        model = read_config_file(run.folder / "config.yaml").get("model")
+    except (OSError, ValueError):
+        return []
+    model = model if isinstance(model, dict) else {}
+    parts = {key: model.get(key) for key in ("backbone", "ga", "ld")}
+    named = {key: part for key, part in parts.items() if isinstance(part, dict)}
+    names = [str(named.get("backbone", {}).get("name") or "")]
+    for key in ("ga", "ld"):
+        target = str(named.get(key, {}).get("_target_") or "")
+        names.append(f"{key} {target.rpartition('.')[2]}" if target else "")
+    return [name for name in names if name]
+
+
 def _tiles(run: Stored) -> list[tuple[str, str]]:
     tiles = [
-        (f"mIoU, {split} {tables.UP.strip()}", f"{tables.percent(run.score('miou', split))}%")
+        (f"mIoU, {split}{tables.UP}", f"{tables.percent(run.score('miou', split))}%")
         for split in run.splits
     ]
-    tiles.append((f"pixel accuracy, {run.split} ↑", f"{tables.percent(run.score('accuracy'))}%"))
+    tiles.append((f"pixel accuracy, {run.split}{tables.UP}", f"{tables.percent(run.score('accuracy'))}%"))
     for key, label, metric in tables.headlines(run):
         if metric.name in ("boundary_iou", "ece") and (value := run.score(key)) is not None:
-            arrow = (tables.UP if metric.higher_is_better else tables.DOWN).strip()
-            tiles.append((f"{label}, {run.split} {arrow}", f"{100 * value:.1f}%"))
+            arrow = tables.UP if metric.higher_is_better else tables.DOWN
+            tiles.append((f"{label}, {run.split}{arrow}", f"{100 * value:.1f}%"))
     if isinstance(params := run.results.get("params"), int):
         tiles.append(("parameters", f"{params / 1e6:.2f} M"))
     if isinstance(gmacs := run.results.get("cost/total/gmacs"), int | float):
@@ -237,29 +259,34 @@ def _images(run: Stored, source: Source | None, fault: str) -> Section:
     ranked = tables.Table("The images by name", header, rows, ("rank",))
     alt = f"Histogram of the mean IoU of {len(known)} images, median {100 * np.median(known):.1f}%."
     drawn = [Figure("image_scores.png", figures.images_chart(known), alt)]
-    section = section._replace(words=words, tables=[ranked])
-    if source is None:
-        sentence = f"The images are not shown: {fault}."
-        return section._replace(figures=drawn, missing=[sentence])
+    section = section._replace(words=words)
+    pictures, change = [], 0.0
     try:
-        pictures, change = draw(run.evaluated, chosen, source)
+        if source is not None:
+            pictures, change = draw(run.evaluated, chosen, source)
     except (OSError, ValueError) as error:
-        sentence = f"The images are not shown: {' '.join(str(error).split())}."
-        return section._replace(figures=drawn, missing=[sentence])
+        fault = " ".join(str(error).split())
+    if not pictures:
+        sentence = f"The images are not shown: {fault}."
+        return section._replace(figures=drawn, missing=[sentence], tables=[ranked])
     if change > _TOLERATED:
         words.append(
             f"The images were predicted again for this report. Up to {100 * change:.1f}% of an "
             "image's pixels now have another class, as on another device or in another precision; "
             "the numbers are those of the evaluation."
         )
-    ranks = {"worst": 0, "best": 0}
+    words.append(
+        "Each picture has the image, its ground truth, the prediction over the image, and the "
+        "errors in orange; void is black."
+    )
+    ranks, shown = {"worst": 0, "best": 0}, []
     for one, png in zip(chosen, pictures, strict=True):
         ranks[one.kind] += 1
         iou, accuracy = _numbers(one)
         caption = f"{one.kind} {ranks[one.kind]}: {one.name} · mean IoU {iou}%, accuracy {accuracy}%"
         alt = f"Image, ground truth, prediction and errors of {one.name}, {one.kind} images."
-        drawn.append(Figure(f"{one.kind}_{ranks[one.kind]}.png", png, alt, caption))
-    return section._replace(figures=[*drawn[1:], drawn[0]])
+        shown.append(Figure(f"{one.kind}_{ranks[one.kind]}.png", png, alt, caption))
+    return section._replace(figures=drawn, pictures=shown)
 
 
 def _numbers(one: Chosen) -> tuple[str, str]:
@@ -289,7 +316,9 @@ def _calibration(run: Stored) -> Section:
         f"over {len(share)} bins of confidence, is {error}%."
     )
     alt = f"Accuracy against confidence in {len(share)} bins; calibration error {error}%."
-    return section._replace(words=[words], figures=[Figure("calibration.png", png, alt)])
+    caption = "Bars: share of the pixels. Dashed: perfect; below it the network is too confident."
+    figure = Figure("calibration.png", png, alt, caption)
+    return section._replace(words=[words], figures=[figure])
 
 
 def _places(run: Stored) -> Section:
@@ -303,19 +332,17 @@ def _places(run: Stored) -> Section:
     if not drawn:
         reason = run.missing or "no such metric was counted, which metrics=all does"
         return section._replace(missing=[f"There are no boundary and size plots: {reason}."])
-    objects = [f"size/objects/{p}" for p in _known(run, "size/objects/")]
     words = ["Where are the errors: near the boundaries, or in small objects?"]
-    if objects:
-        words.append(f"Objects in {run.split} by size: {_objects(run)}.")
+    if objects := _objects(run):
+        words.append(f"Objects in {run.split} by their share of the image: {objects}.")
     return section._replace(words=words, figures=drawn)
 
 
 def _objects(run: Stored) -> str:
+    """Count the true objects by their size."""
     places = _known(run, "size/objects/")
-    parts = []
-    for place in places:
-        count = run.score(f"size/objects/{place}")
-        parts.append(f"{place.replace('to_', 'up to ')} of the image: {count}")
+    counts = {place: run.score(f"size/objects/{place}") for place in places}
+    parts = [f"{n} up to {p.removeprefix('to_')}" for p, n in counts.items() if n is not None]
     return ", ".join(parts)
 
 
@@ -334,8 +361,9 @@ def _along(run: Stored, metric: CountMetric, curve: Places) -> Figure | None:
         split: [_number(run.score(f"{curve.prefix}{p}", split), metric) for p in places]
         for split in run.splits
     }
-    labels = [_place_label(place, metric) for place in places]
     units = [_unit(place) for place in places]
+    plain = "share" not in units  # the label of the axis has the one unit
+    labels = [_place_label(place, metric, plain) for place in places]
     joined = [one == other for one, other in zip(units, units[1:], strict=False)]
     arrow = tables.UP if metric.higher_is_better else tables.DOWN
     title, along = f"{curve.title}{arrow}", curve.along
@@ -351,12 +379,12 @@ def _number(value: float | None, metric: CountMetric) -> float:
     return math.nan if value is None else metric.factor * value
 
 
-def _place_label(place: str, metric: CountMetric) -> str:
-    """Format a place for the axis, the unit of which is in its label."""
+def _place_label(place: str, metric: CountMetric, plain: bool) -> str:
+    """Format a place for the axis, without what the label of the axis says."""
     if place.startswith("to_"):
         return place.removeprefix("to_")
-    label = metric.place_label(place)
-    return label.removesuffix(" px").removesuffix(" wide")
+    label = metric.place_label(place).removesuffix(" wide")
+    return label.removesuffix(" px") if plain else label
 
 
 def _unit(place: str) -> str:

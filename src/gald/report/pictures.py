@@ -14,7 +14,7 @@ from gald.data.dataset import BaseDataset
 from gald.data.labels import VOID
 from gald.painting import Palette, colourise
 
-SHOWN = 3  # worst images, and best ones
+SHOWN = 4  # worst images, and best ones
 WIDE, TALL = 320, 400  # largest size of one view in pixels
 GAP = 4
 ERROR = (213, 94, 0)  # of wrong pixels: the orange of charts

@@ -12,7 +12,8 @@ from gald.painting import Palette
 from gald.report.stored import Stored
 
 MOST_CONFUSIONS = 10
-UP, DOWN = " ↑", " ↓"  # a larger, or a smaller, number is better
+UP, DOWN = "\N{NO-BREAK SPACE}↑", "\N{NO-BREAK SPACE}↓"  # a larger, or a smaller, number is better
+PERCENT = "\N{NO-BREAK SPACE}%"
 SINGLE = (("miou", "mIoU"), ("accuracy", "pixel accuracy"), ("mean_accuracy", "mean accuracy"))
 SINGLE += (("fw_iou", "frequency-weighted IoU"),)
 
@@ -64,7 +65,7 @@ def headlines(run: Stored) -> Iterator[tuple[str, str, CountMetric]]:
 def scores(run: Stored) -> Table:
     """Build the table of single scores, with a column for each split."""
     rows = [
-        [Cell(f"{label}, %{UP}"), *(Cell(percent(run.score(key, s))) for s in run.splits)]
+        [Cell(f"{label},{PERCENT}{UP}"), *(Cell(percent(run.score(key, s))) for s in run.splits)]
         for key, label in SINGLE
         if run.score(key) is not None
     ]
@@ -72,8 +73,8 @@ def scores(run: Stored) -> Table:
         arrow = UP if metric.higher_is_better else DOWN
         values = [run.score(key, split) for split in run.splits]
         cells = [Cell(_shown(value, metric)) for value in values]
-        rows.append([Cell(f"{label}, {metric.unit}{arrow}"), *cells])
-    return Table("Scores", ("score", *run.splits), rows)
+        rows.append([Cell(f"{label},\N{NO-BREAK SPACE}{metric.unit}{arrow}"), *cells])
+    return Table("One number per metric and split", ("score", *run.splits), rows)
 
 
 def _shown(value: float | None, metric: CountMetric) -> str:
@@ -88,19 +89,19 @@ def classes(run: Stored, palette: Palette | None) -> Table:
         palette: colours of the classes, for swatches; None for no swatches.
     """
     names, counts = run.class_names, None
-    header = ["class", *(f"IoU {split}, %{UP}" for split in run.splits), f"recall, %{UP}"]
+    header = ["class", *(f"IoU {split},{PERCENT}{UP}" for split in run.splits), f"recall,{PERCENT}{UP}"]
     if run.evaluated is not None:
         counts = run.evaluated.class_counts.sum(0)
         images = (run.evaluated.class_counts[:, 1] > 0).sum(0)
         with np.errstate(invalid="ignore"):
             precision, share = counts[0] / counts[2], counts[1] / counts[1].sum()
         taken = _most_taken_for(run)
-        header += [f"precision, %{UP}", "pixels, %", "images"]
+        header += [f"precision,{PERCENT}{UP}", f"pixels,{PERCENT}", "images"]
     near = next(((k, label) for k, label, m in headlines(run) if _has_classes(run, k)), None)
     if near:
-        header.append(f"{near[1]}, %{UP}")
+        header.append(f"{near[1]},{PERCENT}{UP}")
     if counts is not None:
-        header.append("most often taken for")
+        header += ["most often taken for", f"there,{PERCENT}"]
     rows = []
     for k, name in enumerate(names):
         row = [Cell(name, colour=tuple(palette[k]) if palette else None)]
@@ -111,9 +112,10 @@ def classes(run: Stored, palette: Palette | None) -> Table:
         if near:
             row.append(Cell(percent(run.score(f"{near[0]}/{name}"))))
         if counts is not None:
-            row.append(Cell(taken[k]))
+            other, part = taken[k]
+            row += [Cell(other), Cell(percent(part) if other else "")]
         rows.append(row)
-    return Table("Classes", header, rows, ("most often taken for",))
+    return Table("Scores of each class", header, rows, ("most often taken for",))
 
 
 def _has_classes(run: Stored, key: str) -> bool:
@@ -131,15 +133,15 @@ def confusion(run: Stored) -> np.ndarray:
     return run.evaluated.images.total("confusion").reshape(size, size)
 
 
-def _most_taken_for(run: Stored) -> list[str]:
-    """Return for each class the one that it is most often taken for, with the share of pixels."""
+def _most_taken_for(run: Stored) -> list[tuple[str, float]]:
+    """Return for each class the one that it is most often taken for, and the share of pixels."""
     matrix = confusion(run)
     wrong = matrix - np.diag(matrix.diagonal())
     found = []
     for row, total in zip(wrong, matrix.sum(1), strict=True):
         other = int(row.argmax())
-        share = row[other] / total if total else 0
-        found.append(f"{run.class_names[other]} ({100 * share:.1f}%)" if row[other] else "")
+        known = bool(row[other])
+        found.append((run.class_names[other], row[other] / total) if known else ("", math.nan))
     return found
 
 
@@ -205,10 +207,10 @@ def costs(run: Stored) -> Table | None:
     rows = []
     for name in names:
         params, gmacs = _cost(run, name, "params"), _cost(run, name, "gmacs")
-        row = [Cell(name), _part(params, total_params, 1e6), _part(gmacs, total_gmacs, 1)]
+        row = [Cell(name), _part(params, total_params, ",.0f"), _part(gmacs, total_gmacs, ".3g")]
         rows.append(row)
     caption = "Parameters and multiply-adds of one image, by part"
-    return Table(caption, ("part", "parameters, millions", "GMACs"), rows)
+    return Table(caption, ("part", "parameters", "GMACs"), rows)
 
 
 def _cost(run: Stored, name: str, kind: str) -> float | None:
@@ -217,8 +219,8 @@ def _cost(run: Stored, name: str, kind: str) -> float | None:
     return float(value) if known else None
 
 
-def _part(value: float | None, total: float | None, unit: float) -> Cell:
+def _part(value: float | None, total: float | None, form: str) -> Cell:
     if value is None:
         return Cell("")
     share = value / total if total else 0.0
-    return Cell(f"{value / unit:.3f}", min(1.0, max(0.0, share)))
+    return Cell(format(value, form), min(1.0, max(0.0, share)))

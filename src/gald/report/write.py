@@ -37,7 +37,7 @@ def write_report(run: Stored, get_source: GetSource, to: Path, command: str) -> 
     page = build_page(run, get_source, facts)
     with new_folder(to, replaces=True) as scratch:
         for section in page.sections:
-            for figure in section.figures:
+            for figure in (*section.figures, *section.pictures):
                 (scratch / figure.file).write_bytes(figure.png)
         write_page(scratch / HTML, TEMPLATE, {"page": page})
     return page
