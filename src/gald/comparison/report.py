@@ -2,6 +2,8 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +12,10 @@ from markupsafe import Markup
 from rich.table import Table
 
 from gald.run.markdown import as_markdown
+from gald.run.provenance import commit
 
 TEMPLATES = Path(__file__).parent
+TONED = ("difference", "better")  # columns that colours underline
 Cells = Sequence[Sequence[str]]
 
 
@@ -24,6 +28,8 @@ class Section(NamedTuple):
         header: column names of the table; empty for no table.
         rows: cells of the table; the first column is text, the others are numbers.
         figure: file name of the figure and its png bytes, or None.
+        tones: for each row, in which direction its columns in `TONED` are coloured: from -1 for
+            the first to 1 for the second of two, 0 for none; empty for no colours.
     """
 
     title: str
@@ -31,18 +37,45 @@ class Section(NamedTuple):
     header: Sequence[str] = ()
     rows: Cells = ()
     figure: tuple[str, bytes] | None = None
+    tones: Sequence[float] = ()
 
 
 def write_report(
-    folder: Path, title: str, conclusion: str, about: str, sections: Sequence[Section]
+    folder: Path,
+    title: str,
+    conclusion: str,
+    about: str,
+    sections: Sequence[Section],
+    command: str = "",
 ) -> None:
-    """Write `report.md` with figures as files, and `report.html` with figures embedded."""
-    words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
+    """Write `report.md` with figures as files, and `report.html` with figures embedded.
+
+    Args:
+        folder: where to write.
+        title: heading.
+        conclusion: the answer in one or two sentences.
+        about: what is compared.
+        sections: the rest, in order.
+        command: the command line that writes the report, for the page.
+    """
+    words: dict[str, Any] = {"title": title, "conclusion": conclusion, "about": about}
+    words |= {"sections": sections, "facts": written(command), "toned": TONED}
     for name in ("report.md", "report.html"):
         write_page(folder / name, TEMPLATES / f"{name}.jinja", words)
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])
+
+
+def written(command: str) -> list[tuple[str, str]]:
+    """Return date, version and command of a report that is written now, with their names."""
+    code = commit()
+    facts = [
+        ("report written", datetime.now().strftime("%Y-%m-%d %H:%M")),
+        ("by", f"gald {version('gald')}" + (f", commit {code}" if code else "")),
+        ("with", command),
+    ]
+    return [(name, value) for name, value in facts if value]
 
 
 def write_page(path: Path, template: Path, words: Mapping[str, Any]) -> None:

@@ -40,9 +40,7 @@ def curves_chart(
         colour, marker, line = STYLES[n % len(STYLES)]
         values = factor * np.asarray(curve.values)
         single = marker if len(values) < 30 else ""
-        axis.plot(
-            curve.steps, values, line, color=colour, marker=single, ms=4, lw=1.6, label=name
-        )
+        axis.plot(curve.steps, values, line, color=colour, marker=single, ms=4, lw=1.6, label=name)
         if best and n == 0:
             top = int(values.argmax())
             axis.plot(curve.steps[top], values[top], "o", mfc="white", mec=colour, ms=9, mew=2)
@@ -78,7 +76,8 @@ def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     axis.set_facecolor("0.85")  # of classes without pixels
     if numbered:
-        for (row, column), value in np.ndenumerate(shares):
+        for row, column in np.ndindex(*shares.shape):
+            value = float(shares[row, column])
             if np.isfinite(value) and value >= 0.05:
                 colour = "white" if value > 55 else "black"
                 text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
@@ -108,7 +107,7 @@ def images_chart(scores: np.ndarray) -> bytes:
     _note(axis, f"median {middle:.1f}", upper=True, left=middle > 50)
     axis.set_xlabel("mean IoU over the classes of an image, %")
     axis.set_ylabel("images")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="y", integer=True)
     axis.set_xlim(0, 100)
     return to_png(figure)
 
@@ -165,7 +164,9 @@ def places_chart(
                 axis.plot([n, n + 1], scores[n : n + 2], line, color=colour, lw=1.4)
     axis.set_xticks(range(len(places)), places, size=9)
     axis.set_xlim(-0.5, len(places) - 0.5)
-    highest = max((score for scores in values.values() for score in scores if score == score), default=0)
+    highest = max(
+        (score for scores in values.values() for score in scores if score == score), default=0
+    )
     axis.set_ylim(0, 1.15 * highest or 1)
     axis.set_xlabel(along)
     axis.set_ylabel(label)

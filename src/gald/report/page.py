@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,7 +145,9 @@ def _tiles(run: Stored) -> list[tuple[str, str]]:
         (f"mIoU, {split}{tables.UP}", f"{tables.percent(run.score('miou', split))}%")
         for split in run.splits
     ]
-    tiles.append((f"pixel accuracy, {run.split}{tables.UP}", f"{tables.percent(run.score('accuracy'))}%"))
+    tiles.append(
+        (f"pixel accuracy, {run.split}{tables.UP}", f"{tables.percent(run.score('accuracy'))}%")
+    )
     for key, label, metric in tables.headlines(run):
         if metric.name in ("boundary_iou", "ece") and (value := run.score(key)) is not None:
             arrow = tables.UP if metric.higher_is_better else tables.DOWN
@@ -283,7 +286,9 @@ def _images(run: Stored, source: Source | None, fault: str) -> Section:
     for one, png in zip(chosen, pictures, strict=True):
         ranks[one.kind] += 1
         iou, accuracy = _numbers(one)
-        caption = f"{one.kind} {ranks[one.kind]}: {one.name} · mean IoU {iou}%, accuracy {accuracy}%"
+        caption = (
+            f"{one.kind} {ranks[one.kind]}: {one.name} · mean IoU {iou}%, accuracy {accuracy}%"
+        )
         alt = f"Image, ground truth, prediction and errors of {one.name}, {one.kind} images."
         shown.append(Figure(f"{one.kind}_{ranks[one.kind]}.png", png, alt, caption))
     return section._replace(figures=drawn, pictures=shown)
@@ -297,7 +302,7 @@ def _calibration(run: Stored) -> Section:
     section = Section("calibration", "Calibration")
     metric = next((m for m in run.metrics if isinstance(m, CalibrationError)), None)
     if run.evaluated is None or metric is None:
-        reason = run.missing or "the metric ece was not counted, which metrics=all does"
+        reason = run.missing or "the metric ece was not counted; metrics=all counts it"
         return section._replace(missing=[f"There is no calibration curve: {reason}."])
     try:
         counts = torch.from_numpy(run.evaluated.images.total(metric.name))
@@ -330,7 +335,7 @@ def _places(run: Stored) -> Section:
         if (figure := _along(run, metric, curve)) is not None
     ]
     if not drawn:
-        reason = run.missing or "no such metric was counted, which metrics=all does"
+        reason = run.missing or "no such metric was counted; metrics=all counts them"
         return section._replace(missing=[f"There are no boundary and size plots: {reason}."])
     words = ["Where are the errors: near the boundaries, or in small objects?"]
     if objects := _objects(run):
@@ -364,7 +369,7 @@ def _along(run: Stored, metric: CountMetric, curve: Places) -> Figure | None:
     units = [_unit(place) for place in places]
     plain = "share" not in units  # the label of the axis has the one unit
     labels = [_place_label(place, metric, plain) for place in places]
-    joined = [one == other for one, other in zip(units, units[1:], strict=False)]
+    joined = [one == other for one, other in pairwise(units)]
     arrow = tables.UP if metric.higher_is_better else tables.DOWN
     title, along = f"{curve.title}{arrow}", curve.along
     png = figures.places_chart(values, labels, joined, title, along, metric.unit)

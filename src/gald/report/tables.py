@@ -89,7 +89,11 @@ def classes(run: Stored, palette: Palette | None) -> Table:
         palette: colours of the classes, for swatches; None for no swatches.
     """
     names, counts = run.class_names, None
-    header = ["class", *(f"IoU {split},{PERCENT}{UP}" for split in run.splits), f"recall,{PERCENT}{UP}"]
+    header = [
+        "class",
+        *(f"IoU {split},{PERCENT}{UP}" for split in run.splits),
+        f"recall,{PERCENT}{UP}",
+    ]
     if run.evaluated is not None:
         counts = run.evaluated.class_counts.sum(0)
         images = (run.evaluated.class_counts[:, 1] > 0).sum(0)

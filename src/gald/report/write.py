@@ -1,14 +1,11 @@
 """Writing of a report: report.html, and every figure as a png, complete or not at all."""
 
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from gald.comparison.report import write_page
+from gald.comparison.report import write_page, written
 from gald.report.page import GetSource, Page, build_page
 from gald.report.stored import Stored
 from gald.run.atomic import new_folder
-from gald.run.provenance import commit
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 HTML = "report.html"
@@ -28,13 +25,7 @@ def write_report(run: Stored, get_source: GetSource, to: Path, command: str) -> 
         OSError: the disk cannot be written; an earlier report is still there.
     """
     refuse_other_than_report(to)
-    code = commit()
-    facts = [
-        ("report written", datetime.now().strftime("%Y-%m-%d %H:%M")),
-        ("by", f"gald {version('gald')}" + (f", commit {code}" if code else "")),
-        ("with", command),
-    ]
-    page = build_page(run, get_source, facts)
+    page = build_page(run, get_source, written(command))
     with new_folder(to, replaces=True) as scratch:
         for section in page.sections:
             for figure in (*section.figures, *section.pictures):
