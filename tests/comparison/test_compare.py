@@ -70,7 +70,9 @@ def test_better_network_is_named_and_the_record_has_the_numbers(write_evaluation
     shown = capsys.readouterr().out
     assert shown.startswith("ga_ld is better") and "sky | cloud" in shown
     back = compare(b, a, to=tmp_path / "back", samples=500)
-    assert re.match(r"ga_ld is better: mIoU of ga is \d+\.\d\d points below ga_ld's", back["conclusion"])
+    assert re.match(
+        r"ga_ld is better: mIoU of ga is \d+\.\d\d points below ga_ld's", back["conclusion"]
+    )
 
 
 def test_equal_networks_are_inside_the_noise(write_evaluation, tmp_path):

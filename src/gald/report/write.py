@@ -37,8 +37,8 @@ def write_report(run: Stored, get_source: GetSource, to: Path, command: str) -> 
 def refuse_other_than_report(to: Path) -> None:
     """Raise a ValueError unless a folder is missing, empty, or holds an earlier report alone."""
     remedy = "choose another folder with --to"
-    if to.is_symlink() or (to.exists() and not to.is_dir()):
-        raise ValueError(f"{to} already is something else than a folder; {remedy}")
+    if to.is_symlink() or to.is_file():
+        raise ValueError(f"{to} is a {'link' if to.is_symlink() else 'file'}; {remedy}")
     inside = list(to.iterdir()) if to.exists() else []
     is_report = to / HTML in inside
     for path in inside:
