@@ -79,8 +79,8 @@ def train(cfg: DictConfig) -> Results:
     """Build and train a network, evaluate its best checkpoint, and write the run folder.
 
     The folder contains `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
-    `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image) and
-    `picture.png`.
+    `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image),
+    `picture.png` and `report/`.
 
     With `trainer.fast_dev_run` a few batches are trained and validated, and nothing is saved.
 

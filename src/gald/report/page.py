@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gald.comparison.names import run_names
+from gald.comparison.report import written
 from gald.metrics.base import CountMetric
 from gald.metrics.base import Curve as Places
 from gald.metrics.calibration import CalibrationError
@@ -74,13 +75,13 @@ class Page(NamedTuple):
         return [sentence for section in self.sections for sentence in section.missing]
 
 
-def build_page(run: Stored, get_source: GetSource, written: Sequence[tuple[str, str]]) -> Page:
+def build_page(run: Stored, get_source: GetSource, command: str) -> Page:
     """Build all sections.
 
     Args:
         run: the results.
         get_source: returns images and network; raises an OSError or ValueError if there are none.
-        written: facts about the writing of the report: date, version, command.
+        command: the command line that writes the report.
 
     Raises:
         RefusedError: a file would call other code.
@@ -99,7 +100,7 @@ def build_page(run: Stored, get_source: GetSource, written: Sequence[tuple[str, 
         _calibration(run),
         _places(run),
         _costs(run),
-        _provenance(run, written),
+        _provenance(run, command),
     ]
     return Page(
         f"Report of {run_names([run.folder])[0]}",
@@ -415,7 +416,7 @@ def _costs(run: Stored) -> Section:
     return section._replace(words=words, tables=[table], facts=facts)
 
 
-def _provenance(run: Stored, written: Sequence[tuple[str, str]]) -> Section:
+def _provenance(run: Stored, command: str) -> Section:
     results, receipt = run.results, run.receipt
     stored: list[tuple[str, Any]] = [("folder", run.folder), ("command", results.get("command"))]
     stored += [("commit", results.get("commit")), ("checkpoint", receipt.get("checkpoint"))]
@@ -426,5 +427,5 @@ def _provenance(run: Stored, written: Sequence[tuple[str, str]]) -> Section:
     stored.append(("versions", ", ".join(versions)))
     shown = [(name, str(value)) for name, value in stored if value]
     check = shlex.join(["gald", "eval", "--check", str(run.folder / "results.json")])
-    facts = [*shown, *written, ("check every number with", check)]
+    facts = [*shown, *written(command), ("check every number with", check)]
     return Section("provenance", "Provenance", facts=facts)

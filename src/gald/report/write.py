@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gald.comparison.report import write_page, written
+from gald.comparison.report import write_page
 from gald.report.page import GetSource, Page, build_page
 from gald.report.stored import Stored
 from gald.run.atomic import new_folder
@@ -25,7 +25,7 @@ def write_report(run: Stored, get_source: GetSource, to: Path, command: str) -> 
         OSError: the disk cannot be written; an earlier report is still there.
     """
     refuse_other_than_report(to)
-    page = build_page(run, get_source, written(command))
+    page = build_page(run, get_source, command)
     with new_folder(to, replaces=True) as scratch:
         for section in page.sections:
             for figure in (*section.figures, *section.pictures):
