@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Palette = Sequence[tuple[int, int, int]]
-_TO_BGR = cv2.COLOR_RGBA2BGR
+_TO_BGR, _SMALL = cv2.COLOR_RGBA2BGR, (cv2.IMWRITE_PNG_COMPRESSION, 6)
 _LONGEST = 50  # characters of a name in a figure
 VOID_COLOUR = (0, 0, 0)
 # Of charts: colour-blind readers tell them apart, in grey one is darker.
@@ -74,7 +74,8 @@ def to_png(figure: "Figure") -> bytes:
     """Render a figure to the bytes of a png file."""
     canvas: Any = figure.canvas
     canvas.draw()  # once; savefig would draw it twice
-    done, png = cv2.imencode(".png", cv2.cvtColor(np.asarray(canvas.buffer_rgba()), _TO_BGR))
+    pixels = cv2.cvtColor(np.asarray(canvas.buffer_rgba()), _TO_BGR)
+    done, png = cv2.imencode(".png", pixels, _SMALL)
     assert done, "8-bit colours can be a png"
     return png.tobytes()
 

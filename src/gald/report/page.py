@@ -137,7 +137,7 @@ def _network(run: Stored) -> list[str]:
     names = [str(named.get("backbone", {}).get("name") or "")]
     for key in ("ga", "ld"):
         target = str(named.get(key, {}).get("_target_") or "")
-        names.append(f"{key} {target.rpartition('.')[2]}" if target else "")
+        names.append(f"{key.upper()} {target.rpartition('.')[2]}" if target else "")
     return [name for name in names if name]
 
 
