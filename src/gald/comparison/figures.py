@@ -74,14 +74,14 @@ def curve_chart(
     """
     figure = new_figure(10, 3.6)
     scores, change = figure.subplots(1, 2)
-    places = range(len(rows))
+    places, drawn = range(len(rows)), []
     for part, style, colour, name in zip("ab", "so", (ORANGE, BLUE), names, strict=True):
         values = [factor * getattr(row, part) for row in rows.values()]
         fill = "white" if part == "a" else colour
         # No line: adjacent positions can have different units, pixels and shares of the image.
-        scores.plot(places, values, style, color=colour, mfc=fill, label=short_name(name))
+        drawn += scores.plot(places, values, style, color=colour, mfc=fill, label=short_name(name))
     scores.set_ylabel(unit)
-    scores.legend()
+    scores.legend(handles=drawn)  # without handles, a name with _ would be hidden
     for place, row, filled in zip(places, rows.values(), clear, strict=True):
         _draw(change, place, row, filled, factor, True, higher_is_better)
     change.axhline(0, color="black", linewidth=0.8)

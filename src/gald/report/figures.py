@@ -36,11 +36,13 @@ def curves_chart(
         The bytes of a png file.
     """
     figure, axis = _new(title)
+    lines = []
     for n, (name, curve) in enumerate(curves.items()):
         colour, marker, line = STYLES[n % len(STYLES)]
         values = factor * np.asarray(curve.values)
         single = marker if len(values) < 30 else ""
-        axis.plot(curve.steps, values, line, color=colour, marker=single, ms=4, lw=1.6, label=name)
+        style = {"color": colour, "marker": single, "ms": 4, "lw": 1.6, "label": short_name(name)}
+        lines += axis.plot(curve.steps, values, line, **style)
         if best and n == 0:
             top = int(values.argmax())
             axis.plot(curve.steps[top], values[top], "o", mfc="white", mec=colour, ms=9, mew=2)
@@ -50,7 +52,7 @@ def curves_chart(
     axis.ticklabel_format(axis="x", style="plain")
     axis.ticklabel_format(axis="y", scilimits=(-3, 4))
     if len(curves) > 1:
-        axis.legend(fontsize=8)
+        axis.legend(handles=lines, fontsize=8)  # without handles, a name with _ would be hidden
     return to_png(figure)
 
 

@@ -213,7 +213,7 @@ def _distinct(rates: dict[str, Curve]) -> dict[str, Curve]:
     curves: dict[tuple[float, ...], Curve] = {}
     for key, curve in rates.items():
         values = tuple(curve.values)
-        names.setdefault(values, []).append(key.rpartition("/")[2])
+        names.setdefault(values, []).append(key.removeprefix("lr-"))
         curves[values] = curve
     kept = list(names)[:4]  # of layer-wise rates, the first ones
     return {_group(names[values]): curves[values] for values in kept}
