@@ -19,8 +19,9 @@ from gald.comparison.names import run_names
 from gald.comparison.runs import EvaluatedRun
 from gald.metrics.calibration import CalibrationError
 from gald.metrics.images import ImageCounts
-from gald.report import tables
-from gald.report.curves import MOST, read_curves
+from gald.painting import short_name
+from gald.report import figures, tables
+from gald.report.curves import MOST, Curve, read_curves
 from gald.report.pictures import choose
 from gald.report.stored import Stored, read_stored
 from gald.report.training import report_training
@@ -300,6 +301,15 @@ def test_curves_are_the_finite_numbers_of_whole_lines(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=words):
             read_curves(path)
+
+
+def test_legends_show_every_name_as_it_is(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "to_png", lambda figure: shown.append(figure) or b"")
+    names = ["_hidden", "$x$", "z" * 300]
+    figures.curves_chart(dict.fromkeys(names, Curve([1, 2], [0.5, 1.0])), "title", "label")
+    legend = shown[0].axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [short_name(n) for n in names]
 
 
 def test_names_of_runs_are_as_short_as_they_tell_them_apart(tmp_path):

@@ -41,8 +41,10 @@ def curves_chart(
         colour, marker, line = STYLES[n % len(STYLES)]
         values = factor * np.asarray(curve.values)
         single = marker if len(values) < 30 else ""
-        style = {"color": colour, "marker": single, "ms": 4, "lw": 1.6, "label": short_name(name)}
-        lines += axis.plot(curve.steps, values, line, **style)
+        label_of = short_name(name)
+        lines += axis.plot(
+            curve.steps, values, line, color=colour, marker=single, ms=4, lw=1.6, label=label_of
+        )
         if best and n == 0:
             top = int(values.argmax())
             axis.plot(curve.steps[top], values[top], "o", mfc="white", mec=colour, ms=9, mew=2)
