@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gald.comparison.runs import EvaluatedRun, read_run
+from gald.errors import to_sentence
 from gald.metrics.base import CountMetric
 from gald.metrics.confusion import ConfusionMatrix
 from gald.run.plain import RefusedError
@@ -84,7 +85,7 @@ def read_stored(
     except RefusedError:
         raise
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = to_sentence(error)
         plain: list[CountMetric] = [ConfusionMatrix(max(1, len(names)))]
         return Stored(folder, results, split, splits, names, plain, None, reason)
     return Stored(folder, results, split, splits, names, evaluated.metrics, evaluated)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from gald.comparison.report import write_page
-from gald.report.page import GetSource, Page, build_page
+from gald.report.layout import Page
+from gald.report.page import GetSource, build_page
 from gald.report.stored import Stored
 from gald.run.atomic import new_folder
 
