@@ -20,7 +20,7 @@ metrics
 evaluation
 task prediction convert
 callbacks comparison viz export
-sweep
+sweep report
 logger
 training
 __init__

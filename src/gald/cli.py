@@ -32,6 +32,10 @@ HEADINGS = {
             "gald.comparison.command:main",
             "compare two evaluations with intervals: gald compare RUN_A RUN_B",
         ),
+        "report": (
+            "gald.report.command:main",
+            "write one page about a run, with figures: gald report RUN",
+        ),
         "profile": (
             "gald.profiling.command:main",
             "measure the cost of each part: gald profile model/ga=psp",

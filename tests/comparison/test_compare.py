@@ -60,7 +60,7 @@ def test_better_network_is_named_and_the_record_has_the_numbers(write_evaluation
     a = write_evaluation("ga", matrices(skill=0.6))
     b = write_evaluation("ga_ld", matrices(skill=0.7, seed=1))
     record = compare(a, b, to=tmp_path / "report", samples=500)
-    assert record["conclusion"].startswith("B is better: mIoU of B is ")
+    assert record["conclusion"].startswith("ga_ld is better: mIoU of ga_ld is ")
     assert record == json.loads((tmp_path / "report" / "comparison.json").read_text())
     miou = record["scores"]["miou"]
     results = [json.loads((folder / "results.json").read_text()) for folder in (a, b)]
@@ -68,9 +68,11 @@ def test_better_network_is_named_and_the_record_has_the_numbers(write_evaluation
     assert 0 < miou["low"] < miou["difference"] < miou["high"] and miou["p"] < 0.01
     assert set(record["scores"]) >= {"iou/road", "iou/pole", "accuracy", "fw_iou"}
     shown = capsys.readouterr().out
-    assert shown.startswith("B is better") and "sky | cloud" in shown
+    assert shown.startswith("ga_ld is better") and "sky | cloud" in shown
     back = compare(b, a, to=tmp_path / "back", samples=500)
-    assert re.match(r"A is better: mIoU of B is \d+\.\d\d points below A's", back["conclusion"])
+    assert re.match(
+        r"ga_ld is better: mIoU of ga is \d+\.\d\d points below ga_ld's", back["conclusion"]
+    )
 
 
 def test_equal_networks_are_inside_the_noise(write_evaluation, tmp_path):
@@ -117,7 +119,7 @@ def test_html_is_self_contained_and_markdown_finds_its_figures(write_evaluation,
     for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
     assert text.count("](") == len(links.addresses)
-    assert "**B is better" in text and f"A is {a}. B is {b}. Both were evaluated on 30" in text
+    assert "**b is better" in text and f"a is {a}. b is {b}. Both were evaluated on 30" in text
     assert "sky \\| cloud" in text
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if "| road" in line}
     assert widths == {text.split("| score")[2].splitlines()[0].count("|") + 1}
@@ -188,7 +190,7 @@ def test_every_metric_of_the_receipt_is_compared_by_its_own_definition(tmp_path)
     text = (tmp_path / "report" / "report.md").read_text()
     for name in ("boundary_iou", "boundary_f", "trimap", "size_recall", "boundary_iou_classes"):
         assert f"({name}.png)" in text
-    assert re.search(r"\| 1 \| \d+\.\d+ \| \d+\.\d+ \| -\d.* B \|", text)  # trimap at 1 px
+    assert re.search(r"\| 1 \| \d+\.\d+ \| \d+\.\d+ \| -\d.* b \|", text)  # trimap at 1 px
 
 
 def test_receipt_cannot_call_foreign_code(write_evaluation, tmp_path):

@@ -76,10 +76,10 @@ def test_compare_finds_the_network_with_fewer_errors_better(evaluation, tmp_path
     )
     assert record["scores"]["wrong"]["difference"] == pytest.approx(0.1, abs=0.01)
     row = next(line for line in capsys.readouterr().out.splitlines() if "wrong" in line)
-    assert "lower is better" in row and row.rstrip(" │┃|").endswith(" A")
+    assert "(lower is" in row and row.rstrip(" │┃|").endswith(" good")
     report = (tmp_path / "report" / "report.md").read_text()
     line = next(line for line in report.splitlines() if line.startswith("| wrong"))
-    assert line.endswith("| A |")
+    assert line.endswith("| good |")
 
 
 def test_table_finds_the_arm_with_fewer_errors_better(evaluation, tmp_path, capsys):

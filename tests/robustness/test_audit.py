@@ -327,18 +327,20 @@ VERBS = {
     "export": ("export", "runs/a", "--to", "out", "--format", "pretrained"),
     "serve": ("serve", "runs/a", "--port", "0"),
     "compare": ("compare", "runs/a", "runs/b", "--to", "out", "--samples", "100"),
+    "report": ("report", "runs/a", "--to", "out", "--device", "cpu"),
     "table": ("table", "sweep", "--to", "out", "--samples", "100"),
     "measure": ("table", "sweep", "--to", "out", "--samples", "100", "--measure"),
     "audit": ("sweep", "audit", "sweep"),
     "convert": ("convert", "runs/a/checkpoints/best.ckpt", "--to", "out"),
 }
-NETWORK = ("eval", "predict", "viz", "export", "serve", "compare", "measure")
+NETWORK = ("eval", "predict", "viz", "export", "serve", "compare", "report", "measure")
 ATTACKS = [
     *((verb, "model.ga", ATTEMPT, CALL) for verb in NETWORK),
     *((verb, "model.ga.channels", ATTEMPT, CALL) for verb in ("eval", "predict", "measure")),
     *((verb, "inference", ATTEMPT, CALL) for verb in ("eval", "check", "predict", "viz", "serve")),
-    *((verb, "data", ATTEMPT, CALL) for verb in ("eval", "check", "compare", "measure")),
+    *((verb, "data", ATTEMPT, CALL) for verb in ("eval", "check", "compare", "report", "measure")),
     *((verb, "metrics.thin", ATTEMPT, CALL) for verb in ("rest", "check", "compare", "table")),
+    *(("report", part, ATTEMPT, CALL) for part in ("inference", "metrics.thin")),
     *((verb, "name", "\\${oc.env:GALD_SECRET}", "as the value of name") for verb in NETWORK),
     ("audit", "name", "${oc.env:GALD_SECRET}", "as the value of name"),
     ("eval", "data.root", "${oc.env:GALD_SECRET}", "as the value of data.root"),

@@ -181,6 +181,11 @@ FOLDERS = {
     "compare run eval --to /etc/passwd": "/etc/passwd | ",
     "compare run eval --to /etc/passwd/x": "--to /etc/passwd/x",
     "table sweep --to /etc/passwd/x": "--to /etc/passwd/x",
+    "report run --to /etc/passwd": "/etc/passwd is a file | --to",
+    "report run --to /etc/passwd/x": "--to /etc/passwd/x",
+    "report run --to /proc/x": "--to /proc/x",
+    "report run --to eval": "eval already holds | which is of no report | --to",
+    "report run --to run": "run already holds | --to",
     "viz run --image photo.png --to /etc/passwd/x": "--to /etc/passwd/x",
     "submit cityscapes run --to maps.txt --data-root /etc/passwd": "/etc/passwd",
     "wandb dashboard sweep --entity me --to /etc/passwd": "",
@@ -251,6 +256,16 @@ VERBS = {
     "compare run eval --split dev": "dev",
     "compare run eval --samples 0": "--samples is 0 | --samples 100",
     "compare run eval --seed -1": "--seed is -1 | --seed 0",
+    "report": "RUN",
+    "report nope": "there is no folder | nope",
+    "report photo.png": "photo.png is a file | the folder of the run",
+    "report run/checkpoints/best.ckpt": "best.ckpt is a file | the folder of the run",
+    "report files": "files/results.json | the folder of a finished run",
+    "report run --split dev": "dev",
+    "report run --split test": "scores of val, not of test | gald eval ckpt_path=",
+    "report run --device tpu": "tpu",
+    "report run --data-root nope": "--data-root is nope | leave --data-root out",
+    "report run --foo": "--foo",
     "table nope": "nope holds no sweep",
     "table run": "run holds no sweep",
     "table sweep --samples 5": "--samples is 5",
@@ -536,6 +551,7 @@ def evaluation_rows():
         yield f"compare evals/{name.replace(' ', '_')} eval", f"results.json | {named}"
     for name in RAW:
         yield f"compare evals/raw_{name} eval", f"raw_{name}/results.json"
+        yield f"report evals/raw_{name}", f"raw_{name}/results.json"
     for name in (*COUNTS, "text"):
         file = f"counts_{name.replace(' ', '_')}"
         yield f"compare evals/{file} eval", f"{file}/images_val.npz | evaluat"

@@ -132,6 +132,7 @@ def test_every_verb_reads_and_writes_the_names_unharmed(run, home, gald_cli, cap
     record = json.loads((home / "compare" / "comparison.json").read_text())
     assert {f"iou/{name}" for name in CLASSES} <= record["scores"].keys()
 
+    report(run, home, gald_cli, capsys)
     gald_cli("export", str(run), "--to", f"{home}/export", "--format", "pretrained")
     card = (home / "export" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
@@ -153,6 +154,28 @@ def test_every_verb_reads_and_writes_the_names_unharmed(run, home, gald_cli, cap
     browse = ("data", "browse", "folder", moved, "--class", NAME, "--output", f"{home}/b.png")
     assert gald_ends(gald_cli, *browse) == 0
     assert (home / "b.png").stat().st_size
+
+
+def report(run, home, gald_cli, capsys):
+    """Check the report of a training, and of the same run after its data have moved."""
+    assert (run / "report" / "worst_1.png").stat().st_size
+    copied = shutil.copytree(run, home / "copied")
+    path = copied / "results.json"
+    path.write_text(path.read_text().replace(json.dumps(f"{home}/data")[1:-1], "/gone/data"))
+    gald_cli("report", str(copied), "--split", "test")
+    assert "The images are not shown: " in capsys.readouterr().out
+    assert not list((copied / "report").glob("worst_*"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        gald_cli("report", str(copied), "--data-root", "/nowhere")
+    moved = ("--data-root", f"{home}/data", "--to", f"{home}/report")
+    gald_cli("report", str(copied), "--split", "test", *moved)
+    assert "not shown" not in capsys.readouterr().out
+    for folder in (run / "report", home / "report"):
+        text = (folder / "report.html").read_text()
+        page = Page(text)
+        assert "script" not in page.tags and text.count("<script") == 0
+        assert {one_line(name) for name in CLASSES} <= {one_line(cell) for cell in page.cells}
+        assert FILE in html.unescape(text)
 
 
 def gald_ends(gald_cli, *words):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from gald.comparison.differences import Differences, differences, influence
+from gald.comparison.names import run_names
 from gald.comparison.report import Section, screen_table, write_report
 from gald.comparison.runs import EvaluatedRun, read_pair
 from gald.comparison.sections import conclusion, sections
@@ -67,18 +69,24 @@ def compare(
     refuse_unwritable(folder, "--to")
 
     rows = differences(a, b, samples, seed)
-    sentence = conclusion(rows["miou"], len(a.images.names))
+    first, second = run_names([a.folder, b.folder])
+    names = first, second
+    sentence = conclusion(rows["miou"], len(a.images.names), names)
     images_with_class = (a.class_counts[:, 1] > 0).sum(0)
     images_of_class = dict(zip(a.class_names, images_with_class.tolist(), strict=True))
-    parts = sections(rows, a.metrics, images_of_class, samples)
+    parts = sections(rows, a.metrics, images_of_class, samples, names)
     influences = influence(a.class_counts, b.class_counts)
-    images, without_sheet = _images(a, b, split, influences, trust)
+    images, without_sheet = _images(a, b, split, influences, names, trust)
     count = len(influences)
-    about = f"A is {a.folder}. B is {b.folder}. Both were evaluated on {count} images of {split}."
+    about = (
+        f"{first} is {a.folder}. {second} is {b.folder}. Both were evaluated on {count} images of "
+        f"{split}. Differences are {second} minus {first}; blue is in favour of {second}, orange "
+        f"of {first}."
+    )
     how = Section(
         "How to read this",
         f"Images were drawn {samples} times with replacement. Each time the counts of the drawn "
-        "images were summed and scored, with the same draws for A and B (paired percentile "
+        "images were summed and scored, with the same draws for both (paired percentile "
         "bootstrap). With fewer than about 30 images such intervals are too narrow. Trainings were "
         "not repeated: a network trained with another seed may differ by more than these "
         "intervals, so train several seeds before you call a module better.",
@@ -96,7 +104,13 @@ def compare(
         "commit": commit(),
         **versions(),
     }
-    _write(folder, sentence, about, [*parts, images, how], record)
+    words = ["gald", "compare", *map(str, (run_a, run_b)), "--split", split]
+    words += ["--samples", str(samples), "--seed", str(seed)]
+    title = f"Is {second} better than {first}?"
+    with new_folder(folder) as scratch:
+        write_report(scratch, title, sentence, about, [*parts, images, how], shlex.join(words))
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        (scratch / "comparison.json").write_text(text + "\n", "utf-8", "backslashreplace")
 
     console = Console(markup=False, emoji=False)
     console.print(sentence, style="bold", soft_wrap=True, highlight=False)
@@ -111,7 +125,12 @@ def compare(
 
 
 def _images(
-    a: EvaluatedRun, b: EvaluatedRun, split: str, influences: np.ndarray, trust: Sequence[str]
+    a: EvaluatedRun,
+    b: EvaluatedRun,
+    split: str,
+    influences: np.ndarray,
+    names: tuple[str, str],
+    trust: Sequence[str],
 ) -> tuple[Section, str]:
     """Section of the most influential images, and the reason if they cannot be drawn."""
     order = np.argsort(influences, kind="stable")
@@ -120,7 +139,7 @@ def _images(
     chosen = [(a.images.names[i], f"{100 * influences[i]:+.3f}") for i in (*for_b, *for_a)]
     words = (
         "The points are the mIoU difference with the image minus the difference without it. "
-        "Above 0 the image favours B, below 0 it favours A."
+        f"Above 0 the image favours {names[1]}, below 0 it favours {names[0]}."
     )
     section = Section("Most influential images", words, ("image", "points"), chosen)
     if not chosen:
@@ -129,7 +148,7 @@ def _images(
 
     try:
         changes = [(name, f"{name}\n{text}") for name, text in chosen]
-        png = contact_sheet(a, b, split, changes, trust)
+        png = contact_sheet(a, b, split, changes, names, trust)
     except RefusedError:
         raise
     except (OSError, ValueError) as error:
@@ -146,12 +165,3 @@ def _plain(rows: Differences) -> dict[str, dict[str, float | None]]:
         }
         for key, row in rows.items()
     }
-
-
-def _write(
-    folder: Path, sentence: str, about: str, parts: list[Section], record: dict[str, Any]
-) -> None:
-    with new_folder(folder) as scratch:
-        write_report(scratch, "Where is B better than A?", sentence, about, parts)
-        text = json.dumps(record, indent=2, ensure_ascii=False)
-        (scratch / "comparison.json").write_text(text + "\n", "utf-8", "backslashreplace")

@@ -1,19 +1,23 @@
-"""Figures of differences, readable without colour: filled markers are clear, hollow ones noise."""
+"""Figures of differences, readable without colour: filled markers are clear, hollow ones noise.
+
+Blue markers are in favour of the second run, orange ones of the first.
+"""
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
 from gald.comparison.bootstrap import Difference
-from gald.painting import new_figure, short_name, to_png
+from gald.painting import BLUE, ORANGE, new_figure, short_name, to_png
 
 
 def difference_chart(
     rows: Mapping[str, Difference],
     clear: Sequence[bool],
     title: str,
-    along: str = "B - A (points)",
+    along: str = "difference (points)",
     factor: float = 100,
+    higher_is_better: bool = True,
 ) -> bytes:
     """Draw one defined difference per row, with its interval; the largest is on top.
 
@@ -23,6 +27,7 @@ def difference_chart(
         title: title of the figure.
         along: label of the difference axis.
         factor: factor from a stored difference to the drawn number.
+        higher_is_better: whether a positive difference is an improvement, which is blue.
 
     Returns:
         The bytes of a png file.
@@ -32,7 +37,7 @@ def difference_chart(
     figure = new_figure(7, 1.2 + 0.24 * len(order))
     axis = figure.subplots()
     for place, (_, row, filled) in enumerate(order):
-        _draw(axis, place, row, filled, factor, upright=False)
+        _draw(axis, place, row, filled, factor, False, higher_is_better)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(order)), [short_name(label) for label, _, _ in order])
     axis.set_ylim(-0.7, len(order) - 0.3)
@@ -49,6 +54,8 @@ def curve_chart(
     along: str,
     factor: float = 100,
     unit: str = "%",
+    names: Sequence[str] = ("A", "B"),
+    higher_is_better: bool = True,
 ) -> bytes:
     """Draw both scores along an ordered quantity, and beside them the difference with intervals.
 
@@ -59,24 +66,26 @@ def curve_chart(
         along: name of the quantity.
         factor: factor from a stored score to the drawn number.
         unit: unit of the drawn number.
+        names: names of the two runs.
+        higher_is_better: whether a positive difference is an improvement, which is blue.
 
     Returns:
         The bytes of a png file.
     """
     figure = new_figure(10, 3.6)
     scores, change = figure.subplots(1, 2)
-    places = range(len(rows))
-    for part, style in (("a", "s"), ("b", "o")):
+    places, drawn = range(len(rows)), []
+    for part, style, colour, name in zip("ab", "so", (ORANGE, BLUE), names, strict=True):
         values = [factor * getattr(row, part) for row in rows.values()]
-        fill = "white" if part == "a" else "black"
+        fill = "white" if part == "a" else colour
         # No line: adjacent positions can have different units, pixels and shares of the image.
-        scores.plot(places, values, style, color="black", mfc=fill, label=part.upper())
+        drawn += scores.plot(places, values, style, color=colour, mfc=fill, label=short_name(name))
     scores.set_ylabel(unit)
-    scores.legend()
+    scores.legend(handles=drawn)  # without handles, a name with _ would be hidden
     for place, row, filled in zip(places, rows.values(), clear, strict=True):
-        _draw(change, place, row, filled, factor, upright=True)
+        _draw(change, place, row, filled, factor, True, higher_is_better)
     change.axhline(0, color="black", linewidth=0.8)
-    change.set_ylabel("B - A (points)" if unit == "%" else f"B - A ({unit})")
+    change.set_ylabel(f"difference ({'points' if unit == '%' else unit})")
     for axis in (scores, change):
         axis.set_xticks(places, list(map(short_name, rows)), rotation=0 if len(rows) < 9 else 45)
         axis.set_xlabel(along)
@@ -87,7 +96,13 @@ def curve_chart(
 
 
 def _draw(
-    axis: Axes, place: int, row: Difference, filled: bool, factor: float, upright: bool
+    axis: Axes,
+    place: int,
+    row: Difference,
+    filled: bool,
+    factor: float,
+    upright: bool,
+    higher_is_better: bool,
 ) -> None:
     value, low, high = (factor * float(part) for part in (row.difference, row.low, row.high))
     if value != value:  # the class occurs nowhere
@@ -95,5 +110,6 @@ def _draw(
     # With few images the interval may not contain the difference itself.
     reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
     x, y, xerr, yerr = (place, value, None, reach) if upright else (value, place, reach, None)
-    fill = "black" if filled else "white"
-    axis.errorbar([x], [y], yerr, xerr, fmt="o", color="black", mfc=fill, capsize=3, linewidth=1)
+    colour = "black" if value == 0 else BLUE if (value > 0) == higher_is_better else ORANGE
+    fill = colour if filled else "white"
+    axis.errorbar([x], [y], yerr, xerr, fmt="o", color=colour, mfc=fill, capsize=3, linewidth=1.2)

@@ -1,16 +1,21 @@
 """Reports with text, tables and figures, as Markdown, self-contained HTML and screen tables."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
+from markupsafe import Markup
 from rich.table import Table
 
 from gald.run.markdown import as_markdown
+from gald.run.provenance import commit
 
 TEMPLATES = Path(__file__).parent
+TONED = ("difference", "better")  # columns that colours underline
 Cells = Sequence[Sequence[str]]
 
 
@@ -23,6 +28,8 @@ class Section(NamedTuple):
         header: column names of the table; empty for no table.
         rows: cells of the table; the first column is text, the others are numbers.
         figure: file name of the figure and its png bytes, or None.
+        tones: for each row, in which direction its columns in `TONED` are coloured: from -1 for
+            the first to 1 for the second of two, 0 for none; empty for no colours.
     """
 
     title: str
@@ -30,24 +37,67 @@ class Section(NamedTuple):
     header: Sequence[str] = ()
     rows: Cells = ()
     figure: tuple[str, bytes] | None = None
+    tones: Sequence[float] = ()
 
 
 def write_report(
-    folder: Path, title: str, conclusion: str, about: str, sections: Sequence[Section]
+    folder: Path,
+    title: str,
+    conclusion: str,
+    about: str,
+    sections: Sequence[Section],
+    command: str = "",
 ) -> None:
-    """Write `report.md` with figures as files, and `report.html` with figures embedded."""
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
-    environment.filters["markdown"] = as_markdown
-    words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
+    """Write `report.md` with figures as files, and `report.html` with figures embedded.
+
+    Args:
+        folder: where to write.
+        title: heading.
+        conclusion: the answer in one or two sentences.
+        about: what is compared.
+        sections: the rest, in order.
+        command: the command line that writes the report, for the page.
+    """
+    words: dict[str, Any] = {"title": title, "conclusion": conclusion, "about": about}
+    words |= {"sections": sections, "facts": written(command), "toned": TONED}
     for name in ("report.md", "report.html"):
-        environment.autoescape = name.endswith(".html")
-        template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
-        # A file name that is not UTF-8 has letters that cannot be written.
-        (folder / name).write_text(template.render(words), "utf-8", "backslashreplace")
+        write_page(folder / name, TEMPLATES / f"{name}.jinja", words)
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])
+
+
+def written(command: str) -> list[tuple[str, str]]:
+    """Return date, version and command of a report that is written now, with their names."""
+    code = commit()
+    facts = [
+        ("report written", datetime.now().strftime("%Y-%m-%d %H:%M")),
+        ("by", f"gald {version('gald')}" + (f", commit {code}" if code else "")),
+        ("with", command),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def write_page(path: Path, template: Path, words: Mapping[str, Any]) -> None:
+    """Fill a template, and write it; in HTML every word is text.
+
+    Args:
+        path: file to write; `.html` or `.md`.
+        template: file with the filters `base64` and `markdown`, and `style` for the style sheet.
+        words: what the template shows.
+    """
+    environment = Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=path.suffix == ".html",
+    )
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["markdown"] = as_markdown
+    style = Markup((TEMPLATES / "report.css").read_text("utf-8"))
+    page = environment.from_string(template.read_text("utf-8")).render(words, style=style)
+    # A file name that is not UTF-8 has letters that cannot be written.
+    path.write_text(page, "utf-8", "backslashreplace")
 
 
 def screen_table(section: Section, columns: Sequence[str]) -> Table:

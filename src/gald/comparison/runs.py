@@ -84,8 +84,19 @@ def _counts_file(folder: Path, split: str) -> Path:
     return folder / f"images_{split}.npz"
 
 
-def read_run(folder: Path, split: str, trust: Sequence[str] = ()) -> EvaluatedRun:
+def read_run(
+    folder: Path,
+    split: str,
+    trust: Sequence[str] = (),
+    metrics: Sequence[CountMetric] | None = None,
+) -> EvaluatedRun:
     """Read one evaluation, with metrics of gald and of the packages in `trust`.
+
+    Args:
+        folder: the folder of the evaluation.
+        split: `val` or `test`.
+        trust: packages with metrics that the receipt may name too.
+        metrics: the metrics, if they exist already; None builds those of the receipt.
 
     Raises:
         FileNotFoundError: the folder has no results or no per-image counts.
@@ -119,13 +130,14 @@ def read_run(folder: Path, split: str, trust: Sequence[str] = ()) -> EvaluatedRu
             "from different evaluations, so repeat the evaluation"
         )
     receipt = results.get(f"{split}/receipt") or {}
-    metrics = build_metrics(receipt.get("metrics"), len(names), path, trust)
+    if metrics is None:
+        metrics = build_metrics(receipt.get("metrics"), len(names), path, trust)
     return EvaluatedRun(
         folder, results, receipt, images, counts, names, _in_order(metrics, len(names))
     )
 
 
-def _in_order(metrics: list[CountMetric], num_classes: int) -> list[CountMetric]:
+def _in_order(metrics: Sequence[CountMetric], num_classes: int) -> list[CountMetric]:
     """Put the confusion matrix, which always exists, in front."""
     others = [metric for metric in metrics if metric.name != ConfusionMatrix.name]
     return [ConfusionMatrix(num_classes), *others]

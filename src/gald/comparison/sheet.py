@@ -1,20 +1,14 @@
 """Contact sheet of the most influential images, predicted again by both networks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from gald.comparison.again import dataset_of, network_of
 from gald.comparison.runs import EvaluatedRun
-from gald.data.datamodule import SegmentationDataModule
-from gald.data.dataset import BaseDataset
 from gald.data.labels import VOID
-from gald.evaluation.evaluator import sha256
-from gald.painting import add_legend, colourise, new_figure, to_png
-from gald.prediction.predictor import Predictor, load
-from gald.run.building import build, refuse_other_machine
-from gald.run.checkpoint import find_checkpoint
+from gald.painting import BLUE, ORANGE, add_legend, colourise, new_figure, short_name, to_png
 
 
 def contact_sheet(
@@ -22,6 +16,7 @@ def contact_sheet(
     b: EvaluatedRun,
     split: str,
     changes: Sequence[tuple[str, str]],
+    run_names: tuple[str, str],
     trust: Sequence[str] = (),
 ) -> bytes:
     """Draw image, ground truth, both predictions and their differences, one row per image.
@@ -31,6 +26,7 @@ def contact_sheet(
         b: the second run; its checkpoint must be available.
         split: the split of both evaluations.
         changes: names of images, and the label to write beside each.
+        run_names: names of the two runs.
         trust: packages with classes that the files may name too.
 
     Returns:
@@ -41,10 +37,12 @@ def contact_sheet(
         ValueError: a checkpoint cannot be used, or the data has no image of a given name.
         RefusedError: a file would call other code.
     """
-    networks = [_network(run, trust) for run in (a, b)]
-    dataset = _dataset(a, networks[0], split, trust)
+    networks = [network_of(run, trust) for run in (a, b)]
+    dataset = dataset_of(a, networks[0], split, trust)
     index_of = {dataset.image_name(index): index for index in range(len(dataset))}
-    titles = ("image", "ground truth (void black)", "A", "B", "black: only A right; white: only B")
+    first, second = map(short_name, run_names)
+    legend = f"blue: only {second} is right\norange: only {first}; dark: both err apart"
+    titles = ("image", "ground truth (void black)", first, second, legend)
     figure = new_figure(15, 2.3 * len(changes) + 0.8, dpi=90)
     grid = figure.subplots(len(changes), len(titles), squeeze=False)
     palette, names = networks[0].palette, networks[0].class_names
@@ -66,42 +64,21 @@ def contact_sheet(
             axis.set_yticks([], [])
         row[0].set_ylabel(text, fontsize=8)
     for axis, title in zip(grid[0], titles, strict=True):
-        axis.set_title(title)
+        axis.set_title(title, fontsize=10 if len(title) < 30 else 7)
     add_legend(figure, names, palette, columns=11)
     return to_png(figure)
 
 
 def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
-    """Paint black where only A is right, white where only B is, dark grey where both err apart."""
+    """Paint orange where only A is right, blue where only B is, dark grey where both err apart."""
     right_a, right_b = a == ground_truth, b == ground_truth
     view = np.full((*ground_truth.shape, 3), 200, np.uint8)
     view[((a != b) & ~right_a & ~right_b).numpy()] = 140
-    view[(right_a & ~right_b).numpy()] = 0
-    view[(right_b & ~right_a).numpy()] = 255
+    view[(right_a & ~right_b).numpy()] = _rgb(ORANGE)
+    view[(right_b & ~right_a).numpy()] = _rgb(BLUE)
     view[(ground_truth == VOID).numpy()] = 200
     return view
 
 
-def _network(run: EvaluatedRun, trust: Sequence[str]) -> Predictor:
-    """Load the network of an evaluation, with the inference of its receipt."""
-    given = run.receipt.get("checkpoint")
-    stored = run.results.get("checkpoint")
-    for value in (given, stored):
-        refuse_other_machine(value, "checkpoint", run.folder / "results.json")
-    path = run.folder / given if given else Path(stored or run.folder)
-    path = find_checkpoint(path if path.exists() else run.folder)
-    known = run.receipt.get("checkpoint_sha256")
-    if known is not None and known != sha256(path):
-        raise ValueError(f"{path} has changed since the evaluation in {run.folder}")
-    network = load(path, trust)
-    if "inference" in run.receipt:
-        network.read_inference(run.receipt["inference"], run.folder / "results.json", trust)
-    return network
-
-
-def _dataset(
-    run: EvaluatedRun, network: Predictor, split: str, trust: Sequence[str]
-) -> BaseDataset:
-    config = run.receipt.get("data") or network.config.get("data")
-    data: SegmentationDataModule = build("data", config, run.folder / "results.json", trust)
-    return data.make_dataset(split)
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))

@@ -63,6 +63,16 @@ class CalibrationError(CountMetric):
             ]
         )
 
+    def reliability(self, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the curve behind the error, for the summed counts (width,).
+
+        Returns:
+            for each bin (bins,): its share of the pixels, their accuracy and their mean confidence;
+            the last two are nan for a bin without pixels.
+        """
+        pixels, right, confidence = counts.reshape(3, self.bins).double()
+        return pixels / pixels.sum(), right / pixels, confidence / _ONE / pixels
+
     @override
     def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
         pixels, right, confidence = counts.reshape(3, self.bins).double()

@@ -46,15 +46,20 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Generator[Path]:
+def new_folder(folder: Path, replaces: bool = False) -> Generator[Path]:
     """Yield an empty folder that is renamed to `folder` when the block ends without an error.
 
-    An error leaves nothing behind.
+    An error leaves nothing behind, and an old folder as it was.
+
+    Args:
+        folder: the folder.
+        replaces: whether it replaces a folder that is not empty; the caller has looked inside.
 
     Raises:
         ValueError: `folder` exists and is not empty.
     """
-    refuse_filled(folder)
+    if not replaces:
+        refuse_filled(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     clean_leftovers(folder.parent, folder.name)
     scratch = folder.with_name(f".{partial_name(folder.name)}")
@@ -65,10 +70,23 @@ def new_folder(folder: Path) -> Generator[Path]:
             with locked(scratch):
                 yield whole
                 sync_tree(whole)
-                whole.replace(folder)
+                if replaces and folder.exists():
+                    _swap(folder, whole, scratch / "old")
+                else:
+                    whole.replace(folder)
             sync(folder.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _swap(folder: Path, whole: Path, old: Path) -> None:
+    """Move a folder away and a whole one to its place; a folder cannot be renamed onto another."""
+    folder.replace(old)
+    try:
+        whole.replace(folder)
+    except BaseException:
+        old.replace(folder)
+        raise
 
 
 @contextmanager

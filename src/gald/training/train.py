@@ -29,6 +29,7 @@ from gald.model.freezing import check_frozen_weights
 from gald.options.check import check_config
 from gald.options.roots import Train
 from gald.profiling.flops import part_costs
+from gald.report.training import report_training
 from gald.run.building import build_own
 from gald.run.lock import own_folder
 from gald.run.processes import end_together
@@ -72,8 +73,8 @@ def train(cfg: DictConfig) -> Results:
     """Build and train a network, evaluate its best checkpoint, and write the run folder.
 
     The folder contains `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
-    `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image) and
-    `picture.png`.
+    `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image),
+    `picture.png` and `report/`.
 
     With `trainer.fast_dev_run` a few batches are trained and validated, and nothing is saved.
 
@@ -173,6 +174,7 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
+        say(report_training(folder, task, data, metrics), soft_wrap=True)
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results

@@ -37,6 +37,7 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
     ):
         front = [p for p in points if not any(_beats(other, p) for other in points)]
         front.sort(key=lambda p: p.cost)
+        middle = sum(p.cost for p in points) / max(1, len(points))
         axis.step([p.cost for p in front], [p.score for p in front], "k--", where="post", lw=0.8)
         for point in points:
             bar = None if np.isnan(point.deviation) else [point.deviation]
@@ -47,11 +48,12 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
             axis.annotate(
                 short_name(point.label),
                 (point.cost, point.score),
-                (5, 5),
+                (-5 if point.cost > middle else 5, 5),  # towards the middle, inside the axes
                 textcoords="offset points",
+                ha="right" if point.cost > middle else "left",
                 size=7,
             )
-        axis.margins(x=0.2)
+        axis.margins(x=0.2, y=0.2)
         axis.set_xlabel(cost)
         axis.set_ylabel("mIoU (%)")
         axis.grid(color="0.85")
@@ -80,7 +82,7 @@ def _move_apart(figure: Figure) -> None:
 def class_chart(
     arms: Sequence[str], names: Sequence[str], differences: Sequence[Difference], against: str
 ) -> bytes:
-    """Draw the IoU difference of each class and arm as numbers on grey.
+    """Draw the IoU difference of each class and arm as numbers on blue (better) or red (worse).
 
     A star marks a 95% interval of the class that excludes 0. Darker cells have larger differences.
 
@@ -101,7 +103,7 @@ def class_chart(
     figure = new_figure(width, max(1.8, 0.05 * longest_arm) + 0.26 * len(names))
     axis = figure.subplots()
     reach = max(1e-9, float(np.nanmax(np.abs(table), initial=0)))
-    axis.imshow(np.nan_to_num(np.abs(table)), cmap="Greys", vmin=0, vmax=2 * reach, aspect="auto")
+    axis.imshow(np.nan_to_num(table), cmap="RdBu", vmin=-2 * reach, vmax=2 * reach, aspect="auto")
     for row, column in np.ndindex(*table.shape):
         value = table[row, column]
         text = "absent" if np.isnan(value) else f"{value:+.1f}" + "*" * bool(clear[row, column])

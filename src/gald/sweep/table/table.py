@@ -1,5 +1,6 @@
 """`gald table SWEEP`: which arms of an ablation differ by more than noise, where, at what cost?"""
 
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,13 @@ def print_table(
         f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, evaluated on {analysis.images} "
         f"images of {split}."
     )
+    chosen = ["--baseline", baseline] if baseline else []
+    chosen += ["--samples", str(samples), "--seed", str(seed)]
+    command = shlex.join(["gald", "table", str(folder), "--split", split, *chosen])
     latex = _latex(sweep, parts)
     if to is not None:
         with new_folder(to) as partial:
-            write_report(partial, TITLE, summary, about, parts)
+            write_report(partial, TITLE, summary, about, parts, command)
             texts = {"table.tex": latex, "table.csv": arms_csv(sweep, analysis)}
             for name, text in (texts | {"runs.csv": runs_csv(sweep)}).items():
                 (partial / name).write_text(text, "utf-8", "backslashreplace")
@@ -88,7 +92,7 @@ def print_table(
     else:
         shown = [part._replace(figure=None) for part in parts] if form == "md" else parts
         with tempfile.TemporaryDirectory() as scratch:
-            write_report(Path(scratch), TITLE, summary, about, shown)
+            write_report(Path(scratch), TITLE, summary, about, shown, command)
             print((Path(scratch) / f"report.{form}").read_text(encoding="utf-8"), end="")
     return analysis
 
