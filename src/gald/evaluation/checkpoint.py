@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint on its own data, or on other data with the same classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,20 +28,22 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
 
     Args:
         cfg: configuration of conf/eval.yaml; a part that is null is taken from the checkpoint,
-            as plain data (see `gald.run.building`).
+            as plain data (see `gald.run.building`). A part without `_target_` has keys that
+            replace those of the checkpoint.
 
     Raises:
         ValueError: the split is unknown, the folder already has results, data and network have
             different classes, or the checkpoint would call foreign code.
     """
     silence_warnings()
+    changes = _taken_out(cfg)
     check_config(cfg, Eval)
     path = Path(cfg.output_dir) / "results.json"
     if path.exists():
         raise ValueError(f"{path} already holds results; choose another output_dir")
     checkpoint = read_checkpoint(cfg.ckpt_path)
     trust = check_trust(cfg.get("trust"))
-    parts = _parts(checkpoint, cfg, trust)
+    parts = _parts(checkpoint, cfg, trust, changes)
 
     data: SegmentationDataModule = _build("data", parts, checkpoint, cfg, trust)
     class_names = checkpoint.class_names
@@ -77,7 +79,22 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
     return results
 
 
-def _parts(checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]) -> dict[str, Any]:
+def _taken_out(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """Take the keys that change parts of the checkpoint out of a config, and return them."""
+    changes: dict[str, dict[str, Any]] = {}
+    for part in ("data", "inference"):
+        if cfg.get(part) is not None and "_target_" not in cfg[part]:
+            changes[part] = cast(dict[str, Any], OmegaConf.to_container(cfg[part], resolve=True))
+            cfg[part] = None
+    return changes
+
+
+def _parts(
+    checkpoint: Checkpoint,
+    cfg: DictConfig,
+    trust: Sequence[str],
+    changes: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
     """Return the configs to build as plain data; parts that are null come from the checkpoint."""
     stored, file = checkpoint.config, checkpoint.config_file
     parts = {"model": building.check("model", stored.get("model"), file, trust)}
@@ -90,7 +107,9 @@ def _parts(checkpoint: Checkpoint, cfg: DictConfig, trust: Sequence[str]) -> dic
             building.check_metrics(stored.get(part), file, trust)
             parts[part] = stored.get(part) or {}
         else:
-            parts[part] = building.check(part, stored.get(part), file, trust)
+            changed = changes.get(part, {})
+            whole = {**(stored.get(part) or {}), **changed} if changed else stored.get(part)
+            parts[part] = building.check(part, whole, file, trust)
     if "train_transform" in parts["data"]:
         parts["data"]["train_transform"] = None  # evaluation does not need it
     building.check_network(checkpoint, trust)

@@ -15,10 +15,13 @@ from omegaconf import DictConfig
 from gald.cli import report_errors, run
 from gald.config import CONF_DIR
 
+FROM_CHECKPOINT = ("data", "inference")  # unless the command line chooses an option
+
 
 def main() -> float | None:
     """Evaluate, or repeat an evaluation: `--check RESULTS_JSON [data.root=FOLDER]`."""
     if "--check" not in sys.argv:
+        sys.argv[1:] = _changing_the_checkpoint(sys.argv[1:])
         return _evaluate()
     place = sys.argv.index("--check")
     if place + 1 == len(sys.argv):
@@ -27,6 +30,13 @@ def main() -> float | None:
 
     overrides = sys.argv[1:place] + sys.argv[place + 2 :]
     return reproduce(Path(sys.argv[place + 1]), overrides)
+
+
+def _changing_the_checkpoint(words: list[str]) -> list[str]:
+    """Let keys such as data.root change the parts of the checkpoint, which Hydra does not know."""
+    chosen = [part for part in FROM_CHECKPOINT if any(w.startswith(f"{part}=") for w in words)]
+    parts = tuple(f"{part}." for part in FROM_CHECKPOINT if part not in chosen)
+    return [f"+{word}" if word.startswith(parts) else word for word in words]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="eval")

@@ -1,0 +1,45 @@
+"""`gald eval` takes data and inference from the checkpoint, and keys of them from the user."""
+
+import json
+
+import pytest
+
+SMALL = ["data.size=[48,64]", "data.val_count=3", "data.num_workers=0", "trainer.accelerator=cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained(*SMALL)
+
+
+def evaluate(gald_cli, run, tmp_path, *words):
+    out = tmp_path / "out"
+    options = ["metrics=miou", "trainer.accelerator=cpu", f"output_dir={out}"]
+    gald_cli("eval", f"ckpt_path={run}", *options, *words)
+    return json.loads((out / "results.json").read_text())["val/receipt"]
+
+
+def test_keys_change_the_data_and_the_inference_of_the_checkpoint(run, gald_cli, tmp_path):
+    words = ["data.val_count=2", "inference.align_corners=true"]
+    receipt = evaluate(gald_cli, run, tmp_path, *words)
+    assert receipt["data"]["val_count"] == 2 and receipt["data"]["size"] == [48, 64]
+    assert receipt["inference"]["align_corners"] is True
+
+
+def test_keys_of_a_chosen_option_are_its_own(run, gald_cli, tmp_path):
+    words = ["data=synthetic", "data.size=[48,64]", "data.val_count=1", "data.num_workers=0"]
+    assert evaluate(gald_cli, run, tmp_path, *words)["data"]["val_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.val_cuont=2", "val_cuont"),
+        ("data.val_count=two", "two"),
+        ("data.num_workers=100000", "100000"),
+    ],
+)
+def test_wrong_keys_are_refused_before_anything_is_built(run, gald_cli, tmp_path, word, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(gald_cli, run, tmp_path, word)
+    assert not (tmp_path / "out" / "results.json").exists()
