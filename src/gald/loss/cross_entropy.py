@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gald.loss.banded import Target, banded_cross_entropy
+from gald.loss.bands.cross_entropy import Target, banded_cross_entropy
 from gald.options.ranges import Length, NotNegative, Share
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gald.loss.banded import Target, banded_cross_entropy, pixel_losses
+from gald.loss.bands.cross_entropy import Target, banded_cross_entropy, pixel_losses
 from gald.loss.cross_entropy import labelled
 from gald.options.ranges import Fraction, Whole
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gald.loss import banded
-from gald.loss.banded import Target, banded_cross_entropy, pixel_losses
+from gald.loss.bands import cross_entropy as banded
+from gald.loss.bands.cross_entropy import Target, banded_cross_entropy, pixel_losses
 from gald.loss.cross_entropy import CrossEntropy
 from gald.loss.deep_supervision import DeepSupervision
 from gald.loss.ohem import OhemCrossEntropy

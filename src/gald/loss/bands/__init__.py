@@ -1,0 +1,1 @@
+"""Losses of low-resolution logits against a full-size mask, in bands of rows."""
