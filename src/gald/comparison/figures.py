@@ -1,11 +1,13 @@
 """Figures of differences, readable without colour: filled markers are clear, hollow ones noise."""
 
 from collections.abc import Mapping, Sequence
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from gald.comparison.bootstrap import Difference
 from gald.painting import new_figure, short_name, to_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def difference_chart(
@@ -87,7 +89,7 @@ def curve_chart(
 
 
 def _draw(
-    axis: Axes, place: int, row: Difference, filled: bool, factor: float, upright: bool
+    axis: "Axes", place: int, row: Difference, filled: bool, factor: float, upright: bool
 ) -> None:
     value, low, high = (factor * float(part) for part in (row.difference, row.low, row.high))
     if value != value:  # the class occurs nowhere

@@ -4,16 +4,17 @@ import io
 import zipfile
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gald.run.atomic import write_bytes
 from gald.run.checksum import find_damage, seal
 from gald.run.limits import refuse_above, refuse_unpacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
@@ -50,7 +51,7 @@ class ImageCounts:
         """Sorted names of the metrics that were counted."""
         return sorted(self._rows)
 
-    def add(self, name: str, metric_name: str, vector: Tensor) -> None:
+    def add(self, name: str, metric_name: str, vector: "Tensor") -> None:
         """Store the counts of one image.
 
         Args:
@@ -124,6 +125,8 @@ class ImageCounts:
         Raises:
             ValueError: two processes counted the same image.
         """
+        import torch.distributed as dist
+
         if not (dist.is_available() and dist.is_initialized()):
             return self
         parts: list[Any] = [None] * dist.get_world_size()

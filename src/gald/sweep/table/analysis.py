@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from gald.comparison.bootstrap import Difference, class_iou, holm, mean_iou, resampled
-from gald.comparison.differences import one_by_one
+from gald.comparison.differences import scores_by_key
 from gald.comparison.runs import EvaluatedRun
 from gald.sweep.table import effects
 from gald.sweep.table.arms import SweepRuns
@@ -176,7 +176,7 @@ def _other_score(
         return None
     if not all(metric.name in run.images.metrics for run in runs):
         return None
-    score = one_by_one(metric, names, [key])
+    score = scores_by_key(metric, names, [key])
     tables = [run.images.dense(metric.name) for run in runs]
     shown = track(
         tables,

@@ -1,16 +1,16 @@
 """Figures of a sweep, readable without colour."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from gald.comparison.bootstrap import Difference
 from gald.painting import new_figure, short_name, to_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 
 class Point(NamedTuple):
@@ -59,13 +59,16 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
     return to_png(figure)
 
 
-def _move_apart(figure: Figure) -> None:
+def _move_apart(figure: "Figure") -> None:
     """Move labels up until they overlap no label below them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Annotation
+
     figure.draw_without_rendering()  # sets the axis limits, which label positions depend on
     # Without a renderer, get_window_extent would redraw the figure for each label.
     renderer = FigureCanvasAgg(figure).get_renderer()
     for axis in figure.axes:
-        placed: list[Bbox] = []
+        placed: "list[Bbox]" = []
         labels = [text for text in axis.texts if isinstance(text, Annotation)]
         for label in sorted(labels, key=lambda label: label.get_window_extent(renderer).y0):
             box = label.get_window_extent(renderer)
