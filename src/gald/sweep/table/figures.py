@@ -68,7 +68,7 @@ def _move_apart(figure: "Figure") -> None:
     # Without a renderer, get_window_extent would redraw the figure for each label.
     renderer = FigureCanvasAgg(figure).get_renderer()
     for axis in figure.axes:
-        placed: "list[Bbox]" = []
+        placed: list[Bbox] = []
         labels = [text for text in axis.texts if isinstance(text, Annotation)]
         for label in sorted(labels, key=lambda label: label.get_window_extent(renderer).y0):
             box = label.get_window_extent(renderer)

@@ -8,7 +8,7 @@ from gald.comparison.figures import difference_chart
 from gald.comparison.report import Section
 from gald.sweep.table.analysis import LEVEL, Analysis, ContrastResult
 from gald.sweep.table.arms import Arm, SweepRuns
-from gald.sweep.table.columns import Column, columns, mean_and_deviation, values
+from gald.sweep.table.columns import Column, mean_and_deviation, values
 from gald.sweep.table.effects import HOW_TO_READ
 from gald.sweep.table.figures import Point, class_chart, pareto_chart
 
@@ -49,7 +49,7 @@ def conclusion(sweep: SweepRuns, analysis: Analysis) -> str:
 
 def sections(sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str]) -> list[Section]:
     """Build all sections of the report; warnings of the audit come first."""
-    shown = columns(sweep.arms, sweep.split)
+    shown = analysis.columns
     parts = []
     if warnings:
         words = "Cells differ in more than the declared factors; the table may be misleading."

@@ -117,7 +117,7 @@ def print_table(
         with new_folder(to) as partial:
             write_report(partial, TITLE, summary, about, parts)
             texts = {"table.tex": latex, "table.csv": arms_csv(sweep, analysis)}
-            for name, text in (texts | {"runs.csv": runs_csv(sweep)}).items():
+            for name, text in (texts | {"runs.csv": runs_csv(sweep, analysis)}).items():
                 (partial / name).write_text(text, "utf-8", "backslashreplace")
     if form is None:
         _show(summary, parts, to)
