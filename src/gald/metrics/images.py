@@ -189,11 +189,9 @@ class ImageCounts:
                     refuse_above(width, metric_name, words, "GALD_MAX_COUNTS")
                     if len(places) and not 0 <= places.min() <= places.max() < width:
                         raise ValueError(f"{metric_name} has counts outside of its {width}")
-                    split = zip(
-                        np.split(places, ends[:-1]), np.split(values, ends[:-1]), strict=True
-                    )
-                    for name, row in zip(names, split, strict=True):
-                        counts._put(name, metric_name, (width, *row))
+                    parts = map(slice, [0, *ends[:-1].tolist()], ends.tolist())
+                    for name, part in zip(names, parts, strict=True):
+                        counts._put(name, metric_name, (width, places[part], values[part]))
         except Exception as error:
             raise ValueError(
                 f"{path} cannot be read as image counts ({str(error).splitlines()[0]}); "

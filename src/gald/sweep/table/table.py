@@ -106,7 +106,9 @@ def print_table(
         _measure(sweep, trust)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
     analysis = analyse(sweep, base, samples, seed)
-    summary, parts = conclusion(sweep, analysis), sections(sweep, analysis, audit(folder))
+    drawing = to is not None or form == "html"
+    summary = conclusion(sweep, analysis)
+    parts = sections(sweep, analysis, audit(folder), drawing)
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
         f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, evaluated on {analysis.images} "
