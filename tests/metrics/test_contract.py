@@ -74,6 +74,18 @@ def test_scores_of_many_sets_equal_the_plain_formula_for_one(key):
         assert found == pytest.approx(expected, rel=1e-13, nan_ok=True)
 
 
+@pytest.mark.parametrize("key", CONFIG)
+def test_a_score_depends_on_no_other_places_than_it_says(key):
+    metric = build_metrics()[key]
+    counts = np.random.default_rng(0).integers(1, 100, (1, metric.width))
+    whole = metric.scores_of_sets(counts, NAMES)
+    assert np.mean([np.isfinite(values[0]) for values in whole.values()]) > 0.8
+    for name, values in whole.items():
+        few = np.zeros_like(counts)
+        few[:, metric.places(name)] = counts[:, metric.places(name)]
+        np.testing.assert_array_equal(metric.scores_of_sets(few, NAMES)[name], values, name)
+
+
 def test_metric_without_a_method_for_many_sets_scores_one_after_the_other():
     class Wrong(CountMetric):
         name, label = "wrong", "wrong pixels"

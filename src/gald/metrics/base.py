@@ -121,6 +121,14 @@ class CountMetric(ABC):
         rows = [self.scores(vector, class_names) for vector in vectors]
         return {key: np.array([row[key] for row in rows], float) for key in rows[0]}
 
+    def places(self, key: str) -> NDArray[np.intp]:
+        """Return the places of the counts that decide a score; here all of them.
+
+        A metric with many scores names the few, because a bootstrap sums only these: the other
+        counts of `scores_of_sets` are then 0.
+        """
+        return np.arange(self.width)
+
     @property
     def factor(self) -> float:
         """Factor from a stored score to the displayed number."""

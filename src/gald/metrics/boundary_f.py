@@ -10,7 +10,14 @@ from typing_extensions import override
 
 from gald.data.labels import VOID
 from gald.metrics.base import Bytes, CountMetric, Curve, columns, mean_of_known, named, ratio
-from gald.metrics.contour import WIDTHS, check_widths, contour, diagonal, width_label
+from gald.metrics.contour import (
+    WIDTHS,
+    check_widths,
+    contour,
+    diagonal,
+    width_index,
+    width_label,
+)
 from gald.options.ranges import Positives
 
 if TYPE_CHECKING:
@@ -61,6 +68,12 @@ class BoundaryF(CountMetric):
     def _contours(labels: Bytes) -> Bytes:
         """Return the class of each contour pixel, void elsewhere, (H, W, 1)."""
         return np.where(contour(labels), labels, np.uint8(VOID))[..., None]
+
+    @override
+    def places(self, key: str) -> NDArray[np.intp]:
+        width, widths = width_index(self.widths, key), len(self.widths)
+        by_class = np.arange(self.width).reshape(self.num_classes, -1)
+        return by_class[:, [0, 1, 2 + width, 2 + widths + width]].ravel()
 
     @override
     def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
@@ -126,6 +139,11 @@ class BoundaryFDecoupleSegNets(CountMetric):
         near = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
         inner = (near[0] == near[1]) & (near[0] == near[2]) & (near[0] == near[3])
         return np.stack([np.where(inner, np.uint8(VOID), x) for x in near], axis=-1)
+
+    @override
+    def places(self, key: str) -> NDArray[np.intp]:
+        by_class = np.arange(1, self.width).reshape(self.num_classes, -1)
+        return np.append(0, by_class[:, width_index(self.widths, key)])
 
     @override
     def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from gald.metrics.contour import (
     contour,
     diagonal,
     distance_to,
+    width_index,
     width_label,
 )
 from gald.options.ranges import Positives
@@ -90,6 +91,11 @@ class BoundaryIoU(CountMetric):
         for width in pixels:
             beyond += moves >= width
         return beyond
+
+    @override
+    def places(self, key: str) -> NDArray[np.intp]:
+        by_width = np.arange(self.width).reshape(len(self.widths), -1)
+        return by_width[width_index(self.widths, key)]
 
     @override
     def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:

@@ -100,6 +100,11 @@ class ObjectSize(CountMetric):
             np.copyto(bins[box], bin_of[components], where=inside)
         return bins, objects
 
+    @override
+    def places(self, key: str) -> NDArray[np.intp]:
+        by_bin = np.arange(self.width).reshape(4, self.num_classes, -1)
+        return by_bin[..., self._bin_names.index(key.rpartition("/")[2])].ravel()
+
     @property
     def _bin_names(self) -> list[str]:
         return [f"to_{100 * edge:g}%" for edge in (*self.edges, 1.0)]

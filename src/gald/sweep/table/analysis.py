@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import track
 
 from gald.comparison.bootstrap import Difference, Draws, Score, class_iou, holm, mean_iou
-from gald.comparison.differences import scores_by_key
 from gald.metrics.base import CountMetric
 from gald.sweep.table import effects
 from gald.sweep.table.arms import FinishedRun, SweepRuns
@@ -95,11 +94,13 @@ class _Counted(NamedTuple):
     Attributes:
         column: the score.
         metric: the metric that it is one of.
-        score: function from summed counts (S, width) to the score (S, 1).
+        places: places of the counts that decide it.
+        score: function from the sums of these counts (S, places) to the score (S, 1).
     """
 
     column: Column
     metric: CountMetric
+    places: np.ndarray
     score: Score
 
 
@@ -169,7 +170,7 @@ def analyse(sweep: SweepRuns, baseline: int, samples: int = 10_000, seed: int = 
     totals = np.stack([run.total for run in runs])
     miou = mean_iou(totals)[:, None], drawn.miou
     other_scores = {}
-    for (column, _, _), numbers in zip(counted, drawn.others, strict=True):
+    for (column, *_), numbers in zip(counted, drawn.others, strict=True):
         better = column.higher_is_better
         other_scores[column] = [
             *estimate(differences, *numbers, better),
@@ -209,7 +210,14 @@ def _counted(runs: Sequence[FinishedRun], column: Column, split: str) -> _Counte
         return None
     if not all(metric.name in run.counted for run in runs):
         return None
-    return _Counted(column, metric, scores_by_key(metric, names, [key]))
+    places = metric.places(key)
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        counts = np.zeros((len(sums), metric.width))
+        counts[:, places] = sums
+        return metric.scores_of_sets(counts, names)[key][:, None]
+
+    return _Counted(column, metric, places, score)
 
 
 def _draw(runs: Sequence[FinishedRun], counted: Sequence[_Counted], draws: Draws) -> _Drawn:
@@ -225,7 +233,7 @@ def _draw(runs: Sequence[FinishedRun], counted: Sequence[_Counted], draws: Draws
         miou[place] = scores[:, :1]
         iou[place] = scores[:few, 1 : 1 + iou.shape[-1]]
         for one, (whole, sets) in zip(counted, others, strict=True):
-            table = images.dense(one.metric.name)
+            table = images.dense(one.metric.name)[:, one.places]
             whole[place] = one.score(table.sum(0)[None])[0]
             sets[place] = np.concatenate(list(draws.score(table, one.score, few)))
     swapped = [(whole, sets.swapaxes(0, 1)) for whole, sets in others]
