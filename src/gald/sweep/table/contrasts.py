@@ -15,6 +15,8 @@ import numpy as np
 
 from gald.comparison.bootstrap import Difference, summarise
 
+ROUNDING = 1e-14  # of sums of scores, which are fractions
+
 
 class Fit(NamedTuple):
     """Contrast as a weighted sum of runs.
@@ -127,7 +129,7 @@ class Estimator:
                 if fitted is None:
                     continue
                 y = self.scores[np.ix_(used, own)]
-                value[own] = fitted.weights @ y
+                value[own] = _exact(fitted.weights @ y)
                 base[own] = y[weights[self.arms[used]] < 0].mean(0)
                 degrees_of_freedom[own] = fitted.degrees_of_freedom
                 sums = np.zeros((len(drawn), len(own)))
@@ -140,9 +142,15 @@ class Estimator:
                     # Drawn also for columns outside of this block, so that blocks change nothing.
                     sums += noise.standard_t(fitted.degrees_of_freedom, (len(sums), 1)) * spread
                 sums[without] = np.nan
-                samples[:, own - first] = sums
-            a, b = base[block], (base + value)[block]
-            yield summarise(a, b, samples), degrees_of_freedom[block]
+                samples[:, own - first] = _exact(sums)
+            a, difference = base[block], value[block]
+            found = summarise(a, a + difference, samples)
+            yield found._replace(difference=difference), degrees_of_freedom[block]
+
+
+def _exact(differences: np.ndarray) -> np.ndarray:
+    """Return 0 for what is left of equal scores by rounding, so that it has no sign."""
+    return np.where(abs(differences) < ROUNDING, 0, differences)
 
 
 def _any_absent(drawn: np.ndarray, own: np.ndarray, used: np.ndarray) -> np.ndarray:
