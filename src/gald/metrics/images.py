@@ -96,6 +96,10 @@ class ImageCounts:
             )
         return rows
 
+    def width(self, metric_name: str) -> int:
+        """Return the number of counts of one metric for an image."""
+        return next(iter(self._complete(metric_name).values()))[0]
+
     def total(self, metric_name: str) -> Counts:
         """Return the sum of one metric's counts over all images, (width,)."""
         rows = list(self._complete(metric_name).values())

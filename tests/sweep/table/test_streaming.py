@@ -1,5 +1,6 @@
 """A table reads one run at a time, and its numbers are those of the plain formulas."""
 
+import json
 import subprocess
 import sys
 import weakref
@@ -170,6 +171,24 @@ def test_run_that_is_evaluated_again_meanwhile_is_refused(toy_sweep):
     )
     with pytest.raises(ValueError, match=r"cell_1/images_val\.npz has changed since it was read"):
         analyse(sweep, 0, samples=100)
+
+
+def test_run_with_counts_of_another_setting_of_a_metric_is_listed(toy_sweep):
+    folder = toy_sweep()
+    path = folder / "cell_3" / "images_val.npz"
+    counts, other = ImageCounts.load(path), ImageCounts()
+    for number, name in enumerate(counts.names):
+        matrix = counts.dense("confusion")[number]
+        other.add(name, "confusion", torch.from_numpy(matrix))
+        other.add(name, "boundary_f", torch.arange(1, 3 * 8 + 1))  # of three widths
+    other.save(path)
+    results = json.loads((folder / "cell_3" / "results.json").read_text())
+    del results["val/receipt"]["metrics"]
+    (folder / "cell_3" / "results.json").write_text(json.dumps(results))
+    (missing,) = read_sweep(folder).missing_cells
+    assert missing.state == "unreadable"
+    assert "has 24 counts of boundary_f for an image, but the metric of" in missing.reason
+    assert missing.reason.endswith("has 12; evaluate both with the same metrics")
 
 
 def test_table_and_audit_import_neither_torch_nor_figures_that_nobody_asked_for(toy_sweep):

@@ -161,6 +161,7 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             run = read_run(folder / cell.folder, split, trust)
             if first is not None:
                 check_pair(first, run, split)
+            _check_widths(first or run, run, split)
             trained = int(run.results.get("seed", seed or 0))
             if trained in arm.runs:
                 raise ValueError(
@@ -189,6 +190,20 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             f"{example}; see gald sweep status {folder}"
         )
     return SweepRuns(sweep.name, split, factors, kept, missing_cells, notes)
+
+
+def _check_widths(first: EvaluatedRun, run: EvaluatedRun, split: str) -> None:
+    """Check that a run has counts of the metrics that the first run's receipt describes."""
+    for metric in first.metrics:
+        if metric.name not in run.images.metrics:
+            continue
+        width = run.images.width(metric.name)
+        if width != metric.width:
+            raise ValueError(
+                f"{run.folder / f'images_{split}.npz'} has {width} counts of {metric.name} for an "
+                f"image, but the metric of {first.folder / 'results.json'} has {metric.width}; "
+                "evaluate both with the same metrics"
+            )
 
 
 def label(values: dict[str, str]) -> str:

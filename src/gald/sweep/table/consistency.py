@@ -90,7 +90,7 @@ def audit(folder: Path) -> list[str]:
     """
     sweep = Sweep.load(folder)
     factors = sweep.factors
-    trained: list[Mapping[str, str]] = []
+    trained: list[dict[str, str]] = []
     receipts = _Texts("null")
 
     def audited() -> Iterator[Audited]:
