@@ -2,6 +2,7 @@
 
 import multiprocessing
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +11,7 @@ from hydra.utils import get_object, instantiate
 
 from gald.config import CONF_DIR
 from gald.inference import LabelMap
+from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
 
 CLASSES = 5
@@ -53,6 +55,51 @@ def test_counts_of_images_add_up_to_those_of_the_set(key):
     assert metric.compute().sum() > 0
     scores = metric.scores(metric.compute(), NAMES)
     assert scores and all(isinstance(value, float | int) for value in scores.values())
+
+
+@pytest.mark.parametrize("key", CONFIG)
+def test_scores_of_many_sets_equal_the_plain_formula_for_one(key):
+    metric = build_metrics()[key]
+    if key == "confusion":
+        metric = get_object(CONFIG[key]["_target_"])(CLASSES, {"a": NAMES[:2], "b": NAMES[2:]})
+    images = np.stack([metric.count(*sample(seed)).numpy() for seed in range(6)])
+    drawn = np.random.default_rng(0).multinomial(6, np.ones(6) / 6, size=20)
+    drawn = np.concatenate([drawn, np.eye(6, dtype=int), np.zeros((1, 6), int)])
+    sums = drawn.astype(float) @ images.astype(float)  # as a bootstrap adds them up
+    table = metric.scores_of_sets(sums, NAMES)
+    for number, vector in enumerate(sums):
+        expected = metric.scores(torch.from_numpy(vector).long(), NAMES)
+        found = {name: float(column[number]) for name, column in table.items()}
+        assert list(found) == list(expected)
+        assert found == pytest.approx(expected, rel=1e-13, nan_ok=True)
+
+
+@pytest.mark.parametrize("key", CONFIG)
+def test_a_score_depends_on_no_other_places_than_it_says(key):
+    metric = build_metrics()[key]
+    counts = np.random.default_rng(0).integers(1, 100, (1, metric.width))
+    whole = metric.scores_of_sets(counts, NAMES)
+    assert np.mean([np.isfinite(values[0]) for values in whole.values()]) > 0.8
+    for name, values in whole.items():
+        few = np.zeros_like(counts)
+        few[:, metric.places(name)] = counts[:, metric.places(name)]
+        np.testing.assert_array_equal(metric.scores_of_sets(few, NAMES)[name], values, name)
+
+
+def test_metric_without_a_method_for_many_sets_scores_one_after_the_other():
+    class Wrong(CountMetric):
+        name, label = "wrong", "wrong pixels"
+
+        def count_arrays(self, labels, mask, confidence):
+            return np.array([(labels != mask).sum(), mask.size])
+
+        def scores(self, counts, class_names):
+            assert counts.dtype == torch.int64
+            wrong, pixels = counts.tolist()
+            return {"wrong": wrong / pixels if pixels else float("nan")}
+
+    found = Wrong(2, 2).scores_of_sets(np.array([[1.0, 4.0], [0.0, 0.0]]), NAMES)
+    assert found["wrong"][0] == 0.25 and np.isnan(found["wrong"][1])
 
 
 @pytest.mark.parametrize("key", CONFIG)

@@ -13,6 +13,7 @@ import numpy as np
 Score = Callable[[np.ndarray], np.ndarray]
 CONFIDENCE = 0.95
 BLOCK_CELLS = 2**21  # maximum number of cells of the largest table in memory: 16 MB
+KEPT_CELLS = 2**26  # maximum number of draws that are kept: 64 MB
 
 
 class Difference(NamedTuple):
@@ -104,9 +105,69 @@ def resampled(counts: np.ndarray, score: Score, samples: int = 10_000, seed: int
     Raises:
         ValueError: as `paired_bootstrap`.
     """
-    counts, _ = _check(counts, counts, samples)
-    draws = _draws(len(counts), len(counts), samples, seed, counts[0].size)
-    return np.concatenate([score(_sums(weights, counts)) for weights in draws])
+    _check(counts, counts, samples)
+    return np.concatenate(list(Draws(len(counts), samples, seed).score(counts, score)))
+
+
+class Draws:
+    """Images drawn with replacement, the same for the counts of any number of networks.
+
+    How often each image was drawn is kept, if it fits into some tens of MB, and drawn again
+    otherwise.
+
+    Args:
+        images: number of images, N.
+        samples: number of times that N images are drawn.
+        seed: seed of the draws, as of `resampled`.
+
+    Raises:
+        ValueError: there are fewer than 2 images, or no samples.
+    """
+
+    def __init__(self, images: int, samples: int, seed: int = 0) -> None:
+        if images < 2:
+            raise ValueError(
+                f"{images} images are too few to draw from; evaluate at least 2 images"
+            )
+        if samples < 1:
+            raise ValueError(f"samples is {samples}; draw at least 1, better 1000")
+        self.images, self.samples, self.seed = images, samples, seed
+        self._kept = self._keep() if images * samples <= KEPT_CELLS else None
+
+    def score(
+        self, counts: np.ndarray, score: Score, samples: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield the scores of the drawn sets, in blocks of samples.
+
+        Args:
+            counts: counts per image, integers (N, ...).
+            score: function from summed counts (S, ...) to the scores (S, ...).
+            samples: number of samples; None scores all of them.
+        """
+        samples = self.samples if samples is None else min(samples, self.samples)
+        exact = np.asarray(counts, np.float64)
+        for weights in self._weights(samples, exact[0].size):
+            yield score(_sums(weights, exact))
+
+    def _weights(self, samples: int, cells: int) -> Iterator[np.ndarray]:
+        """Yield how often each image was drawn (S, N), for the first samples."""
+        if self._kept is None:
+            yield from _draws(self.images, self.images, samples, self.seed, cells)
+            return
+        block = _block(self.images, cells)
+        for start in range(0, samples, block):
+            yield self._kept[start : min(start + block, samples)].astype(np.float64)
+
+    def _keep(self) -> np.ndarray | None:
+        """Return how often each image was drawn, one byte each; None if a byte is too small."""
+        kept = np.empty((self.samples, self.images), np.uint8)
+        start = 0
+        for weights in _draws(self.images, self.images, self.samples, self.seed, 1):
+            if weights.max() > 255:
+                return None
+            kept[start : start + len(weights)] = weights
+            start += len(weights)
+        return kept
 
 
 def summarise(a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> Difference:
@@ -152,13 +213,18 @@ def _draws(
 ) -> Iterator[np.ndarray]:
     """Yield how often each item was drawn, (S, items), for all samples in blocks of S."""
     generator = np.random.default_rng(seed)
-    block = max(1, BLOCK_CELLS // max(items, draws, cells))
+    block = _block(max(items, draws), cells)
     for start in range(0, samples, block):
         size = min(block, samples - start)
         chosen = generator.integers(items, size=(size, draws))
         chosen += items * np.arange(size)[:, None]
         counted = np.bincount(chosen.ravel(), minlength=size * items)
         yield counted.reshape(size, items).astype(np.float64)
+
+
+def _block(items: int, cells: int) -> int:
+    """Return the number of samples that are summed at once."""
+    return max(1, BLOCK_CELLS // max(items, cells))
 
 
 def _sums(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -43,7 +42,7 @@ def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Di
             if name == "confusion" or name not in a.images.metrics or name not in b.images.metrics:
                 continue
             keys = metric.score_keys(a.class_names)
-            score = one_by_one(metric, a.class_names, keys)
+            score = scores_by_key(metric, a.class_names, keys)
             resample(keys, [run.images.dense(name) for run in (a, b)], score, name)
     return result
 
@@ -73,13 +72,12 @@ def pixel_scores(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack(means, -1), iou, right], -1)
 
 
-def one_by_one(metric: CountMetric, class_names: Sequence[str], keys: Sequence[str]) -> Score:
-    """Wrap the scores of a metric as a function of many summed vectors (S, width)."""
+def scores_by_key(metric: CountMetric, class_names: Sequence[str], keys: Sequence[str]) -> Score:
+    """Wrap the scores of a metric as a function of summed vectors (S, width) to (S, keys)."""
 
     def score(sums: np.ndarray) -> np.ndarray:
-        vectors = torch.from_numpy(sums).to(torch.int64)
-        rows = (metric.scores(vector, class_names) for vector in vectors)
-        return np.array([[row[key] for key in keys] for row in rows])
+        scores = metric.scores_of_sets(sums, class_names)
+        return np.stack([scores[key] for key in keys], -1)
 
     return score
 

@@ -4,11 +4,13 @@ Blue markers are in favour of the second run, orange ones of the first.
 """
 
 from collections.abc import Mapping, Sequence
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from gald.comparison.bootstrap import Difference
 from gald.painting import BLUE, ORANGE, new_figure, short_name, to_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def difference_chart(
@@ -96,7 +98,7 @@ def curve_chart(
 
 
 def _draw(
-    axis: Axes,
+    axis: "Axes",
     place: int,
     row: Difference,
     filled: bool,

@@ -29,7 +29,7 @@ class Evaluator(nn.Module):
     def __init__(self, metrics: Iterable[CountMetric], per_image: bool = False) -> None:
         super().__init__()
         self.metrics = list(metrics)
-        self._registered = nn.ModuleList(self.metrics)  # so that they move to the network's device
+        self._registered = nn.ModuleList(m.state for m in self.metrics)  # they move to its device
         self.per_image = per_image
         self.images = ImageCounts()
         self.scores: dict[str, float] = {}

@@ -2,16 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, Curve, named
-from gald.metrics.contour import WIDTHS, check_widths, contour, diagonal, width_label
+from gald.metrics.base import Bytes, CountMetric, Curve, columns, mean_of_known, named, ratio
+from gald.metrics.contour import (
+    WIDTHS,
+    check_widths,
+    contour,
+    diagonal,
+    width_index,
+    width_label,
+)
 from gald.options.ranges import Positives
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ONE = 2**32  # a score of 1 in fixed point: sums of integers do not depend on their order
 
@@ -60,7 +70,13 @@ class BoundaryF(CountMetric):
         return np.where(contour(labels), labels, np.uint8(VOID))[..., None]
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def places(self, key: str) -> NDArray[np.intp]:
+        width, widths = width_index(self.widths, key), len(self.widths)
+        by_class = np.arange(self.width).reshape(self.num_classes, -1)
+        return by_class[:, [0, 1, 2 + width, 2 + widths + width]].ravel()
+
+    @override
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         per_class = f_scores(counts.reshape(self.num_classes, -1).double().numpy())
         result = {}
         for width, column in zip(self.widths, per_class.T, strict=True):
@@ -68,6 +84,13 @@ class BoundaryF(CountMetric):
             result[key] = float(np.nanmean(column)) if np.isfinite(column).any() else math.nan
             result |= named(key, class_names, column)
         return result
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        counts = sums.reshape(len(sums), self.num_classes, -1).astype(np.float64)
+        return _by_width(self.name, self.widths, class_names, f_scores(counts))
 
 
 class BoundaryFDecoupleSegNets(CountMetric):
@@ -118,7 +141,12 @@ class BoundaryFDecoupleSegNets(CountMetric):
         return np.stack([np.where(inner, np.uint8(VOID), x) for x in near], axis=-1)
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def places(self, key: str) -> NDArray[np.intp]:
+        by_class = np.arange(1, self.width).reshape(self.num_classes, -1)
+        return np.append(0, by_class[:, width_index(self.widths, key)])
+
+    @override
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         images, sums = counts[0].double(), counts[1:].double()
         per_class = (sums / _ONE / images).reshape(self.num_classes, -1)
         result = {}
@@ -127,6 +155,26 @@ class BoundaryFDecoupleSegNets(CountMetric):
             result[key] = float(column.mean())
             result |= named(key, class_names, column)
         return result
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        images, scores = sums[:, :1].astype(np.float64), sums[:, 1:].astype(np.float64)
+        per_class = ratio(scores / _ONE, images).reshape(len(sums), self.num_classes, -1)
+        return _by_width(self.name, self.widths, class_names, per_class)
+
+
+def _by_width(
+    name: str, widths: Sequence[float], class_names: Sequence[str], per_class: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the mean and the score of each class by width, from scores (S, K, widths)."""
+    means = mean_of_known(per_class, 1)
+    result = {}
+    for i, width in enumerate(widths):
+        result[f"{name}/{width:g}"] = means[:, i]
+        result |= columns(f"{name}/{width:g}", class_names, per_class[..., i])
+    return result
 
 
 def f_scores(counts: NDArray, absent: float = math.nan) -> NDArray[np.float64]:

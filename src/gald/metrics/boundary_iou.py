@@ -1,24 +1,36 @@
 """Boundary IoU: agreement of masks near their contours, which has little effect on the mIoU."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, Curve, named, pair_counts
+from gald.metrics.base import (
+    Bytes,
+    CountMetric,
+    Curve,
+    columns,
+    mean_of_known,
+    named,
+    pair_counts,
+    ratio,
+)
 from gald.metrics.contour import (
     WIDTHS,
     check_widths,
     contour,
     diagonal,
     distance_to,
+    width_index,
     width_label,
 )
 from gald.options.ranges import Positives
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BoundaryIoU(CountMetric):
@@ -81,12 +93,32 @@ class BoundaryIoU(CountMetric):
         return beyond
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def places(self, key: str) -> NDArray[np.intp]:
+        by_width = np.arange(self.width).reshape(len(self.widths), -1)
+        return by_width[width_index(self.widths, key)]
+
+    @override
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         table = counts.reshape(len(self.widths), 3, self.num_classes).double()
         result = {}
         for width, (both, true, predicted) in zip(self.widths, table, strict=True):
             per_class = both / (true + predicted - both)
             key = f"boundary_iou/{width:g}"
-            result[key] = float(torch.nanmean(per_class))
+            result[key] = float(per_class.nanmean())
             result |= named(key, class_names, per_class)
+        return result
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        table = sums.reshape(len(sums), len(self.widths), 3, self.num_classes).astype(np.float64)
+        both, true, predicted = np.moveaxis(table, 2, 0)  # (S, widths, K)
+        per_class = ratio(both, true + predicted - both)
+        means = mean_of_known(per_class)
+        result = {}
+        for i, width in enumerate(self.widths):
+            key = f"boundary_iou/{width:g}"
+            result[key] = means[:, i]
+            result |= columns(key, class_names, per_class[:, i])
         return result

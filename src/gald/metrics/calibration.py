@@ -1,16 +1,18 @@
 """Calibration: are 80% of the pixels with a confidence of 80% predicted correctly?"""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric
+from gald.metrics.base import Bytes, CountMetric, ratio
 from gald.options.ranges import Range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ONE = 2**15  # a probability of 1 in fixed point: sums of integers do not depend on their order
 
@@ -63,7 +65,7 @@ class CalibrationError(CountMetric):
             ]
         )
 
-    def reliability(self, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reliability(self, counts: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
         """Return the curve behind the error, for the summed counts (width,).
 
         Returns:
@@ -74,6 +76,14 @@ class CalibrationError(CountMetric):
         return pixels / pixels.sum(), right / pixels, confidence / _ONE / pixels
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         pixels, right, confidence = counts.reshape(3, self.bins).double()
         return {"ece": float((right - confidence / _ONE).abs().sum() / pixels.sum())}
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        table = sums.reshape(len(sums), 3, self.bins).astype(np.float64)
+        pixels, right, confidence = table.swapaxes(0, 1)
+        return {"ece": ratio(abs(right - confidence / _ONE).sum(-1), pixels.sum(-1))}

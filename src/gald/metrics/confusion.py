@@ -1,14 +1,24 @@
 """mIoU and related scores from one confusion matrix over a whole set of images."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
-from gald.metrics.base import Bytes, CountMetric, named, pair_counts
+from gald.metrics.base import (
+    Bytes,
+    CountMetric,
+    columns,
+    mean_of_known,
+    named,
+    pair_counts,
+    ratio,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ConfusionMatrix(CountMetric):
@@ -45,7 +55,7 @@ class ConfusionMatrix(CountMetric):
         return pair_counts(mask, labels)[: self.num_classes, : self.num_classes]
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         matrix = counts.reshape(self.num_classes, self.num_classes)
         hits, ground_truth = matrix.diagonal().double(), matrix.sum(1)
         per_class, recall = iou(matrix), hits / ground_truth
@@ -58,22 +68,55 @@ class ConfusionMatrix(CountMetric):
         }
         if self.categories is not None:
             member = _membership(self.categories, class_names)
-            per_category = iou(member.T @ matrix @ member)
+            merged = member.T @ matrix.numpy() @ member
+            per_category = iou(matrix.new_tensor(merged))
             result["category_miou"] = float(per_category.nanmean())
             result |= named("category_iou", list(self.categories), per_category)
         return (
             result | named("iou", class_names, per_class) | named("accuracy", class_names, recall)
         )
 
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        matrices = sums.reshape(len(sums), self.num_classes, -1).astype(np.float64)
+        hits, truth = np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(2)
+        per_class, recall = _iou_of_sets(matrices), ratio(hits, truth)
+        pixels = truth.sum(1)
+        result = {
+            "miou": mean_of_known(per_class),
+            "accuracy": ratio(hits.sum(1), pixels),
+            "mean_accuracy": mean_of_known(recall),
+            "fw_iou": ratio(np.nansum(per_class * truth, 1), pixels),
+            "classes_present": (~np.isnan(per_class)).sum(1).astype(np.float64),
+        }
+        if self.categories is not None:
+            member = _membership(self.categories, class_names)
+            per_category = _iou_of_sets(member.T @ matrices @ member)
+            result["category_miou"] = mean_of_known(per_category)
+            result |= columns("category_iou", list(self.categories), per_category)
+        result |= columns("iou", class_names, per_class)
+        return result | columns("accuracy", class_names, recall)
 
-def iou(matrix: Tensor) -> Tensor:
+
+def iou(matrix: "Tensor") -> "Tensor":
     """Compute the IoU per class (K,); nan for a class with neither true nor predicted pixels."""
     hits = matrix.diagonal().double()
     return hits / (matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
 
 
-def _membership(categories: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> Tensor:
-    member = torch.zeros(len(class_names), len(categories), dtype=torch.int64)
+def _iou_of_sets(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the IoU of each class (S, K) from matrices (S, K, K)."""
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    return ratio(hits, matrices.sum(1) + matrices.sum(2) - hits)
+
+
+def _membership(
+    categories: Mapping[str, Sequence[str]], class_names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Return 1 where a class belongs to a category (K, categories)."""
+    member = np.zeros((len(class_names), len(categories)), np.int64)
     for column, (category, members) in enumerate(categories.items()):
         for name in members:
             if name not in class_names:

@@ -70,6 +70,11 @@ def diagonal(shape: tuple[int, ...]) -> float:
     return math.hypot(*shape)
 
 
+def width_index(widths: Sequence[float], key: str) -> int:
+    """Return which width a key such as `boundary_f/3` or `boundary_f/3/road` is of."""
+    return [f"{width:g}" for width in widths].index(key.split("/")[1])
+
+
 def width_label(place: str) -> str:
     """Format a width for readers: `3` as `3 px`, `0.02` as `2% wide`, other text unchanged."""
     try:

@@ -4,16 +4,17 @@ import io
 import zipfile
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gald.run.atomic import write_bytes
 from gald.run.checksum import find_damage, seal
 from gald.run.limits import refuse_above, refuse_unpacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
@@ -50,7 +51,7 @@ class ImageCounts:
         """Sorted names of the metrics that were counted."""
         return sorted(self._rows)
 
-    def add(self, name: str, metric_name: str, vector: Tensor) -> None:
+    def add(self, name: str, metric_name: str, vector: "Tensor") -> None:
         """Store the counts of one image.
 
         Args:
@@ -95,6 +96,10 @@ class ImageCounts:
             )
         return rows
 
+    def width(self, metric_name: str) -> int:
+        """Return the number of counts of one metric for an image."""
+        return next(iter(self._complete(metric_name).values()))[0]
+
     def total(self, metric_name: str) -> Counts:
         """Return the sum of one metric's counts over all images, (width,)."""
         rows = list(self._complete(metric_name).values())
@@ -124,6 +129,8 @@ class ImageCounts:
         Raises:
             ValueError: two processes counted the same image.
         """
+        import torch.distributed as dist
+
         if not (dist.is_available() and dist.is_initialized()):
             return self
         parts: list[Any] = [None] * dist.get_world_size()
@@ -186,11 +193,9 @@ class ImageCounts:
                     refuse_above(width, metric_name, words, "GALD_MAX_COUNTS")
                     if len(places) and not 0 <= places.min() <= places.max() < width:
                         raise ValueError(f"{metric_name} has counts outside of its {width}")
-                    split = zip(
-                        np.split(places, ends[:-1]), np.split(values, ends[:-1]), strict=True
-                    )
-                    for name, row in zip(names, split, strict=True):
-                        counts._put(name, metric_name, (width, *row))
+                    parts = map(slice, [0, *ends[:-1].tolist()], ends.tolist())
+                    for name, part in zip(names, parts, strict=True):
+                        counts._put(name, metric_name, (width, places[part], values[part]))
         except Exception as error:
             raise ValueError(
                 f"{path} cannot be read as image counts ({str(error).splitlines()[0]}); "

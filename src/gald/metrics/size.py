@@ -1,16 +1,26 @@
 """Recall and IoU by the size of objects: are small objects found?"""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
+from gald.metrics.base import (
+    Bytes,
+    CountMetric,
+    Curve,
+    mean_of_known,
+    pair_counts,
+    ratio,
+)
 from gald.options.ranges import Parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZES = "largest size, share of the image's pixels"
 
@@ -91,13 +101,36 @@ class ObjectSize(CountMetric):
         return bins, objects
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def places(self, key: str) -> NDArray[np.intp]:
+        by_bin = np.arange(self.width).reshape(4, self.num_classes, -1)
+        return by_bin[..., self._bin_names.index(key.rpartition("/")[2])].ravel()
+
+    @property
+    def _bin_names(self) -> list[str]:
+        return [f"to_{100 * edge:g}%" for edge in (*self.edges, 1.0)]
+
+    @override
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         hits, true, false, objects = counts.reshape(4, self.num_classes, -1).double()
-        names = [f"to_{100 * edge:g}%" for edge in (*self.edges, 1.0)]
         recall, iou = (hits / true).nanmean(0), (hits / (true + false)).nanmean(0)
         result = {}
-        for i, name in enumerate(names):
+        for i, name in enumerate(self._bin_names):
             result[f"size/recall/{name}"] = float(recall[i])
             result[f"size/iou/{name}"] = float(iou[i])
             result[f"size/objects/{name}"] = int(objects[:, i].sum())
+        return result
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        table = sums.reshape(len(sums), 4, self.num_classes, -1).astype(np.float64)
+        hits, true, false, objects = table.swapaxes(0, 1)  # (S, K, bins)
+        recall = mean_of_known(ratio(hits, true), 1)
+        iou = mean_of_known(ratio(hits, true + false), 1)
+        result = {}
+        for i, name in enumerate(self._bin_names):
+            result[f"size/recall/{name}"] = recall[:, i]
+            result[f"size/iou/{name}"] = iou[:, i]
+            result[f"size/objects/{name}"] = objects[..., i].sum(1)
         return result

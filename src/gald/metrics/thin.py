@@ -2,16 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
-from gald.metrics.base import Bytes, CountMetric, named, pair_counts
+from gald.metrics.base import (
+    Bytes,
+    CountMetric,
+    columns,
+    mean_of_known,
+    named,
+    pair_counts,
+    ratio,
+)
 from gald.metrics.contour import contour, diagonal
 from gald.options.ranges import Positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ThinClasses(CountMetric):
@@ -51,13 +61,29 @@ class ThinClasses(CountMetric):
         return np.stack([pairs.diagonal(), pairs.sum(1), pairs.sum(0), length * long])
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         hits, true, predicted, length = counts.reshape(4, self.num_classes).double()
         width = 2 * true / length
         thin = width <= self.max_width  # width is nan without pixels and inf without contour
         iou = (hits / (true + predicted - hits))[thin]
         return {
-            "thin/miou": float(torch.nanmean(iou)) if bool(thin.any()) else math.nan,
+            "thin/miou": float(iou.nanmean()) if bool(thin.any()) else math.nan,
             "thin/classes": int(thin.sum()),
             **named("thin/width", class_names, width),
+        }
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        table = sums.reshape(len(sums), 4, self.num_classes).astype(np.float64)
+        hits, true, predicted, length = table.swapaxes(0, 1)
+        with np.errstate(divide="ignore"):
+            width = ratio(2 * true, length)
+        thin = width <= self.max_width
+        iou = np.where(thin, ratio(hits, true + predicted - hits), np.nan)
+        return {
+            "thin/miou": mean_of_known(iou),
+            "thin/classes": thin.sum(-1).astype(np.float64),
+            **columns("thin/width", class_names, width),
         }

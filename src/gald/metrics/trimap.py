@@ -1,17 +1,19 @@
 """Trimap curve: the share of wrong pixels by distance to the nearest class boundary."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts
+from gald.metrics.base import Bytes, CountMetric, Curve, pair_counts, ratio
 from gald.metrics.contour import contour, distance_to, width_label
 from gald.options.ranges import Range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Trimap(CountMetric):
@@ -64,8 +66,17 @@ class Trimap(CountMetric):
         return np.stack([right + wrong, wrong])
 
     @override
-    def scores(self, counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    def scores(self, counts: "Tensor", class_names: Sequence[str]) -> dict[str, float]:
         pixels, wrong = counts.reshape(2, -1).double()
         within = wrong[:-1].cumsum(0) / pixels[:-1].cumsum(0)
         rates = {f"trimap/{px}": float(rate) for px, rate in enumerate(within, start=1)}
         return rates | {"trimap/beyond": float(wrong[-1] / pixels[-1])}
+
+    @override
+    def scores_of_sets(
+        self, sums: NDArray, class_names: Sequence[str]
+    ) -> dict[str, NDArray[np.float64]]:
+        pixels, wrong = sums.reshape(len(sums), 2, -1).astype(np.float64).swapaxes(0, 1)
+        within = ratio(wrong[:, :-1].cumsum(1), pixels[:, :-1].cumsum(1))
+        rates = {f"trimap/{px}": rate for px, rate in enumerate(within.T, start=1)}
+        return rates | {"trimap/beyond": ratio(wrong[:, -1], pixels[:, -1])}

@@ -25,14 +25,15 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from hydra.utils import instantiate
 
-from gald.run.checkpoint import Checkpoint, refuse_other_weights
 from gald.run.plain import RefusedError, join, plain_data, shown
 from gald.run.slots import Part, check_part
+
+if TYPE_CHECKING:
+    from gald.run.checkpoint import Checkpoint
 
 MOST_WORKERS = 256  # loader processes that a file may ask for
 
@@ -104,12 +105,16 @@ def build_metrics(
     return [_construct(part, str(file), {"num_classes": num_classes}) for part in parts.values()]
 
 
-def check_network(checkpoint: Checkpoint, trust: Sequence[str] = ()) -> None:
+def check_network(checkpoint: "Checkpoint", trust: Sequence[str] = ()) -> None:
     """Refuse a checkpoint with weights that do not fit its config, before memory is taken for them.
 
     Raises:
         ValueError: the config is refused, or another network's weights are in the file.
     """
+    import torch  # late, because metrics and data can be built without it
+
+    from gald.run.checkpoint import refuse_other_weights
+
     with torch.device("meta"):  # only names and shapes are needed
         model = build(
             "model",

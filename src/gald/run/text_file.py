@@ -23,7 +23,7 @@ _CLOSING = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _AGAIN = "copy it again"
 _SHORT = (
-    20_000  # characters of a YAML text that the slow reader scans, which explains errors better
+    20_000  # characters of a wrong YAML text that the slow reader reads too, to explain it better
 )
 _FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -73,7 +73,12 @@ def parse_yaml(data: bytes, path: Path, remedy: str = _AGAIN) -> Any:
     refuse_long(data, path, remedy)
     try:
         text = data.decode("utf-8-sig")
-        _refuse_large(text, path, remedy)
+        try:
+            _refuse_large(text, path, remedy, _FAST)
+        except yaml.YAMLError:
+            if len(text) >= _SHORT:
+                raise
+            _refuse_large(text, path, remedy, yaml.SafeLoader)
         return yaml.load(text, _Plain)  # builds plain data only
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())
@@ -86,12 +91,11 @@ def refuse_long(data: bytes, path: Path, remedy: str = _AGAIN) -> None:
     refuse_above(len(data), str(path), words, "GALD_MAX_YAML_MB", _MEGABYTE, remedy)
 
 
-def _refuse_large(text: str, path: Path, remedy: str) -> None:
+def _refuse_large(text: str, path: Path, remedy: str, reader: Any) -> None:
     """Raise a ValueError if the values that a YAML text stands for are too many or too deep."""
     sizes: dict[str, _Size] = {}  # by anchor
     open_parts: list[tuple[str | None, list[_Size]]] = [(None, [])]
-    scanner = yaml.SafeLoader if len(text) < _SHORT else _FAST
-    for count, event in enumerate(yaml.parse(text, scanner)):
+    for count, event in enumerate(yaml.parse(text, reader)):
         _refuse_values(count // 2, path, remedy)  # early, and never for fewer values
         if isinstance(event, _OPENING):
             open_parts.append((event.anchor, []))

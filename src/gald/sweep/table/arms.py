@@ -1,17 +1,90 @@
 """Finished runs of a sweep, grouped into arms: an arm is one way to train, with all its seeds."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gald.comparison.runs import EvaluatedRun, check_pair, read_run
+from gald.metrics.base import CountMetric
+from gald.metrics.images import ImageCounts
 from gald.run.plain import RefusedError
 from gald.sweep.cells import Sweep, split_overrides
 from gald.sweep.state import read_state
 
 SEED = "seed"
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Evaluated run of a sweep; the counts of its images stay in its folder until they are read.
+
+    Args:
+        folder: the run folder.
+        split: split that it was evaluated on.
+        results: flat keys of results.json.
+        receipt: as in `EvaluatedRun`.
+        class_names: K names.
+        metrics: all metrics of the evaluation, ConfusionMatrix first.
+        counted: names of the metrics with counts of every image.
+        image_count: number of images, N.
+        total: hits, true and predicted pixels of each class over all images (3, K).
+    """
+
+    folder: Path
+    split: str
+    results: dict[str, Any]
+    receipt: dict[str, Any]
+    class_names: tuple[str, ...]
+    metrics: list[CountMetric]
+    counted: frozenset[str]
+    image_count: int
+    total: np.ndarray
+
+    @classmethod
+    def of(cls, run: EvaluatedRun, split: str) -> "FinishedRun":
+        """Return a run without the counts of its images."""
+        # Runs have the same keys, and a thousand runs would have a thousand copies.
+        results = {sys.intern(key): value for key, value in run.results.items()}
+        return cls(
+            run.folder,
+            split,
+            results,
+            run.receipt,
+            run.class_names,
+            run.metrics,
+            frozenset(run.images.metrics),
+            len(run.class_counts),
+            run.class_counts.sum(0),
+        )
+
+    @property
+    def images(self) -> ImageCounts:
+        """Counts of every image, read anew.
+
+        Raises:
+            ValueError: the file is damaged, or was evaluated again since the run was read.
+        """
+        return self.read()[0]
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Hits, true and predicted pixels per image and class (N, 3, K), read anew."""
+        return self.read()[1]
+
+    def read(self) -> tuple[ImageCounts, np.ndarray]:
+        """Return `images` and `class_counts`."""
+        path = self.folder / f"images_{self.split}.npz"
+        images = ImageCounts.load(path)
+        counts = images.class_counts()
+        same_shape = counts.shape == (self.image_count, *self.total.shape)
+        if not same_shape or (counts.sum(0) != self.total).any():
+            raise ValueError(f"{path} has changed since it was read; repeat the command")
+        return images, counts
 
 
 @dataclass
@@ -26,7 +99,7 @@ class Arm:
 
     values: dict[str, str]
     label: str
-    runs: dict[int, EvaluatedRun] = field(default_factory=dict)
+    runs: dict[int, FinishedRun] = field(default_factory=dict)
 
 
 class MissingCell(NamedTuple):
@@ -88,6 +161,7 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             run = read_run(folder / cell.folder, split, trust)
             if first is not None:
                 check_pair(first, run, split)
+            _check_widths(first or run, run, split)
             trained = int(run.results.get("seed", seed or 0))
             if trained in arm.runs:
                 raise ValueError(
@@ -99,7 +173,7 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             missing_cells.append(MissingCell(arm.label, seed, "unreadable", str(error)))
             continue
         first = first or run
-        arm.runs[trained] = run
+        arm.runs[trained] = FinishedRun.of(run, split)
         if state.micro_batch_size is not None:
             notes.append(
                 f"{arm.label}, seed {trained}: micro-batch size {state.micro_batch_size} instead "
@@ -116,6 +190,20 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             f"{example}; see gald sweep status {folder}"
         )
     return SweepRuns(sweep.name, split, factors, kept, missing_cells, notes)
+
+
+def _check_widths(first: EvaluatedRun, run: EvaluatedRun, split: str) -> None:
+    """Check that a run has counts of the metrics that the first run's receipt describes."""
+    for metric in first.metrics:
+        if metric.name not in run.images.metrics:
+            continue
+        width = run.images.width(metric.name)
+        if width != metric.width:
+            raise ValueError(
+                f"{run.folder / f'images_{split}.npz'} has {width} counts of {metric.name} for an "
+                f"image, but the metric of {first.folder / 'results.json'} has {metric.width}; "
+                "evaluate both with the same metrics"
+            )
 
 
 def label(values: dict[str, str]) -> str:

@@ -1,7 +1,7 @@
 """`gald sweep audit FOLDER`: find differences between cells besides the declared factors."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,8 +70,8 @@ class Audited(NamedTuple):
 def audit(folder: Path) -> list[str]:
     """List differences between the cells of a sweep besides its factors, one sentence each.
 
-    They are read from each cell's config.yaml and from the receipts in its results.json. Cells
-    without these files are skipped.
+    They are read from each cell's config.yaml and from the receipts in its results.json, one cell
+    after the other. Cells without these files are skipped.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
@@ -79,33 +79,67 @@ def audit(folder: Path) -> list[str]:
     """
     sweep = Sweep.load(folder)
     factors = sweep.factors
-    cells: list[Audited] = []
-    receipts: list[tuple[str, dict[str, Any]]] = []
-    trained: list[Mapping[str, str]] = []
-    for cell in sweep.cells:
-        overrides = split_overrides(cell.overrides)
-        values = {key: overrides.get(key, "default") for key in factors}
-        config, results = (folder / cell.folder / name for name in ("config.yaml", "results.json"))
-        if config.is_file():
-            content = plain_data(read_config_file(config), config)
-            cells.append(Audited(values, {str(key): value for key, value in content.items()}))
-        if results.is_file() and read_state(sweep.place(cell)).state == "done":
-            trained.append(values)
-            read = read_json(results, "repeat its evaluation")
-            receipts.append((label(values), read))
-    return audit_configs(cells) + audit_seeds(trained) + _audit_receipts(receipts)
+    trained: list[dict[str, str]] = []
+    receipts = _Texts("null")
+
+    def audited() -> Iterator[Audited]:
+        for cell in sweep.cells:
+            overrides = split_overrides(cell.overrides)
+            values = {key: overrides.get(key, "default") for key in factors}
+            place = sweep.place(cell)
+            config, results = (place / name for name in ("config.yaml", "results.json"))
+            if config.is_file():
+                content = plain_data(read_config_file(config), config)
+                yield Audited(values, {str(key): value for key, value in content.items()})
+            if results.is_file() and read_state(place).state == "done":
+                trained.append(values)
+                receipts.add(_receipt_values(read_json(results, "repeat its evaluation")))
+
+    findings = audit_configs(audited())
+    return findings + audit_seeds(trained) + _audit_receipts(receipts, [label(v) for v in trained])
 
 
-def audit_configs(cells: Sequence[Audited]) -> list[str]:
+class _Texts:
+    """Values of many cells as JSON, by key; a text that cells share is kept once.
+
+    Args:
+        missing: text of a key that a cell does not have.
+    """
+
+    def __init__(self, missing: str) -> None:
+        self.missing, self.cells = missing, 0
+        self.by_key: dict[str, list[str]] = {}
+        self._known: dict[str, str] = {}
+
+    def add(self, values: Iterable[tuple[str, Any]]) -> None:
+        """Add the values of one cell; of a key that is there twice the last one."""
+        for key, value in dict(values).items():
+            text = json.dumps(value)
+            texts = self.by_key.setdefault(key, [])
+            texts += [self.missing] * (self.cells - len(texts))
+            texts.append(self._known.setdefault(text, text))
+        self.cells += 1
+
+    def differing(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the keys in which cells differ, with the text of each cell."""
+        for key, texts in self.by_key.items():
+            filled = texts + [self.missing] * (self.cells - len(texts))
+            if len(set(filled)) > 1:
+                yield key, filled
+
+
+def audit_configs(cells: Iterable[Audited]) -> list[str]:
     """List config keys that differ although they belong to no factor, one sentence each."""
-    configs = [dict(_flatten(without_irrelevant(cell.config))) for cell in cells]
-    findings = []
-    for key in dict.fromkeys(key for config in configs for key in config):
-        values = [json.dumps(config[key]) if key in config else "unset" for config in configs]
-        if len(set(values)) > 1 and not _declared(key, values, [cell.values for cell in cells]):
-            names = [cell.name for cell in cells]
-            findings.append(_sentence(f"{_topic(key)} ({key})", values, names))
-    return findings
+    texts, declared = _Texts("unset"), []
+    for cell in cells:
+        declared.append(cell.values)
+        texts.add(_flatten(without_irrelevant(cell.config)))
+    names = [label(dict(values)) for values in declared]
+    return [
+        _sentence(f"{_topic(key)} ({key})", values, names)
+        for key, values in texts.differing()
+        if not _declared(key, values, declared)
+    ]
 
 
 def audit_seeds(cells: Sequence[Mapping[str, str]]) -> list[str]:
@@ -118,16 +152,20 @@ def audit_seeds(cells: Sequence[Mapping[str, str]]) -> list[str]:
     return [_sentence("set of seeds", texts, list(seeds))] if len(set(texts)) > 1 else []
 
 
-def _audit_receipts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    findings: dict[tuple[str, ...], str] = {}  # the same finding in both splits counts once
-    names = [name for name, _ in runs]
+def _receipt_values(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the values of the receipts that should be equal, by split and key."""
     for split in SPLITS:
-        receipts = [results.get(f"{split}/receipt") or {} for _, results in runs]
-        for key, topic in RECEIPT.items():
-            values = [json.dumps(receipt.get(key)) for receipt in receipts]
-            if len(set(values)) > 1:
-                sentence = _sentence(f"{topic} ({split}, {key})", values, names)
-                findings.setdefault((key, *values), sentence)
+        receipt = results.get(f"{split}/receipt") or {}
+        for key in RECEIPT:
+            yield f"{split}, {key}", receipt.get(key)
+
+
+def _audit_receipts(receipts: _Texts, names: Sequence[str]) -> list[str]:
+    findings: dict[tuple[str, ...], str] = {}  # the same finding in both splits counts once
+    for place, values in receipts.differing():
+        key = place.partition(", ")[2]
+        sentence = _sentence(f"{RECEIPT[key]} ({place})", values, names)
+        findings.setdefault((key, *values), sentence)
     return list(findings.values())
 
 

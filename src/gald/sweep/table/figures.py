@@ -1,16 +1,15 @@
 """Figures of a sweep, readable without colour."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from gald.comparison.bootstrap import Difference
 from gald.painting import new_figure, short_name, to_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Point(NamedTuple):
@@ -61,22 +60,26 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
     return to_png(figure)
 
 
-def _move_apart(figure: Figure) -> None:
+def _move_apart(figure: "Figure") -> None:
     """Move labels up until they overlap no label below them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Annotation
+
     figure.draw_without_rendering()  # sets the axis limits, which label positions depend on
     # Without a renderer, get_window_extent would redraw the figure for each label.
     renderer = FigureCanvasAgg(figure).get_renderer()
+    point = figure.dpi / 72  # in pixels
     for axis in figure.axes:
-        placed: list[Bbox] = []
+        placed = np.empty((0, 4))
         labels = [text for text in axis.texts if isinstance(text, Annotation)]
         for label in sorted(labels, key=lambda label: label.get_window_extent(renderer).y0):
-            box = label.get_window_extent(renderer)
-            for _ in range(20 * len(labels)):  # in points; limited, as hidden labels do not move
-                if not any(box.overlaps(other) for other in placed):
-                    break
-                label.xyann = (label.xyann[0], label.xyann[1] + 1)
-                box = label.get_window_extent(renderer)
-            placed.append(box)
+            left, low, right, high = label.get_window_extent(renderer).extents
+            beside = placed[(placed[:, 0] <= right) & (placed[:, 2] >= left)]
+            moved = 0  # points
+            while ((beside[:, 1] <= high) & (beside[:, 3] >= low)).any():
+                moved, low, high = moved + 1, low + point, high + point
+            label.xyann = (label.xyann[0], label.xyann[1] + moved)
+            placed = np.vstack([placed, (left, low, right, high)])
 
 
 def class_chart(

@@ -8,7 +8,7 @@ from gald.comparison.figures import difference_chart
 from gald.comparison.report import Section
 from gald.sweep.table.analysis import LEVEL, Analysis, ContrastResult
 from gald.sweep.table.arms import Arm, SweepRuns
-from gald.sweep.table.columns import Column, columns, mean_and_deviation, values
+from gald.sweep.table.columns import Column, mean_and_deviation, values
 from gald.sweep.table.effects import HOW_TO_READ
 from gald.sweep.table.figures import Point, class_chart, pareto_chart
 
@@ -47,15 +47,24 @@ def conclusion(sweep: SweepRuns, analysis: Analysis) -> str:
     )
 
 
-def sections(sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str]) -> list[Section]:
-    """Build all sections of the report; warnings of the audit come first."""
-    shown = columns(sweep.arms, sweep.split)
+def sections(
+    sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str], drawing: bool = True
+) -> list[Section]:
+    """Build all sections of the report.
+
+    Args:
+        sweep: the runs of the sweep.
+        analysis: their comparison.
+        warnings: findings of the audit, which come first.
+        drawing: whether to draw the figures too.
+    """
+    shown = analysis.columns
     parts = []
     if warnings:
         words = "Cells differ in more than the declared factors; the table may be misleading."
         parts.append(Section("Audit", words, ("warning",), [[text] for text in warnings]))
-    parts.append(_arms(sweep, analysis))
-    parts.append(_columns(sweep, shown))
+    parts.append(_arms(sweep, analysis, drawing))
+    parts.append(_columns(sweep, shown, drawing))
     if analysis.other_scores:
         parts.append(_other_scores(sweep, analysis))
     if len(sweep.factors) > 1 and analysis.main_effects:
@@ -64,7 +73,7 @@ def sections(sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str]) -> l
         words = f"For each pair of levels, in points of mIoU. {correction}"
         parts.append(_effects("Interactions", analysis.interactions, words, analysis))
     if analysis.classes:
-        parts.append(_classes(sweep, analysis))
+        parts.append(_classes(sweep, analysis, drawing))
     if sweep.missing_cells:
         words = "These cells have no run that can be compared; they are not included above."
         parts.append(
@@ -76,7 +85,7 @@ def sections(sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str]) -> l
     return [*parts, _how_to_read(analysis)]
 
 
-def _arms(sweep: SweepRuns, analysis: Analysis) -> Section:
+def _arms(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
     base = sweep.arms[analysis.baseline]
     results = {result.contrast.name: result for result in analysis.differences}
     miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
@@ -90,7 +99,7 @@ def _arms(sweep: SweepRuns, analysis: Analysis) -> Section:
         rows.append([name, "0", "", "", "", "", "no result"])
     words = f"Differences are from {base.label}. " + _holm(analysis.differences, analysis)
     chart = None
-    if analysis.differences:
+    if drawing and analysis.differences:
         bars = {result.contrast.name: result.estimate for result in analysis.differences}
         clear = [result.clear for result in analysis.differences]
         along = f"mIoU against {base.label} (points)"
@@ -98,7 +107,7 @@ def _arms(sweep: SweepRuns, analysis: Analysis) -> Section:
     return Section("Arms", words, ("arm", "seeds", "mIoU %", *RESULT_HEADER), rows, chart)
 
 
-def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
+def _columns(sweep: SweepRuns, shown: Sequence[Column], drawing: bool) -> Section:
     rows = [[arm.label, *(shown_value(arm, column) for column in shown)] for arm in sweep.arms]
     header = ["arm", *(f"{c.title} {c.unit}".rstrip() for c in shown)]
     words = (
@@ -113,7 +122,7 @@ def _columns(sweep: SweepRuns, shown: Sequence[Column]) -> Section:
             panels[names[column.key]] = [p for p in points if not np.isnan(p.cost + p.score)]
     if panels:
         words += " Filled markers in the figure: no other arm is both cheaper and better."
-    chart = ("pareto.png", pareto_chart(panels)) if panels else None
+    chart = ("pareto.png", pareto_chart(panels)) if panels and drawing else None
     return Section("Scores and costs", words, header, rows, chart)
 
 
@@ -161,7 +170,7 @@ def _effects(
     return Section(title, words, ("effect on mIoU", "settings", *RESULT_HEADER), rows)
 
 
-def _classes(sweep: SweepRuns, analysis: Analysis) -> Section:
+def _classes(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
     names = next(iter(sweep.arms[0].runs.values())).class_names
     arms = [result.contrast.name for result in analysis.differences]
     rows = [
@@ -174,7 +183,9 @@ def _classes(sweep: SweepRuns, analysis: Analysis) -> Section:
         f"IoU difference from {base} in points. A star marks a 95% interval of the class that "
         f"excludes 0; about {LEVEL * tested:.1f} of these {tested} would do so by chance."
     )
-    chart = ("classes.png", class_chart(arms, names, analysis.classes, base))
+    chart = None
+    if drawing:
+        chart = ("classes.png", class_chart(arms, names, analysis.classes, base))
     return Section("Classes", words, ("class", *arms), rows, chart)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gald.sweep.table.analysis import Analysis, ContrastResult
 from gald.sweep.table.arms import SweepRuns
-from gald.sweep.table.columns import columns, mean_and_deviation, values
+from gald.sweep.table.columns import mean_and_deviation, values
 
 FORMULA = (
     "=",
@@ -32,7 +32,7 @@ RECEIPT_KEYS = ("checkpoint_sha256", "predictions_sha256", "images_sha256", "gro
 
 def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
     """Return all numbers, one line per arm, also for arms without a run; scores in percent."""
-    shown = columns(sweep.arms, sweep.split)
+    shown = analysis.columns
     results = {result.contrast.name: result for result in analysis.differences}
     other_scores = {
         column: {result.contrast.name: result for result in column_results}
@@ -69,9 +69,9 @@ def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
     return _csv(header, rows)
 
 
-def runs_csv(sweep: SweepRuns) -> str:
+def runs_csv(sweep: SweepRuns, analysis: Analysis) -> str:
     """Return all scores and the hashes of the receipt, one line per run; scores in percent."""
-    shown = [column for column in columns(sweep.arms, sweep.split) if column.score]
+    shown = [column for column in analysis.columns if column.score]
     header = ["arm", "seed", *(column.title for column in shown), *RUN_KEYS, *RECEIPT_KEYS]
     rows = []
     for arm in sweep.arms:

@@ -69,7 +69,9 @@ def print_table(
         _measure(sweep, trust)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
     analysis = analyse(sweep, base, samples, seed)
-    summary, parts = conclusion(sweep, analysis), sections(sweep, analysis, audit(folder))
+    drawing = to is not None or form == "html"
+    summary = conclusion(sweep, analysis)
+    parts = sections(sweep, analysis, audit(folder), drawing)
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
         f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, evaluated on {analysis.images} "
@@ -83,7 +85,7 @@ def print_table(
         with new_folder(to) as partial:
             write_report(partial, TITLE, summary, about, parts, command)
             texts = {"table.tex": latex, "table.csv": arms_csv(sweep, analysis)}
-            for name, text in (texts | {"runs.csv": runs_csv(sweep)}).items():
+            for name, text in (texts | {"runs.csv": runs_csv(sweep, analysis)}).items():
                 (partial / name).write_text(text, "utf-8", "backslashreplace")
     if form is None:
         _show(summary, parts, to)
