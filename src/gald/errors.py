@@ -9,6 +9,8 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from hydra.errors import MissingConfigException as NoSuchOption
 from omegaconf.errors import OmegaConfBaseException
 
+from gald.install.extras import extra_of_option, what_lacks
+
 # What to do about an error of the disk or of a limit of the system.
 _REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -116,6 +118,9 @@ def _unusable(error: OSError) -> str:
 def _no_such_option(error: NoSuchOption) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = [str(o) for o in error.options or ()]
+    extra = extra_of_option(f"{group}={option}")
+    if extra and (lack := what_lacks(f"{group}={option}", extra)):
+        return lack
     if not group or not options:
         return " ".join(str(error).split())
     return f"{group} has no option {option!r}; choose one of {', '.join(options)}"

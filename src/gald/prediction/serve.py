@@ -5,7 +5,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ from gald.cli import Arguments
 from gald.data.reading.files import file_size, read_head
 from gald.data.reading.header import read_size
 from gald.errors import to_sentence
+from gald.install.extras import require
 from gald.painting import viridis
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
@@ -100,8 +100,7 @@ def serve(
     for name, value in bounds._asdict().items():
         if value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-    if find_spec("gradio") is None:
-        raise ValueError("gald serve needs gradio; install it with: pip install 'gald[serve]'")
+    require("gald serve", "serve")
     _check_port_is_free(host, port)
     app = page(load(source, trust), Path(source).name, bounds)
     theme = _offline_theme()
