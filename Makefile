@@ -17,21 +17,28 @@ ASKED := $(if $(filter-out undefined,$(origin EXTRAS) $(origin TORCH)),asked)
 DEVELOPMENT := data dev docs export joblib lite0 optuna serve submitit tensorboard wandb
 # make install EXTRAS="serve lite0" installs these alone, or adds them to what is there.
 EXTRAS ?= $(DEVELOPMENT)
+COMMA := ,
 # TORCH=cpu and any other backend of uv choose another build of torch than the lock, which has that of
 # the usual index, for Linux with CUDA. The choice is kept until make install TORCH= takes it back.
+PRESENT := $(shell cat $(VENV)/.torch 2>/dev/null)
 ifeq ($(origin TORCH),undefined)
-TORCH := $(shell cat $(VENV)/.torch 2>/dev/null)
+TORCH := $(PRESENT)
 endif
 OF_TORCH := ^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
-PINS = $(shell awk '/^(torch|torchvision)==/ { print $$1 }' requirements/lock.txt)
-# The lock without hashes of torch, which are those of another build, and without CUDA.
-WITHOUT_TORCH := $(VENV)/lock-without-torch.txt
-CUT_TORCH = $(if $(TORCH),@awk '/^[a-z]/ { torch = /$(OF_TORCH)/ } /^torch(vision)?==/ { print $$1 } !torch' requirements/lock.txt > $(WITHOUT_TORCH))
-# Options by which uv installs the extras $(1) as the lock has them. A package without a hash in the lock
-# is an error; with TORCH the versions are the same, but torch and what it alone needs have no hash.
-LOCKED = $(if $(TORCH),--torch-backend=$(TORCH) -c $(WITHOUT_TORCH) $(PINS),--require-hashes -c requirements/lock.txt) \
-  -r pyproject.toml $(foreach extra,$(1),--extra $(extra))
-EDITABLE := --no-deps --build-constraints requirements/lock.txt --require-build-hashes -e .
+ifeq ($(TORCH),)
+LOCKED := --require-hashes -c requirements/lock.txt
+else
+# Versions are those of the lock, but torch and what it alone needs have other hashes, so a copy of the
+# lock leaves them out, and with them CUDA.
+COPY := $(VENV)/lock-without-torch.txt
+PINS := $(shell awk '/^(torch|torchvision)==/ { print $$1 }' requirements/lock.txt)
+LOCKED := -c $(COPY) --torch-backend=$(TORCH) $(PINS)
+CUT_TORCH = @awk '/^[a-z]/ { torch = /$(OF_TORCH)/ } /^torch(vision)?==/ { print $$1 } !torch' requirements/lock.txt > $(COPY)
+NO_TORCH = || { echo "TORCH=$(TORCH) cannot be installed, as said above; if this machine does not reach the index of torch, take the build of the usual index: make $(or $(MAKECMDGOALS),install) TORCH="; exit 1; }
+endif
+REMOVE_TORCH = $(BIN)/uv pip freeze --python $(BIN)/python | awk -F== '/$(OF_TORCH)/ { print $$1 }' > $(VENV)/.other; test ! -s $(VENV)/.other || $(BIN)/uv pip uninstall --quiet --python $(BIN)/python -r $(VENV)/.other
+# What gald needs with the extras $(1), and the package that installs gald itself.
+GALD = -r pyproject.toml $(foreach extra,$(subst $(COMMA), ,$(1)),--extra $(extra)) $(shell awk '/^hatchling==/ { print $$1 }' requirements/lock.txt)
 WORKFLOWS := .github/workflows/*.yml
 ISSUE_FORMS := $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
@@ -137,14 +144,14 @@ $(VENV)/.developer: requirements/lock.txt pyproject.toml $(ASKED) | $(VENV)/.uv
 	$(call install,$(sort $(DEVELOPMENT) $(EXTRAS)))
 	@touch $@
 
-# Another torch is looked for before the present one is removed.
+# What cannot be installed is found before anything is removed.
 define install
 	$(CUT_TORCH)
-	$(if $(TORCH),@$(UV) --quiet --dry-run --no-deps --torch-backend=$(TORCH) $(PINS) || { echo "there is no $(PINS) for TORCH=$(TORCH), or the index of torch cannot be reached (see above); for the build of the usual index run: make $(or $(MAKECMDGOALS),install) TORCH="; exit 1; })
+	@$(UV) --quiet --dry-run $(if $(filter-out x$(PRESENT),x$(TORCH)),--reinstall-package torch --reinstall-package torchvision) $(LOCKED) $(call GALD,$(1)) $(NO_TORCH)
 	@rm -f $(VENV)/.uv $(VENV)/.installed $(VENV)/.developer
-	@test "$(TORCH)" = "$$(cat $(VENV)/.torch 2>/dev/null)" || { $(BIN)/uv pip freeze --python $(BIN)/python | awk -F== '/$(OF_TORCH)/ { print $$1 }' > $(VENV)/.other; ! test -s $(VENV)/.other || $(BIN)/uv pip uninstall --quiet --python $(BIN)/python -r $(VENV)/.other; }
-	$(UV) --compile-bytecode $(call LOCKED,$(1))
-	$(UV) $(EDITABLE)
+	@$(if $(filter-out x$(PRESENT),x$(TORCH)),$(REMOVE_TORCH))
+	$(UV) --compile-bytecode $(LOCKED) $(call GALD,$(1))
+	$(UV) --no-deps --no-build-isolation -e .
 	@echo "$(TORCH)" > $(VENV)/.torch
 	@touch $(VENV)/.uv $(VENV)/.installed
 endef
@@ -154,8 +161,8 @@ endef
 $(BENCH)/.installed: requirements/lock.txt requirements/bench.txt pyproject.toml | $(VENV)/.uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
 	$(CUT_TORCH)
-	$(BENCH_UV) $(call LOCKED,$(DEVELOPMENT))
-	$(BENCH_UV) $(EDITABLE)
+	$(BENCH_UV) $(LOCKED) $(call GALD,$(DEVELOPMENT))
+	$(BENCH_UV) --no-deps --no-build-isolation -e .
 	$(BENCH_UV) --no-deps -r requirements/bench.txt && touch $@ || echo "the projects to compare with cannot be installed; measuring without them"
 
 # The official Cityscapes evaluator needs an older numpy than gald, so it has its own environment.
