@@ -1,5 +1,6 @@
-"""Commands that change the environment in which this program runs."""
+"""Commands that change the environment in which this program runs, and what it must have."""
 
+import os
 import shlex
 import sys
 from contextlib import suppress
@@ -15,6 +16,19 @@ def is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # its package is missing, or half removed
         return False
+
+
+def require_posix(what: str) -> None:
+    """Refuse on Windows what works by the processes and signals of POSIX.
+
+    Raises:
+        ValueError: the system is Windows.
+    """
+    if os.name != "posix":
+        raise ValueError(
+            f"{what} needs the processes of Linux or macOS, and this is Windows; run gald in the "
+            "Windows Subsystem for Linux"
+        )
 
 
 def is_of_make() -> bool:

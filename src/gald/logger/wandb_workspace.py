@@ -26,8 +26,8 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
         ValueError: no cell is done, or wandb-workspaces is not installed.
         FileNotFoundError: the folder contains no sweep.
     """
-    sweep = Sweep.load(folder)
     require("gald wandb dashboard", "wandb")
+    sweep = Sweep.load(folder)
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces import expr
