@@ -47,7 +47,8 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: asked help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: asked
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
