@@ -124,7 +124,11 @@ def test_extras_are_listed_with_what_they_are_for(conf, no_imports, monkeypatch,
         assert f"{name} " in out and f"{extra.purpose}: {state}" in out
 
 
-def test_package_of_an_extra_that_is_too_old_is_a_problem(conf, no_imports, versions, capsys):
+def test_package_of_an_extra_that_is_too_old_is_a_problem(
+    conf, no_imports, versions, monkeypatch, capsys
+):
+    wanted = ['kornia-rs>=0.2; extra == "data"', 'gradio>=99; extra == "none"', "timm>=0.1"]
+    monkeypatch.setattr(module.metadata, "requires", lambda name: wanted if name == "gald" else [])
     versions["kornia-rs"] = "0.1.9"
     assert doctor() == 1
     assert problems(capsys) == [

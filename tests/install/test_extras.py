@@ -231,7 +231,11 @@ def test_a_wheel_trains_without_any_extra(console, tmp_path):
     (tmp_path / "block" / "sitecustomize.py").write_text(BLOCKER)
     root = fake.camvid(tmp_path / "camvid")
     tiny = ["trainer.max_epochs=1", "model.channels=16", "model.backbone.name=test_resnet"]
-    tiny += ["data.num_workers=0", "data.global_batch_size=2", "data.crop_size=[24,32]"]
+    tiny += [
+        "data.num_workers=0",
+        "data.global_batch_size=2",
+        "data.train_transform.crop_size=[24,32]",
+    ]
     command = ["train", "data=camvid", f"data.root={root}", *tiny, "output_dir=run"]
     done = console(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path / "block"))
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,10 @@ from typing import NamedTuple
 from gald.install.environment import is_installed, is_of_make, make, pip
 
 
+class MissingExtra(ValueError):
+    """Error about packages that are not installed: a fault of the environment, not of a file."""
+
+
 class Extra(NamedTuple):
     """Optional part of gald.
 
@@ -60,10 +64,10 @@ def require(what: str, extra: str, *modules: str) -> None:
         modules: those that are needed; all of the extra if none is named.
 
     Raises:
-        ValueError: one of them is not installed; the message has the command that installs it.
+        MissingExtra: one of them is not installed; the message has the command that installs it.
     """
     if lack := what_lacks(what, extra, *modules):
-        raise ValueError(lack)
+        raise MissingExtra(lack)
 
 
 def what_lacks(what: str, extra: str, *modules: str) -> str | None:
