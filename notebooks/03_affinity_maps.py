@@ -43,7 +43,7 @@ from IPython.display import Image, display
 
 import gald
 from gald.config import compose
-from gald.train import train
+from gald.training.train import train
 from gald.viz import figures
 from gald.viz.network_view import inspect_network
 

@@ -9,8 +9,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
 # From the bottom layer to the top: a package imports only packages of earlier lines.
 LAYERS = """
-install
-errors config device progress painting
+command_line install device progress painting
+errors config
 options
 run
 cli model optimizer scheduler trainer
@@ -22,8 +22,9 @@ task prediction convert
 callbacks comparison viz export
 sweep
 logger
-train
+training
 __init__
+__main__
 """
 
 

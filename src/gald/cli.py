@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import override
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 VERBS = {
     "train": (
-        "gald.train:main",
+        "gald.training.command:main",
         "train and evaluate a network: gald train data=camvid model/ga=psp",
     ),
     "eval": (
@@ -72,7 +72,11 @@ VERBS = {
     ),
     "doctor": ("gald.doctor.command:main", "show versions, devices and data folders"),
 }
-_HYDRA_VERBS = ("gald.train:main", "gald.evaluation.command:main", "gald.profiling.command:main")
+_HYDRA_VERBS = (
+    "gald.training.command:main",
+    "gald.evaluation.command:main",
+    "gald.profiling.command:main",
+)
 USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
     f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()
 )
@@ -122,16 +126,18 @@ def run(target: str, arguments: list[str]) -> None:
 def _call(target: str, arguments: list[str]) -> Any:
     module, function = target.split(":")
     verb = importlib.import_module(module)
+    checked: AbstractContextManager[None] = nullcontext()
     if target in _HYDRA_VERBS:
-        from gald.config import quote_paths, refuse_flags
+        from gald.config import hints, quote_paths, refuse_flags
 
         name = next(name for name, (known, _) in VERBS.items() if known == target)
         if "--check" not in arguments:
-            refuse_flags(f"gald {name}", arguments)
-        arguments = quote_paths(arguments)
+            refuse_flags(name, arguments)
+        checked, arguments = hints(name, arguments), quote_paths(arguments)
     # Hydra and Lightning read their arguments from sys.argv; its first entry is the program.
     sys.argv = [str(verb.__file__), *arguments]
-    return getattr(verb, function)()
+    with checked:
+        return getattr(verb, function)()
 
 
 def report_errors(function: Callable[..., T]) -> Callable[..., T]:

@@ -123,7 +123,9 @@ def _no_such_option(error: NoSuchOption) -> str:
         return lack
     if not group or not options:
         return " ".join(str(error).split())
-    return f"{group} has no option {option!r}; choose one of {', '.join(options)}"
+    near = difflib.get_close_matches(option, options, n=1)
+    meant = f"did you mean {group}={near[0]}? Otherwise " if near else ""
+    return f"{group} has no option {option!r}; {meant}choose one of {', '.join(options)}"
 
 
 def _cannot_build(error: InstantiationException) -> str:

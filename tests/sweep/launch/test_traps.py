@@ -38,7 +38,7 @@ def start(folder, *overrides):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     with (folder / "launcher.log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "gald.train", "-m", *overrides],
+            [sys.executable, "-m", "gald", "train", "-m", *overrides],
             cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,

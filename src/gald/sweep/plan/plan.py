@@ -65,7 +65,7 @@ def write_plan(words: Sequence[str], folder: Path) -> None:
     Raises:
         ValueError: an override is wrong, or the folder holds a different sweep.
     """
-    refuse_words("gald sweep plan", words)
+    refuse_words("sweep plan", words, "train")
     refuse_unwritable(folder, "--to")
     master, declared = declared_cells(words)
     command = ["gald", "train", "-m", *words]
@@ -107,7 +107,7 @@ def plan(
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
-    refuse_words("gald sweep plan", words)
+    refuse_words("sweep plan", words, "train")
     master, declared = declared_cells(words)
     folder = Path(master.hydra.sweep.dir)
     cells = number_cells(declared, words)

@@ -1,0 +1,1 @@
+"""What helps to write a command line: other words for a key, and the shell's completion."""
