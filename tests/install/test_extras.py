@@ -158,6 +158,19 @@ def test_an_option_of_hydra_names_the_command(option, monkeypatch):
     assert to_sentence(error).endswith(f"; run: pip install 'gald[{extra}]'")
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("kornia_rs.io", "run: pip install 'gald[data]'"),
+        ("timm", "gald doctor lists what is missing"),
+    ],
+)
+def test_any_other_missing_module_has_a_remedy(name, remedy, monkeypatch):
+    monkeypatch.setattr("gald.install.extras.is_of_make", lambda: False)
+    error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+    assert to_sentence(error).startswith(f"the module {name} is not installed; {remedy}")
+
+
 def pictures(folder):
     """A grey and an RGB png with flat and noisy parts."""
     rng = np.random.default_rng(0)

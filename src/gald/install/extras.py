@@ -103,8 +103,13 @@ def command(*extras: str) -> str:
 
 def command_for(module: str) -> str:
     """Return the command that installs a module, by its extra if it is from one."""
-    extra = next((name for name, extra in EXTRAS.items() if module in extra.modules), None)
+    extra = extra_of_module(module)
     return pip(package(module)) if extra is None else command(extra)
+
+
+def extra_of_module(module: str) -> str | None:
+    """Return the extra that a module is from."""
+    return next((name for name, extra in EXTRAS.items() if module in extra.modules), None)
 
 
 def extra_of_option(option: str) -> str | None:
