@@ -9,12 +9,13 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
 # From the bottom layer to the top: a package imports only packages of earlier lines.
 LAYERS = """
-command_line install device progress painting
+install
+command_line device progress painting
 errors config
 options
 run
 cli model optimizer scheduler trainer
-doctor loss data profiling
+completion doctor loss data profiling
 inference
 metrics
 evaluation

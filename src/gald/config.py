@@ -50,7 +50,13 @@ def installed_weights(name: str) -> str | None:
     return f"package:{package}" if found else None
 
 
+def options_of(group: str) -> str:
+    """Return the names of the options of a config group, for the help of a command."""
+    return ", ".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
+
+
 OmegaConf.register_new_resolver("installed_weights", installed_weights, replace=True)
+OmegaConf.register_new_resolver("options_of", options_of, replace=True)
 
 
 def compose(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> DictConfig:

@@ -9,7 +9,8 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from hydra.errors import MissingConfigException as NoSuchOption
 from omegaconf.errors import OmegaConfBaseException
 
-from gald.install.extras import command, extra_of_module, extra_of_option, what_lacks
+from gald.command_line.hints import unknown_option
+from gald.install.extras import command, extra_of_module
 
 # What to do about an error of the disk or of a limit of the system.
 _REMEDIES = {
@@ -68,8 +69,8 @@ _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory"
 
 def to_sentence(error: BaseException) -> str:
     """Describe an error and its remedy in one sentence, for a user of the program."""
-    if isinstance(error, NoSuchOption) and error.missing_cfg_file:
-        return _no_such_option(error)
+    if isinstance(error, NoSuchOption) and (sentence := unknown_option(error)):
+        return sentence
     if isinstance(error, InstantiationException):
         return _cannot_build(error)
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
@@ -123,19 +124,6 @@ def _no_module(name: str) -> str:
     if extra := extra_of_module(top):
         remedy = f"run: {command(extra)}"
     return f"the module {name} is not installed; {remedy}"
-
-
-def _no_such_option(error: NoSuchOption) -> str:
-    group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = [str(o) for o in error.options or ()]
-    extra = extra_of_option(f"{group}={option}")
-    if extra and (lack := what_lacks(f"{group}={option}", extra)):
-        return lack
-    if not group or not options:
-        return " ".join(str(error).split())
-    near = difflib.get_close_matches(option, options, n=1)
-    meant = f"did you mean {group}={near[0]}? Otherwise " if near else ""
-    return f"{group} has no option {option!r}; {meant}choose one of {', '.join(options)}"
 
 
 def _cannot_build(error: InstantiationException) -> str:

@@ -1,1 +1,1 @@
-"""What helps to write a command line: other words for a key, and the shell's completion."""
+"""What a command line is made of: its apps, and other words for a wrong key."""

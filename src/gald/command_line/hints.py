@@ -8,13 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+
+from gald.install.extras import extra_of_option, what_lacks
 
 # Words of other tools for our keys.
 WORDS = {
     "accumulate_grad_batches": "data.micro_batch_size",
     "amp": "trainer.precision",
     "arch": "model/backbone",
+    "batchsize": "data.global_batch_size",
     "batch_size": "data.global_batch_size",
     "bs": "data.global_batch_size",
     "checkpoint": "ckpt_path",
@@ -65,6 +69,8 @@ def unknown_key(error: Exception, words: Sequence[str], root: Path) -> str | Non
         words: the words of the command line.
         root: the root config, such as `conf/train.yaml`.
     """
+    if isinstance(error, MissingConfigException):
+        return unknown_option(error)
     cause = error.__cause__ or error
     found = re.search(r"Could not (?:override|append) '([^']+)'", str(error))
     key = getattr(cause, "full_key", None) or (found and found[1].partition("@")[0])
@@ -74,6 +80,20 @@ def unknown_key(error: Exception, words: Sequence[str], root: Path) -> str | Non
     word = next((word for word in words if word.lstrip("+~").partition("=")[0] == key), str(key))
     hint = did_you_mean(word, root)
     return hint and f"there is no config key {key}; did you mean {hint}?"
+
+
+def unknown_option(error: MissingConfigException) -> str | None:
+    """Explain an error of Hydra about a group without the option; None if it is another error."""
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    options = [str(one) for one in error.options or ()]
+    extra = extra_of_option(f"{group}={option}")
+    if extra and (lack := what_lacks(f"{group}={option}", extra)):
+        return lack
+    if not group or not options:
+        return None
+    near = difflib.get_close_matches(option, options, n=1)
+    meant = f"did you mean {group}={near[0]}? Otherwise " if near else ""
+    return f"{group} has no option {option!r}; {meant}choose one of {', '.join(options)}"
 
 
 def did_you_mean(word: str, root: Path) -> str | None:
@@ -95,7 +115,7 @@ def did_you_mean(word: str, root: Path) -> str | None:
         meant = [group for group in options if name in options[group]]
         if meant:
             return shlex.quote(f"{min(meant, key=_depth)}={name}")
-    key = _nearest(name, value, options, _keys(root))
+    key = _nearest(name, value, options, keys(root))
     if key is None:
         return None
     return shlex.quote(f"{key}={value or 'VALUE'}")
@@ -126,9 +146,9 @@ def _sections(root: Path) -> dict[str, None]:
 
 
 def _nearest(
-    name: str, value: str, options: Mapping[str, Sequence[str]], keys: Sequence[str]
+    name: str, value: str, options: Mapping[str, Sequence[str]], names: Sequence[str]
 ) -> str | None:
-    known = [*options, *keys]
+    known = [*options, *names]
     plain = _last(name.lower())
     with_option = [group for group in options if value and value in options[group]]
     near = difflib.get_close_matches(plain, [_last(key) for key in known], n=1, cutoff=0.75)
@@ -154,7 +174,7 @@ def _last(key: str) -> str:
 
 
 @cache
-def _keys(root: Path) -> tuple[str, ...]:
+def keys(root: Path) -> tuple[str, ...]:
     """Return all keys below a root config, as they are written on a command line."""
     sections, conf = _sections(root), root.parent
     found: dict[str, None] = dict.fromkeys(sections)
@@ -163,8 +183,8 @@ def _keys(root: Path) -> tuple[str, ...]:
         content = OmegaConf.load(path)
         if not isinstance(content, DictConfig) or parts[:1] in GLOBAL:
             continue
-        keys = _paths(OmegaConf.to_container(content), parts)
-        found |= dict.fromkeys(key for key in keys if key.split(".")[0] in sections)
+        paths = _paths(OmegaConf.to_container(content), parts)
+        found |= dict.fromkeys(key for key in paths if key.split(".")[0] in sections)
     return tuple(found)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from gald.cli import Arguments
 from gald.data.reading.files import file_size, read_head
 from gald.data.reading.header import read_size
 from gald.errors import to_sentence
@@ -45,33 +43,6 @@ class Bounds(NamedTuple):
 
 
 DEFAULTS = Bounds()
-_MEANING = {
-    "megapixels": "largest picture",
-    "megabytes": "largest file",
-    "seconds": "longest time for an answer",
-    "at_once": "pictures that are segmented at the same time",
-}
-
-
-def main() -> None:
-    """Serve the network of the command line until interrupted."""
-    parser = Arguments("gald serve", description="local web page that segments uploaded images")
-    parser.add_argument(
-        "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
-    )
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="default: 127.0.0.1, this machine only; 0.0.0.0 serves everyone on the network",
-    )
-    parser.add_trust()
-    for name, value in DEFAULTS._asdict().items():
-        words = f"{_MEANING[name]} (default: {value})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=words)
-    flags = parser.parse_args(sys.argv[1:])
-    bounds = Bounds(*(getattr(flags, name) for name in Bounds._fields))
-    serve(flags.source, flags.port, flags.host, flags.trust, bounds)
 
 
 def serve(

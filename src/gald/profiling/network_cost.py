@@ -1,5 +1,6 @@
 """Cost of a network on this machine, part by part."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def profile(cfg: DictConfig) -> Results:
         "rounds": cfg.rounds,
         "memory": meter.memory,
         "not_counted": NOT_COUNTED,
-        "command": " ".join(["gald profile", *sys.argv[1:]]),
+        "command": shlex.join(["gald", "profile", *sys.argv[1:]]),
         "commit": commit(),
         **versions(),
     }

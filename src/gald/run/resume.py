@@ -37,6 +37,8 @@ FREE = (
     "trainer.enable_model_summary",
     "trainer.profiler",
     "model.backbone.weights",  # initial weights, which the checkpoint replaces
+    "model.channels_last",  # the same sums in another order, as on another device
+    "model.fast_depthwise",
 )
 FIXED = ("callbacks.ema",)  # although callbacks are free
 EPOCHS = "trainer.max_epochs"

@@ -1,5 +1,6 @@
 """Training of one network: build, fit, evaluate, write the run folder."""
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.callbacks import LambdaCallback, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -17,6 +18,7 @@ from rich.console import Console
 from gald.callbacks.heartbeat import Heartbeat
 from gald.callbacks.last_checkpoint import LastCheckpoint
 from gald.cli import silence_warnings
+from gald.config import compose
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
@@ -46,6 +48,24 @@ from gald.viz.panel import save_panel
 
 # Callbacks of the final evaluation: progress on the screen and for the launcher, and signals.
 DURING_EVALUATION = (ProgressBar, Heartbeat, LastCheckpoint)
+
+
+def train_words(words: Sequence[str]) -> Results:
+    """Train with the words of a command line, in this process; see `gald.train`."""
+    cfg = compose("train", words)
+    devices = cfg.trainer.devices
+    count = len(devices) if isinstance(devices, ListConfig) else devices
+    if str(count) != "1":
+        raise ValueError(
+            f"trainer.devices={devices}: gald.train trains in this process, on one device; for "
+            f"several run {shlex.join(['gald', 'train', *words])}"
+        )
+    cfg.output_dir = str(Path(cfg.output_dir).absolute())
+    own, sys.argv = sys.argv, ["gald", *words]  # the command that results.json and messages name
+    try:
+        return {**train(cfg), "run_folder": cfg.output_dir}
+    finally:
+        sys.argv = own
 
 
 def train(cfg: DictConfig) -> Results:
@@ -134,7 +154,7 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
         "tags": list(cfg.get("tags", ())),
         "device": str(trainer.strategy.root_device),
         "precision": str(trainer.precision),
-        "command": " ".join(["gald train", *sys.argv[1:]]),
+        "command": shlex.join(["gald", "train", *sys.argv[1:]]),
         "commit": commit(),
         **versions(),
     }
