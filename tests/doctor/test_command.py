@@ -1,5 +1,7 @@
 """`gald doctor` on a working machine and on broken ones."""
 
+import re
+import tomllib
 import types
 from pathlib import Path
 
@@ -64,6 +66,12 @@ def test_working_machine_is_ready_and_every_section_is_printed(conf, capsys):
     for word in ("python", "torchvision", "cpu", "cores", "32-true", "ddp", "offline", "is ready"):
         assert word in out
     assert str(conf) in out
+
+
+def test_every_hard_dependency_is_checked():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    names = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
+    assert names == {*module._NEEDED, *module._OPTIONAL}
 
 
 def test_data_roots_are_resolved_and_checked(conf, no_imports, capsys):

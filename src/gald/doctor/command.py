@@ -40,6 +40,7 @@ _NEEDED = {
     "jinja2": "jinja2",
     "packaging": "packaging",
     "typing-extensions": "typing_extensions",
+    "cyclopts": "cyclopts",
     "matplotlib": "matplotlib",
     "rich": "rich",
 }
