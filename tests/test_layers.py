@@ -9,6 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
 # From the bottom layer to the top: a package imports only packages of earlier lines.
 LAYERS = """
+install
 command_line device progress painting
 errors config
 options

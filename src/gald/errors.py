@@ -10,6 +10,7 @@ from hydra.errors import MissingConfigException as NoSuchOption
 from omegaconf.errors import OmegaConfBaseException
 
 from gald.command_line.hints import unknown_option
+from gald.install.extras import command, extra_of_module
 
 # What to do about an error of the disk or of a limit of the system.
 _REMEDIES = {
@@ -74,6 +75,8 @@ def to_sentence(error: BaseException) -> str:
         return _cannot_build(error)
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return _bad_key(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _no_module(error.name)
     text = str(error).strip() or type(error).__name__
     if "Config group override must be a string or a list" in text:
         return (
@@ -113,6 +116,14 @@ def _unusable(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{path} does not exist, and cannot be created there; correct the path"
     return f"{path} cannot be used ({error.strerror}); free the disk, or name another path"
+
+
+def _no_module(name: str) -> str:
+    top = name.partition(".")[0]
+    remedy = "gald doctor lists what is missing, with the command that installs it"
+    if extra := extra_of_module(top):
+        remedy = f"run: {command(extra)}"
+    return f"the module {name} is not installed; {remedy}"
 
 
 def _cannot_build(error: InstantiationException) -> str:

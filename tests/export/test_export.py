@@ -212,12 +212,6 @@ def test_invalid_arguments_are_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_without_its_packages_onnx_names_the_pip_command(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'gald\[export\]'"):
-        export_network(network, tmp_path / "x.onnx", "onnx")
-
-
 @pytest.mark.slow
 def test_an_opset_that_torch_does_not_write_is_refused(network, tmp_path):
     pytest.importorskip("onnxruntime")

@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from gald import cli
-from gald.logger import mlflow, tensorboard
 
 TINY = [
     "data.size=[32,48]",
@@ -64,16 +63,3 @@ def test_mlflow_has_the_curves_in_one_run_after_a_resume(train, monkeypatch):
     scores = client.get_metric_history(run.info.run_id, "val/miou")
     assert [point.step for point in scores] == [1, 3]
     assert (folder / "mlflow_run_id").read_text().strip() == run.info.run_id
-
-
-@pytest.mark.parametrize(
-    ("module", "build", "name"),
-    [
-        (tensorboard, tensorboard.tensorboard_logger, "tensorboard"),
-        (mlflow, mlflow.mlflow_logger, "mlflow"),
-    ],
-)
-def test_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, module, build, name):
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=rf"logger={name} needs .* pip install 'gald\[{name}\]'"):
-        build(str(tmp_path))

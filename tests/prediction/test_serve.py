@@ -211,12 +211,6 @@ def test_a_port_in_use_is_refused_before_the_network_is_loaded(monkeypatch, caps
     assert re.search(rf"^gald: cannot listen on port {number} of 127.0.0.1 \(.*\); choose", first)
 
 
-def test_without_gradio_the_error_names_the_pip_command(monkeypatch):
-    monkeypatch.setattr(serve, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'gald\[serve\]'"):
-        serve.serve("nowhere")
-
-
 def test_table_of_shares_is_sorted_and_escaped():
     labels = np.array([[0, 1, 1], [1, 1, 1]], np.uint8)
     palette = ((1, 2, 3), (4, 5, 6), (7, 8, 9))

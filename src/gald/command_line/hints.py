@@ -11,6 +11,8 @@ from typing import Any
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
+from gald.install.extras import extra_of_option, what_lacks
+
 # Words of other tools for our keys.
 WORDS = {
     "accumulate_grad_batches": "data.micro_batch_size",
@@ -84,6 +86,9 @@ def unknown_option(error: MissingConfigException) -> str | None:
     """Explain an error of Hydra about a group without the option; None if it is another error."""
     group, _, option = str(error.missing_cfg_file or "").rpartition("/")
     options = [str(one) for one in error.options or ()]
+    extra = extra_of_option(f"{group}={option}")
+    if extra and (lack := what_lacks(f"{group}={option}", extra)):
+        return lack
     if not group or not options:
         return None
     near = difflib.get_close_matches(option, options, n=1)

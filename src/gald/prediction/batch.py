@@ -13,6 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from gald.config import compose
 from gald.data.reading.files import unreadable
 from gald.device import pick_device
+from gald.install.extras import MissingExtra
 from gald.options.check import check_config
 from gald.options.roots import Eval
 from gald.prediction.inputs import InputFile
@@ -111,6 +112,8 @@ class BatchPredictor:
                 lines.show(number)
                 try:
                     self._predict_video(file) if file.is_video else self._predict_image(file)
+                except MissingExtra:
+                    raise
                 except (ValueError, FileNotFoundError, cv2.error) as error:
                     text, path = str(error), str(file.path)
                     sentence = text if path in text else f"{path}: {text}"

@@ -5,7 +5,6 @@ import socket
 import tempfile
 from collections.abc import Sequence
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +15,7 @@ from gald.data.reading.files import IMAGE_SUFFIXES, file_size, list_files, read_
 from gald.data.reading.header import read_size
 from gald.data.synthetic import SyntheticDataModule
 from gald.errors import to_sentence
+from gald.install.extras import require
 from gald.prediction import serve_view as view
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
@@ -80,8 +80,7 @@ def serve(
     for name, value in bounds._asdict().items():
         if value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-    if find_spec("gradio") is None:
-        raise ValueError("gald serve needs gradio; install it with: pip install 'gald[serve]'")
+    require("gald serve", "serve")
     _check_port_is_free(host, port)
     weights = find_checkpoint(source)
     predictor = load(weights, trust)

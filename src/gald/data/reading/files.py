@@ -15,7 +15,6 @@ from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
-from kornia_rs.io import decode_image_jpegturbo
 from PIL.PngImagePlugin import PngImageFile
 
 from gald.data.reading.header import (
@@ -27,6 +26,7 @@ from gald.data.reading.header import (
     read_size,
 )
 from gald.data.reading.png import LazyArray, PngRows
+from gald.install.extras import require
 from gald.run.limits import refuse_above, refuse_pixels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -103,6 +103,11 @@ def _decode_photo(data: bytes, path: Path) -> tuple[LazyArray, int]:
 
 def _decode_jpeg(data: bytes, path: Path) -> np.ndarray:
     """Decode with the only decoder at hand that reports damage; others guess the lost pixels."""
+    try:
+        from kornia_rs.io import decode_image_jpegturbo
+    except ImportError:
+        require(f"image {path}, a jpg,", "data", "kornia_rs")
+        raise
     try:
         return decode_image_jpegturbo(data, "rgb")
     except Exception:  # kornia has no exception of its own

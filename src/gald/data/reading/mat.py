@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
 from gald.data.reading.files import SampleError, read_bytes, refuse_large
 
@@ -16,6 +15,8 @@ def read_mat(path: Path, key: str, largest: int) -> np.ndarray:
     Shape:
         returns: (H, W) uint16
     """
+    from scipy.io import loadmat, whosmat  # only for these files
+
     data = read_bytes(path)
     try:
         shapes = {name: shape for name, shape, _ in whosmat(io.BytesIO(data))}

@@ -4,7 +4,11 @@ import zlib
 from typing import Any
 
 import numpy as np
-from kornia_rs.io import decode_image_png_u8
+
+try:
+    from kornia_rs.io import decode_image_png_u8
+except ImportError:  # then `PngRows` suits no file, and OpenCV decodes the whole image
+    decode_image_png_u8 = None
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = bytes([8, 0]), bytes([8, 2])  # bit depth and colour type
@@ -33,7 +37,12 @@ class PngRows:
 
     @staticmethod
     def suits(data: bytes) -> bool:
-        """Return whether a file is of this kind: an 8-bit grey or RGB png, not interlaced."""
+        """Return whether a file is of this kind: an 8-bit grey or RGB png, not interlaced.
+
+        Without the package kornia-rs, of the extra `data`, no file is.
+        """
+        if decode_image_png_u8 is None:
+            return False
         interlaced = data[28:29] != b"\0"
         return data.startswith(_SIGNATURE) and data[24:26] in (_GREY, _RGB) and not interlaced
 
@@ -51,6 +60,7 @@ class PngRows:
 
     def _decode(self, data: bytes, height: int) -> np.ndarray:
         size, mode = (height, self.shape[1]), "rgb" if len(self.shape) == 3 else "mono"
+        assert decode_image_png_u8 is not None  # otherwise no file suits
         try:
             image = decode_image_png_u8(data, size, mode)
         except Exception:  # kornia has no exception of its own

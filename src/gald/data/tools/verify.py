@@ -29,6 +29,7 @@ from gald.data.pairs import note_rejects
 from gald.data.reading.files import SampleError
 from gald.data.tools.class_report import SHARE_OF, percent
 from gald.errors import to_sentence
+from gald.install.extras import MissingExtra
 from gald.progress import in_order
 from gald.run.results import Results, write_results
 
@@ -270,6 +271,8 @@ def _inspect(dataset: BaseDataset, index: int) -> _Inspection | str:
         if pixels[UNKNOWN]:
             return dataset.unknown_label(index)
         hidden = dataset.hidden(index)
+    except MissingExtra:
+        raise
     except SampleError as error:
         return str(error)
     except Exception as error:  # so that the other samples are still read

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from gald.install.environment import require_posix
 from gald.sweep.compose import Need
 
 
@@ -50,6 +51,7 @@ class Devices:
         gpus: Sequence[str] | None = None,
         locks: Path | None = None,
     ) -> None:
+        require_posix("a sweep")
         self.jobs, self.jobs_per_gpu = jobs, jobs_per_gpu
         self.gpus = list(visible_gpus() if gpus is None else gpus)
         self.locks = locks or Path(tempfile.gettempdir()) / f"gald-gpus-{os.getuid()}"

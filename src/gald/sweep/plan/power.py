@@ -1,7 +1,5 @@
 """Power of a sweep: the difference that a number of seeds can detect."""
 
-from scipy.stats import t
-
 LEVEL, POWER = 0.05, 0.8
 FORMULA = "(t[1 - 0.05/2m, f] + t[0.8, f]) x sd x sqrt(2/seeds), f = m x (seeds - 1), m = arms - 1"
 
@@ -24,6 +22,8 @@ def detectable(arms: int, seeds: int, deviation: float) -> float:
     degrees_of_freedom = compared * (seeds - 1)
     if degrees_of_freedom < 1:
         return float("inf")
+    from scipy.stats import t  # takes a second
+
     quantiles = t.ppf(1 - LEVEL / 2 / compared, degrees_of_freedom) + t.ppf(
         POWER, degrees_of_freedom
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
-from pycocotools import mask as coco
 
 from gald.data.folder_layout import NAMES
 from gald.data.reading.files import SampleError, read_bytes
@@ -30,6 +29,7 @@ from gald.data.tools.importing.jobs import (
     json_files,
     split_all,
 )
+from gald.install.extras import require
 
 _PARTS = ("images", "annotations", "categories")
 _OTHER_KEYS = ("id", "image_id", "category_id", "file_name", "width", "height", "name")
@@ -256,6 +256,11 @@ def _draw_polygons(parts: Any, height: int, width: int, where: str) -> np.ndarra
             raise SampleError(
                 f"{where} has a polygon that is not a list x, y, x, y, ... of at least three points"
             )
+    try:
+        from pycocotools import mask as coco
+    except ImportError:
+        require(f"{where}, a polygon,", "data", "pycocotools")
+        raise
     polygons = [check_points(part, (width, height), where).ravel().tolist() for part in parts]
     return coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))).astype(bool)
 

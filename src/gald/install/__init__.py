@@ -1,0 +1,1 @@
+"""How this gald was installed, and what can be added to it."""
