@@ -43,10 +43,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _readme_results() -> str:
-    """The README's section of results up to its commands, so that no number is typed twice."""
+    """The README's table of results and what is said of it, so that no number is typed twice."""
     readme = (ROOT / "README.md").read_text()
-    section = readme.split("\n## Results\n", 1)[1].split("\n## ", 1)[0].split("```", 1)[0]
-    return section.replace(" Repeat it:", "").replace("](conf/", "](../conf/").strip()
+    section = readme.split("\n## Results\n", 1)[1].split("\n## ", 1)[0].split("**Does LD", 1)[0]
+    return section.replace("](conf/", "](../conf/").strip()
 
 
 def _groups() -> list[str]:
