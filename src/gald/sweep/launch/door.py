@@ -28,15 +28,29 @@ STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
 STEP += ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 
 
-def run_cell(sweep: Sweep, cell: Cell, source: Source, devices: Devices | None = None) -> Record:
+def run_cell(
+    sweep: Sweep,
+    cell: Cell,
+    source: Source,
+    devices: Devices | None = None,
+    wait: bool = False,
+) -> Record:
     """Run a cell, unless it is done, or another process runs it; returns its record.
 
     A cell that a signal stops saves its state, and the process exits with code 75.
+
+    Args:
+        sweep: the sweep.
+        cell: one of its cells.
+        source: where Hydra finds its config.
+        devices: devices to choose from; null: those of this machine.
+        wait: whether to wait if another process runs the cell, and take it over if that one
+            leaves it unfinished.
     """
     if _tasks() > 1:
         return _run_as_task(sweep, cell, source)
     policy = RetryPolicy()
-    records = run_and_report(sweep, [cell], source, devices or Devices(), policy, wait=False)
+    records = run_and_report(sweep, [cell], source, devices or Devices(), policy, wait)
     return records[cell.number]
 
 

@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 
 from gald.sweep.cells import Sweep, declare
 from gald.sweep.compose import Source
-from gald.sweep.grid import command_line
+from gald.sweep.grid import GRID_SWEEPERS, command_line
 from gald.sweep.launch.door import run_cell
+from gald.sweep.launch.launcher import score_or_reason
 
 
 def run_single(cfg: DictConfig) -> float | str:
@@ -25,7 +26,7 @@ def run_single(cfg: DictConfig) -> float | str:
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
     (cell,) = declare(folder, str(cfg.name), command_line(), [list(hydra.overrides.task)])
-    record = run_cell(Sweep.load(folder), cell, Source.of(cast(DictConfig, hydra)))
-    if record.state != "done":
-        return f"{record.state}: {record.reason}"
-    return float("nan") if record.score is None else record.score
+    # Optuna may ask for one cell twice at once, and needs the score for both trials.
+    wait = not str(hydra.sweeper._target_).endswith(GRID_SWEEPERS)
+    record = run_cell(Sweep.load(folder), cell, Source.of(cast(DictConfig, hydra)), wait=wait)
+    return score_or_reason(record)
