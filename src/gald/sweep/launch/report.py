@@ -17,6 +17,7 @@ from gald.options.check import check_part
 from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
 from gald.sweep.grid import check_levels, command_line, grid
+from gald.sweep.launch.devices import tell_jobs
 from gald.sweep.state import read_state
 
 
@@ -35,8 +36,11 @@ class SweepReport(Callback):
         remember(folder)
         loader = GlobalHydra.instance().config_loader()
         with suppress(Exception):  # Hydra would only warn of it, and the sweeper raises it again
-            if str(config.hydra.launcher._target_).endswith("GaldLauncher"):
+            launcher = str(config.hydra.launcher._target_)
+            if launcher.endswith("GaldLauncher"):
                 check_part(config.hydra.launcher, "hydra.launcher")
+            if launcher.endswith("submitit_launcher.LocalLauncher"):
+                tell_jobs()
             cells = grid(config, OverridesParser.create(config_loader=loader)) or []
             check_levels(cells, lambda words: loader.load_sweep_config(config, words))
             declare(folder, str(config.name), command_line(), cells)
