@@ -10,7 +10,7 @@ UV = $(BIN)/uv pip install --python $(BIN)/python
 BENCH := .venv-bench
 BENCH_UV = $(BIN)/uv pip install --python $(BENCH)/bin/python
 EVALUATORS := .venv-evaluators
-# Extras installed by make install: all but mlflow and ray, which are large and rarely used.
+# Extras installed by make install: all but mlflow, which is large and rarely used.
 EXTRAS := dev docs export joblib lite0 optuna serve submitit tensorboard wandb
 WORKFLOWS := .github/workflows/*.yml
 ISSUE_FORMS := $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
