@@ -36,18 +36,25 @@ def write_report(
     folder: Path, title: str, conclusion: str, about: str, sections: Sequence[Section]
 ) -> None:
     """Write `report.md` with figures as files, and `report.html` with figures embedded."""
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
-    environment.filters["markdown"] = as_markdown
-    words = {"title": title, "conclusion": conclusion, "about": about, "sections": sections}
-    for name in ("report.md", "report.html"):
-        environment.autoescape = name.endswith(".html")
-        template = environment.from_string((TEMPLATES / f"{name}.jinja").read_text("utf-8"))
+    for form in ("md", "html"):
+        text = report_text(form, title, conclusion, about, sections)
         # A file name that is not UTF-8 has letters that cannot be written.
-        (folder / name).write_text(template.render(words), "utf-8", "backslashreplace")
+        (folder / f"report.{form}").write_text(text, "utf-8", "backslashreplace")
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])
+
+
+def report_text(
+    form: str, title: str, conclusion: str, about: str, sections: Sequence[Section]
+) -> str:
+    """Return a report as `md`, which names the files of figures, or `html`, which embeds them."""
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["markdown"] = as_markdown
+    environment.autoescape = form == "html"
+    template = environment.from_string((TEMPLATES / f"report.{form}.jinja").read_text("utf-8"))
+    return template.render(title=title, conclusion=conclusion, about=about, sections=sections)
 
 
 def screen_table(section: Section, columns: Sequence[str]) -> Table:
