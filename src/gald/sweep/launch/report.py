@@ -17,7 +17,6 @@ from gald.options.check import check_part
 from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
 from gald.sweep.grid import check_levels, command_line, grid
-from gald.sweep.launch.devices import tell_jobs
 from gald.sweep.state import read_state
 
 
@@ -40,6 +39,9 @@ class SweepReport(Callback):
             if launcher.endswith("GaldLauncher"):
                 check_part(config.hydra.launcher, "hydra.launcher")
             if launcher.endswith("submitit_launcher.LocalLauncher"):
+                # Imported here, because Hydra imports this module at every start.
+                from gald.sweep.launch.devices import tell_jobs
+
                 tell_jobs()
             cells = grid(config, OverridesParser.create(config_loader=loader)) or []
             check_levels(cells, lambda words: loader.load_sweep_config(config, words))
