@@ -20,7 +20,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-metrics bench-inference bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-loss bench-metrics bench-inference bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-modules: $(BENCH)/.installed ## compare GA modules with textbook forms and
 
 bench-step: $(BENCH)/.installed ## compare training steps with mmsegmentation (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/step.py $(ARGS)
+
+bench-loss: install ## compare the loss in bands with the plain way (ARGS="--markdown FILE")
+	$(BIN)/python benchmarks/loss.py $(ARGS)
 
 bench-metrics: $(BENCH)/.installed ## measure metrics, compare the confusion matrix with others (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/metrics.py $(ARGS)

@@ -174,7 +174,7 @@ def _sweeps(commands: dict[str, list[str]], folder: Path, left: Callable[[], flo
     running = []
     for name, words in commands.items():
         with (folder / f"{name}.log").open("a") as log:
-            command = [sys.executable, "-m", "gald.train", "-m", *words]
+            command = [sys.executable, "-m", "gald", "train", "-m", *words]
             running.append(
                 subprocess.Popen(
                     command,

@@ -39,7 +39,7 @@ from omegaconf import OmegaConf
 
 import gald
 from gald.config import compose
-from gald.train import train
+from gald.training.train import train
 
 os.chdir(tempfile.mkdtemp())
 set_matplotlib_formats("jpeg")  # keeps the notebook small

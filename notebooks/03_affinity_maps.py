@@ -17,13 +17,15 @@
 # %% [markdown]
 # # What local distribution does
 #
-# Two networks differ in one option. Both have the same global aggregation (GA). One has no local
-# distribution (LD); the other has `model/ld=affinity` with a map A: A = 1 takes the global
-# context, A = 0 keeps the local feature. Both train briefly on the same synthetic crops. Then the
-# notebook inspects query pixels, boundaries and small objects.
+# Two networks of the zoo differ in one option. Both have the same global aggregation (GA). One has
+# no local distribution (LD); the other has `model/ld=mask`, which scales the context at each
+# position by 1 + M, with a map M from 0.5 to 1. Both were trained on the same synthetic crops, by
+# `gald train experiment=demo`, without and with `model/ld=none`. The notebook inspects query
+# pixels, boundaries and small objects.
 #
-# This is one seed and a short training. The figures describe these two networks; for a conclusion
-# about LD, train several seeds and use the statistics of `04_ablation`.
+# This is one seed. The figures describe these two networks; for a conclusion about LD, train
+# several seeds and use the statistics of `04_ablation`. Give your own runs as `NETWORKS`, and your
+# own images as `val_images`, to inspect them.
 
 # %%
 import warnings
@@ -31,55 +33,25 @@ import warnings
 warnings.filterwarnings("ignore", message=".*(IProgress|ipywidgets)")  # of progress bars
 
 import io
-import os
-import tempfile
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from IPython.display import Image, display
 
 import gald
-from gald.config import compose
-from gald.train import train
+from gald.data.synthetic import SyntheticStreets
 from gald.viz import figures
 from gald.viz.network_view import inspect_network
 
-os.chdir(tempfile.mkdtemp())
-
 # %% tags=["parameters"]
-EPOCHS = 2
-TRAIN_IMAGES = 96
-VAL_IMAGES = 16
-
-# %% [markdown]
-# ## Train both
+NETWORKS = {"GA only": "demo_without_ld", "GA + LD": "demo"}
+VAL_IMAGES = 64
 
 # %%
-ARMS = {"GA only": "none", "GA + LD": "affinity"}
-for ld in ARMS.values():
-    overrides = [
-        "experiment=demo",
-        "model/ga=nonlocal",
-        f"model/ld={ld}",
-        "model.channels=32",
-        f"trainer.max_epochs={EPOCHS}",
-        f"scheduler.warmup_steps={EPOCHS * TRAIN_IMAGES // 8 // 4}",  # a quarter of all steps
-        f"data.train_count={TRAIN_IMAGES}",
-        f"data.val_count={VAL_IMAGES}",
-        "data.num_workers=0",
-        "metrics=miou",
-        "test=false",
-        "logger=csv",
-        f"output_dir=runs/{ld}",
-    ]
-    cfg = compose("train", overrides)
-    results = train(cfg)
-
-networks = {name: gald.load(f"runs/{ld}") for name, ld in ARMS.items()}
-val_images = instantiate(cfg.data).make_dataset("val")
+networks = {name: gald.load(network) for name, network in NETWORKS.items()}
+val_images = SyntheticStreets("val", VAL_IMAGES)
 
 # %% [markdown]
 # ## The map of one image
@@ -111,8 +83,8 @@ def show(figure):
 show(figures.ld_figure(views["GA + LD"]))
 
 # %% [markdown]
-# Note the range of the colour bar: the map starts at 0.5 and moves little in such a short
-# training. Each group of channels has its own map:
+# The figure has the mean over channels; note the range of its colour bar. The map is coarse: a cell
+# of it is 32 pixels wide. Each group of channels has its own map:
 
 # %%
 show(figures.groups_figure(views["GA + LD"]))
@@ -135,9 +107,9 @@ show(figures.prediction_figure(views["GA + LD"]))
 # %% [markdown]
 # ## Boundaries
 #
-# Over all validation images. Left: the mean of A by the distance to the nearest ground-truth
-# boundary; the bar is the standard deviation over pixels. Right: each network's share of correct
-# pixels at that distance.
+# Over all validation images. Left: the mean of M by the distance to the nearest ground-truth
+# boundary; the bar is the standard deviation over pixels. Middle: each network's share of correct
+# pixels at that distance. Right: their difference.
 
 # %%
 EDGES = [0, 1, 2, 4, 8, 16, np.inf]
@@ -166,7 +138,7 @@ def object_sizes(mask):
     return sizes
 
 
-pixels = {"distance": [], "size": [], "A": [], "GA only": [], "GA + LD": []}
+pixels = {"distance": [], "size": [], "M": [], "GA only": [], "GA + LD": []}
 for index in range(len(val_images)):
     item = val_images[index]
     mask = item["mask"].numpy()
@@ -174,27 +146,32 @@ for index in range(len(val_images)):
     for name, network in networks.items():
         prediction = network.predict(item["image"], confidence=False, ld_map=name == "GA + LD")
         pixels[name].append((prediction.labels == mask)[known])
-    pixels["A"].append(prediction.ld_map[known])
+    pixels["M"].append(prediction.ld_map[known])
     pixels["distance"].append(to_boundary(mask)[known])
     pixels["size"].append(object_sizes(mask)[known])
 pixels = {name: np.concatenate(parts) for name, parts in pixels.items()}
 
 
 def by(quantity, edges, names, along):
-    """Draw A and the share of correct pixels in bins of a quantity, without empty bins."""
+    """Draw M and the share of correct pixels in bins of a quantity, without empty bins."""
     bins = np.digitize(pixels[quantity], edges) - 1
     kept = [b for b in range(len(names)) if (bins == b).any()]
-    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", dpi=70)
-    means = [pixels["A"][bins == b].mean() for b in kept]
-    spread = [pixels["A"][bins == b].std() for b in kept]
+    _, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained", dpi=70)
+    means = [pixels["M"][bins == b].mean() for b in kept]
+    spread = [pixels["M"][bins == b].std() for b in kept]
     left.errorbar(range(len(kept)), means, spread, fmt="o", color="black", capsize=3)
-    left.set_ylabel("A: share of the context")
-    for name, fill in (("GA only", "white"), ("GA + LD", "black")):
-        shares = [100 * pixels[name][bins == b].mean() for b in kept]
-        right.plot(range(len(kept)), shares, "o", color="black", mfc=fill, label=name)
-    right.set_ylabel("% of correct pixels")
-    right.legend()
-    for axis in (left, right):
+    left.set_ylabel("M: the context is scaled by 1 + M")
+    shares = {
+        name: np.array([100 * pixels[name][bins == b].mean() for b in kept])
+        for name in ("GA only", "GA + LD")
+    }
+    middle.plot(range(len(kept)), shares["GA only"], "o", color="black", mfc="none", ms=10)
+    middle.plot(range(len(kept)), shares["GA + LD"], "o", color="black", ms=5)
+    middle.set_ylabel("% of correct pixels (ring: GA only)")
+    right.plot(range(len(kept)), shares["GA + LD"] - shares["GA only"], "o", color="black")
+    right.axhline(0, color="black", linewidth=0.8)
+    right.set_ylabel("GA + LD minus GA only (points)")
+    for axis in (left, middle, right):
         axis.set_xticks(range(len(kept)), [names[b] for b in kept])
         axis.set_xlabel(along)
         axis.grid(axis="y", color="0.85")
@@ -204,9 +181,8 @@ def by(quantity, edges, names, along):
 by("distance", EDGES, BINS, "pixels to the nearest boundary")
 
 # %% [markdown]
-# If LD sharpens boundaries, A near boundaries differs from A elsewhere, and the filled markers lie
-# above the hollow ones at the left of the right panel. The second without the first can be the
-# luck of one seed.
+# If LD sharpens boundaries, M near boundaries differs from M elsewhere, and the points at the left
+# of the right panel lie above 0. The second without the first can be the luck of one seed.
 #
 # ## Small objects
 #

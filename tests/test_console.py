@@ -172,3 +172,13 @@ def test_cell_of_a_sweep_with_two_processes(console, elsewhere):
     assert read_state(folder / cell.folder).state == "done"
     results = json.loads((folder / cell.folder / "results.json").read_text())
     assert results["val/receipt"]["processes"] == 2
+
+
+def test_an_installed_gald_says_where_the_zoo_is(console, elsewhere):
+    done = console("compare", "demo", "demo_without_ld", cwd=elsewhere)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == (
+        "gald: there is no demo; give the path of a run (names are of networks in the zoo, a "
+        "folder of gald's repository that is not installed: clone the repository and set "
+        "GALD_ZOO=CLONE/zoo)"
+    )

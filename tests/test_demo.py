@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from gald import cli
 from gald.config import compose
 from gald.metrics.confusion import ConfusionMatrix
-from gald.train import build_task
+from gald.training.build import build_task
 
 
 def test_untrained_demo_network_has_a_low_miou():

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from cyclopts import App
 
 from gald import cli
-from gald.cli import Arguments
 from gald.config import CONF_DIR, compose
 
 ROOT = Path(__file__).parents[1]
@@ -133,14 +133,12 @@ def check_composes(name, words, monkeypatch):
 def check_parses(verb, words, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "street.jpg").touch()
-    for method in ("parse_args", "parse_intermixed_args"):
-        own = getattr(Arguments, method)
 
-        def parse(self, arguments=None, namespace=None, own=own):
-            own(self, arguments, namespace)
-            raise Accepted
+    def parse(app, words, **options):
+        app.parse_args(words, print_error=False, exit_on_error=False)
+        raise Accepted
 
-        monkeypatch.setattr(Arguments, method, parse)
+    monkeypatch.setattr(App, "__call__", parse)
     # `eval --check` parses no options, so it fails later, at the missing file.
     reached: tuple[type[Exception], str | None] = (Accepted, None)
     if verb == "eval":

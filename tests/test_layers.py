@@ -9,11 +9,12 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
 # From the bottom layer to the top: a package imports only packages of earlier lines.
 LAYERS = """
-errors config device progress painting
+command_line device progress painting
+errors config
 options
 run
 cli model optimizer scheduler trainer
-doctor loss data profiling
+completion doctor loss data profiling
 inference
 metrics
 evaluation
@@ -21,8 +22,9 @@ task prediction convert
 callbacks comparison viz export
 sweep
 logger
-train
+training
 __init__
+__main__
 """
 
 

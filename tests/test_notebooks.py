@@ -13,7 +13,7 @@ SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 SMALL = {
     "01_quickstart": "EPOCHS = 1; IMAGES = 8",
     "02_datasets": "DATA += ['data.train_count=6']; IMAGES = 2",
-    "03_affinity_maps": "EPOCHS = 1; TRAIN_IMAGES = 8; VAL_IMAGES = 4",
+    "03_affinity_maps": "VAL_IMAGES = 4",
     "04_ablation": "SAMPLES = 200",
 }
 OFTEN = ("03_affinity_maps",)  # the others run with the slow tests

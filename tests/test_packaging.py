@@ -74,6 +74,7 @@ def tracked(folder):
 def test_wheel_ships_every_configuration_file_and_the_type_marker(built):
     _, wheel = built
     assert {"gald/conf/train.yaml", "gald/py.typed"} <= wheel
+    assert {f"gald/prediction/serve_view.{kind}" for kind in ("js", "css")} <= wheel
     shipped = {n.removeprefix("gald/conf/") for n in wheel if n.startswith("gald/conf/")}
     assert tracked("conf") <= shipped
 
@@ -82,6 +83,12 @@ def test_sdist_has_the_sources_of_the_wheel(built):
     sdist, _ = built
     assert {"pyproject.toml", "LICENSE", "README.md", "src/gald/py.typed"} <= sdist
     assert {f"conf/{name}" for name in tracked("conf")} <= sdist
+
+
+def test_the_zoo_is_in_the_repository_alone(built):
+    assert (ROOT / "zoo" / "demo" / "model.safetensors").is_file()
+    assert not [name for kind in built for name in kind if name.split("/")[0] == "zoo"]
+    assert not [name for kind in built for name in kind if name.endswith(".safetensors")]
 
 
 def test_version_is_the_same_everywhere():

@@ -1,9 +1,11 @@
 import os
+import re
 import threading
 import time
 
 import pytest
 
+import gald
 from gald.progress import in_order, say
 
 
@@ -64,3 +66,22 @@ def test_line_is_printed_unchanged_and_unwrapped(capsys):
     line = "[bold] " + "/a/long/path " * 30
     say(line)
     assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_log_file_gets_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr("gald.progress.EVERY", 0.0)
+    list(in_order(lambda index: index, range(20), "reading"))
+    printed = capsys.readouterr().err
+    assert re.search(r"^reading: \d+ of 20$", printed, flags=re.MULTILINE)
+
+
+def test_a_training_and_its_evaluation_print_a_line_now_and_then(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gald.callbacks.progress.EVERY", 0.0)
+    words = ["data.size=[48,64]", "data.train_transform.crop_size=[48,64]", "data.train_count=8"]
+    words += ["data.val_count=4", "data.test_count=4", "data.num_workers=0", "metrics=miou"]
+    words += ["data.global_batch_size=4", "data.eval_batch_size=2", "model.channels=16"]
+    words += ["model.backbone.name=test_resnet", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    gald.train(*words, "logger=csv", f"output_dir={tmp_path}/run")
+    printed = capsys.readouterr().out
+    assert re.search(r"^epoch 1/1  step 1  of 2  .*s left$", printed, flags=re.MULTILINE)
+    assert "validation: 1 of 2 batches" in printed and "test: 2 of 2 batches" in printed

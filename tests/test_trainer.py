@@ -146,7 +146,7 @@ def scores(folder):
 @pytest.mark.slow  # three processes; the fast test of the run id is in tests/run/test_run_id.py
 def test_torchrun_creates_one_run_folder(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    train = ["-m", "gald.train", "trainer=ddp_cpu", *TINY, "trainer.max_epochs=1"]
+    train = ["-m", "gald", "train", "trainer=ddp_cpu", *TINY, "trainer.max_epochs=1"]
     where = f"hydra.run.dir={tmp_path}/runs/train/${{oc.env:GALD_RUN_ID}}"
     done = program(*launch, *train, where, GALD_RUN_ID="mine")
     assert done.returncode == 0, done.stderr[-3000:]

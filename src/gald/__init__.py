@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from gald.model.segmentor import Segmentor
     from gald.prediction.predictor import Predictor
     from gald.viz.record import Recording
 
@@ -43,3 +44,90 @@ def record(model: "nn.Module", *slots: str) -> "AbstractContextManager[Recording
     from gald.viz.record import record
 
     return record(model, *slots)
+
+
+def train(*words: str) -> "dict[str, Any]":
+    """Train a network as `gald train` does: `gald.train("experiment=demo", "model/ga=psp")`.
+
+    Args:
+        words: KEY=VALUE as on the command line, one training; `gald train -m` runs several.
+
+    Returns:
+        the content of results.json, such as `results["test/miou"]` in [0, 1]. The run folder is
+        `results["run_folder"]`.
+
+    Raises:
+        ValueError: a word is wrong, the folder holds a run already, or parts do not fit each other.
+    """
+    from gald.training.train import train_words  # imports torch, which takes seconds
+
+    return train_words(words)
+
+
+def segmentor(
+    num_classes: int = 19,
+    *options: str,
+    backbone: str = "default",
+    neck: str = "none",
+    ga: str = "cgnl",
+    ld: str = "mask",
+    head: str = "gald",
+) -> "Segmentor":
+    """Build a network without training it: `gald.segmentor(11, backbone="resnet18", ga="psp")`.
+
+    Args:
+        num_classes: number of classes K.
+        options: further words of `gald train`, such as "model.channels=256".
+        backbone: option of model/backbone, or the name of a timm model.
+        neck: option of model/neck.
+        ga: option of model/ga.
+        ld: option of model/ld.
+        head: option of model/head.
+
+    Returns:
+        a module; images (B, 3, H, W), uint8 or float in [0, 1], give logits (B, K, h, w) in
+        `.logits` and those of the auxiliary head in `.aux`; `model.logits(image)` evaluates.
+    """
+    from gald.model import build
+
+    slots = {"backbone": backbone, "neck": neck, "ga": ga, "ld": ld, "head": head}
+    return build.segmentor(num_classes, options, **slots)
+
+
+def ga(option: str, channels: int, **arguments: "Any") -> "nn.Module":
+    """Build one global aggregation: `gald.ga("psp", channels=512)`.
+
+    Args:
+        option: option of model/ga; `docs/modules.md` lists them.
+        channels: width C of the feature map.
+        arguments: those of its class instead of the values in conf/model/ga.
+
+    Returns:
+        a module; x (B, C, h, w) gives the context, of the same shape and dtype.
+
+    Raises:
+        ValueError: there is no such option, argument or combination.
+    """
+    from gald.model import build
+
+    return build.context_module("ga", option, channels, arguments)
+
+
+def ld(option: str, channels: int, **arguments: "Any") -> "nn.Module":
+    """Build one local distribution: `gald.ld("affinity", channels=512)`.
+
+    Args:
+        option: option of model/ld.
+        channels: width C of the feature maps.
+        arguments: those of its class instead of the values in conf/model/ld.
+
+    Returns:
+        a module; `ld(context, x)`, both (B, C, h, w), gives the same shape and dtype.
+        `ld.distribution_map(context, x)`, where an LD has one, is in [0, 1].
+
+    Raises:
+        ValueError: there is no such option, argument or combination.
+    """
+    from gald.model import build
+
+    return build.context_module("ld", option, channels, arguments)

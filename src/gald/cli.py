@@ -1,81 +1,93 @@
 """Console script `gald VERB ...`; the module of a verb is imported only when it is called."""
 
-import argparse
 import functools
 import importlib.util
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeVar
-
-from typing_extensions import override
 
 from gald.run.preemption import exit_on_signals
 from gald.run.run_id import agree_on_run_id
 
 T = TypeVar("T")
 
-VERBS = {
-    "train": (
-        "gald.train:main",
-        "train and evaluate a network: gald train data=camvid model/ga=psp",
-    ),
-    "eval": (
-        "gald.evaluation.command:main",
-        "evaluate a trained network: gald eval ckpt_path=RUN split=test",
-    ),
-    "sweep": (
-        "gald.sweep.command:main",
-        "plan, run and inspect an ablation: gald sweep status FOLDER",
-    ),
-    "compare": (
-        "gald.comparison.compare:main",
-        "compare two evaluations with intervals: gald compare RUN_A RUN_B",
-    ),
-    "table": (
-        "gald.sweep.table.table:main",
-        "show arms, effects and costs of an ablation: gald table runs/SWEEP",
-    ),
-    "submit": (
-        "gald.prediction.submit:main",
-        "write the zip for a test server: gald submit cityscapes RUN",
-    ),
-    "predict": (
-        "gald.prediction.predict:main",
-        "segment images and videos: gald predict RUN photos/ --to out",
-    ),
-    "viz": ("gald.viz.command:main", "show what LD does: gald viz RUN --image street.jpg"),
-    "profile": (
-        "gald.profiling.command:main",
-        "measure the cost of each part: gald profile model/ga=psp",
-    ),
-    "data": (
-        "gald.data.tools.command:main",
-        "prepare, verify, summarise or browse a dataset: gald data verify camvid",
-    ),
-    "convert": (
-        "gald.convert.convert:main",
-        "convert a .pth of the authors to a run: gald convert FILE --to DIR",
-    ),
-    "export": (
-        "gald.export.export:main",
-        "export as pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
-    ),
-    "serve": ("gald.prediction.serve:main", "open a web page for predictions: gald serve RUN"),
-    "wandb": (
-        "gald.logger.command:main",
-        "send offline runs, create a workspace: gald wandb sync runs",
-    ),
-    "doctor": ("gald.doctor.command:main", "show versions, devices and data folders"),
+# By heading of the help: the place of each verb, and what it does.
+HEADINGS = {
+    "Train and evaluate": {
+        "train": (
+            "gald.training.command:main",
+            "train and evaluate a network: gald train data=camvid model/ga=psp",
+        ),
+        "eval": (
+            "gald.evaluation.command:main",
+            "evaluate a trained network: gald eval ckpt_path=RUN split=test",
+        ),
+        "compare": (
+            "gald.comparison.command:main",
+            "compare two evaluations with intervals: gald compare RUN_A RUN_B",
+        ),
+        "profile": (
+            "gald.profiling.command:main",
+            "measure the cost of each part: gald profile model/ga=psp",
+        ),
+    },
+    "Ablate": {
+        "sweep": (
+            "gald.sweep.command:app",
+            "plan, run and inspect an ablation: gald sweep status FOLDER",
+        ),
+        "table": (
+            "gald.sweep.table.command:main",
+            "show arms, effects and costs of an ablation: gald table runs/SWEEP",
+        ),
+        "wandb": (
+            "gald.logger.command:app",
+            "send offline runs, create a workspace: gald wandb sync runs",
+        ),
+    },
+    "Use a network": {
+        "predict": (
+            "gald.prediction.command:predict",
+            "segment images and videos: gald predict RUN photos/ --to out",
+        ),
+        "serve": (
+            "gald.prediction.command:serve",
+            "open a web page for predictions: gald serve RUN",
+        ),
+        "viz": ("gald.viz.command:main", "show what LD does: gald viz RUN --image street.jpg"),
+        "export": (
+            "gald.export.command:main",
+            "export as pretrained, onnx or torch: gald export RUN --to FILE --format onnx",
+        ),
+        "submit": (
+            "gald.prediction.command:submit",
+            "write the zip for a test server: gald submit cityscapes RUN",
+        ),
+        "convert": (
+            "gald.convert.command:main",
+            "convert a .pth of the authors to a run: gald convert FILE --to DIR",
+        ),
+    },
+    "Data and machine": {
+        "data": (
+            "gald.data.tools.command:app",
+            "prepare, verify, summarise or browse a dataset: gald data verify camvid",
+        ),
+        "doctor": ("gald.doctor.command:main", "show versions, devices and data folders"),
+        "completion": (
+            "gald.completion.command:main",
+            "complete verbs, groups and options with TAB: gald completion bash",
+        ),
+    },
 }
-_HYDRA_VERBS = ("gald.train:main", "gald.evaluation.command:main", "gald.profiling.command:main")
-USAGE = "usage: gald VERB [OPTIONS]\n\n" + "\n".join(
-    f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items()
-)
+VERBS = {verb: entry for verbs in HEADINGS.values() for verb, entry in verbs.items()}
+HYDRA_VERBS = ("train", "eval", "profile")
 
 
 def main() -> None:
@@ -85,16 +97,34 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
-        print(USAGE)
+        print(_usage())
         sys.exit(0 if len(sys.argv) > 1 else 2)
+    if verb == "--version":
+        print(f"gald {sys.modules['gald'].__version__}")
+        return
     if verb not in VERBS:
-        fail(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
-    if verb == "doctor" and len(sys.argv) > 2:
-        fail(f"gald doctor takes no options, but got {' '.join(sys.argv[2:])}; run: gald doctor")
+        fail(_no_such_verb(verb))
     target = VERBS[verb][0]
     _set_main_module(target.partition(":")[0])
     with exit_on_signals() if verb in ("train", "sweep") else nullcontext():
         run(target, sys.argv[2:])
+
+
+def _usage() -> str:
+    lines = ["usage: gald VERB [OPTIONS]"]
+    for heading, verbs in HEADINGS.items():
+        lines += ["", f"{heading}:", *(f"  {v:<10} {text}" for v, (_, text) in verbs.items())]
+    return "\n".join([*lines, "", "gald VERB --help lists the options; gald --version"])
+
+
+def _no_such_verb(verb: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(verb, VERBS, n=1)
+    if not near and "=" in verb:  # the options of gald train, without its name
+        near = [f"train {verb}"]
+    meant = f"did you mean gald {near[0]}? Otherwise " if near else ""
+    return f"there is no verb {verb!r}; {meant}choose one of {', '.join(VERBS)}"
 
 
 def _set_main_module(module: str) -> None:
@@ -120,18 +150,62 @@ def run(target: str, arguments: list[str]) -> None:
 
 
 def _call(target: str, arguments: list[str]) -> Any:
-    module, function = target.split(":")
-    verb = importlib.import_module(module)
-    if target in _HYDRA_VERBS:
-        from gald.config import quote_paths, refuse_flags
+    verb = next(verb for verb, (place, _) in VERBS.items() if place == target)
+    if verb in HYDRA_VERBS:
+        return _call_hydra(verb, target, arguments)
+    from cyclopts import App, CycloptsError
 
-        name = next(name for name, (known, _) in VERBS.items() if known == target)
-        if "--check" not in arguments:
-            refuse_flags(f"gald {name}", arguments)
-        arguments = quote_paths(arguments)
+    from gald.command_line.app import new_app
+
+    app = new_app("gald", "")
+    app.command(target, name=verb)
     # Hydra and Lightning read their arguments from sys.argv; its first entry is the program.
-    sys.argv = [str(verb.__file__), *arguments]
-    return getattr(verb, function)()
+    sys.argv = [sys.argv[0], *arguments]
+    if not arguments and isinstance(_resolved(target), App):
+        app.help_print([verb])
+        return 2
+    words = ["/dev/stdin" if word == "-" else word for word in arguments]
+    try:
+        return app([verb, *words], exit_on_error=False, print_error=False, help_on_error=False)
+    except CycloptsError as error:
+        raise ValueError(_sentence(verb, error)) from error
+
+
+def _sentence(verb: str, error: Any) -> str:
+    """Return what is wrong with a command line in one sentence, and the command for help."""
+    program = " ".join(["gald", *(error.command_chain or [verb])])
+    if type(error).__name__ == "UnusedCliTokensError":
+        return f"{program} does not take {' '.join(error.unused_tokens)!r}; see {program} --help"
+    if unknown := re.match(
+        r'Unknown command "(.*?)"\.(?: Did you mean "(.*?)"\?)? Available commands: (.*)',
+        str(error),
+    ):
+        word, near, known = unknown.groups()
+        meant = f"did you mean {near}? Otherwise " if near else ""
+        return f"{program} has no action {word!r}; {meant}choose one of {known.rstrip('.')}"
+    text = re.sub(r"\. (Did|Choose)", lambda m: f"; {m[1].lower()}", " ".join(str(error).split()))
+    text = re.sub(r'^Command ".*?" parameter (\S+) requires an argument', r"it needs \1", text)
+    text = text.rstrip(".")
+    return f"{program}: {text}{' See' if text.endswith('?') else '; see'} {program} --help"
+
+
+def _resolved(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _call_hydra(verb: str, target: str, arguments: list[str]) -> Any:
+    from gald.config import hints, quote_paths, refuse_flags
+
+    checked: AbstractContextManager[None] = nullcontext()
+    if "--check" not in arguments:
+        refuse_flags(verb, arguments)
+        checked = hints(verb, arguments)
+    function = _resolved(target)
+    # Hydra reads its arguments from sys.argv; the name of the program is in its messages.
+    sys.argv = [str(sys.modules[function.__module__].__file__), *quote_paths(arguments)]
+    with checked:
+        return function()
 
 
 def report_errors(function: Callable[..., T]) -> Callable[..., T]:
@@ -144,6 +218,10 @@ def report_errors(function: Callable[..., T]) -> Callable[..., T]:
     def wrapper(*arguments: Any) -> T:
         try:
             return function(*arguments)
+        except BrokenPipeError:
+            if not _reader_has_gone():
+                raise
+            sys.exit(141)  # as shells report it: head has read enough
         except KeyboardInterrupt:
             fail("interrupted; add ckpt_path=last output_dir=FOLDER to resume a training")
         except Exception as error:
@@ -156,6 +234,16 @@ def report_errors(function: Callable[..., T]) -> Callable[..., T]:
     return wrapper
 
 
+def _reader_has_gone() -> bool:
+    """Return whether nobody reads our output any more, and drop what is left of it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _wants_traceback() -> bool:
     return os.environ.get("GALD_TRACEBACK", "") not in ("", "0")
 
@@ -166,24 +254,6 @@ def fail(sentence: str) -> NoReturn:
     if not _wants_traceback():
         print("(GALD_TRACEBACK=1 shows the traceback)", file=sys.stderr)
     sys.exit(1)
-
-
-class Arguments(argparse.ArgumentParser):
-    """Argument parser that raises its error, so that `gald.cli` prints it as one sentence."""
-
-    def add_trust(self) -> None:
-        """Add the option that lets files name classes of the user's own packages."""
-        self.add_argument(
-            "--trust",
-            action="append",
-            default=[],
-            metavar="PACKAGE",
-            help="let the files name classes of this package of your own; repeat for more",
-        )
-
-    @override
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def silence_warnings() -> None:

@@ -3,7 +3,8 @@
 import importlib.util
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+
+from gald.command_line.hints import did_you_mean, unknown_key
 
 # last parts of the keys with a path, or another text that may look like a number, as their value
 _PATH_KEYS = (
@@ -47,7 +50,13 @@ def installed_weights(name: str) -> str | None:
     return f"package:{package}" if found else None
 
 
+def options_of(group: str) -> str:
+    """Return the names of the options of a config group, for the help of a command."""
+    return ", ".join(sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml")))
+
+
 OmegaConf.register_new_resolver("installed_weights", installed_weights, replace=True)
+OmegaConf.register_new_resolver("options_of", options_of, replace=True)
 
 
 def compose(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> DictConfig:
@@ -58,8 +67,28 @@ def compose(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> Di
         overrides: as on the command line, for example `model/ga=psp`.
         hydra: whether to return Hydra's own section too.
     """
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), hints(name, overrides):
         return hydra_compose(name, quote_paths(overrides), return_hydra_config=hydra)
+
+
+@contextmanager
+def hints(name: str, words: Sequence[str]) -> Generator[None]:
+    """Answer an unknown key with the words that may have been meant.
+
+    Args:
+        name: name of the root config.
+        words: the words of the command line.
+
+    Raises:
+        ValueError: instead of Hydra's error, if something is near.
+    """
+    try:
+        yield
+    except HydraException as error:
+        sentence = unknown_key(error, words, CONF_DIR / f"{name}.yaml")
+        if sentence is None:
+            raise
+        raise ValueError(sentence) from error
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
@@ -84,40 +113,51 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def refuse_flags(program: str, arguments: Sequence[str]) -> None:
+def refuse_flags(verb: str, arguments: Sequence[str]) -> None:
     """Refuse flags that Hydra does not know, before it answers with a usage of its own.
 
     Args:
-        program: name of the command, for the message.
+        verb: the verb, which is the name of its root config.
         arguments: of its command line.
 
     Raises:
         ValueError: a flag is unknown, or has no such value.
     """
-    parser = get_args_parser()
+    program, parser = f"gald {verb}", get_args_parser()
 
     def refuse(message: str) -> NoReturn:
         raise ValueError(f"{program}: {message}; see {program} --help")
 
     parser.error = refuse
     known, more = parser.parse_known_args(list(arguments))
-    refuse_words(program, known.overrides)
     unknown = [word for word in more if word[:1] == "-"]
     if unknown:
-        words = unknown[0].lstrip("-") or unknown[0]
+        flag = unknown[0]
+        after = [*arguments[arguments.index(flag) + 1 :], ""][0]
+        value = f"={after}" if "=" not in flag and "=" not in after and after[:1] != "-" else ""
+        words = flag.lstrip("-").replace("-", "_") + value
+        meant = did_you_mean(words, CONF_DIR / f"{verb}.yaml")
+        example = words if "=" in words else f"{words or flag}=VALUE"
         raise ValueError(
-            f"{program} has no flag {unknown[0]}; its options are KEY=VALUE without dashes, for "
-            f"example {words if '=' in words else f'{words}=VALUE'}; see {program} --help"
+            f"{program} has no flag {flag}; its options are KEY=VALUE without dashes: "
+            + (f"did you mean {meant}?" if meant else f"{example}, or see {program} --help")
         )
+    refuse_words(verb, known.overrides)
 
 
-def refuse_words(program: str, overrides: Sequence[str]) -> None:
-    """Refuse an override without a value, unless it removes a key."""
+def refuse_words(verb: str, overrides: Sequence[str], root: str | None = None) -> None:
+    """Refuse an override without a value, unless it removes a key.
+
+    Args:
+        verb: the verb, for the message.
+        overrides: the words.
+        root: name of the root config, if it is not the verb's.
+    """
     for word in overrides:
         if "=" not in word and word[:1] != "~":
-            raise ValueError(
-                f"{word!r} is not KEY=VALUE; write {word}=VALUE, or see {program} --help"
-            )
+            meant = did_you_mean(word, CONF_DIR / f"{root or verb}.yaml")
+            remedy = f"did you mean {meant}?" if meant else f"write {word}=VALUE"
+            raise ValueError(f"{word!r} is not KEY=VALUE; {remedy} See gald {verb} --help")
 
 
 def _quote(argument: str, parser: OverridesParser) -> str:

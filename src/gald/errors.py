@@ -9,6 +9,8 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from hydra.errors import MissingConfigException as NoSuchOption
 from omegaconf.errors import OmegaConfBaseException
 
+from gald.command_line.hints import unknown_option
+
 # What to do about an error of the disk or of a limit of the system.
 _REMEDIES = {
     errno.ENOSPC: "free some space",
@@ -68,8 +70,8 @@ _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory"
 
 def to_sentence(error: BaseException) -> str:
     """Describe an error and its remedy in one sentence, for a user of the program."""
-    if isinstance(error, NoSuchOption) and error.missing_cfg_file:
-        return _no_such_option(error)
+    if isinstance(error, NoSuchOption) and (sentence := unknown_option(error)):
+        return sentence
     if isinstance(error, InstantiationException):
         return _cannot_build(error)
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
@@ -118,14 +120,6 @@ def _unusable(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{path} does not exist, and cannot be created there; correct the path"
     return f"{path} cannot be used ({error.strerror}); free the disk, or name another path"
-
-
-def _no_such_option(error: NoSuchOption) -> str:
-    group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = [str(o) for o in error.options or ()]
-    if not group or not options:
-        return " ".join(str(error).split())
-    return f"{group} has no option {option!r}; choose one of {', '.join(options)}"
 
 
 def _cannot_build(error: InstantiationException) -> str:

@@ -1,6 +1,7 @@
 """Work on many images in parallel threads, with a progress bar."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 T = TypeVar("T")
+EVERY = 30.0  # seconds between two lines
 _MAX_THREADS = 32  # more threads decode faster than the results can be written
 
 
@@ -31,17 +33,39 @@ def in_order(work: Callable[[int], T], indices: range, title: str) -> Iterator[T
     pending: deque[Future[T]] = deque()
     try:
         with progress.Progress(console=console()) as bar:
+            lines = Lines(title, indices.stop)
             task = bar.add_task(escape(title), total=indices.stop, completed=indices.start)
             for index in indices:
                 pending.append(pool.submit(work, index))
                 if len(pending) == 2 * threads:
                     yield pending.popleft().result()
                     bar.advance(task)
+                    lines.show(index - len(pending))
             while pending:
                 yield pending.popleft().result()
                 bar.advance(task)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class Lines:
+    """Lines for a log file in the place of a progress bar: one every half a minute.
+
+    Args:
+        title: what is counted.
+        total: the number at the end.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.printed = time.monotonic()
+        self.is_needed = not console().is_terminal
+
+    def show(self, done: int) -> None:
+        """Print how much is done, unless a line was printed just before."""
+        if self.is_needed and time.monotonic() - self.printed >= EVERY:
+            self.printed = time.monotonic()
+            say(f"{self.title}: {done} of {self.total}")
 
 
 def console() -> Console:

@@ -56,7 +56,7 @@ class GaldLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         self.config = config
-        if task_function.__module__ != "gald.train":
+        if task_function.__module__ != "gald.training.command":
             self.plain = BasicLauncher()
             self.plain.setup(
                 hydra_context=hydra_context, task_function=task_function, config=config
@@ -95,7 +95,7 @@ class GaldSweeper(BasicSweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.trains = task_function.__module__ == "gald.train"
+        self.trains = task_function.__module__ == "gald.training.command"
 
     @override
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

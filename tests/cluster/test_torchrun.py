@@ -36,7 +36,7 @@ def test_elastic_restart_goes_on_in_the_same_folder(tmp_path):
         command += [f"--rdzv-id={name}", "--rdzv-endpoint=localhost:0", "--max-restarts=2"]
         python = str(Path(sys.executable).parent)
         done = subprocess.run(
-            [f"{python}/{command[0]}", *command[1:], "-m", "gald.train", *words, *fault],
+            [f"{python}/{command[0]}", *command[1:], "-m", "gald", "train", *words, *fault],
             cwd=tmp_path,
             env=os.environ
             | {

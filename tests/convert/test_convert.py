@@ -458,9 +458,9 @@ def test_no_folder_remains_when_writing_fails(tmp_path, monkeypatch):
 
 def test_bad_command_lines_are_explained(tmp_path, monkeypatch, capsys):
     for arguments, message in (
-        ([], "the following arguments are required: FILE, --to; see gald convert --help"),
+        ([], "gald convert: it needs FILE; see gald convert --help"),
         (["x.pth", "--to", tmp_path / "run"], "there is no file x.pth"),
-        (["x.pth", "--to", "y", "--input", "grb"], "invalid choice: 'grb'"),
+        (["x.pth", "--to", "y", "--input", "grb"], '"grb" for --input; choose from: "bgr", "rgb"'),
     ):
         with pytest.raises(SystemExit) as stop:
             call(monkeypatch, *arguments)

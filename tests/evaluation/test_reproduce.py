@@ -55,6 +55,16 @@ def test_changed_number_is_detected(results, monkeypatch, tmp_path):
         reproduce(monkeypatch, path)
 
 
+def test_only_scores_of_confidences_may_differ_by_rounding(results, monkeypatch, tmp_path):
+    def moved(key, gap):
+        return forged(results, tmp_path, lambda c: c.update({key: c[key] + gap}))
+
+    reproduce(monkeypatch, moved("val/ece", 5e-7), "trainer.accelerator=cpu")
+    for key, gap in (("val/ece", 2e-6), ("val/accuracy", 5e-7)):
+        with pytest.raises(ValueError, match=rf"1 of \d+ numbers .* most at {key}"):
+            reproduce(monkeypatch, moved(key, gap), "trainer.accelerator=cpu")
+
+
 def test_missing_number_is_detected(results, monkeypatch, tmp_path):
     path = forged(results, tmp_path, lambda c: c.update({"val/miou": None}))
     with pytest.raises(ValueError, match="most at val/miou: None then"):

@@ -173,7 +173,7 @@ def test_files_of_a_sweep_contain_config_metrics_summary_and_masks(sweep):
 @pytest.mark.slow
 def test_each_process_of_a_real_sweep_logs_its_own_run(tmp_path):
     words = ["-m", "model/ga=none,psp", "seed=0,1", "name=real", *TINY, "trainer.max_epochs=1"]
-    command = [sys.executable, "-m", "gald.train", *words]
+    command = [sys.executable, "-m", "gald", "train", *words]
     environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=tmp_path, check=True, env=environment, timeout=600)
     folder = tmp_path / "runs" / "real"

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["gald.train", "gald.logger.metrics_csv", "gald.callbacks.progress"])
+CONTEXT.set_forkserver_preload(
+    ["gald.training.train", "gald.logger.metrics_csv", "gald.callbacks.progress"]
+)
 
 
 def run(words, point=None, log=os.devnull, after=None, limits=None, patch=None):

@@ -198,7 +198,7 @@ FOLDERS = {
 }
 VERBS = {
     "nope": "no verb 'nope' | choose one of train",
-    "doctor now": "doctor takes no options | gald doctor",
+    "doctor now": "gald doctor does not take 'now'",
     "eval": "ckpt_path must be set | ckpt_path=VALUE",
     "eval --foo": "gald eval has no flag --foo",
     "eval ckpt_path=nope": "nope",
@@ -231,7 +231,7 @@ VERBS = {
     "data verify synthetic --split dev": "dev",
     "data browse synthetic --count 0": "--count is 0",
     "data browse synthetic --output x.jpg": "x.jpg | .png",
-    "data import": "required | --help",
+    "data import": "needs KIND | --help",
     "data import coco nope --to x": "nope is not a folder",
     "predict run nope.jpg --to out": "nope.jpg",
     "predict run photo.png": "--to",
@@ -288,7 +288,6 @@ VERBS = {
     "viz nope --image photo.png": "nope",
     "viz run --image photo.png --query 99999 5": "99999",
     "viz run --image photo.png --query a b": "--query",
-    "wandb": "required",
     "wandb sync nope": "nope contains no offline wandb run",
     "wandb dashboard nope --entity me": "nope holds no sweep",
     "serve nope": "nope",

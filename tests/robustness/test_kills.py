@@ -35,7 +35,7 @@ TASK = "gald.task:SegmentationTask"
 EVALUATION = "gald.evaluation.task:EvaluationTask"
 # Where the process is killed, how in the tests, and what the repeated command does.
 KILLS = {
-    "while the data is set up": (("call", "gald.train:build_task", 1), AFRESH),
+    "while the data is set up": (("call", "gald.training.train:build_task", 1), AFRESH),
     "before `config.yaml` is there": (("before", "config.yaml", 1), AFRESH),
     "in the first validation": (("call", f"{TASK}.validation_step", 1), RESUMED),
     "while the first `last.ckpt` is written": (("in", "last.ckpt", 1), AFRESH),

@@ -29,7 +29,7 @@ TINY = [
 
 
 def start(*words):
-    command = [sys.executable, "-m", "gald.train", *TINY, *words]
+    command = [sys.executable, "-m", "gald", "train", *TINY, *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
     )

@@ -10,18 +10,21 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+EVERY = 30.0  # seconds between two lines, if an epoch or an evaluation takes longer
+
 
 def progress() -> ProgressBar:
-    """Return a progress bar for a terminal, or a printer of one line per epoch for log files."""
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()
+    """Return a progress bar for a terminal, or a printer of lines for log files."""
+    return RichProgressBar(leave=True) if sys.stdout.isatty() else ProgressLines()
 
 
-class EpochLines(ProgressBar):
-    """Progress callback that prints one line per validation: epoch, step, loss, mIoU, time."""
+class ProgressLines(ProgressBar):
+    """Progress callback that prints a line per validation, and one now and then in between."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.start = time.monotonic()
+        self.start = self.printed = time.monotonic()
+        self.first_step = 0
 
     def disable(self) -> None:
         """Do nothing: only the first process prints anyway."""
@@ -29,20 +32,55 @@ class EpochLines(ProgressBar):
     @rank_zero_only
     @override
     def on_fit_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.start = time.monotonic()
+        self.start = self.printed = time.monotonic()
+        self.first_step = trainer.global_step
+
+    @rank_zero_only
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self._is_quiet():
+            return
+        steps, seconds = trainer.estimated_stepping_batches, time.monotonic() - self.start
+        done = trainer.global_step - self.first_step
+        left = "" if not done else f"{seconds / done * (steps - trainer.global_step):.0f} s left"
+        self._print(_where(trainer), f"of {steps:.0f}", *_scores(trainer, "train/loss"), left)
+
+    @rank_zero_only
+    @override
+    def on_validation_batch_end(self, trainer: pl.Trainer, *more: Any) -> None:
+        self._print_batches(trainer, "validation", more[3], trainer.num_val_batches)
+
+    @rank_zero_only
+    @override
+    def on_test_batch_end(self, trainer: pl.Trainer, *more: Any) -> None:
+        self._print_batches(trainer, "test", more[3], trainer.num_test_batches)
 
     @rank_zero_only
     @override
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        metrics = trainer.callback_metrics
-        keys = [key for key in ("train/loss", "val/miou") if key in metrics]
-        print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-            f"step {trainer.global_step}",
-            *(f"{key} {float(metrics[key]):.4f}" for key in keys),
-            f"{time.monotonic() - self.start:.0f} s",
-            sep="  ",
-            flush=True,
-        )
+        scores = _scores(trainer, "train/loss", "val/miou")
+        self._print(_where(trainer), *scores, f"{time.monotonic() - self.start:.0f} s")
+
+    def _is_quiet(self) -> bool:
+        return time.monotonic() - self.printed < EVERY
+
+    def _print_batches(self, trainer: pl.Trainer, what: str, batch: int, totals: Any) -> None:
+        if self._is_quiet():
+            return
+        total = totals if isinstance(totals, int | float) else sum(totals)
+        self._print(f"{what}: {batch + 1} of {total:.0f} batches")
+
+    def _print(self, *words: str) -> None:
+        self.printed = time.monotonic()
+        print(*filter(None, words), sep="  ", flush=True)
+
+
+def _where(trainer: pl.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+
+
+def _scores(trainer: pl.Trainer, *names: str) -> list[str]:
+    found = trainer.callback_metrics
+    return [f"{name} {float(found[name]):.4f}" for name in names if name in found]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from gald.cli import Arguments, fail
 from gald.comparison.differences import Differences, differences, influence
 from gald.comparison.report import Section, screen_table, write_report
 from gald.comparison.runs import EvaluatedRun, read_pair
@@ -20,34 +18,10 @@ from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
 from gald.run.plain import RefusedError
 from gald.run.provenance import commit, versions
-from gald.run.results import SPLITS
 from gald.run.slots import check_trust
 
 ON_SCREEN = ("Means", "Classes")  # sections that are also printed
 SHOWN = 3  # number of images on the contact sheet in favour of A, and of B
-
-
-def main() -> None:
-    """Compare the two evaluations given on the command line."""
-    parser = Arguments(
-        "gald compare", description="compare two evaluations image by image, with intervals"
-    )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder written by gald eval")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another, on the same images")
-    parser.add_argument("--split", choices=SPLITS, help="default: the first split that both have")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="new folder for the report")
-    parser.add_argument(
-        "--samples", type=int, default=10_000, help="number of draws (default: 10000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-    parser.add_trust()
-    flags = parser.parse_args(sys.argv[1:])
-    try:
-        compare(
-            flags.run_a, flags.run_b, flags.split, flags.to, flags.samples, flags.seed, flags.trust
-        )
-    except KeyboardInterrupt:
-        fail("interrupted, nothing was written; --samples 1000 takes a tenth of the time")
 
 
 def compare(
@@ -65,7 +39,7 @@ def compare(
     written atomically.
 
     Args:
-        run_a: folder with `results.json` and `images_<split>.npz`.
+        run_a: folder with `results.json` and `images_<split>.npz`, or a name of the zoo.
         run_b: another such folder, evaluated on the same images.
         split: `val` or `test`; None selects the first split that both have.
         to: folder to write; it must be empty or not exist. None creates one in `runs/compare`.

@@ -13,6 +13,7 @@ from gald.metrics.images import ImageCounts
 from gald.run.building import build_metrics, check
 from gald.run.plain import RefusedError
 from gald.run.results import SPLITS, read_results
+from gald.run.zoo import find_folder
 
 # Keys that must be equal in both receipts; otherwise the scores have different meanings.
 SAME = ("inference", "metrics", "void", "classes_sha256", "images_sha256", "ground_truth_sha256")
@@ -46,7 +47,8 @@ def read_pair(
 ) -> tuple[str, list[EvaluatedRun]]:
     """Read two evaluations of one split; the default is the first split that both have.
 
-    Metrics of the packages in `trust` are read too.
+    A folder is given by its path, or by the name of a network of the zoo. Metrics of the packages
+    in `trust` are read too.
 
     Raises:
         FileNotFoundError: a folder has no results or no per-image counts.
@@ -54,7 +56,7 @@ def read_pair(
             images, classes, labels or settings.
         RefusedError: a receipt would call other code.
     """
-    folders = [folder.expanduser().absolute() for folder in (folder_a, folder_b)]
+    folders = [find_folder(folder) for folder in (folder_a, folder_b)]
     if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{folder_a} is given twice; give two different evaluations")
     common = [s for s in SPLITS if all(_counts_file(folder, s).is_file() for folder in folders)]

@@ -1,7 +1,5 @@
 """`gald convert FILE --to FOLDER`: convert a state dict of the authors to a run folder."""
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from gald.cli import Arguments
 from gald.config import compose
 from gald.convert.gald_dgcnet import (
     Network,
@@ -34,25 +31,6 @@ from gald.run.weight_file import (
 )
 
 _BESIDE = ("n_averaged",)  # a counter in torch's averaged models
-
-
-def main() -> None:
-    """Convert the file of the command line, and print the command that evaluates it."""
-    parser = Arguments("gald convert", description="convert a state dict of the authors")
-    parser.add_argument(
-        "source", type=Path, metavar="FILE", help="a .pth of GALD_ or DualSeg_, _res50 or _res101"
-    )
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument(
-        "--input",
-        choices=("bgr", "rgb"),
-        help="input of its training: bgr in 0..255 minus a mean, or rgb normalised as for "
-        "ImageNet (default: as in the authors' scripts, bgr for GALD and rgb for DualSeg)",
-    )
-    flags = parser.parse_args(sys.argv[1:])
-    print(convert(flags.source, flags.to, flags.input))
-    path = shlex.quote(f"ckpt_path={flags.to}")
-    print(f"evaluate it with: gald eval {path} data=cityscapes")
 
 
 def convert(source: Path, folder: Path, input: str | None = None) -> str:

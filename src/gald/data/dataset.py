@@ -63,8 +63,16 @@ class BaseDataset(Dataset, ABC):
     Shape:
         image: (3, H, W) uint8
         mask: (H, W) uint8, void 255
+
+    Attributes:
+        title: the dataset's name in messages.
+        url: web page of the dataset, or its archive.
+        licence: its terms in one line.
     """
 
+    title: ClassVar[str]
+    url: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
     class_names: ClassVar[tuple[str, ...]]
     palette: ClassVar[tuple[tuple[int, int, int], ...]]
 
@@ -151,10 +159,7 @@ class SegmentationDataset(BaseDataset):
         SampleError: an image or a mask is missing.
 
     Attributes:
-        title: the dataset's name in messages.
         name: its name in `data=NAME`, and the name of its folder below `GALD_DATA`.
-        url: web page of the dataset, or its archive.
-        licence: its terms in one line.
         downloads: files that `gald data prepare` downloads, all with a published checksum.
         required: paths in `root` that a complete dataset has, as groups of alternatives; with all
             of them `gald data prepare` leaves the folder alone.
@@ -173,10 +178,7 @@ class SegmentationDataset(BaseDataset):
         samples: names and files, in order.
     """
 
-    title: ClassVar[str]
     name: ClassVar[str]
-    url: ClassVar[str] = ""
-    licence: ClassVar[str] = ""
     downloads: ClassVar[tuple[Download, ...]] = ()
     required: ClassVar[tuple[tuple[str, ...], ...]] = ()
     instructions: ClassVar[str] = """\

@@ -40,6 +40,8 @@ class SyntheticStreets(BaseDataset):
         seed: seed of all scenes.
     """
 
+    title = "synthetic streets"
+    licence = "none to observe, the images are drawn by code"
     class_names: ClassVar[tuple[str, ...]] = (
         "sky",
         "building",

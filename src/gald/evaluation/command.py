@@ -14,9 +14,6 @@ from omegaconf import DictConfig
 
 from gald.cli import report_errors, run
 from gald.config import CONF_DIR
-from gald.evaluation.checkpoint import evaluate_checkpoint
-from gald.evaluation.reproduce import reproduce
-from gald.run.lock import own_folder
 
 
 def main() -> float | None:
@@ -26,6 +23,8 @@ def main() -> float | None:
     place = sys.argv.index("--check")
     if place + 1 == len(sys.argv):
         raise ValueError("--check needs the results.json to repeat; write --check RESULTS_JSON")
+    from gald.evaluation.reproduce import reproduce  # imports torch, which takes seconds
+
     overrides = sys.argv[1:place] + sys.argv[place + 2 :]
     return reproduce(Path(sys.argv[place + 1]), overrides)
 
@@ -35,6 +34,10 @@ def main() -> float | None:
 def _evaluate(cfg: DictConfig) -> float:
     """Evaluate with the options of the command line; return the split's mIoU."""
     cfg.output_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    # Imported here, because torch takes seconds.
+    from gald.evaluation.checkpoint import evaluate_checkpoint
+    from gald.run.lock import own_folder
+
     with own_folder(Path(cfg.output_dir)):
         return evaluate_checkpoint(cfg)[f"{cfg.split}/miou"]
 

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from gald.config import compose, quote_paths
 from gald.evaluation.checkpoint import evaluate_checkpoint
 from gald.options.ranges import Length
-from gald.run.building import check, check_metrics, refuse_other_machine
+from gald.run.building import build_metrics, check, check_metrics, own_paths, refuse_other_machine
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.results import Results, read_results
 from gald.run.shape import check_shape
 from gald.run.slots import check_trust
+from gald.run.zoo import find_folder
 
 MAY_CHANGE = ("ckpt_path=", "data.", "trainer.accelerator=", "trainer.precision=", "trust=")
+# A confidence is a real number: its last digits depend on the number of threads, which add up in
+# another order. Labels, and so all other scores, must be equal.
+ROUNDING = 1e-6
 SIGNED = ("images_sha256", "ground_truth_sha256", "classes_sha256", "predictions_sha256")
 
 # Keys of a receipt that an evaluation is repeated from
@@ -37,10 +41,10 @@ def reproduce(path: Path, overrides: list[str]) -> None:
     """Repeat the evaluation of a `results.json`, and compare every number and hash.
 
     One process repeats it, with the precision of the receipt: the number of processes does not
-    change any number.
+    change any number. Scores of confidences may differ by `ROUNDING`, all others by nothing.
 
     Args:
-        path: `results.json` of a training run or an evaluation.
+        path: `results.json` of a training run or an evaluation, its folder, or a name of the zoo.
         overrides: new locations, such as `data.root=FOLDER` or `ckpt_path=FILE`; also the
             accelerator and the precision.
 
@@ -57,6 +61,8 @@ def reproduce(path: Path, overrides: list[str]) -> None:
                 "it accepts ckpt_path=FILE, data.KEY=VALUE, trainer.accelerator=NAME, "
                 "trainer.precision=NAME and trust=PACKAGE"
             )
+    path = find_folder(path)
+    path = path / "results.json" if path.is_dir() else path
     before = read_results(path)
     receipts = {k.split("/")[0]: v for k, v in before.items() if k.endswith("/receipt")}
     if not receipts:
@@ -73,7 +79,8 @@ def reproduce(path: Path, overrides: list[str]) -> None:
             cfg.output_dir = folder
             evaluate_checkpoint(cfg)
             now = read_results(Path(folder) / "results.json")
-        numbers = _compare(path, split, before, now)
+        rounded = _of_confidence(path, split, before, overrides)
+        numbers = _compare(path, split, before, now, rounded)
         Console(markup=False, emoji=False).print(
             f"{split}: {numbers} numbers and all labels equal {path}", soft_wrap=True
         )
@@ -89,8 +96,8 @@ def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str
     check_metrics(receipt["metrics"], path, trust)
     with open_dict(cfg):
         cfg.metrics = receipt["metrics"]
-        for part in ("data", "inference"):
-            cfg[part] = check(part, receipt[part], path, trust)
+        cfg.data = check("data", _with_places(receipt["data"], own, split, path), path, trust)
+        cfg.inference = check("inference", receipt["inference"], path, trust)
         cfg.ckpt_path, cfg.split = checkpoint and str(path.parent / checkpoint), split
         cfg.trainer.devices, cfg.trainer.precision = 1, receipt["precision"]
         for override in OverridesParser.create().parse_overrides(quote_paths(overrides)):
@@ -103,7 +110,36 @@ def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str
     return cfg
 
 
-def _compare(path: Path, split: str, before: Results, now: Results) -> int:
+def _with_places(data: dict[str, Any], own: DictConfig, split: str, path: Path) -> dict[str, Any]:
+    """Fill the places that published results leave out; those that the user names follow later."""
+    given = OmegaConf.to_container(own).get("data") or {}  # ty: ignore
+    data = own_paths("data", data, path)
+    absent = [key for key, value in data.items() if value == MISSING]
+    for key in absent:
+        if key not in given:
+            raise ValueError(
+                f"{path} leaves {split}/receipt.data.{key} out, as published results do with "
+                f"folders; add data.{key}=FOLDER"
+            )
+    return data | dict.fromkeys(absent, ".")
+
+
+def _of_confidence(path: Path, split: str, before: Results, overrides: list[str]) -> set[str]:
+    """Return the keys of the scores that depend on confidences, not only on labels."""
+    trust = check_trust(OmegaConf.to_container(OmegaConf.from_dotlist(overrides)).get("trust"))  # ty: ignore
+    prefix = f"{split}/iou/"
+    names = [key.removeprefix(prefix) for key in before if key.startswith(prefix)]
+    metrics = build_metrics(before[f"{split}/receipt"]["metrics"], len(names), path, trust)
+    uncertain = [metric for metric in metrics if metric.needs_confidence]
+    return {f"{split}/{key}" for metric in uncertain for key in metric.score_keys(names)}
+
+
+def _compare(path: Path, split: str, before: Results, now: Results, rounded: set[str]) -> int:
+    """Compare two evaluations; the keys in `rounded` may differ by `ROUNDING`.
+
+    Raises:
+        ValueError: the message names the largest difference.
+    """
     old_receipt, receipt = before[f"{split}/receipt"], now[f"{split}/receipt"]
     changed = [key for key in SIGNED if receipt[key] != old_receipt[key]]
     numbers = {
@@ -112,7 +148,7 @@ def _compare(path: Path, split: str, before: Results, now: Results) -> int:
         if key.startswith(f"{split}/") and not isinstance(value, dict)
     }
     gaps = {key: _gap(value, now.get(key)) for key, value in numbers.items()}
-    gaps = {key: gap for key, gap in gaps.items() if gap}
+    gaps = {key: gap for key, gap in gaps.items() if gap > (ROUNDING if key in rounded else 0)}
     if gaps or changed:
         worst = max(gaps, key=lambda key: gaps[key]) if gaps else None
         where = f", most at {worst}: {before[worst]} then, {now.get(worst)} now" if worst else ""

@@ -1,7 +1,6 @@
 """`gald export RUN --to FILE --format onnx`: write a trained network for use in other programs."""
 
 import json
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
@@ -12,7 +11,6 @@ import torch
 from rich.console import Console
 from torch.export import ExportedProgram
 
-from gald.cli import Arguments
 from gald.errors import disk_remedy
 from gald.export.graph import FullImageNetwork, trace, without_adaptive_pooling
 from gald.export.parity import Run, Shape, compare, first_line, random_image
@@ -28,36 +26,6 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 OPSETS = 18, 23  # what torch writes, and the newest to which it converts that
 MOST_PIXELS = 16384  # of a side
 _AXES = ({0: "batch", 2: "height", 3: "width"},)
-
-
-def main() -> None:
-    """Export the network of the command line, and print a summary."""
-    parser = Arguments("gald export", description="write a trained network for other programs")
-    parser.add_argument(
-        "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
-    )
-    parser.add_argument(
-        "--to", type=Path, required=True, help="a new file, or a new folder for pretrained"
-    )
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        required=True,
-        help="pretrained: safetensors and config.json, for gald.load; onnx: ONNX; torch: a "
-        "torch.export program, for torch.export.load(FILE).module()",
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="onnx and torch: fix the image size (default: any size)",
-    )
-    parser.add_argument("--opset", type=int, help="onnx: opset version (default: torch's)")
-    parser.add_trust()
-    flags = parser.parse_args(sys.argv[1:])
-    size = flags.size and tuple(flags.size)
-    print(export(flags.source, flags.to, flags.format, size, flags.opset, flags.trust))
 
 
 def export(

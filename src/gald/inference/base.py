@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gald.model.segmentor import Segmentor
@@ -93,14 +92,6 @@ class Inference(ABC):
                             best = (scores - best[:, None]).exp_().sum(1).reciprocal_()
                         probability[i, rows, columns] = best.clamp_(max=1)[0]
         return LabelMap(labels, probability)
-
-
-def resizing(old: int, new: int, align_corners: bool) -> Tensor:
-    """Return the matrix (new, old) of a bilinear resize along one axis, rounded as in torch."""
-    unit = torch.eye(old)[None]
-    if new != old:
-        unit = F.interpolate(unit, size=new, mode="linear", align_corners=align_corners)
-    return unit[0].T
 
 
 class SparseRows(NamedTuple):

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from gald.inference.base import Inference, ScoredView, resizing
+from gald.inference.base import Inference, ScoredView
+from gald.model.layers import resizing
 from gald.model.segmentor import Segmentor
 from gald.options.ranges import Length, Scale
 

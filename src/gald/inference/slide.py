@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from gald.inference.base import Inference, ScoredView, resizing
+from gald.inference.base import Inference, ScoredView
+from gald.model.layers import resizing
 from gald.model.segmentor import Segmentor
 from gald.options.ranges import Count, Share, Size
 from gald.profiling.memory import TensorMemoryTracker

@@ -3,8 +3,8 @@
 from torch import Tensor
 from typing_extensions import override
 
-from gald.inference.base import Inference, ScoredView, resizing
-from gald.model.layers import resize
+from gald.inference.base import Inference, ScoredView
+from gald.model.layers import resize, resizing
 from gald.model.segmentor import Segmentor
 
 

@@ -5,30 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gald.cli import Arguments
+from gald.command_line.app import new_app
 from gald.run.atomic import atomic_file
 
 SYNCED = ".synced"  # wandb writes RUN.wandb.synced next to a file that it has sent
 
 
-def main() -> int:
-    """Run the action given on the command line; return the exit code."""
-    parser = Arguments(prog="gald wandb", description=__doc__)
-    actions = parser.add_subparsers(dest="action", required=True)
-    sync = actions.add_parser("sync", help="send all offline runs below a folder")
-    sync.add_argument("folder", type=Path, help="a run, a sweep, or the folder of all runs")
-    sync.add_argument("--entity", help="user or team (default: that of the key)")
-    sync.add_argument("--project", help="project (default: the one that the runs were logged to)")
-    sync.add_argument("--dry-run", action="store_true", help="only list the runs to send")
-    board = actions.add_parser("dashboard", help="create a workspace for a sweep")
-    board.add_argument("folder", type=Path, help="a sweep with at least one finished cell")
-    board.add_argument("--entity", required=True, help="user or team")
-    board.add_argument("--project", default="gald", help="project of the runs (default: gald)")
-    board.add_argument("--to", type=Path, help="write its JSON to this file instead of sending it")
-    options = parser.parse_args(sys.argv[1:])
-    if options.action == "sync":
-        return _sync(options.folder, options.entity, options.project, options.dry_run)
-    return _dashboard(options.folder, options.entity, options.project, options.to)
+app = new_app("wandb", "Send offline runs to wandb, or create a workspace for a sweep.")
 
 
 def unsent(folder: Path) -> list[Path]:
@@ -46,7 +29,23 @@ def unsent(folder: Path) -> list[Path]:
     return [file.parent for file in files if not file.with_name(file.name + SYNCED).exists()]
 
 
-def _sync(folder: Path, entity: str | None, project: str | None, dry_run: bool) -> int:
+@app.command
+def sync(
+    folder: Path,
+    /,
+    *,
+    entity: str | None = None,
+    project: str | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Send all offline runs below a folder.
+
+    Args:
+        folder: a run, a sweep, or the folder of all runs
+        entity: user or team (default: that of the key)
+        project: project (default: the one that the runs were logged to)
+        dry_run: only list the runs to send
+    """
     from gald.logger.wandb import has_key
 
     runs = unsent(folder)
@@ -67,7 +66,18 @@ def _sync(folder: Path, entity: str | None, project: str | None, dry_run: bool) 
     ).returncode
 
 
-def _dashboard(folder: Path, entity: str, project: str, to: Path | None) -> int:
+@app.command
+def dashboard(
+    folder: Path, /, *, entity: str, project: str = "gald", to: Path | None = None
+) -> int:
+    """Create a workspace for a sweep.
+
+    Args:
+        folder: a sweep with at least one finished cell
+        entity: user or team
+        project: project of the runs
+        to: write its JSON to this file instead of sending it
+    """
     from gald.logger.wandb import has_key
     from gald.logger.wandb_workspace import build_workspace, spec
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ def wandb_logger(
     mode: Literal["offline", "online", "disabled"] = "offline",
     project: str = "gald",
     group: str | None = None,
+    tags: Sequence[str] = (),
 ) -> WandbLogger:
     """Create a wandb logger; it writes to files in the run folder unless the mode is online.
 
@@ -33,6 +35,7 @@ def wandb_logger(
         mode: offline, online or disabled.
         project: wandb project.
         group: name that the runs of one experiment share; cells use the name of their sweep.
+        tags: words to find the run by, beside the factors of a cell.
 
     Raises:
         ValueError: the mode is not one of the three.
@@ -44,11 +47,11 @@ def wandb_logger(
         )
     folder = Path(output_dir).absolute()
     # In all processes but the first the logger does nothing.
-    return WandbLogger(save_dir=str(folder), experiment=_start(folder, mode, project, group))
+    return WandbLogger(save_dir=str(folder), experiment=_start(folder, mode, project, group, tags))
 
 
 @rank_zero_only
-def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
+def _start(folder: Path, mode: str, project: str, group: str | None, tags: Sequence[str]) -> Any:
     import wandb  # takes 1.5 seconds, so only runs that log to wandb import it
 
     if mode == "online" and not has_key():
@@ -71,9 +74,9 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
         "project": project,
         "group": labels.group or group,
         "job_type": labels.job_type,
-        "tags": labels.tags,
+        "tags": [*labels.tags, *tags, *_tags_of_environment()],
         "config": labels.config,
-        "name": labels.name,
+        "name": os.environ.get("WANDB_NAME") or labels.name,
         "id": run_id,
         "dir": str(folder),
         "resume": "allow",
@@ -93,6 +96,10 @@ def _start(folder: Path, mode: str, project: str, group: str | None) -> Any:
     run.define_metric("*", step_metric=step)
     run.define_metric("val/miou", step_metric=step, summary="max,last")
     return run
+
+
+def _tags_of_environment() -> list[str]:
+    return [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
 
 
 def has_key() -> bool:

@@ -1,13 +1,13 @@
 """Cross-entropy over labelled pixels."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
+from gald.loss.banded import Target, banded_cross_entropy
 from gald.options.ranges import Length, NotNegative, Share
 
 
@@ -20,9 +20,10 @@ class CrossEntropy(nn.Module):
         ignore_index: label of void pixels.
 
     Shape:
-        logits (B, K, H, W), mask (B, H, W) of integers -> scalar
+        logits (B, K, h, w), resized to the mask; mask (B, H, W) of integers -> scalar
     """
 
+    resizes = True  # logits to the mask, in bands of rows
     weight: Tensor | None
 
     def __init__(
@@ -38,19 +39,15 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     @override
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, mask: Tensor, align_corners: bool = False) -> Tensor:
         if self.weight is not None and len(self.weight) != logits.shape[1]:
             raise ValueError(
                 f"class_weight has {len(self.weight)} factors for {logits.shape[1]} classes; "
                 f"set loss.main.class_weight to {logits.shape[1]} factors, or to null"
             )
-        total = cross_entropy(
+        total = banded_cross_entropy(
             logits,
-            mask,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
+            Target(mask, self.weight, self.label_smoothing, self.ignore_index, align_corners),
         )
         # A crop can be all void; the mean over no pixels would be nan and ruin the training.
         valid = mask != self.ignore_index
@@ -73,20 +70,3 @@ class CrossEntropy(nn.Module):
 def labelled(pixels: Tensor, ignore_index: int = 255) -> Tensor:
     """Return the number of labelled pixels, from the number of pixels per label (256,)."""
     return pixels.sum() - pixels[ignore_index]
-
-
-def cross_entropy(logits: Tensor, mask: Tensor, **options: Any) -> Tensor:
-    """Compute `F.cross_entropy` in float32, also where PyTorch must be deterministic.
-
-    CUDA has no deterministic kernel for maps, but has one for a list of pixels.
-
-    Args:
-        logits: (B, K, H, W).
-        mask: (B, H, W) of integers.
-        options: further arguments of `F.cross_entropy`.
-    """
-    logits, target = logits.float(), mask.long()
-    if not torch.are_deterministic_algorithms_enabled():
-        return F.cross_entropy(logits, target, **options)
-    loss = F.cross_entropy(logits.movedim(1, -1).flatten(0, -2), target.flatten(), **options)
-    return loss if loss.ndim == 0 else loss.view(target.shape)

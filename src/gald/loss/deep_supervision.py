@@ -19,7 +19,8 @@ class DeepSupervision(nn.Module):
     weights.
 
     Args:
-        main: `(logits, mask)` -> scalar, for the main head.
+        main: `(logits, mask)` -> scalar, for the main head. If its attribute `resizes` is true, it
+            takes `(logits, mask, align_corners)`, and resizes the logits itself.
         aux: the same for the auxiliary head.
         weight: factor on the auxiliary loss.
         align_corners: how logits are resized to the mask; use the value of the model.
@@ -63,7 +64,10 @@ class DeepSupervision(nn.Module):
         pixels: Tensor | None,
         step_pixels: Tensor | None,
     ) -> Tensor:
-        mean = loss(resize(logits, mask.shape[-2:], self.align_corners), mask)
+        if getattr(loss, "resizes", False):
+            mean = loss(logits, mask, self.align_corners)
+        else:
+            mean = loss(resize(logits, mask.shape[-2:], self.align_corners), mask)
         if pixels is None or step_pixels is None:
             return mean
         if getattr(loss, "over", None) == "batch" and not pixels.equal(step_pixels):

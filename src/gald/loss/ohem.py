@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gald.loss.cross_entropy import cross_entropy, labelled
+from gald.loss.banded import Target, banded_cross_entropy, pixel_losses
+from gald.loss.cross_entropy import labelled
 from gald.options.ranges import Fraction, Whole
 
 
@@ -36,8 +37,10 @@ class OhemCrossEntropy(nn.Module):
         over: `image` or `batch`.
 
     Shape:
-        logits (B, K, H, W), mask (B, H, W) of integers -> scalar
+        logits (B, K, h, w), resized to the mask; mask (B, H, W) of integers -> scalar
     """
+
+    resizes = True  # logits to the mask, in bands of rows
 
     def __init__(
         self,
@@ -59,27 +62,26 @@ class OhemCrossEntropy(nn.Module):
         self.ignore_index = ignore_index
 
     @override
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        pixel_loss = cross_entropy(logits, mask, ignore_index=self.ignore_index, reduction="none")
-        valid = mask != self.ignore_index
-        if self.over == "batch":
-            pixel_loss, valid = pixel_loss[None], valid[None]
-        total = pixel_loss.sum() * 0  # keeps the graph if all pixels are void
-        for group, labelled_pixels in zip(pixel_loss, valid, strict=True):
-            losses = group[labelled_pixels]
-            hard = self._hard(losses)
-            total = total + hard.sum() / max(hard.numel(), 1) * losses.numel()
-        return total / max(int(valid.sum()), 1)
+    def forward(self, logits: Tensor, mask: Tensor, align_corners: bool = False) -> Tensor:
+        target = Target(mask, ignore_index=self.ignore_index, align_corners=align_corners)
+        losses, valid = pixel_losses(logits, target), mask != self.ignore_index
+        groups = zip(losses, valid, strict=True) if self.over == "image" else [(losses, valid)]
+        factor = torch.stack([self._factor(*group) for group in groups]).view(losses.shape)
+        total = banded_cross_entropy(logits, target, factor)
+        return total / valid.sum().clamp(min=1)
 
     def normaliser(self, pixels: Tensor) -> Tensor:
         """Return what the mean divides by, from the number of pixels per label (256,)."""
         return labelled(pixels, self.ignore_index)
 
-    def _hard(self, losses: Tensor) -> Tensor:
-        if losses.numel() <= self.min_kept:
-            return losses
-        probability = torch.exp(-losses.detach())
-        highest = torch.tensor(self.threshold, device=losses.device)
-        if self.min_kept > 0:
-            highest = highest.maximum(probability.kthvalue(self.min_kept).values)
-        return losses[probability <= highest]
+    def _factor(self, losses: Tensor, valid: Tensor) -> Tensor:
+        """Return the factor of each pixel, 0 for easy ones; they sum to the labelled pixels."""
+        if self.min_kept >= losses.numel():
+            hard = valid
+        else:
+            probability = torch.exp(-losses).where(valid, 2)  # void ranks behind all others
+            highest = torch.full((), self.threshold, device=losses.device)
+            if self.min_kept > 0:
+                highest = highest.maximum(probability.flatten().kthvalue(self.min_kept).values)
+            hard = valid & (probability <= highest)
+        return hard * (valid.sum() / hard.sum().clamp(min=1))

@@ -30,6 +30,14 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tenso
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners).to(x.dtype)
 
 
+def resizing(old: int, new: int, align_corners: bool) -> Tensor:
+    """Return the matrix (new, old) of a bilinear resize along one axis, rounded as in torch."""
+    unit = torch.eye(old)[None]
+    if new != old:
+        unit = F.interpolate(unit, size=new, mode="linear", align_corners=align_corners)
+    return unit[0].T
+
+
 def adaptive_avg_pool(x: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Compute F.adaptive_avg_pool2d: (B, C, H, W) -> (B, C, *size).
 

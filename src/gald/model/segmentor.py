@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.model.backbone import TimmBackbone
+from gald.model.depthwise import fast_depthwise as make_depthwise_fast
+from gald.model.depthwise import has_depthwise
 from gald.model.idle import idle_parameters
 from gald.model.layers import ConvNormAct
 from gald.options.ranges import Width
@@ -66,12 +68,15 @@ class Segmentor(nn.Module):
             code does and their figure does not.
         channels_last: store weights and maps with the channel dimension innermost. The sums are the
             same in another order; which layout is faster depends on the device and the network.
+            `auto` does it for the maps on a CPU if the backbone has depth-wise convolutions.
+        fast_depthwise: give the backbone's depth-wise convolutions a faster backward pass on a CPU,
+            see `gald.model.depthwise`. Scores are the same; gradients differ by rounding.
 
     Shape:
         image: (B, 3, H, W), uint8 or float in [0, 1] -> SegOutput
 
     Raises:
-        ValueError: the order is unknown; GA reads the auxiliary head but there is none; the image
+        ValueError: an option is unknown; GA reads the auxiliary head but there is none; the image
             is too small to train batch norm on.
     """
 
@@ -88,11 +93,17 @@ class Segmentor(nn.Module):
         num_classes: int,
         order: Literal["ga_ld", "ld_ga", "parallel"] = "ga_ld",
         add_context_twice: bool = False,
-        channels_last: bool = False,
+        channels_last: bool | Literal["auto"] = False,
+        fast_depthwise: bool = False,
     ) -> None:
         super().__init__()
         if order not in _ORDERS:
             raise ValueError(f"model.order is {order!r}; choose one of {', '.join(_ORDERS)}")
+        if channels_last not in (True, False, "auto"):
+            raise ValueError(
+                f"model.channels_last is {channels_last!r}; set model.channels_last to auto, true "
+                "or false"
+            )
         if _extra_input(ga) == "aux" and aux_head is None:
             raise ValueError(
                 f"{type(ga).__name__} reads the scores of the auxiliary head, but the model has "
@@ -111,8 +122,11 @@ class Segmentor(nn.Module):
         self.ld = ld if isinstance(ld, nn.Module) else ld(**inputs)
         self.head = head(**inputs, num_classes=num_classes)
         self.aux_head = None if aux_head is None else aux_head(**inputs, num_classes=num_classes)
-        if channels_last:  # maps take the layout of the first convolution's weights
+        if channels_last is True:  # maps take the layout of the first convolution's weights
             self.to(memory_format=torch.channels_last)
+        self.channels_last_on_cpu = channels_last == "auto" and has_depthwise(backbone)
+        if fast_depthwise:
+            make_depthwise_fast(backbone)
         if not backbone.size_rule.last_uses_all:
             self.stop_idle_parameters()
 
@@ -128,6 +142,9 @@ class Segmentor(nn.Module):
     def aggregate(self, image: Tensor) -> Aggregated:
         """Compute everything up to local distribution."""
         self._check_size(image)
+        on_cpu = image.device.type == "cpu"
+        if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_compiling():
+            image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
         maps = self.neck(self.backbone(image))
         x = self.reduce(maps[-1])
         reads_aux = self.aux_head is not None and _extra_input(self.ga) == "aux"

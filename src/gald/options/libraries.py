@@ -38,6 +38,7 @@ _TRAINER: dict[str, Any] = {
     "limit_test_batches": Batches,
     "overfit_batches": Whole | Fraction,
     "fast_dev_run": bool | Whole,
+    "profiler": Literal["simple", "advanced", "pytorch"] | None,
     "accumulate_grad_batches": Count,
     "deterministic": bool | Literal["warn"] | None,
     "benchmark": bool | None,

@@ -23,6 +23,7 @@ class _Run(TypedDict):
 class _Lists(TypedDict, total=False):
     callbacks: Named | None
     logger: Named | None
+    tags: Sequence[str]
 
 
 class Train(_Run, _Lists):

@@ -1,8 +1,8 @@
 """Batch prediction for `gald predict`: skip finished files and predict the others."""
 
-import argparse
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,9 +21,26 @@ from gald.prediction.outputs import Output
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
 from gald.prediction.video import Video, VideoWriter
-from gald.progress import console, say
+from gald.progress import Lines, console, say
 
 OVERLAY = Output("overlay")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `gald predict` was asked for; see the options of `gald.prediction.command.predict`."""
+
+    run: str
+    to: Path
+    masks: str
+    overlay: bool
+    confidence: str | None
+    ld_map: str | None
+    inference: str | None
+    overrides: Sequence[str]
+    device: str
+    skip_bad: bool
+    trust: Sequence[str]
 
 
 class BatchPredictor:
@@ -34,30 +51,30 @@ class BatchPredictor:
     outputs of a video have `.part` in their names until all frames are done.
 
     Args:
-        flags: command line from `gald.prediction.predict.parse`.
+        request: what the command line asks for.
         files: images and videos.
 
     Raises:
         FileNotFoundError: there is no such network.
-        ValueError: the network does not support the flags.
+        ValueError: the network does not support the request.
     """
 
-    def __init__(self, flags: argparse.Namespace, files: Sequence[InputFile]) -> None:
+    def __init__(self, request: Request, files: Sequence[InputFile]) -> None:
         self.files = files
-        self.skip_bad: bool = flags.skip_bad
-        self.outputs = _requested_outputs(flags)
-        device = pick_device(flags.device)
-        self.predictor: Predictor = load(flags.run, flags.trust)
-        if flags.inference is not None:
-            _change_inference(self.predictor, flags.inference, flags.overrides)
-        if flags.ld_map and getattr(self.predictor.model.ld, "distribution_map", None) is None:
+        self.skip_bad: bool = request.skip_bad
+        self.outputs = _requested_outputs(request)
+        device = pick_device(request.device)
+        self.predictor: Predictor = load(request.run, request.trust)
+        if request.inference is not None:
+            _change_inference(self.predictor, request.inference, request.overrides)
+        if request.ld_map and getattr(self.predictor.model.ld, "distribution_map", None) is None:
             raise ValueError(
-                f"{flags.run} has no LD map, because "
+                f"{request.run} has no LD map, because "
                 f"{type(self.predictor.model.ld).__name__} does not compute one; leave out --ld-map"
             )
         self.network = self.predictor.fingerprint()
         self.predictor.to(device)
-        self.log = OutputLog(flags.to)
+        self.log = OutputLog(request.to)
 
     def __call__(self) -> str:
         """Predict all files and return a summary with their numbers.
@@ -89,7 +106,9 @@ class BatchPredictor:
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
         with Progress(*columns, console=console()) as self.bar:
             task = self.bar.add_task("predict", total=len(self.files), completed=skipped + unseen)
-            for file in pending:
+            lines = Lines("predict", len(self.files))
+            for number, file in enumerate(pending, skipped + unseen):
+                lines.show(number)
                 try:
                     self._predict_video(file) if file.is_video else self._predict_image(file)
                 except (ValueError, FileNotFoundError, cv2.error) as error:
@@ -181,20 +200,20 @@ class BatchPredictor:
         return (file.name, state, self.network, *(output.form for output in outputs))
 
 
-def _requested_outputs(flags: argparse.Namespace) -> list[Output]:
-    outputs = [] if flags.masks == "none" else [Output("masks", flags.masks)]
-    if flags.overlay:
+def _requested_outputs(request: Request) -> list[Output]:
+    outputs = [] if request.masks == "none" else [Output("masks", request.masks)]
+    if request.overlay:
         outputs.append(OVERLAY)
-    if flags.confidence:
-        outputs.append(Output("confidence", flags.confidence))
-    if flags.ld_map:
+    if request.confidence:
+        outputs.append(Output("confidence", request.confidence))
+    if request.ld_map:
         outputs.append(Output("ld_map"))
-    if flags.ld_map == "npz":
+    if request.ld_map == "npz":
         outputs.append(Output("ld_map", "npz"))
     return outputs
 
 
-def _change_inference(predictor: Predictor, name: str, overrides: list[str]) -> None:
+def _change_inference(predictor: Predictor, name: str, overrides: Sequence[str]) -> None:
     """Replace the inference of a network; its config may refer to `model.align_corners`."""
     cfg = compose("eval", ["ckpt_path=unused", f"inference={name}", *overrides])
     check_config(cfg, Eval)

@@ -39,7 +39,7 @@ def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
     Raises:
         FileNotFoundError: an input does not exist, or a folder or pattern has no image or video.
     """
-    lines = (x for given in inputs for x in (_stdin() if given == "-" else [given]))
+    lines = (x for given in inputs for x in (_stdin() if given in ("-", "/dev/stdin") else [given]))
     files: dict[Path, None] = {}
     roots: list[str] = []
     for given in lines:

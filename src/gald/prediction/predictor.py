@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ class Predictor(
     def from_pretrained(  # ty: ignore
         cls, path: str | Path, trust: str | Sequence[str] = ()
     ) -> "Predictor":
-        """Load a network from a run, a checkpoint, a folder of `save_pretrained`, or the hub.
+        """Load a network from a run, a checkpoint, a saved folder, the zoo or the hub.
 
         Args:
             path: as in `gald.run.checkpoint.find_checkpoint`.
@@ -230,9 +230,18 @@ class Predictor(
             ) from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = _without_local_paths(self.config)
+        self.write_files(save_directory, self.state_dict())
+
+    def write_files(self, save_directory: Path, state: Mapping[str, Tensor]) -> None:
+        """Write weights and config into an existing folder, without a model card.
+
+        Args:
+            save_directory: the folder.
+            state: the weights to write, for example rounded ones, by the keys of `state_dict`.
+        """
+        config = without_local_paths(self.config)
         layout = torch.contiguous_format  # safetensors stores no other layout
-        weights = {k: v.cpu().clone(memory_format=layout) for k, v in self.state_dict().items()}
+        weights = {k: v.cpu().clone(memory_format=layout) for k, v in state.items()}
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
         about = {"config": config, "class_names": self.class_names, "palette": self.palette}
         about[CHECKSUM] = sha256(save_directory / WEIGHTS)
@@ -245,13 +254,13 @@ class Predictor(
         return super().generate_model_card(
             title=as_markdown(str(self.config.get("name", "gald"))),
             names=list(zip(map(as_markdown, self.class_names), self.palette, strict=True)),
-            modules=[as_markdown(name) for name in _module_names(self.config)],
+            modules=[as_markdown(name) for name in module_names(self.config)],
             **options,
         )
 
 
 def load(path: str | Path, trust: str | Sequence[str] = ()) -> Predictor:
-    """Load a trained network from a path or a hub id; see `Predictor.from_pretrained`."""
+    """Load a trained network by path, name or hub id; see `Predictor.from_pretrained`."""
     return Predictor.from_pretrained(path, trust)
 
 
@@ -265,20 +274,29 @@ def _check_parts(config: dict[str, Any], file: str) -> None:
         )
 
 
-def _without_local_paths(config: Any) -> Any:
+def without_local_paths(config: Any) -> Any:
     """Replace absolute paths of this machine by OmegaConf's marker of a missing value."""
     if isinstance(config, dict):
-        return {key: _without_local_paths(value) for key, value in config.items()}
+        return {key: without_local_paths(value) for key, value in config.items()}
     if isinstance(config, list):
-        return [_without_local_paths(value) for value in config]
+        return [without_local_paths(value) for value in config]
     return MISSING if isinstance(config, str) and Path(config).is_absolute() else config
 
 
-def _module_names(config: dict[str, Any]) -> list[str]:
+def module_names(config: dict[str, Any]) -> list[str]:
     """List the parts with their class names, as `ga: CGNL`."""
     parts = {**config["model"], "inference": config["inference"], "data": config.get("data")}
     return [
-        f"{slot}: {part['_target_'].rpartition('.')[2]}"
+        f"{slot}: {part_name(part)}"
         for slot, part in parts.items()
         if isinstance(part, dict) and "_target_" in part
     ]
+
+
+def part_name(part: dict[str, Any]) -> str:
+    """Return the class of a part, with the class inside a wrapper; `none` for an empty slot."""
+    name = str(part["_target_"]).rpartition(".")[2]
+    if name in ("Identity", "NoDistribution"):
+        return "none"
+    inner = part.get("module")
+    return f"{name}({part_name(inner)})" if isinstance(inner, dict) else name

@@ -2,29 +2,33 @@
 
 import os
 import socket
-import sys
+import tempfile
 from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from gald.cli import Arguments
-from gald.data.reading.files import file_size, read_head
+from gald.data.reading.files import IMAGE_SUFFIXES, file_size, list_files, read_head
 from gald.data.reading.header import read_size
+from gald.data.synthetic import SyntheticDataModule
 from gald.errors import to_sentence
-from gald.painting import viridis
+from gald.prediction import serve_view as view
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
 from gald.prediction.time_limit import TimeLimit
+from gald.run.building import build
+from gald.run.checkpoint import find_checkpoint
 from gald.run.markdown import as_markdown
 
 if TYPE_CHECKING:
     import gradio
 
 WAITING = 32  # pictures that wait for an answer; more are told that the queue is full
+MOST_EXAMPLES = 6
 _CELL = "padding:2px 8px;border:0"
 
 
@@ -45,33 +49,6 @@ class Bounds(NamedTuple):
 
 
 DEFAULTS = Bounds()
-_MEANING = {
-    "megapixels": "largest picture",
-    "megabytes": "largest file",
-    "seconds": "longest time for an answer",
-    "at_once": "pictures that are segmented at the same time",
-}
-
-
-def main() -> None:
-    """Serve the network of the command line until interrupted."""
-    parser = Arguments("gald serve", description="local web page that segments uploaded images")
-    parser.add_argument(
-        "source", metavar="RUN", help="run folder, checkpoint, folder of save_pretrained or hub id"
-    )
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="default: 127.0.0.1, this machine only; 0.0.0.0 serves everyone on the network",
-    )
-    parser.add_trust()
-    for name, value in DEFAULTS._asdict().items():
-        words = f"{_MEANING[name]} (default: {value})"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=words)
-    flags = parser.parse_args(sys.argv[1:])
-    bounds = Bounds(*(getattr(flags, name) for name in Bounds._fields))
-    serve(flags.source, flags.port, flags.host, flags.trust, bounds)
 
 
 def serve(
@@ -80,6 +57,7 @@ def serve(
     host: str = "127.0.0.1",
     trust: Sequence[str] = (),
     bounds: Bounds = DEFAULTS,
+    examples: Path | None = None,
 ) -> None:
     """Serve a page that segments uploaded images, until interrupted.
 
@@ -92,9 +70,11 @@ def serve(
         host: address to listen on.
         trust: as in `gald.load`.
         bounds: what one uploaded picture may cost.
+        examples: folder with png and jpg files to offer on the page; None offers drawn streets if
+            the network was trained on them.
 
     Raises:
-        FileNotFoundError: there is no such network.
+        FileNotFoundError: there is no such network, or no picture in the folder.
         ValueError: the port is taken or forbidden, a bound is below 1, or gradio is not installed.
     """
     for name, value in bounds._asdict().items():
@@ -103,22 +83,27 @@ def serve(
     if find_spec("gradio") is None:
         raise ValueError("gald serve needs gradio; install it with: pip install 'gald[serve]'")
     _check_port_is_free(host, port)
-    app = page(load(source, trust), Path(source).name, bounds)
-    theme = _offline_theme()
-    app.queue(api_open=False, max_size=WAITING).launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        max_file_size=f"{bounds.megabytes}mb",
-        ssr_mode=False,
-        footer_links=[],
-        theme=theme,
-    )
-    url_host = f"[{host}]" if ":" in host else host  # IPv6 addresses need brackets
-    print(f"open http://{url_host}:{port} (Ctrl+C stops the server)", flush=True)
-    app.block_thread()
+    weights = find_checkpoint(source)
+    predictor = load(weights, trust)
+    with tempfile.TemporaryDirectory() as folder:
+        files = _own_examples(examples) if examples else _drawn_examples(predictor, Path(folder))
+        app = page(predictor, Path(source).absolute().name, bounds, weights, files)
+        app.queue(api_open=False, max_size=WAITING).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=f"{bounds.megabytes}mb",
+            ssr_mode=False,
+            footer_links=[],
+            theme=_offline_theme(),
+            css=view.style(),
+            head=view.script(),
+        )
+        url_host = f"[{host}]" if ":" in host else host  # IPv6 addresses need brackets
+        print(f"open http://{url_host}:{port} (Ctrl+C stops the server)", flush=True)
+        app.block_thread()
 
 
 def segment(predictor: Predictor, path: Path, bounds: Bounds, limit: TimeLimit) -> Prediction:
@@ -147,7 +132,7 @@ def segment(predictor: Predictor, path: Path, bounds: Bounds, limit: TimeLimit) 
                 f"{bounds.megapixels} million; make it smaller, or start the server with "
                 f"--megapixels {-(-height * width // 10**6)}"
             )
-        return limit(lambda: predictor.predict(path, confidence=False))
+        return limit(lambda: predictor.predict(path))
     except TimeoutError as error:
         raise ValueError(
             f"{path.name} was not segmented within {bounds.seconds} seconds ({error}); try it "
@@ -158,57 +143,111 @@ def segment(predictor: Predictor, path: Path, bounds: Bounds, limit: TimeLimit) 
         raise ValueError(to_sentence(error).replace(f"{path.parent}{os.sep}", "")) from error
 
 
-def page(predictor: Predictor, name: str, bounds: Bounds = DEFAULTS) -> "gradio.Blocks":
-    """Build the page: input image; output overlay, share of each class and LD map.
+def page(
+    predictor: Predictor,
+    name: str,
+    bounds: Bounds = DEFAULTS,
+    weights: Path | None = None,
+    examples: Sequence[Path] = (),
+) -> "gradio.Blocks":
+    """Build the page: input image; output overlay, share of each class, LD map and confidence.
 
     Args:
         predictor: the network.
         name: name of the network on the page.
         bounds: what one uploaded picture may cost.
+        weights: file of the network; the page shows the scores of the results beside it.
+        examples: pictures to offer.
     """
     gradio = _import_gradio()
     limit: TimeLimit[Prediction] = TimeLimit(bounds.seconds, bounds.at_once)
+    colours = view.legend(predictor.class_names, predictor.palette)
 
-    def predict(path: Path | None) -> tuple[Any, str, Any]:
+    def predict(path: Path | None) -> tuple[Any, str, Any, Any]:
         if path is None:
-            return None, "", gradio.Image(None, visible=True)
+            return "", colours, gradio.HTML("", visible=False), ""
         try:
             prediction = segment(predictor, path, bounds, limit)
         except ValueError as error:
             title = "This picture was not segmented"
             raise gradio.Error(escape(str(error)), title=title, print_exception=False) from error
-        ld_view = None if prediction.ld_map is None else Image.fromarray(viridis(prediction.ld_map))
-        ld_image = gradio.Image(ld_view, visible=ld_view is not None)
-        return prediction.overlay(), shares_table(prediction), ld_image
+        ld_view = "" if prediction.ld_map is None else _ld_view(prediction.ld_map)
+        return (
+            view.overlay_view(prediction),
+            shares_table(prediction),
+            gradio.HTML(ld_view, visible=bool(ld_view)),
+            "" if prediction.confidence is None else _confidence_view(prediction.confidence),
+        )
 
-    buttons = ["fullscreen", "download"]  # gradio's default also shares on the web
     delete = (600, 3600)  # seconds: interval, and least age of deleted files
-    with gradio.Blocks(title="gald", analytics_enabled=False, delete_cache=delete) as app:
-        text = f"{len(predictor.class_names)} classes, from {as_markdown(name)}"
-        gradio.Markdown(f"# gald\n{text}")
+    title = f"gald: {name}"
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=delete) as app:
+        gradio.Markdown(f"# gald: {as_markdown(name)}")
+        gradio.HTML(view.about(predictor, weights), elem_id="about")
         with gradio.Row():
-            image = gradio.Image(
-                label=f"Image of at most {bounds.megapixels} megapixels, {bounds.megabytes} MB",
-                sources=["upload", "clipboard"],
-                buttons=["fullscreen"],
-                elem_id="image",
-            )
-            overlay = gradio.Image(
-                label="Overlay", format="png", buttons=buttons, elem_id="overlay"
-            )
+            with gradio.Column(min_width=300):
+                image = gradio.Image(
+                    label=f"Image of at most {bounds.megapixels} megapixels, {bounds.megabytes} MB",
+                    sources=["upload", "clipboard"],
+                    buttons=["fullscreen"],
+                    elem_id="image",
+                )
+                offered = gradio.Dataset(
+                    label="Examples",
+                    components=[image],
+                    samples=[[str(path)] for path in examples],
+                    type="index",
+                    elem_id="examples",
+                    visible=bool(examples),
+                )
+            with gradio.Column(min_width=300):
+                overlay = gradio.HTML(elem_id="overlay")
+                shares = gradio.HTML(colours, elem_id="shares")
         with gradio.Row():
-            shares = gradio.HTML(label="Share of each class", elem_id="shares")
-            ld_view = gradio.Image(
-                label="LD map: low is dark, high is bright",
-                format="png",
-                buttons=buttons,
-                elem_id="ld_map",
-            )
-        image.preprocess = _uploaded  # gradio's own decodes the picture, whatever its size
-        outputs = [overlay, shares, ld_view]
+            with gradio.Column(min_width=300):
+                confidence = gradio.HTML(elem_id="confidence")
+            with gradio.Column(min_width=300):
+                ld_view = gradio.HTML(elem_id="ld_map")
+        # Gradio's own decodes the picture, whatever its size. Its `Examples` would undo this.
+        image.preprocess = _uploaded
+        outputs = [overlay, shares, ld_view, confidence]
         # As many as wait: each call ends in time by itself.
         image.change(predict, image, outputs, api_visibility="private", concurrency_limit=WAITING)
+        offered.click(lambda n: str(examples[n]), offered, image, api_visibility="private")
     return app
+
+
+def _ld_view(values: np.ndarray) -> str:
+    title = "LD map: the weight that local distribution gives to each pixel"
+    return view.map_view(values, title, float(values.min()), float(values.max()))
+
+
+def _confidence_view(values: np.ndarray) -> str:
+    return view.map_view(values, "Confidence: probability of the shown class", 0.0, 1.0)
+
+
+def _own_examples(folder: Path) -> list[Path]:
+    """Return the first pictures of the user's folder."""
+    files = list_files(folder.expanduser(), IMAGE_SUFFIXES)
+    if not files:
+        raise FileNotFoundError(
+            f"--examples {folder} has no picture; name a folder with {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files[:MOST_EXAMPLES]
+
+
+def _drawn_examples(predictor: Predictor, folder: Path) -> list[Path]:
+    """Draw streets into a folder for a network that was trained on such; for others, none."""
+    config = predictor.config.get("data")
+    target = f"{SyntheticDataModule.__module__}.{SyntheticDataModule.__name__}"
+    if not isinstance(config, dict) or config.get("_target_") != target:
+        return []
+    dataset = build("data", config, "the network's config").make_dataset("test")
+    files = []
+    for index in range(min(MOST_EXAMPLES, len(dataset))):
+        files.append(folder / f"{dataset.image_name(index)}.png")
+        Image.fromarray(dataset.pixels(index).image).save(files[-1])
+    return files
 
 
 def _uploaded(payload: Any) -> Path | None:
@@ -230,7 +269,11 @@ def shares_table(prediction: Prediction) -> str:
             f'<td style="{_CELL};text-align:right">{share:.1%}</td>'
             f'<td style="{_CELL};width:70%"><div style="{bar}"></div></td></tr>'
         )
-    return f'<table style="width:100%;border:0">{"".join(rows)}</table>'
+    absent = [escape(name) for name, share in prediction.shares().items() if share == 0]
+    ending = (
+        f'<p class="gald-absent">Not in this picture: {", ".join(absent)}</p>' if absent else ""
+    )
+    return f'<table style="width:100%;border:0">{"".join(rows)}</table>{ending}'
 
 
 def _check_port_is_free(host: str, port: int) -> None:

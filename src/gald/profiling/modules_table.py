@@ -2,19 +2,18 @@
 
 import re
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cyclopts
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gald.cli import Arguments
 from gald.config import CONF_DIR
 from gald.profiling.flops import NOT_COUNTED, MacCounter, count_params
 from gald.profiling.memory import TensorMemoryTracker
@@ -49,13 +48,12 @@ compare rows; `gald profile` measures your own network on your own machine.
 """
 
 
-def main() -> None:
-    """Write the page, or print it: `python -m gald.profiling.modules_table [--to FILE]`."""
-    parser = Arguments("gald.profiling.modules_table", description=__doc__)
-    parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="page to update; only changed rows are measured"
-    )
-    to: Path | None = parser.parse_args(sys.argv[1:]).to
+def main(*, to: Path | None = None) -> None:
+    """Write the page of all GAs and LDs, or print it.
+
+    Args:
+        to: page to update; only changed rows are measured
+    """
     torch.set_num_threads(1)
     old_page = to.read_text(encoding="utf-8") if to is not None and to.is_file() else ""
     page = modules_table(measurements(old_page))
@@ -183,4 +181,4 @@ def _papers(config: DictConfig) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main)

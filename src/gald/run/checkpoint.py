@@ -18,6 +18,7 @@ from gald.run.provenance import sha256
 from gald.run.shape import check_shape, shown
 from gald.run.text_file import read_json, refuse_bulky
 from gald.run.weight_file import find_defect, read_weight_file
+from gald.run.zoo import ZOO_PREFIX, advice, find_entry
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
 CHECKSUM = "weights_sha256"  # key of the config: the checksum of the weights
@@ -77,23 +78,33 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Args:
         path: a checkpoint; a run folder, which stands for its best checkpoint; a folder written by
-            `Predictor.save_pretrained`; or OWNER/NAME on the hub, which is downloaded once.
+            `Predictor.save_pretrained`; the name of a network of the zoo; or OWNER/NAME on the hub,
+            which is downloaded once. A path that exists comes first.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     given, path = str(path), Path(path).expanduser()
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given) and path.suffix != ".ckpt":
-        path = _fetch(given)
+    exists = path.exists()
+    if not exists:
+        if (entry := find_entry(given)) is not None:
+            path = entry
+        elif _is_hub_id(given):
+            path = _fetch(given)
     if path.is_dir():
         best = path / "checkpoints" / "best.ckpt"
         candidates = (path / WEIGHTS, best, path / "checkpoints" / "last.ckpt")
         path = next((file for file in candidates if file.is_file()), candidates[-1])
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}; give a .ckpt file, a run folder, a folder written by "
-            "save_pretrained, or OWNER/NAME on the hub"
+        remedy = (
+            "give a .ckpt file, a run folder, a folder written by save_pretrained, a name of the "
+            "zoo, or OWNER/NAME on the hub"
         )
+        if exists and (entry := find_entry(given)) is not None:
+            remedy = f"for the network {given} of the zoo give {entry}"
+        elif not exists:
+            remedy = advice(given, remedy)
+        raise FileNotFoundError(f"no checkpoint at {path}; {remedy}")
     return path
 
 
@@ -268,6 +279,12 @@ def config_checksum(about: Mapping[str, Any]) -> str:
 def _is_nearly(key: str, word: str) -> bool:
     """Return whether a key differs from a word in one character."""
     return len(key) == len(word) and sum(map(str.__ne__, key, word)) == 1
+
+
+def _is_hub_id(given: str) -> bool:
+    """Return whether a text has the form OWNER/NAME; `zoo/NAME` is of the zoo and never fetched."""
+    known = re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not given.endswith(".ckpt")
+    return bool(known) and not given.startswith(ZOO_PREFIX)
 
 
 def _fetch(name: str) -> Path:

@@ -13,6 +13,7 @@ FREE = (
     "ckpt_path",
     "init_from",
     "init_from_strict",
+    "tags",
     "test",
     "metrics",  # of the final evaluation
     "logger",
@@ -34,7 +35,10 @@ FREE = (
     "trainer.default_root_dir",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
+    "trainer.profiler",
     "model.backbone.weights",  # initial weights, which the checkpoint replaces
+    "model.channels_last",  # the same sums in another order, as on another device
+    "model.fast_depthwise",
 )
 FIXED = ("callbacks.ema",)  # although callbacks are free
 EPOCHS = "trainer.max_epochs"
@@ -111,7 +115,7 @@ def _leaves(node: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 def _differs(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     # A run of an earlier version does not have later options; they are off unless asked for.
     if key not in old:
-        return new[key] is not None and new[key] is not False
+        return new[key] not in (None, False, -1)  # -1 is no limit, and False is 0 too
     return old[key] != new.get(key)
 
 

@@ -317,9 +317,10 @@ def _check_argument(
             )
         return check_part(slot, value, file, trust, place)
     if value == "???":
+        name = cls.__module__.rpartition(".")[2] if ours else "NAME"
         raise ValueError(
             f"{file} leaves {place} out, as published networks do with paths; choose the part "
-            f"yourself, for example data=NAME data.root=FOLDER"
+            f"yourself, for example data={name} data.root=FOLDER"
         )
     _refuse_hidden(value, file, place)
     if isinstance(value, list) and len(value) > MOST_ITEMS:

@@ -14,9 +14,9 @@ from gald.data.datamodule import SegmentationDataModule
 from gald.device import pick_device
 from gald.model.segmentor import Segmentor
 from gald.optimizer import build_optimizer
-from gald.profiling.command import DTYPES
 from gald.profiling.flops import count_params
 from gald.profiling.measure import CostMeter
+from gald.profiling.network_cost import DTYPES
 from gald.run.building import build, build_own, check, own_paths
 from gald.run.old_names import renew_config
 from gald.run.plain import plain_data, shown

@@ -1,82 +1,44 @@
 """`gald sweep ACTION FOLDER`: plan and check a sweep, and repeat its failed cells."""
 
-import importlib
 import shlex
-import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 
-from gald.cli import Arguments
+from gald.command_line.app import Trust, new_app
 
 if TYPE_CHECKING:
     from gald.sweep.cells import Cell
     from gald.sweep.state import CellState
 
 WATCH = 5.0  # seconds between two looks at a sweep
-ACTIONS = {
-    "plan": (
-        "gald.sweep.plan.plan:main",
-        "cells, time, memory, seeds: gald sweep plan model/ga=...",
-    ),
-    "run": (
-        "gald.sweep.command:run_cells",
-        "run the cells that are not done, or one: gald sweep run FOLDER --cell 3",
-    ),
-    "audit": (
-        "gald.sweep.table.consistency:main",
-        "differences besides the factors: gald sweep audit FOLDER",
-    ),
-    "status": ("gald.sweep.command:status", "state of each cell: gald sweep status FOLDER"),
-    "retry": ("gald.sweep.command:retry", "let failed cells run again: gald sweep retry FOLDER"),
-}
-USAGE = "usage: gald sweep ACTION ...\n\n" + "\n".join(
-    f"  {action:<8} {text}" for action, (_, text) in ACTIONS.items()
-)
+app = new_app("sweep", "Plan, run and inspect an ablation; gald train -m starts one.")
+app.command("gald.sweep.plan.command:main", name="plan")
+app.command("gald.sweep.table.audit_command:main", name="audit")
+Folder = Annotated[Path, Parameter(help="folder of a sweep, as gald train -m printed it")]
 
 
-def main() -> int | None:
-    """Run the action that the command line names; returns the exit code.
+@app.command
+def status(sweep: Folder, /, *, watch: bool = False) -> int:
+    """Print the state of each cell of a sweep; the exit code is 1 if one has failed.
 
-    Raises:
-        ValueError: there is no such action.
+    Args:
+        sweep: folder of a sweep, as gald train -m printed it
+        watch: show it again every five seconds
     """
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    action, *rest = arguments
-    if action not in ACTIONS:
-        raise ValueError(f"sweep has no action {action!r}; choose one of {', '.join(ACTIONS)}")
-    module, _, function = ACTIONS[action][0].partition(":")
-    sys.argv = [sys.argv[0], *rest]
-    return getattr(importlib.import_module(module), function)()
-
-
-def one_folder(action: str) -> Path:
-    """Return the sweep folder from the rest of the command line of `gald sweep ACTION`."""
-    parser = Arguments(f"gald sweep {action}", description=ACTIONS[action][1].split(":")[0])
-    parser.add_argument("sweep", type=Path, help="folder of a sweep, as gald train -m printed it")
-    return parser.parse_args(sys.argv[1:]).sweep
-
-
-def status() -> int:
-    """Print the cells of a sweep; returns 1 if one has failed."""
-    parser = Arguments("gald sweep status", description=ACTIONS["status"][1].split(":")[0])
-    parser.add_argument("sweep", type=Path, help="folder of a sweep, as gald train -m printed it")
-    parser.add_argument("--watch", action="store_true", help="show it again every five seconds")
-    flags = parser.parse_args(sys.argv[1:])
     console = Console(markup=False, emoji=False)
     while True:
-        states = _read_states(flags.sweep)
-        if flags.watch and console.is_terminal:
+        states = _read_states(sweep)
+        if watch and console.is_terminal:
             console.clear()
-        _print_states(console, flags.sweep, states)
+        _print_states(console, sweep, states)
         busy = any(state.state in ("pending", "running") for state in states.values())
-        if not (flags.watch and busy):
+        if not (watch and busy):
             return 1 if any(state.state == "failed" for state in states.values()) else 0
         time.sleep(WATCH)
 
@@ -112,13 +74,14 @@ def _print_states(console: Console, folder: Path, states: dict["Cell", "CellStat
         print(f"to run the pending cells: {shlex.join(['gald', 'sweep', 'run', str(folder)])}")
 
 
-def retry() -> int:
+@app.command
+def retry(folder: Folder, /) -> int:
     """Make the failed cells of a sweep pending again, and print the command that runs them."""
     from gald.sweep.cells import Sweep
     from gald.sweep.claim import claimed
     from gald.sweep.state import read_record, write_record
 
-    sweep = Sweep.load(one_folder("retry"))
+    sweep = Sweep.load(folder)
     count = 0
     for cell in sweep.cells:
         folder = sweep.place(cell)
@@ -138,26 +101,33 @@ def retry() -> int:
     return 0
 
 
-def run_cells() -> int:
-    """Run one cell of a sweep, or all that are not done; returns the exit code.
+@app.command(name="run")
+def run_cells(
+    folder: Folder,
+    /,
+    *,
+    cell: int | None = None,
+    jobs: int | None = None,
+    jobs_per_gpu: int = 1,
+    config_dir: Sequence[Path] = (),
+    trust: Trust = (),
+) -> int:
+    """Run one cell of a sweep, or all that are not done.
 
-    The code is 0 if the cells are done, 1 if one has failed, and 75 if a signal stopped them or
-    another process runs them.
+    The exit code is 0 if the cells are done, 1 if one has failed, and 75 if a signal stopped them
+    or another process runs them.
+
+    Args:
+        folder: folder of a sweep, as gald train -m printed it
+        cell: only this cell, counted from 0
+        jobs: most cells at once (default: as many as fit)
+        jobs_per_gpu: cells that share a GPU
+        config_dir: folder with configs of yours; repeat for more
+        trust: package with classes of your own that the file may name; repeat for more
 
     Raises:
         ValueError: the sweep has no such cell.
     """
-    parser = Arguments("gald sweep run", description=ACTIONS["run"][1].split(":")[0])
-    parser.add_argument("sweep", type=Path, help="folder of a sweep")
-    parser.add_argument("--cell", type=int, metavar="N", help="only this cell, counted from 0")
-    parser.add_argument("--jobs", type=int, help="most cells at once (default: as many as fit)")
-    parser.add_argument("--jobs-per-gpu", type=int, default=1, help="cells that share a GPU")
-    parser.add_argument(
-        "--config-dir", type=Path, action="append", default=[], help="folder with configs of yours"
-    )
-    parser.add_trust()
-    flags = parser.parse_args(sys.argv[1:])
-
     from gald.run.preemption import PREEMPTED
     from gald.run.slots import check_trust
     from gald.sweep.cells import Sweep, refuse_code
@@ -168,27 +138,27 @@ def run_cells() -> int:
     from gald.sweep.launch.report import report
     from gald.sweep.launch.runner import RetryPolicy
 
-    for name in ("jobs", "jobs_per_gpu"):
-        if (number := getattr(flags, name)) is not None and number < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {number}; choose 1 or more")
-    sweep = Sweep.load(flags.sweep)
-    refuse_code(sweep, check_trust(flags.trust))
-    searchpath = tuple(f"file://{folder.absolute()}" for folder in flags.config_dir)
-    source, devices = Source(searchpath=searchpath), Devices(flags.jobs, flags.jobs_per_gpu)
-    if flags.cell is None:
+    for name, number in (("--jobs", jobs), ("--jobs-per-gpu", jobs_per_gpu)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}; choose 1 or more")
+    sweep = Sweep.load(folder)
+    refuse_code(sweep, check_trust(trust))
+    searchpath = tuple(f"file://{place.absolute()}" for place in config_dir)
+    source, devices = Source(searchpath=searchpath), Devices(jobs, jobs_per_gpu)
+    if cell is None:
         run_and_report(sweep, sweep.cells, source, devices, RetryPolicy())
         return 1 if report(sweep) else 0
-    if not 0 <= flags.cell < len(sweep.cells):
+    if not 0 <= cell < len(sweep.cells):
         raise ValueError(
-            f"{flags.sweep} has no cell {flags.cell}; choose one from 0 to {len(sweep.cells) - 1}"
+            f"{folder} has no cell {cell}; choose one from 0 to {len(sweep.cells) - 1}"
         )
-    cell = sweep.cells[flags.cell]
-    record = run_cell(sweep, cell, source, devices)
+    chosen = sweep.cells[cell]
+    record = run_cell(sweep, chosen, source, devices)
     score = "" if record.score is None else f", val/miou {record.score:.4f}"
     reason = f" ({record.reason})" if record.reason else ""
     owner = getattr(record, "owner", None)
     where = f", {owner} runs it" if owner else ""
-    print(f"cell {cell.number}, {cell.folder}: {record.state}{score}{reason}{where}", flush=True)
+    print(f"cell {cell}, {chosen.folder}: {record.state}{score}{reason}{where}", flush=True)
     return {"done": 0, "failed": 1}.get(record.state, PREEMPTED)
 
 

@@ -4,13 +4,12 @@ gald viz runs/mine --image street.jpg --query 320 180 --query 40 200
 gald viz runs/ga_only runs/ga_ld --image street.jpg --to out
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gald.cli import Arguments
+from gald.command_line.app import Trust
+from gald.command_line.app import path as absolute
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
 
@@ -22,9 +21,37 @@ if TYPE_CHECKING:
 MOST_CHECKPOINTS = 6
 
 
-def main() -> None:
-    """Draw the runs of the command line."""
-    flags = parse(sys.argv[1:])
+def main(
+    run: str,
+    /,
+    *runs: str,
+    image: Path,
+    query: Sequence[tuple[int, int]] = (),
+    to: Path | None = None,
+    device: str = "auto",
+    trust: Trust = (),
+) -> None:
+    """Draw LD maps, attention, features, and the prediction with and without LD.
+
+    Args:
+        run: run, checkpoint, saved folder, name of the zoo or hub id
+        runs: more of them, to compare
+        image: input image
+        query: pixel X Y for the attention map; repeat for more (default: in the largest regions)
+        to: a new folder (default: runs/viz/IMAGE)
+        device: auto, cpu, cuda, cuda:1, ...
+        trust: package with classes of your own that the file may name; repeat for more
+
+    Raises:
+        ValueError: an option is invalid, or the output folder is not empty.
+        FileNotFoundError: there is no such image.
+    """
+    file = absolute(image)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no image {file}; correct the path")
+    folder = absolute(to or Path("runs/viz") / file.stem)
+    refuse_filled(folder, "choose another folder with --to")
+    refuse_unwritable(folder, "--to")
     # torch takes seconds to import; a misspelt path should be an error before that.
     from gald.cli import silence_warnings
     from gald.device import pick_device
@@ -32,49 +59,9 @@ def main() -> None:
     from gald.viz.network_view import check_queries
 
     silence_warnings()
-    image = to_tensor(flags.image)
-    check_queries(flags.query, image)
-    device = pick_device(flags.device)
-    show(flags.runs, flags.image, image, flags.query, flags.to, device, flags.trust)
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line after `gald viz`.
-
-    Raises:
-        ValueError: an argument is unknown or invalid, or the output folder is not empty.
-        FileNotFoundError: there is no such image.
-    """
-    parser = Arguments(
-        "gald viz",
-        description="draw LD maps, attention, features, and the prediction with and without LD",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "runs", nargs="+", metavar="RUN", help="run folder, checkpoint, saved folder, or OWNER/NAME"
-    )
-    add("--image", type=_path, required=True, metavar="FILE", help="input image")
-    add(
-        "--query",
-        type=int,
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("X", "Y"),
-        help="pixel for the attention map; repeat for more (default: inside the largest regions)",
-    )
-    add("--to", type=_path, metavar="FOLDER", help="a new folder (default: runs/viz/IMAGE)")
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    parser.add_trust()
-    flags = parser.parse_intermixed_args(arguments)
-    flags.query = [(x, y) for x, y in flags.query]
-    if not flags.image.is_file():
-        raise FileNotFoundError(f"there is no image {flags.image}; correct the path")
-    flags.to = flags.to or Path("runs/viz").absolute() / flags.image.stem
-    refuse_filled(flags.to, "choose another folder with --to")
-    refuse_unwritable(flags.to, "--to")
-    return flags
+    pixels = to_tensor(file)
+    check_queries(list(query), pixels)
+    show([run, *runs], file, pixels, list(query), folder, pick_device(device), trust)
 
 
 def show(
@@ -159,7 +146,3 @@ def _names(runs: list[str]) -> list[str]:
     names = [Path(run).expanduser().absolute().name for run in runs]
     ambiguous = len(set(names)) < len(names)
     return [f"{i}_{name}" for i, name in enumerate(names, 1)] if ambiguous else names
-
-
-def _path(given: str) -> Path:
-    return Path(given).expanduser().absolute()

@@ -20,11 +20,14 @@ def elsewhere(monkeypatch, tmp_path):
 def run(monkeypatch, *arguments):
     """Return the exit code of `gald data ...`."""
     monkeypatch.setattr(sys, "argv", ["gald", "data", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
+    try:
         cli.main()
-    return stop.value.code
+    except SystemExit as stop:
+        return stop.code
+    return 0
 
 
+ACTIONS = ("prepare", "verify", "stats", "browse")
 SMALL = ["data.train_count=4", "data.val_count=2", "data.test_count=2", "data.size=[32,40]"]
 
 
@@ -32,15 +35,15 @@ SMALL = ["data.train_count=4", "data.val_count=2", "data.test_count=2", "data.si
 def test_without_an_action_it_prints_the_usage(arguments, code, monkeypatch, capsys):
     assert run(monkeypatch, *arguments) == code
     out = capsys.readouterr().out
-    assert out.startswith("usage: gald data ACTION NAME")
-    assert all(f"  {action} " in out for action in (*command.ACTIONS, "import"))
+    assert out.startswith("Usage: gald data COMMAND")
+    assert all(f" {action} " in out for action in (*ACTIONS, "import"))
 
 
-@pytest.mark.parametrize("action", command.ACTIONS)
+@pytest.mark.parametrize("action", ACTIONS)
 def test_each_action_has_a_help_that_lists_the_datasets(action, monkeypatch, capsys):
     assert run(monkeypatch, action, "--help") == 0
     out = capsys.readouterr().out
-    assert "camvid" in out and "data.key=value" in out
+    assert "camvid" in out and "data.root=FOLDER" in out
 
 
 @pytest.mark.parametrize(
@@ -48,16 +51,16 @@ def test_each_action_has_a_help_that_lists_the_datasets(action, monkeypatch, cap
     [
         (
             ["chek", "camvid"],
-            "no action 'chek'; choose one of prepare, verify, stats, browse, import",
+            "gald data has no action 'chek'; did you mean ",
         ),
         (["verify"], "gald data verify needs a NAME; choose one of "),
         (["verify", "camvld"], "data has no option 'camvld'; choose one of "),
         (["verify", "data.root=x"], "data has no option 'data.root=x'; choose one of "),
-        (["stats", "synthetic", "--count", "3"], "unrecognized arguments: --count"),
-        (["stats", "synthetic", "--spl=val"], "unrecognized arguments: --spl=val"),
-        (["prepare", "camvid", "--split", "val"], "unrecognized arguments: --split"),
-        (["browse", "synthetic", "--count", "some"], "argument --count: invalid int value: 'some'"),
-        (["browse", "synthetic", "--split"], "argument --split: expected one argument"),
+        (["stats", "synthetic", "--count", "3"], "Unknown option: --count"),
+        (["stats", "synthetic", "--spl=val"], "Unknown option: --spl=val; did you mean --split"),
+        (["prepare", "camvid", "--split", "val"], "Unknown option: --split"),
+        (["browse", "synthetic", "--count", "some"], 'unable to convert "some" into int'),
+        (["browse", "synthetic", "--split"], "it needs --split"),
         (["verify", "synthetic", "val"], "'val' is not key=value; write data.KEY=VALUE"),
         (["verify", "synthetic", "data.cuont=3"], "no config key data.cuont"),
         (["verify", "camvid", "data.root=no/folder"], "no CamVid at no/folder"),
@@ -73,15 +76,10 @@ def test_every_mistake_is_reported_in_one_sentence(arguments, message, monkeypat
     assert "GALD_TRACEBACK=1" in hint
 
 
-def test_the_name_may_be_written_as_in_train():
-    assert command.parse(["verify", "data=camvid", "data.root=a"]).name == "camvid"
-
-
-def test_options_and_overrides_go_in_any_order():
-    words = ["browse", "--count", "3", "camvid", "data.root=a", "--split", "val", "seed=1"]
-    flags = command.parse(words)
-    assert (flags.name, flags.count, flags.split) == ("camvid", 3, "val")
-    assert flags.overrides == ["data.root=a", "seed=1"]
+def test_options_and_overrides_go_in_any_order_and_the_name_as_in_train(monkeypatch, capsys):
+    words = ["stats", "--split", "val", "data=synthetic", *SMALL, "seed=1"]
+    assert run(monkeypatch, *words) == 0
+    assert "val" in capsys.readouterr().out
 
 
 def test_verify_reads_every_split_and_returns_0(monkeypatch, capsys):

@@ -39,7 +39,7 @@ def start(folder, *overrides):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with (folder / "launcher.log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "gald.train", "-m", *overrides],
+            [sys.executable, "-m", "gald", "train", "-m", *overrides],
             cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -28,7 +28,7 @@ from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN
 from gald.data.reading.files import SampleError
 from gald.errors import disk_remedy
-from gald.progress import console, in_order, say
+from gald.progress import Lines, console, in_order, say
 from gald.run.atomic import sync, write_bytes
 
 T = TypeVar("T")
@@ -251,8 +251,10 @@ def _append(path: Path, data: bytes | memoryview) -> None:
 
 
 def _shown(items: list[T], title: str) -> Iterator[T]:
-    if items:
-        yield from progress.track(items, title, console=console())
+    lines = Lines(title, len(items))
+    for number, item in enumerate(progress.track(items, title, console=console())):
+        lines.show(number)
+        yield item
 
 
 @contextmanager

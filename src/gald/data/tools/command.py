@@ -1,127 +1,157 @@
 """`gald data ACTION NAME`: download or import a dataset, check it, count its classes, show it."""
 
-import argparse
-import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from gald.cli import Arguments, fail
-from gald.config import CONF_DIR, compose
-from gald.data.tools.importing import command as importing
+from cyclopts import Parameter
 
-ACTIONS = {
-    "prepare": "download the dataset, or print how to get it",
-    "verify": "read every file and list all problems",
-    "stats": "frequency of each class, and weights that balance the loss",
-    "browse": "one figure of many images with their labels",
-}
-IMPORT = "draw polygons of COCO or labelme as masks: gald data import coco FOLDER --to OUT"
-USAGE = (
-    "usage: gald data ACTION NAME [data.key=value ...] [OPTIONS]\n\n"
-    + "\n".join(f"  {action:<8} {text}" for action, text in (ACTIONS | {"import": IMPORT}).items())
-    + "\n\nNAME is an option of conf/data, and keys are those of gald train, for example"
-    "\n  gald data verify camvid data.root=FOLDER"
-    "\ngald data ACTION --help lists the options of one action."
-)
+from gald.cli import fail
+from gald.command_line.app import new_app
+from gald.config import compose, options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from omegaconf import DictConfig
+
+Name = Annotated[str, Parameter(help=options_of("data"))]
+app = new_app("data", "Prepare, verify, count and show a dataset, or import annotations.")
+app.command("gald.data.tools.importing.command:main", name="import")
 
 
-def main() -> int:
-    """Run the command line after `gald data`; return the exit code."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    if arguments[0] == "import":
-        return _import(arguments[1:])
-    flags = parse(arguments)
-    try:
-        return _act(flags)
-    except KeyboardInterrupt:
-        fail(f"interrupted; repeat gald data {flags.action} {flags.name} to finish")
+@app.command
+def prepare(name: Name = "", /, *overrides: str) -> None:
+    """Download a dataset, or print how to get it.
 
-
-def _import(arguments: list[str]) -> int:
-    flags = importing.parse(arguments)
-    try:
-        return importing.run(flags)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was written, so repeat the command")
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Parse the command line after `gald data`.
-
-    Raises:
-        ValueError: an argument is unknown or not valid.
+    Args:
+        name: option of the config group data
+        overrides: any key of gald train, such as data.root=FOLDER
     """
-    action, *rest = arguments
-    if action not in ACTIONS:
-        raise ValueError(
-            f"data has no action {action!r}; choose one of {', '.join([*ACTIONS, 'import'])}"
-        )
-    options = sorted(path.stem for path in (CONF_DIR / "data").glob("*.yaml"))
-    parser = Arguments(f"gald data {action}", description=ACTIONS[action], allow_abbrev=False)
-    parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(options))
-    keys = "any key of gald train, e.g. data.root=FOLDER"
-    parser.add_argument("overrides", nargs="*", metavar="data.key=value", help=keys)
-    if action == "verify":
-        parser.add_argument("--split", help="one split, or several as train+val (default: all)")
-        parser.add_argument("--subset", action="store_true", help="accept any number of images")
-        parser.add_argument("--output", type=Path, metavar="FILE.json", help="save the report")
-    if action in ("stats", "browse"):
-        parser.add_argument("--split", default="train", help="train, val, ... (default: train)")
-    if action == "browse":
-        parser.add_argument("--count", type=int, default=24, help="number of images (default: 24)")
-        parser.add_argument("--class", dest="class_name", help="images with most of this class")
-        parser.add_argument("--output", type=Path, metavar="FILE.png", help="path of the figure")
-    flags = parser.parse_intermixed_args(rest)
-    flags.name = (flags.name or "").removeprefix("data=")  # as in gald train
-    if flags.name not in options:
-        problem = f"data has no option {flags.name!r}"
-        if not flags.name:
-            problem = f"{parser.prog} needs a NAME"
-        raise ValueError(f"{problem}; choose one of {', '.join(options)}")
-    for override in flags.overrides:
-        if "=" not in override:
-            raise ValueError(
-                f"{override!r} is not key=value; write data.KEY=VALUE, or see {parser.prog} --help"
-            )
-    return argparse.Namespace(action=action, **vars(flags))
-
-
-def _act(flags: argparse.Namespace) -> int:
     from hydra.utils import get_class
 
+    cfg = _config("prepare", name, overrides)
+    if "root" not in cfg.data:
+        print(f"{_plain(name)} is drawn on the fly; there is nothing to prepare")
+        return
+    from gald.data.tools.prepare import prepare
+
+    # only the class: creating some modules reads the dataset, which does not exist yet
+    module_class: Any = get_class(cfg.data._target_)
+    with _interruptible("prepare", name):
+        prepare(module_class.dataset_class, _plain(name), Path(cfg.data.root))
+
+
+@app.command
+def verify(
+    name: Name = "",
+    /,
+    *overrides: str,
+    split: str | None = None,
+    subset: bool = False,
+    output: Path | None = None,
+) -> int:
+    """Read every file of a dataset and list all problems; the exit code is 1 if there are any.
+
+    Args:
+        name: option of the config group data
+        overrides: any key of gald train, such as data.root=FOLDER
+        split: one split, or several as train+val (default: all)
+        subset: accept any number of images
+        output: save the report in this json file
+    """
+    data = _data("verify", name, overrides, output)
+    from gald.data.tools.verify import verify
+
+    with _interruptible("verify", name):
+        return verify(data, _plain(name), split, subset, output)
+
+
+@app.command
+def stats(name: Name = "", /, *overrides: str, split: str = "train") -> None:
+    """Print the frequency of each class, and weights that balance the loss.
+
+    Args:
+        name: option of the config group data
+        overrides: any key of gald train, such as data.root=FOLDER
+        split: train, val, ...
+    """
+    data = _data("stats", name, overrides)
+    from gald.data.tools.class_report import print_classes
+
+    with _interruptible("stats", name):
+        print_classes(data, _plain(name), split)
+
+
+@app.command
+def browse(
+    name: Name = "",
+    /,
+    *overrides: str,
+    split: str = "train",
+    count: int = 24,
+    class_name: Annotated[str | None, Parameter(name="--class")] = None,
+    output: Path | None = None,
+) -> None:
+    """Draw one figure of many images with their labels.
+
+    Args:
+        name: option of the config group data
+        overrides: any key of gald train, such as data.root=FOLDER
+        split: train, val, ...
+        count: number of images
+        class_name: images with most of this class
+        output: path of the figure, a png
+    """
+    data = _data("browse", name, overrides, output)
+    from gald.data.tools.browse import browse
+
+    with _interruptible("browse", name):
+        browse(data, _plain(name), split, count, class_name, output)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("data=")  # as in gald train
+
+
+@contextmanager
+def _interruptible(action: str, name: str) -> "Generator[None]":
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(f"interrupted; repeat gald data {action} {_plain(name)} to finish")
+
+
+def _config(action: str, name: str, overrides: Sequence[str]) -> "DictConfig":
+    """Compose the config of a dataset and check it."""
+    options = options_of("data")
+    if _plain(name) not in options.split(", "):
+        problem = f"gald data {action} needs a NAME"
+        if name:
+            problem = f"data has no option {_plain(name)!r}"
+        raise ValueError(f"{problem}; choose one of {options}")
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(
+                f"{override!r} is not key=value; write data.KEY=VALUE, or see gald data {action} "
+                "--help"
+            )
     from gald.options.check import check_config
     from gald.options.roots import Train
+
+    cfg = compose("train", [f"data={_plain(name)}", *overrides])
+    check_config(cfg, Train)
+    return cfg
+
+
+def _data(action: str, name: str, overrides: Sequence[str], output: Path | None = None) -> Any:
+    """Build the data module of a dataset."""
+    cfg = _config(action, name, overrides)
     from gald.run.building import build_own
     from gald.run.new_folders import refuse_unwritable
 
-    cfg = compose("train", [f"data={flags.name}", *flags.overrides])
-    check_config(cfg, Train)
-    if getattr(flags, "output", None):
-        refuse_unwritable(flags.output.expanduser().absolute().parent, "--output")
-    if flags.action == "prepare":
-        if "root" not in cfg.data:
-            print(f"{flags.name} is drawn on the fly; there is nothing to prepare")
-            return 0
-        from gald.data.tools.prepare import prepare
-
-        # only the class: creating some modules reads the dataset, which does not exist yet
-        module_class: Any = get_class(cfg.data._target_)
-        prepare(module_class.dataset_class, flags.name, Path(cfg.data.root))
-        return 0
-    data = build_own(cfg.data)
-    if flags.action == "verify":
-        from gald.data.tools.verify import verify
-
-        return verify(data, flags.name, flags.split, flags.subset, flags.output)
-    if flags.action == "stats":
-        from gald.data.tools.class_report import print_classes
-
-        print_classes(data, flags.name, flags.split)
-    else:
-        from gald.data.tools.browse import browse
-
-        browse(data, flags.name, flags.split, flags.count, flags.class_name, flags.output)
-    return 0
+    if output is not None:
+        refuse_unwritable(output.expanduser().absolute().parent, "--output")
+    with _interruptible(action, name):
+        return build_own(cfg.data)

@@ -67,7 +67,7 @@ def _run() -> None:
 
     from gald.cli import run
 
-    run("gald.train:main", sys.argv[1:])
+    run("gald.training.command:main", sys.argv[1:])
 
 
 def prepare(folder: Path, options: Options) -> list[str]:

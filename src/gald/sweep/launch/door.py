@@ -129,7 +129,7 @@ def _train(folder: Path) -> None:
     config.pop("hydra")
     if (folder / "checkpoints" / "last.ckpt").is_file():
         config.ckpt_path = "last"
-    importlib.import_module("gald.train").train(config)  # it imports this module
+    importlib.import_module("gald.training.train").train(config)  # it imports this module
 
 
 def _tell_others(folder: Path, go: bool) -> None:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, hints
 from gald.sweep.cells import NAME, Cell, Sweep, split_overrides
 from gald.sweep.grid import check_levels, grid
 from gald.sweep.state import read_state
@@ -55,7 +55,7 @@ def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
     Raises:
         ValueError: the sweeper chooses its cells while it runs.
     """
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), hints("train", words):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("train", list(words), run_mode=RunMode.MULTIRUN)
         cells = grid(master, OverridesParser.create(config_loader=loader))

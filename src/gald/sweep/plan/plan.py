@@ -1,7 +1,6 @@
 """`gald sweep plan ...`: cells of `gald train -m ...`, their cost, and what they can detect."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from gald.cli import Arguments, silence_warnings
+from gald.cli import silence_warnings
 from gald.config import refuse_words
 from gald.errors import to_sentence
 from gald.run.new_folders import refuse_unwritable
@@ -28,44 +27,13 @@ from gald.sweep.table.consistency import Audited, audit_configs, audit_seeds
 from gald.sweep.table.contrasts import seed_deviation
 
 
-def main() -> None:
-    """Plan the multirun that the command line declares."""
-    parser = Arguments("gald sweep plan", description="what would gald train -m ... run?")
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUES", help="as for gald train -m")
-    parser.add_argument("-m", "--multirun", action="store_true", help="accepted, but not needed")
-    parser.add_argument(
-        "--baseline", metavar="KEYS", help="baseline arm: 'model/ga=none model/ld=none'"
-    )
-    parser.add_argument(
-        "--difference",
-        type=float,
-        default=0.5,
-        help="mIoU difference to detect, in points (default: 0.5)",
-    )
-    parser.add_argument(
-        "--sd",
-        default="0.4",
-        help="deviation between seeds in points, or a finished sweep (default: 0.4)",
-    )
-    parser.add_argument("--no-probe", action="store_true", help="do not build and time networks")
-    parser.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="declare the cells there, for gald sweep run"
-    )
-    parser.add_trust()
-    flags = parser.parse_intermixed_args(sys.argv[1:])
-    if flags.to is not None:
-        write_plan(flags.words, flags.to)
-        return
-    plan(flags.words, flags.baseline, flags.difference, flags.sd, not flags.no_probe, flags.trust)
-
-
 def write_plan(words: Sequence[str], folder: Path) -> None:
     """Declare the cells of a multirun in a folder, and print how to run them.
 
     Raises:
         ValueError: an override is wrong, or the folder holds a different sweep.
     """
-    refuse_words("gald sweep plan", words)
+    refuse_words("sweep plan", words, "train")
     refuse_unwritable(folder, "--to")
     master, declared = declared_cells(words)
     command = ["gald", "train", "-m", *words]
@@ -107,7 +75,7 @@ def plan(
         raise ValueError(
             f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
         )
-    refuse_words("gald sweep plan", words)
+    refuse_words("sweep plan", words, "train")
     master, declared = declared_cells(words)
     folder = Path(master.hydra.sweep.dir)
     refuse_unwritable(folder, "hydra.sweep.dir")

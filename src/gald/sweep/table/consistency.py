@@ -10,7 +10,6 @@ from gald.run.results import SPLITS
 from gald.run.shape import read_config_file
 from gald.run.text_file import read_json
 from gald.sweep.cells import Sweep, split_overrides
-from gald.sweep.command import one_folder
 from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED, label
 
@@ -66,16 +65,6 @@ class Audited(NamedTuple):
     def name(self) -> str:
         """Short label of the cell."""
         return label(dict(self.values))
-
-
-def main() -> int:
-    """Audit the sweep that the command line names; returns 1 if there are findings."""
-    findings = audit(one_folder("audit"))
-    for finding in findings:
-        print(f"warning: {finding}")
-    if not findings:
-        print("only the declared factors differ")
-    return 1 if findings else 0
 
 
 def audit(folder: Path) -> list[str]:

@@ -1,17 +1,14 @@
 """`gald table SWEEP`: which arms of an ablation differ by more than noise, where, at what cost?"""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
-from gald.cli import Arguments
 from gald.comparison.report import Section, report_text, screen_table, write_report
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
-from gald.run.results import SPLITS
 from gald.run.slots import check_trust
 from gald.sweep.table.analysis import Analysis, analyse
 from gald.sweep.table.arms import SweepRuns, find_baseline, read_sweep
@@ -20,42 +17,7 @@ from gald.sweep.table.latex import latex_table
 from gald.sweep.table.sections import conclusion, sections
 from gald.sweep.table.spreadsheet import arms_csv, runs_csv
 
-FORMATS = ("md", "latex", "csv", "html")
 TITLE = "Which arms differ by more than noise?"
-
-
-def main() -> None:
-    """Print the table of the sweep that the command line names."""
-    parser = Arguments("gald table", description="which arms differ, where, and at what cost?")
-    parser.add_argument("sweep", type=Path, help="folder of a sweep, as gald train -m printed it")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="a new folder for all formats")
-    parser.add_argument("--split", choices=SPLITS, default="val", help="default: val")
-    parser.add_argument(
-        "--baseline", metavar="KEYS", help="baseline arm: 'model/ga=none model/ld=none'"
-    )
-    parser.add_argument("--format", choices=FORMATS, help="print this instead of a screen table")
-    parser.add_argument(
-        "--measure",
-        action="store_true",
-        help="measure latency and memory of each arm on this machine",
-    )
-    parser.add_argument(
-        "--samples", type=int, default=10_000, help="bootstrap samples (default: 10000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
-    parser.add_trust()
-    flags = parser.parse_args(sys.argv[1:])
-    print_table(
-        flags.sweep,
-        flags.to,
-        flags.split,
-        flags.baseline,
-        flags.format,
-        flags.samples,
-        flags.seed,
-        flags.measure,
-        flags.trust,
-    )
 
 
 def print_table(
@@ -78,7 +40,7 @@ def print_table(
         split: `val` or `test`.
         baseline: the arm that others are compared with, as `model/ga=none model/ld=none`; None
             chooses `none` for every factor, or its first value if it has no `none`.
-        form: one of `FORMATS` to print instead of the screen table.
+        form: md, latex, csv or html, to print instead of the screen table.
         samples: number of bootstrap samples of the images.
         seed: seed of the bootstrap.
         measuring: whether to build and time the network of each arm on this machine. Sweeps do

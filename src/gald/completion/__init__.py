@@ -1,0 +1,1 @@
+"""Completion of the words of gald by the shell."""

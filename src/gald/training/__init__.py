@@ -1,0 +1,1 @@
+"""`gald train`: one training, from its config to its run folder."""
