@@ -79,7 +79,7 @@ def page_commands():
 @pytest.mark.parametrize("line", sorted(page_commands()))
 def test_commands_of_docs_scale_compose(line):
     words = shlex.split(line)
-    for name in ("joblib", "submitit", "ray"):
+    for name in ("joblib", "submitit"):
         if f"hydra/launcher={name}" in line:
             pytest.importorskip(f"hydra_plugins.hydra_{name}_launcher")
     compose("train", words, hydra=True)

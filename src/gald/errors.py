@@ -64,6 +64,8 @@ def _with_remedy(text: str) -> str:
 
 
 _REPORTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EROFS)
+# Errors of Optuna at the end of a search, in memory and in a database.
+_NO_TRIAL = ("No trials are completed yet.", "Record does not exist.")
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory", re.I)
 
 
@@ -82,6 +84,11 @@ def to_sentence(error: BaseException) -> str:
         return (
             "a config group takes the name of an option, not null or a number; for none write "
             "'callbacks=[]' or 'logger=[]'"
+        )
+    if text in _NO_TRIAL:
+        return (
+            "no trial of the search has a score; gald sweep status FOLDER, with the folder of the "
+            "sweep, names the reason of each"
         )
     if "in DataLoader worker process" in text:
         # The text contains the worker's whole traceback; its last line is the message.

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -113,6 +115,53 @@ def test_cell_of_two_tasks_is_one_run_of_two_processes(slurm, tmp_path):
     assert slurm.wait(job) == ["COMPLETED"], output(tmp_path)
     folder = sweep.place(sweep.cells[0])
     assert read_state(folder).state == "done"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["val/receipt"]["processes"] == 2
+
+
+def test_tasks_without_srun_are_refused_instead_of_waiting_for_each_other(slurm, tmp_path):
+    words = (
+        "trainer=slurm trainer.sync_batchnorm=false trainer.devices=2 trainer.num_nodes=1 seed=0"
+    )
+    plan(slurm, tmp_path, words)
+    script = "gald sweep run grid --cell 0"
+    job = slurm.submit(tmp_path, script, "--nodes=1", "--ntasks-per-node=2")
+    assert slurm.wait(job) == ["FAILED"]
+    assert "this job has 2 tasks (SLURM_NTASKS), but only one process" in output(tmp_path)
+
+
+def test_cells_of_two_tasks_under_submitit_are_queued_again_by_its_signal(slurm, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = f"{TINY} trainer=slurm trainer.sync_batchnorm=false trainer.precision=32-true "
+    words += "trainer.accelerator=cpu trainer.devices=2 trainer.num_nodes=1 trainer.max_epochs=20 "
+    words += "seed=0 callbacks.last.minutes=60 hydra/launcher=submitit_slurm "
+    words += "hydra.launcher.partition=cpu hydra.launcher.tasks_per_node=2 "
+    words += "hydra.launcher.timeout_min=60 hydra.launcher.max_num_timeout=3"
+    with (tmp_path / "launcher.log").open("wb") as log:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "gald.train", "-m", *words.split()],
+            cwd=tmp_path,
+            env=slurm.environment | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+    root = tmp_path / "runs" / "train"
+    wait_until(lambda: (root / "cells.jsonl").exists(), "declaring")
+    (folder,) = (Sweep.load(root).place(cell) for cell in Sweep.load(root).cells)
+    try:
+        wait_until(lambda: rows(folder) > 6, "training")
+        (job,) = slurm.call("squeue", "--noheader", "--array", "--states=running", "-o%i").split()
+        slurm.call("scancel", "--signal=USR2", job)
+        wait_until(lambda: "PENDING" in slurm.states(job.partition("_")[0]), "requeueing")
+        state = read_state(folder)
+        assert (state.state, state.attempts) == ("pending", 1)
+        assert (folder / "checkpoints" / "last.ckpt").is_file()
+        assert launcher.wait(timeout=600) == 0, (tmp_path / "launcher.log").read_text()
+    finally:
+        launcher.kill()
+        launcher.wait()
+    state = read_state(folder)
+    assert (state.state, state.attempts) == ("done", 2)
     results = json.loads((folder / "results.json").read_text())
     assert results["val/receipt"]["processes"] == 2
 

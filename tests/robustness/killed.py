@@ -3,11 +3,13 @@
 They are forked from a server that has imported gald, so that a start takes no seconds.
 """
 
+import importlib
 import multiprocessing
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def run(words, point=None, log=os.devnull, after=None, limits=None):
+def run(words, point=None, log=os.devnull, after=None, limits=None, patch=None):
     """Run `gald WORDS`; return its exit code, -9 if it was killed.
 
     Args:
@@ -28,8 +30,11 @@ def run(words, point=None, log=os.devnull, after=None, limits=None):
         after: kill after so many seconds.
         limits: limits of the process, such as {"RLIMIT_FSIZE": 1000}; those on open files are
             beyond what is open at the start.
+        patch: (MODULE:NAME, value), an attribute to replace.
     """
-    process = CONTEXT.Process(target=_run, args=(words, point, str(log), limits or {}))
+    environment = dict(os.environ)  # the server has the one of its start
+    arguments = (words, point, str(log), limits or {}, patch, environment)
+    process = CONTEXT.Process(target=_run, args=arguments)
     process.start()
     process.join(after)
     if after is not None and process.is_alive():
@@ -38,10 +43,16 @@ def run(words, point=None, log=os.devnull, after=None, limits=None):
     return process.exitcode
 
 
-def _run(words, point, log, limits):
+def _run(words, point, log, limits, patch, environment):
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None  # read TMPDIR again
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if patch is not None:
+        owner, last = _owner(*patch[0].split(":"))
+        setattr(owner, last, patch[1])
     if point is not None:
         _arm(*point)
     from gald import cli
@@ -90,13 +101,16 @@ def _arm(when, name, number):
     sys.addaudithook(hook)
 
 
-def _at_call(module, name, number):
-    import importlib
-
+def _owner(module, name):
     owner = importlib.import_module(module)
     *parts, last = name.split(".")
     for part in parts:
         owner = getattr(owner, part)
+    return owner, last
+
+
+def _at_call(module, name, number):
+    owner, last = _owner(module, name)
     function, calls = getattr(owner, last), []
 
     def killed(*arguments, **options):

@@ -1,5 +1,6 @@
 """A flipped byte in a file of a run is noticed when it is read, and the good neighbour is named."""
 
+import json
 import random
 import re
 import shutil
@@ -12,7 +13,7 @@ import torch
 from gald.data.camvid import CamVid
 from gald.data.loading.cache import cached
 from gald.metrics.images import ImageCounts
-from gald.prediction.predictor import Predictor
+from gald.prediction.predictor import Predictor, load
 from gald.run.checkpoint import read_checkpoint
 from gald.run.checkpoint_io import save_checkpoint
 from gald.run.checksum import find_damage
@@ -49,6 +50,35 @@ def test_a_flipped_byte_anywhere_in_a_checkpoint_is_refused(run):
             read_checkpoint(path)
         assert find_damage(path), place
     assert torch.load(path, weights_only=True)["epoch"] == 3  # plain torch reads it
+
+
+def test_a_flipped_byte_in_the_config_of_a_saved_network_is_refused(run, tmp_path):
+    load(run).save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    whole, kept = json.loads(path.read_text()), read_checkpoint(tmp_path / "saved")
+    text = path.read_bytes()
+    draw, start = random.Random(0), text.index(b"config_sha256")
+    flips = [(place, draw.randrange(8)) for place in draw.sample(range(len(text)), 60)]
+    # Without its key, the checksum would look like one of an earlier version.
+    flips += [(place, bit) for place in range(start, start + 13) for bit in range(8)]
+    for place, bit in flips:
+        changed = bytearray(text)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            read = read_checkpoint(tmp_path / "saved")
+        except ValueError as error:
+            assert "config.json" in str(error)
+        else:  # white space
+            assert json.loads(changed) == whole and read.config == kept.config
+    # Folders of earlier versions have no checksum.
+    del whole["config_sha256"]
+    path.write_text(json.dumps(whole))
+    assert read_checkpoint(tmp_path / "saved").config == kept.config
+    whole["palette"][0][0] ^= 1
+    path.write_text(json.dumps(whole | {"config_sha256": "0" * 64}))
+    with pytest.raises(ValueError, match=r"is damaged: .* remove config_sha256 if you"):
+        read_checkpoint(tmp_path / "saved")
 
 
 def test_a_flipped_byte_of_an_earlier_version_is_refused_or_changes_nothing(run, tmp_path):

@@ -110,6 +110,21 @@ def test_a_full_folder_for_temporary_files_does_not_matter(small_disk, tmp_path,
     assert train(folder, log) == 0, log.read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["files", "folder", "service"])
+def test_wandb_without_what_it_needs_never_ends_a_run(what, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    folder, log = tmp_path / "run", tmp_path / "log"
+    words = [word for word in TINY if not word.startswith(("callbacks", "logger"))]
+    words += ["callbacks=[checkpoint,progress,prediction_images]", "logger=[csv,wandb]"]
+    words.append(f"+callbacks.taken={{_target_:wandb_faults.Taken,what:{what},folder:{scratch}}}")
+    assert killed.run(["train", *words, f"output_dir={folder}"], None, log) == 0, log.read_text()
+    assert (folder / "results.json").is_file() and (folder / "metrics.csv").is_file()
+    assert len(log.read_text().split("Traceback")) == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "kept"),
     [
@@ -119,6 +134,10 @@ def test_a_full_folder_for_temporary_files_does_not_matter(small_disk, tmp_path,
         (lambda whole: bytes(range(128, 256)) * 4, 0),
         (lambda whole: whole.replace(b"\n1,", b"\nx,", 1), 1),
         (lambda whole: whole[:20] + b"\0" * 40, 0),
+        (lambda whole: b"null\n", 0),
+        (lambda whole: b"hello\n", 0),
+        (lambda whole: b"[1, 2]\n", 0),
+        (lambda whole: b"", 0),
     ],
 )
 def test_a_damaged_metrics_csv_is_continued(damage, kept, tmp_path):

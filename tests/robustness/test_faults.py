@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
 from gald import cli
 from gald.export.export import OPSETS
@@ -164,6 +165,16 @@ FOLDERS = {
     "train output_dir=": "output_dir= | leave output_dir out",
     "train output_dir=null": "output_dir=null | leave output_dir out",
     "train output_dir=run": "run already holds a run | ckpt_path=last",
+    "train -m seed=0,1 hydra.sweep.dir=/etc/passwd": "/etc/passwd | name another",
+    "train -m seed=0,1 hydra.sweep.dir=/etc/passwd/x": "/etc/passwd/x | name another",
+    "sweep plan --no-probe seed=0,1 hydra.sweep.dir=/etc/passwd": (
+        "hydra.sweep.dir /etc/passwd cannot be written | name another"
+    ),
+    "sweep plan --no-probe seed=0,1 hydra.sweep.dir=/etc/passwd/x": (
+        "hydra.sweep.dir /etc/passwd/x cannot be written"
+    ),
+    "sweep plan --no-probe seed=0,1 hydra.sweep.dir=/proc/x": "hydra.sweep.dir /proc/x cannot",
+    "sweep plan seed=0,1 --to /etc/passwd": "--to /etc/passwd cannot be written | name another",
     "eval ckpt_path=run output_dir=/etc/passwd/x": "/etc/passwd/x | name another",
     "profile output_dir=/etc/passwd/x": "/etc/passwd/x | name another",
     "data stats camvid data.root=/etc/passwd": "/etc/passwd | data.root",
@@ -430,6 +441,11 @@ RAW = {  # whole files
     "cut": b'{"version": 1, ',
 }
 CONFIGS = {"text": b"hello there: [", "list": b"- 1", "object": b"a: !!python/object:os.x {}"}
+CLASSES = RAW | CONFIGS  # of the classes.yaml of a folder of data
+CLASSES["number"] = b"classes: 5\n"
+CLASSES["null_inside"] = b"classes: [null]\n"
+CLASSES["zeros"] = b"classes: [{name: road, ids: [1]}]\n" + b"\0" * 40
+CLASSES["cut"] = b"classes: [{name: road, ids: [1"
 TORCH = {"text": "x", "null": None, "list": [1], "tensor": torch.zeros(3), "empty": {}}
 
 
@@ -451,6 +467,7 @@ def place(tmp_path_factory):
     _write_checkpoints(folder)
     _write_evaluations(folder)
     _write_sweeps(folder)
+    _write_classes(folder)
     return folder
 
 
@@ -498,6 +515,14 @@ def _write_evaluations(folder):
         path = write(f"folder {name}") / name
         path.unlink()
         path.mkdir()
+
+
+def _write_classes(folder):
+    for name, content in CLASSES.items():
+        for part in ("images", "masks"):
+            (folder / "classes" / name / part / "train").mkdir(parents=True)
+            shutil.copy(folder / "photo.png", folder / "classes" / name / part / "train" / "a.png")
+        (folder / "classes" / name / "classes.yaml").write_bytes(content)
 
 
 def _write_sweeps(folder):
@@ -568,6 +593,11 @@ def evaluation_rows():
         yield f"sweep retry sweeps/{name.replace(' ', '_')}", f"cell.json | {named}"
     for name in RAW:
         yield f"sweep status sweeps/raw_{name}", f"raw_{name}/cells.jsonl | delete it"
+    verbs = ["train data=folder data.root={}", "data verify folder data.root={}"]
+    verbs += ["data stats folder data.root={}", "data browse folder data.root={} --output x.png"]
+    for number, name in enumerate(CLASSES):
+        root = f"classes/{name}"
+        yield verbs[number % len(verbs)].format(root), f"{root}/classes.yaml"
     for name in CONFIGS:
         yield f"sweep audit sweeps/config_{name}", f"config_{name}/cell/config.yaml"
 
@@ -593,6 +623,8 @@ def test_there_are_at_least_150_planted_faults():
 @pytest.mark.parametrize(("line", "named"), ROWS, ids=[line[-70:] for line, _ in ROWS])
 def test_fault_ends_in_one_sentence_and_leaves_nothing(line, named, place, monkeypatch, capfd):
     monkeypatch.chdir(place)
+    # Hydra composes each config once more to read hydra.mode, which no row sets.
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["gald", *line.split(" ")])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setenv("PYTHONSAFEPATH", "")

@@ -1,7 +1,12 @@
 """Every verb that writes files: killed around a renaming and repeated, it gives the same bytes."""
 
+import hashlib
 import json
 import shutil
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import fake
@@ -12,6 +17,8 @@ import torch
 from hydra.utils import instantiate
 
 from gald.data.cityscapes import Cityscapes
+from gald.data.pascal_context import PascalContext59
+from gald.sweep.state import Record, write_record
 
 SMALL = ("data.size=[32,48]", "data.val_count=2", "data.num_workers=0", "metrics=miou")
 DONE = ("already exists", "already holds")  # refusals of a command whose output is complete
@@ -95,23 +102,23 @@ def content(folder):
     return files
 
 
-def assert_survives(place, words, limit=None):
+def assert_survives(place, words, limit=None, patch=None):
     """Kill a command before and after each renaming; return the number of kills."""
     out, log = place / "out", place / "log"
     shutil.rmtree(out, ignore_errors=True)
-    assert killed.run(words, None, log) == 0, log.read_text()
+    assert killed.run(words, None, log, patch=patch) == 0, log.read_text()
     whole = content(out)
     assert whole
     for number in range(1, 100):
         for when in ("before", "after"):
             shutil.rmtree(out)
-            code = killed.run(words, (when, "*", number), log)
+            code = killed.run(words, (when, "*", number), log, patch=patch)
             if code == 0:
                 return number - 1
             assert code == -9, log.read_text()
             if not out.exists():
                 out.mkdir()
-            code = killed.run(words, None, log)
+            code = killed.run(words, None, log, patch=patch)
             assert code == 0 or any(word in log.read_text() for word in DONE), log.read_text()
             assert content(out) == whole, (when, number)
         if number == limit:
@@ -138,3 +145,85 @@ def test_a_killed_comparison_is_repeated_to_the_same_bytes(place, words):
         assert killed.run(evaluate, None, place / "log") == 0
     compare = ["compare", *runs, "--to", str(place / "out" / "report")]
     assert assert_survives(place, compare) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_table_is_repeated_to_the_same_bytes(place, words, monkeypatch):
+    sweep, config = place / "sweep", place / "config.yaml"
+    config.write_text("model: {}\nseed: 0\n")
+    header = {"version": 2, "name": "sweep", "command": ["gald", "train", "-m"]}
+    cells = [
+        {"number": number, "folder": f"cell_{number}", "overrides": [f"model/ga={ga}", "seed=0"]}
+        for number, ga in enumerate(("none", "psp"))
+    ]
+    for cell in cells:
+        run = sweep / cell["folder"]
+        other = f"output_dir={run}"
+        evaluate = [other if word.startswith("output_dir=") else word for word in words["eval"]]
+        assert killed.run(evaluate, None, place / "log") == 0
+        write_record(run, Record("done", attempts=1, seconds=1.0))
+        shutil.copy(config, run)
+    lines = "".join(f"{json.dumps(line)}\n" for line in (header, *cells))
+    (sweep / "cells.jsonl").write_text(lines)
+    scratch = place / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    before = content(sweep)
+    table = ["table", str(sweep), "--to", str(place / "out" / "report"), "--samples", "100"]
+    assert assert_survives(place, table) == 1
+    assert content(sweep) == before and not list(scratch.iterdir())
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files without a word, as a server that cannot resume."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def prepare(place, tmp_path, monkeypatch):
+    """The command that downloads a toy twin of Pascal Context, and what it replaces."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "voc" / "JPEGImages").mkdir(parents=True)
+    (tmp_path / "voc" / "JPEGImages" / "2008_000002.jpg").write_bytes(bytes(range(256)) * 9)
+    with tarfile.open(tmp_path / "VOCtrainval_03-May-2010.tar", "w") as archive:
+        archive.add(tmp_path / "voc", "VOCdevkit/VOC2010")
+    (tmp_path / "trainval_merged.json").write_text("{}")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    twins = []
+    for file in PascalContext59.downloads:
+        digest = f"sha1:{hashlib.sha1((tmp_path / file.name).read_bytes()).hexdigest()}"
+        url = f"http://127.0.0.1:{server.server_port}/{file.name}"
+        twins.append(file._replace(url=url, digest=digest))
+    shutil.rmtree(place / "out", ignore_errors=True)
+    words = ["data", "prepare", "pascal_context", f"data.root={place / 'out'}"]
+    yield words, ("gald.data.pascal_context:PascalContext59.downloads", tuple(twins))
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_a_killed_preparation_is_repeated_to_the_same_bytes(place, prepare):
+    words, patch = prepare
+    assert assert_survives(place, words, patch=patch) == 3  # two downloads, one folder
+    names = {path.name for path in (place / "out").iterdir()}
+    assert names == {"VOCdevkit", "trainval_merged.json"}
+    for where in ("_digest", "_unpack"):
+        shutil.rmtree(place / "out")
+        point = ("call", f"gald.data.tools.download:{where}", 1)
+        assert killed.run(words, point, place / "log", patch=patch) == -9
+        assert killed.run(words, None, place / "log", patch=patch) == 0
+        assert {path.name for path in (place / "out").iterdir()} == names
+
+
+def test_an_archive_of_the_user_is_kept(place, prepare):
+    words, patch = prepare
+    assert killed.run(words, None, place / "log", patch=patch) == 0
+    archive = place / "out" / "VOCtrainval_03-May-2010.tar"
+    archive.write_bytes(b"mine")
+    assert killed.run(words, None, place / "log", patch=patch) == 0
+    assert archive.read_bytes() == b"mine"

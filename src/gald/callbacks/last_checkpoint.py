@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
 from gald.options.ranges import NotNegative
-from gald.run.preemption import INTERRUPTED, PREEMPTED, SIGNALS
+from gald.run.preemption import INTERRUPTED, SIGNALS, Preempted
 from gald.run.resume import resume_command
 
 
@@ -163,4 +163,6 @@ class LastCheckpoint(Checkpoint):
             flush=True,
         )
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED)
+        if self.signal == signal.SIGINT:
+            sys.exit(INTERRUPTED)
+        raise Preempted(self.signal)

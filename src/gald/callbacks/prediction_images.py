@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
 from typing_extensions import override
 
 from gald.errors import to_sentence
@@ -40,25 +41,39 @@ class PredictionImages(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING
         if logger is None or not fitting or trainer.current_epoch % self.every_n_epochs:
             return
+        predicted = self._predict(trainer, task)
         try:
-            self._log(logger, trainer, task)
-        except OSError as error:  # wandb keeps files in TMPDIR until they are sent
+            self._log(logger, trainer, predicted)
+        except Exception as error:  # wandb keeps files in TMPDIR until they are sent
             if not self.failed:
                 self.failed = True
                 rank_zero_warn(f"the images of an epoch are not logged: {to_sentence(error)}")
 
-    def _log(self, logger: WandbLogger, trainer: pl.Trainer, task: Any) -> None:
+    def _predict(self, trainer: pl.Trainer, task: Any) -> list[tuple[dict[str, Any], Tensor]]:
+        """Return the images, as the dataset has them, and their predictions (H, W)."""
+        predicted = []
+        dataset = trainer.datamodule.val_dataset  # ty: ignore[missing-attribute]
+        for index in range(min(self.count, len(dataset))):
+            item = dataset[index]
+            # No collectives here: only the first process runs this method.
+            with torch.no_grad():
+                labels = task(item["image"][None].to(task.device)).argmax(1)[0]
+            predicted.append((item, labels.to(torch.uint8)))
+        return predicted
+
+    def _log(
+        self,
+        logger: WandbLogger,
+        trainer: pl.Trainer,
+        predicted: list[tuple[dict[str, Any], Tensor]],
+    ) -> None:
         import wandb
 
         data = trainer.datamodule  # ty: ignore[missing-attribute]
         labels = dict(enumerate(data.class_names)) | {255: "void"}
         masked, painted = [], []
-        for index in range(min(self.count, len(data.val_dataset))):
-            item = data.val_dataset[index]
-            # No collectives here: only the first process runs this method.
-            with torch.no_grad():
-                prediction = task(item["image"][None].to(task.device)).argmax(1)[0]
-            layers = {"ground_truth": item["mask"], "prediction": prediction.to(torch.uint8)}
+        for item, prediction in predicted:
+            layers = {"ground_truth": item["mask"], "prediction": prediction}
             image = item["image"].permute(1, 2, 0).numpy()
             masks = {
                 name: {"mask_data": layer.cpu().numpy(), "class_labels": labels}

@@ -58,13 +58,27 @@ def write_report(
         sections: the rest, in order.
         command: the command line that writes the report, for the page.
     """
-    words: dict[str, Any] = {"title": title, "conclusion": conclusion, "about": about}
-    words |= {"sections": sections, "facts": written(command), "toned": TONED}
-    for name in ("report.md", "report.html"):
-        write_page(folder / name, TEMPLATES / f"{name}.jinja", words)
+    for form in ("md", "html"):
+        text = report_text(form, title, conclusion, about, sections, command)
+        # A file name that is not UTF-8 has letters that cannot be written.
+        (folder / f"report.{form}").write_text(text, "utf-8", "backslashreplace")
     for section in sections:
         if section.figure:
             (folder / section.figure[0]).write_bytes(section.figure[1])
+
+
+def report_text(
+    form: str,
+    title: str,
+    conclusion: str,
+    about: str,
+    sections: Sequence[Section],
+    command: str = "",
+) -> str:
+    """Return a report as `md`, which names the files of figures, or `html`, which embeds them."""
+    words: dict[str, Any] = {"title": title, "conclusion": conclusion, "about": about}
+    words |= {"sections": sections, "facts": written(command), "toned": TONED}
+    return filled(TEMPLATES / f"report.{form}.jinja", words, is_html=form == "html")
 
 
 def written(command: str) -> list[tuple[str, str]]:
@@ -78,26 +92,21 @@ def written(command: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def write_page(path: Path, template: Path, words: Mapping[str, Any]) -> None:
-    """Fill a template, and write it; in HTML every word is text.
+def filled(template: Path, words: Mapping[str, Any], is_html: bool) -> str:
+    """Fill a template; in HTML every word is text.
 
     Args:
-        path: file to write; `.html` or `.md`.
         template: file with the filters `base64` and `markdown`, and `style` for the style sheet.
         words: what the template shows.
+        is_html: whether the template is of HTML.
     """
     environment = Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=path.suffix == ".html",
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=is_html
     )
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
     environment.filters["markdown"] = as_markdown
     style = Markup((TEMPLATES / "report.css").read_text("utf-8"))
-    page = environment.from_string(template.read_text("utf-8")).render(words, style=style)
-    # A file name that is not UTF-8 has letters that cannot be written.
-    path.write_text(page, "utf-8", "backslashreplace")
+    return environment.from_string(template.read_text("utf-8")).render(words, style=style)
 
 
 def screen_table(section: Section, columns: Sequence[str]) -> Table:

@@ -39,11 +39,6 @@ EXTRAS = {
     "optuna": Extra(
         ("hydra_plugins.hydra_optuna_sweeper",), "searches by Optuna", ("hydra/sweeper=optuna",)
     ),
-    "ray": Extra(
-        ("hydra_plugins.hydra_ray_launcher",),
-        "sweeps on a Ray cluster",
-        ("hydra/launcher=ray", "hydra/launcher=ray_aws"),
-    ),
     "serve": Extra(("gradio",), "gald serve"),
     "submitit": Extra(
         ("hydra_plugins.hydra_submitit_launcher",),
@@ -113,5 +108,5 @@ def extra_of_module(module: str) -> str | None:
 
 
 def extra_of_option(option: str) -> str | None:
-    """Return the extra that an option such as `hydra/launcher=ray` is from."""
+    """Return the extra that an option such as `hydra/launcher=joblib` is from."""
     return next((name for name, extra in EXTRAS.items() if option in extra.options), None)

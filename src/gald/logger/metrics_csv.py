@@ -72,6 +72,8 @@ class MetricsCSV(Logger):
         try:
             text = self.path.read_text(encoding="utf-8")
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            if "step" not in (reader.fieldnames or ()):
+                raise KeyError("step")
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(f"line {reader.line_num} is not complete")

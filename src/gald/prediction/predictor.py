@@ -21,7 +21,15 @@ from gald.prediction.image import ImageLike, to_tensor
 from gald.prediction.prediction import Prediction
 from gald.run.atomic import new_folder
 from gald.run.building import build, build_own, check, check_network, own_paths
-from gald.run.checkpoint import CHECKSUM, CONFIG, WEIGHTS, load_weights, read_checkpoint
+from gald.run.checkpoint import (
+    CHECKSUM,
+    CONFIG,
+    SELF,
+    WEIGHTS,
+    config_checksum,
+    load_weights,
+    read_checkpoint,
+)
 from gald.run.markdown import as_markdown
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
@@ -237,6 +245,7 @@ class Predictor(
         save_file(weights, save_directory / WEIGHTS, metadata={"format": "pt"})
         about = {"config": config, "class_names": self.class_names, "palette": self.palette}
         about[CHECKSUM] = sha256(save_directory / WEIGHTS)
+        about[SELF] = config_checksum(about)
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 

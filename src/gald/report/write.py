@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gald.comparison.report import write_page
+from gald.comparison.report import filled
 from gald.report.layout import Page
 from gald.report.page import GetSource, build_page
 from gald.report.stored import Stored
@@ -31,7 +31,8 @@ def write_report(run: Stored, get_source: GetSource, to: Path, command: str) -> 
         for section in page.sections:
             for figure in (*section.figures, *section.pictures):
                 (scratch / figure.file).write_bytes(figure.png)
-        write_page(scratch / HTML, TEMPLATE, {"page": page})
+        text = filled(TEMPLATE, {"page": page}, is_html=True)
+        (scratch / HTML).write_text(text, "utf-8", "backslashreplace")
     return page
 
 

@@ -1,5 +1,7 @@
 """Networks read from disk or from the hub as tensors and plain data; nothing is unpickled."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +22,7 @@ from gald.run.zoo import ZOO_PREFIX, advice, find_entry
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # files that Predictor.save_pretrained writes
 CHECKSUM = "weights_sha256"  # key of the config: the checksum of the weights
+SELF = "config_sha256"  # key of the config: the checksum of its other values
 # Keys that make a checkpoint self-contained, and their values
 ABOUT = {
     "config": Mapping[str, Any],
@@ -256,7 +259,26 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     about = read_json(path, "copy the folder again")
     check_shape(path, about, ABOUT, "copy the folder again")
+    # Folders of earlier versions have no checksum; a flipped byte must not make it look like that.
+    damaged = any(_is_nearly(key, SELF) for key in about)
+    if damaged or about.get(SELF) not in (None, config_checksum(about)):
+        raise ValueError(
+            f"{path} is damaged: its values do not have the SHA-256 that it states as {SELF}; copy "
+            f"the folder again, or remove {SELF} if you have changed a value yourself"
+        )
     return about
+
+
+def config_checksum(about: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the values of a config.json, without its own checksum."""
+    rest = {key: value for key, value in about.items() if key != SELF}
+    plain = json.loads(json.dumps(rest))  # as a reader gets them: keys are text
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _is_nearly(key: str, word: str) -> bool:
+    """Return whether a key differs from a word in one character."""
+    return len(key) == len(word) and sum(map(str.__ne__, key, word)) == 1
 
 
 def _is_hub_id(given: str) -> bool:

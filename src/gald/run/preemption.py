@@ -1,5 +1,6 @@
 """Signals that announce a preemption, and the exit code of a run that can be resumed."""
 
+import os
 import signal
 import sys
 from collections.abc import Generator
@@ -10,6 +11,30 @@ PREEMPTED = 75  # EX_TEMPFAIL: try again later
 INTERRUPTED = 130  # ended by Ctrl-C, as shells report it
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+
+class Preempted(SystemExit):
+    """Exit with code 75, once the state is saved.
+
+    Args:
+        number: the signal; null if another process of the run got it.
+    """
+
+    def __init__(self, number: int | None) -> None:
+        super().__init__(PREEMPTED)
+        self.number = number
+
+
+def hand_on(number: int | None, handler: object) -> None:
+    """Call the handler that was there before ours, such as submitit's, which queues its job again.
+
+    Args:
+        number: the signal that arrived; nothing happens without one.
+        handler: what `signal.getsignal` returned for it before the work began.
+    """
+    if number is not None and callable(handler) and not is_ours(handler):
+        signal.signal(number, handler)
+        os.kill(os.getpid(), number)
 
 
 @contextmanager

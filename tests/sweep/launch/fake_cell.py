@@ -31,8 +31,8 @@ beat = {"stage": "train", "step": 1, "steps": 2, "miou": 0.25, "micro_batch_size
 (folder / "heartbeat.json").write_text(json.dumps(beat))
 
 
-def finish():
-    (folder / "results.json").write_text(json.dumps({"val/miou": 0.1 * seed}))
+def finish(score=0.1 * seed):
+    (folder / "results.json").write_text(json.dumps({"val/miou": score}))
     (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 
 
@@ -127,6 +127,10 @@ def end_with_parent():
     os.killpg(0, signal.SIGKILL)
 
 
+def without_score():
+    finish(None)
+
+
 def preempted():
     save_and_leave()
 
@@ -143,4 +147,5 @@ def preempted():
     9: greedy,
     10: preempted,
     11: stray,
+    12: without_score,
 }.get(seed, trivial)()

@@ -1,7 +1,8 @@
-"""Callback that makes a cell of two processes fail."""
+"""Callbacks for cells: one that makes a cell of two processes fail, one that waits for others."""
 
 import os
 import time
+from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -22,3 +23,17 @@ class Fault(Callback):
             torch.empty(1 << 55, dtype=torch.uint8)
         if self.kind == "killed" and trainer.global_rank == 0 and trainer.current_epoch == 0:
             os.abort()
+
+
+class Rendezvous(Callback):
+    """Writes which GPUs a cell may use, and waits until as many cells as `cells` have done so."""
+
+    def __init__(self, folder, cells):
+        self.folder, self.cells = Path(folder), cells
+
+    def on_train_start(self, trainer, pl_module):
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        deadline = time.monotonic() + 120
+        while len(list(self.folder.iterdir())) < self.cells and time.monotonic() < deadline:
+            time.sleep(0.1)

@@ -1,9 +1,10 @@
 import functools
+import tempfile
 
 import pytest
 
 from gald.sweep.compose import Need
-from gald.sweep.launch.devices import Devices, count_devices
+from gald.sweep.launch.devices import Devices, count_devices, tell_jobs, visible_gpus
 
 
 def need(devices=1, accelerator="auto"):
@@ -61,3 +62,24 @@ def test_launchers_never_put_two_cells_on_one_gpu(devices):
     assert slot.gpus == ("1",) and first.take(need()) is None
     second.give_back(slot)
     assert first.take(need()).gpus == ("1",)
+
+
+def test_jobs_of_slurm_do_not_wait_for_each_others_gpu_of_the_same_number(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    taken = []
+    for job in ("7", "8"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        taken.append(Devices(gpus=["0"]).take(need()))
+        assert Devices(gpus=["0"]).take(need()) is None  # in the same job
+    assert [slot.gpus for slot in taken] == [("0",), ("0",)]
+
+
+def test_jobs_of_submitit_know_the_gpus_of_the_machine(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    tell_jobs()
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    for theirs in ("", "0"):  # what submitit sets without and with gpus_per_node=1
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", theirs)
+        assert visible_gpus() == ["2", "5"]
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    assert visible_gpus() == ["0"]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from gald import cli
-from gald.sweep.cells import Sweep
+from gald.errors import to_sentence
+from gald.sweep.cells import Sweep, declare
+from gald.sweep.claim import claimed
 from gald.sweep.launch import cell_process
 from gald.sweep.state import read_state
 
@@ -282,30 +285,87 @@ def test_sigterm_stops_a_launcher_too(launcher, tmp_path):
     assert survivors(tmp_path) == []
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # Hydra's plugin is for an older Optuna
-def test_optuna_continues_after_a_failed_trial_and_resumes_from_its_storage(sweep, tmp_path):
+@pytest.fixture
+def search(sweep, tmp_path, monkeypatch):
+    """Runs an Optuna search over seeds; returns exit code, sweep and trials."""
     optuna = pytest.importorskip("optuna")
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.setitem(sweep.__globals__, "SMALL", SMALL[:3])
     storage = f"sqlite:///{tmp_path}/study.db"
-    study = [
-        "optimizer.lr=interval(0.001,0.1)",
-        "hydra/sweeper=optuna",
-        "hydra.sweeper.study_name=study",
-        f"hydra.sweeper.storage={storage}",
-        "hydra.sweeper.direction=maximize",
-        "hydra.sweeper.n_trials=4",
-        "hydra.sweeper.n_jobs=2",
-        "hydra.sweeper.sampler.seed=1",  # of the first two trials, one is done and one fails
-    ]
-    for count in (4, 8):
-        code, cells = sweep("choice(2,3)", *study)
-        trials = optuna.load_study(study_name="study", storage=storage).trials
+
+    def run(seeds, trials, launcher, *overrides):
+        study = [
+            "optimizer.lr=interval(0.001,0.1)",
+            "hydra/sweeper=optuna",
+            "hydra.sweeper.study_name=study",
+            f"hydra.sweeper.storage={storage}",
+            "hydra.sweeper.direction=maximize",
+            f"hydra.sweeper.n_trials={trials}",
+            "hydra.sweeper.n_jobs=2",
+            "hydra.sweeper.sampler.seed=1",
+            f"hydra/launcher={launcher}",
+        ]
+        code, cells = sweep(seeds, *study, *overrides)
+        return code, cells, optuna.load_study(study_name="study", storage=storage).trials
+
+    return run
+
+
+# Hydra's plugin is for an older Optuna.
+optuna_is_older = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+@optuna_is_older
+@pytest.mark.parametrize("launcher", ["gald", "basic"])
+def test_optuna_continues_after_a_failed_trial_and_resumes_from_its_storage(search, launcher):
+    for count in (4, 8):  # of the first two trials, one is done and one fails
+        code, cells, trials = search("choice(2,3)", 4, launcher)
         assert len(trials) == count
         states = {trial.state.name for trial in trials}
         assert states == {"COMPLETE", "FAIL"} and code == 1
         ends = {read_state(cells.place(cell)).state for cell in cells.cells}
         assert ends == {"done", "failed"}
     assert max(trial.value or 0.0 for trial in trials) == pytest.approx(0.2)
+
+
+@optuna_is_older
+@pytest.mark.parametrize("launcher", ["gald", "basic"])
+def test_optuna_continues_after_a_trial_without_a_score(search, launcher):
+    code, cells, trials = search("choice(2,12)", 2, launcher)
+    seeds = {trial.params["seed"]: trial.state.name for trial in trials}
+    assert seeds == {2: "COMPLETE", 12: "FAIL"} and code == 0
+    assert state(cells, 12).state == "done"
+
+
+@optuna_is_older
+@pytest.mark.parametrize(
+    ("launcher", "storage"), [("gald", "null"), ("basic", "sqlite:///study.db")]
+)
+def test_search_in_which_every_trial_fails_says_where_the_reasons_are(search, launcher, storage):
+    with pytest.raises(ValueError) as error:
+        search("choice(3)", 2, launcher, f"hydra.sweeper.storage={storage}")
+    assert "gald sweep status FOLDER" in to_sentence(error.value)
+
+
+@optuna_is_older
+def test_search_waits_for_a_cell_that_another_process_runs(search, tmp_path, monkeypatch):
+    """Optuna may choose the same cell for two trials, and needs its score for both."""
+    monkeypatch.setattr("gald.sweep.launch.runner.ELSEWHERE", 0.1)
+    words = ["optimizer.lr=0.01", "seed=2", *SMALL[:3]]
+    (cell,) = declare(tmp_path / "runs" / "train", "train", ["gald", "train", "-m"], [words])
+    held = threading.Event()
+
+    def run_elsewhere():
+        with claimed(tmp_path / "runs" / "train" / cell.folder):
+            held.set()
+            time.sleep(1.5)
+
+    other = threading.Thread(target=run_elsewhere)
+    other.start()
+    held.wait()
+    code, cells, (trial,) = search("2", 1, "basic", "optimizer.lr=choice(0.01)")
+    other.join()
+    assert (trial.state.name, code, len(cells.cells)) == ("COMPLETE", 0, 1)
 
 
 def test_jobs_of_other_launchers_are_cells_too(sweep, monkeypatch, capsys):

@@ -35,7 +35,8 @@ FOUR = [*TINY, "trainer=ddp_cpu", "+callbacks.fault._target_=faults.Fault"]
 
 def start(folder, *overrides):
     """Start a launcher as a process in its own session."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with (folder / "launcher.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "gald", "train", "-m", *overrides],

@@ -149,7 +149,26 @@ def _digest(path: Path, expected: str) -> str:
     return f"{name}:{digest.hexdigest()}"
 
 
-def extract(archive: Path, folder: Path, top: str = "") -> None:
+def end_killed(archive: Path, folder: Path) -> None:
+    """Remove what `extract` left if it was killed after FOLDER was complete.
+
+    An archive without FOLDER.partial beside it may be of the user, and stays.
+
+    Args:
+        archive: as in `extract`.
+        folder: as in `extract`.
+    """
+    partial = _partial(folder)
+    if folder.exists() and partial.exists():
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
+
+
+def extract(archive: Path, folder: Path, top: str = "", keep: bool = True) -> None:
     """Extract a zip, tar or tar.gz so that FOLDER appears complete or not at all.
 
     Members are written to `FOLDER.partial`, which is renamed at the end. Only plain files and
@@ -160,6 +179,7 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
         archive: the file.
         folder: the folder to create; it must not exist.
         top: the folder in the archive that becomes FOLDER; everything beside it is dropped.
+        keep: whether to keep the archive.
 
     Raises:
         DownloadError: the archive is damaged, a member is not accepted, it holds more than
@@ -168,7 +188,7 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
     """
     if folder.exists():
         raise DownloadError(f"{folder} exists; move it away to extract {archive} in its place")
-    partial = folder.with_name(folder.name + ".partial")
+    partial = _partial(folder)
     try:
         if partial.exists():
             shutil.rmtree(partial)  # from an extraction that was killed
@@ -181,6 +201,8 @@ def extract(archive: Path, folder: Path, top: str = "") -> None:
             os.sync()  # fsync of tens of thousands of small files would take minutes
         (partial / top).rename(folder)
         sync(folder.parent)
+        if not keep:
+            archive.unlink()
     except _DAMAGED as error:
         raise DownloadError(
             f"{archive} is damaged ({error}); delete it and repeat the command to download it again"

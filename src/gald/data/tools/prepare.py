@@ -5,7 +5,7 @@ from inspect import cleandoc
 from pathlib import Path
 
 from gald.data.dataset import SegmentationDataset
-from gald.data.tools.download import download, extract
+from gald.data.tools.download import download, end_killed, extract
 
 
 def prepare(dataset_class: type[SegmentationDataset], name: str, root: Path) -> None:
@@ -25,6 +25,9 @@ def prepare(dataset_class: type[SegmentationDataset], name: str, root: Path) -> 
     root = root.expanduser()
     if root.exists() and not root.is_dir():
         raise ValueError(f"data.root={root} is a file; name a folder, with data.root=FOLDER")
+    for file in dataset_class.downloads:
+        if file.folder:
+            end_killed(root / file.name, root / file.folder)
     # "Pascal Context, 59 classes" and "Pascal Context, 60 classes" are the same files
     title = dataset_class.title.partition(",")[0]
     if _is_complete(dataset_class, root):
@@ -53,8 +56,7 @@ def _download(dataset_class: type[SegmentationDataset], root: Path) -> None:
         download(file.url, path, file.digest)
         if file.folder:
             print(f"extracting {path} to {folder}", flush=True)
-            extract(path, folder, top=file.folder)
-            path.unlink()
+            extract(path, folder, top=file.folder, keep=False)
 
 
 def _fill(dataset_class: type[SegmentationDataset], title: str, root: Path) -> str:

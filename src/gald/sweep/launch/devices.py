@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from gald.install.environment import require_posix
 from gald.sweep.compose import Need
 
+GPUS = "GALD_GPUS"  # environment variable: names of the GPUs for the jobs of submitit
+
 
 @dataclass
 class DeviceSlot:
@@ -41,7 +43,8 @@ class Devices:
         jobs: most cells at once; null: as many as the GPUs allow, on a CPU one per four cores.
         jobs_per_gpu: cells that share a GPU.
         gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES; null: those of this machine.
-        locks: folder of the locks; null: one in the folder for temporary files.
+        locks: folder of the locks; null: one in the folder for temporary files. Inside of a job
+            of SLURM it is the job's own, because SLURM numbers the GPUs of each job from 0.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Devices:
         require_posix("a sweep")
         self.jobs, self.jobs_per_gpu = jobs, jobs_per_gpu
         self.gpus = list(visible_gpus() if gpus is None else gpus)
-        self.locks = locks or Path(tempfile.gettempdir()) / f"gald-gpus-{os.getuid()}"
+        self.locks = locks or Path(tempfile.gettempdir()) / f"gald-gpus-{os.getuid()}{_scope()}"
         self.taken: list[DeviceSlot] = []
         linux = hasattr(os, "sched_getaffinity")  # counts only cores that this process may use
         self.cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
@@ -106,8 +109,23 @@ class Devices:
         return True
 
 
+def _scope() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"-{job}" if job else ""
+
+
+def tell_jobs() -> None:
+    """Tell the GPUs of this process to the jobs that submitit starts on this machine.
+
+    It sets CUDA_VISIBLE_DEVICES in each of them: to the same first GPUs, or to none.
+    """
+    os.environ[GPUS] = ",".join(visible_gpus())
+
+
 def visible_gpus() -> list[str]:
     """Return the names of the GPUs that this process may use."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and GPUS in os.environ:
+        return [name for name in os.environ[GPUS].split(",") if name]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gald.errors import to_sentence
 from gald.run.atomic import atomic_file
+from gald.run.preemption import SIGNALS, Preempted, hand_on
 from gald.run.results import is_finished
 from gald.sweep.cells import Cell, Sweep
 from gald.sweep.claim import claim
@@ -28,21 +30,47 @@ STEP = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
 STEP += ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 
 
-def run_cell(sweep: Sweep, cell: Cell, source: Source, devices: Devices | None = None) -> Record:
+def run_cell(
+    sweep: Sweep,
+    cell: Cell,
+    source: Source,
+    devices: Devices | None = None,
+    wait: bool = False,
+) -> Record:
     """Run a cell, unless it is done, or another process runs it; returns its record.
 
     A cell that a signal stops saves its state, and the process exits with code 75.
+
+    Args:
+        sweep: the sweep.
+        cell: one of its cells.
+        source: where Hydra finds its config.
+        devices: devices to choose from; null: those of this machine.
+        wait: whether to wait if another process runs the cell, and take it over if that one
+            leaves it unfinished.
     """
     if _tasks() > 1:
         return _run_as_task(sweep, cell, source)
     policy = RetryPolicy()
-    records = run_and_report(sweep, [cell], source, devices or Devices(), policy, wait=False)
+    records = run_and_report(sweep, [cell], source, devices or Devices(), policy, wait)
     return records[cell.number]
 
 
 def _tasks() -> int:
-    """Return the number of processes that a scheduler has started for this job step."""
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    """Return the number of processes that a scheduler has started for this job step.
+
+    Raises:
+        ValueError: SLURM would start several, but srun is missing.
+    """
+    if os.environ.get("WORLD_SIZE"):
+        return int(os.environ["WORLD_SIZE"])
+    tasks = int(os.environ.get("SLURM_NTASKS") or 1)
+    if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
+        raise ValueError(
+            f"this job has {tasks} tasks (SLURM_NTASKS), but only one process was started; write "
+            "srun before the command: srun gald sweep run FOLDER --cell N"
+        )
+    return tasks
 
 
 def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
@@ -61,6 +89,8 @@ def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
         if held is not None:
             held.release()
         return read_state(folder)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    signalled = None
     started, record = time.monotonic(), read_record(folder)
     record.attempts += 1
     status = ExitStatus("failed", "it ended without a message")
@@ -72,6 +102,7 @@ def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
         status = classify_exit(0, "", is_finished(folder), kernel_killed=False)
     except SystemExit as stop:
         status = classify_exit(int(stop.code or 0), "", False, kernel_killed=False)
+        signalled = stop.number if isinstance(stop, Preempted) else None
         raise
     except Exception as error:
         status = ExitStatus("failed", to_sentence(error))
@@ -83,6 +114,7 @@ def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
         record.score = read_score(folder) if record.state == "done" else None
         write_record(folder, record)
         held.release()
+        hand_on(signalled, handlers.get(signalled or 0))
     return record
 
 

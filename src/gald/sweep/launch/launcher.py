@@ -106,12 +106,20 @@ def _announce(folder: Path, unique: int, declared: int) -> None:
     Console(markup=False, emoji=False).print(", ".join(words), soft_wrap=True, highlight=False)
 
 
+def score_or_reason(record: Record) -> float | str:
+    """Return val/miou of a cell; a text if it has none, also if it is undefined.
+
+    Optuna counts a text as a failed trial, and ends the search at a value that is not finite.
+    """
+    if record.state != "done":
+        return f"{record.state}: {record.reason}"
+    return "done: val/miou is undefined" if record.score is None else record.score
+
+
 def _result(cell: Cell, record: Record) -> JobReturn:
-    done = record.state == "done"
-    result = JobReturn() if done else NoScore()
-    result.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-    score = float("nan") if record.score is None else record.score
-    result._return_value = score if done else f"{record.state}: {record.reason}"
+    result = JobReturn() if record.state == "done" else NoScore()
+    result.status = JobStatus.COMPLETED if record.state == "done" else JobStatus.FAILED
+    result._return_value = score_or_reason(record)
     result.overrides = list(cell.overrides)
     result.cfg = OmegaConf.create({})
     result.hydra_cfg = OmegaConf.create({})

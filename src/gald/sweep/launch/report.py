@@ -35,8 +35,14 @@ class SweepReport(Callback):
         remember(folder)
         loader = GlobalHydra.instance().config_loader()
         with suppress(Exception):  # Hydra would only warn of it, and the sweeper raises it again
-            if str(config.hydra.launcher._target_).endswith("GaldLauncher"):
+            launcher = str(config.hydra.launcher._target_)
+            if launcher.endswith("GaldLauncher"):
                 check_part(config.hydra.launcher, "hydra.launcher")
+            if launcher.endswith("submitit_launcher.LocalLauncher"):
+                # Imported here, because Hydra imports this module at every start.
+                from gald.sweep.launch.devices import tell_jobs
+
+                tell_jobs()
             cells = grid(config, OverridesParser.create(config_loader=loader)) or []
             check_levels(cells, lambda words: loader.load_sweep_config(config, words))
             declare(folder, str(config.name), command_line(), cells)

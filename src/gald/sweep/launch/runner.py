@@ -1,6 +1,5 @@
 """Runner of the cells of a sweep, side by side; a failed cell does not stop the others."""
 
-import os
 import signal
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 
 from gald.errors import to_sentence
 from gald.run.fresh import clear
-from gald.run.preemption import SIGNALS, is_ours
+from gald.run.preemption import SIGNALS, hand_on
 from gald.sweep.cells import Cell, Sweep
 from gald.sweep.claim import Claim, claim
 from gald.sweep.compose import Need, Needs, Source
@@ -315,9 +314,8 @@ class _Signals:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
-        handler = self.old[error.number] if isinstance(error, Stopped) else None
-        if isinstance(error, Stopped) and callable(handler) and not is_ours(handler):
-            os.kill(os.getpid(), error.number)
+        if isinstance(error, Stopped):
+            hand_on(error.number, self.old[error.number])
 
 
 def smaller_batch(data: Any, now: int | None, processes: int) -> int | None:

@@ -66,8 +66,8 @@ def plan(
         the cells without duplicates.
 
     Raises:
-        ValueError: an override is wrong, the sweeper chooses its cells while it runs, or a number
-            is not above 0.
+        ValueError: an override is wrong, the sweeper chooses its cells while it runs, a number is
+            not above 0, or the sweep's folder cannot be written.
     """
     silence_warnings()
     points = _deviation(deviation, check_trust(trust))
@@ -78,6 +78,7 @@ def plan(
     refuse_words("sweep plan", words, "train")
     master, declared = declared_cells(words)
     folder = Path(master.hydra.sweep.dir)
+    refuse_unwritable(folder, "hydra.sweep.dir")
     cells = number_cells(declared, words)
     entries = plan_entries(folder, cells, words)
     arms: dict[str, list[Entry]] = {}

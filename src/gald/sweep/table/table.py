@@ -1,14 +1,13 @@
 """`gald table SWEEP`: which arms of an ablation differ by more than noise, where, at what cost?"""
 
 import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
-from gald.comparison.report import Section, screen_table, write_report
+from gald.comparison.report import Section, report_text, screen_table, write_report
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
 from gald.run.slots import check_trust
@@ -93,9 +92,7 @@ def print_table(
         print(latex if form == "latex" else arms_csv(sweep, analysis), end="")
     else:
         shown = [part._replace(figure=None) for part in parts] if form == "md" else parts
-        with tempfile.TemporaryDirectory() as scratch:
-            write_report(Path(scratch), TITLE, summary, about, shown, command)
-            print((Path(scratch) / f"report.{form}").read_text(encoding="utf-8"), end="")
+        print(report_text(form, TITLE, summary, about, shown, command), end="")
     return analysis
 
 
