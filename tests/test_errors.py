@@ -25,9 +25,12 @@ def error_sentence(capsys, monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model/ga=pps"], "model/ga has no option 'pps'; choose one of "),
-        (["model.ga.grups=4"], "no config key model.ga.grups; did you mean groups?"),
-        (["trainer.max_epoch=4"], "did you mean max_epochs?"),
+        (
+            ["model/ga=pps"],
+            "model/ga has no option 'pps'; did you mean model/ga=psp? Otherwise choose",
+        ),
+        (["model.ga.grups=4"], "no config key model.ga.grups; did you mean model.ga.groups=4?"),
+        (["trainer.max_epoch=4"], "did you mean trainer.max_epochs=4?"),
         (["model.ga.groups=7"], "channels (128) must be divisible by groups (7)"),
         (["model.backbone.name=resnet81"], "did you mean"),
         (["model.backbone.weights=nowhere.pth"], "backbone weights not found at nowhere.pth"),

@@ -124,11 +124,12 @@ def test_a_clone_is_told_to_install_anew(conf, no_imports, versions, monkeypatch
 
 
 def test_extras_are_listed_with_what_they_are_for(conf, no_imports, monkeypatch, capsys):
-    monkeypatch.setattr(module, "missing_packages", lambda name: ["x"] if name == "mlflow" else [])
+    absent = "mlflow"
+    monkeypatch.setattr(module, "missing_packages", lambda name: ["x"] * (name == absent))
     assert doctor() == 0
     out = capsys.readouterr().out
     for name, extra in EXTRAS.items():
-        state = f"not installed; run: pip install 'gald[{name}]'" if name == "mlflow" else "installed"
+        state = f"not installed; run: pip install 'gald[{name}]'" if name == absent else "installed"
         assert f"{name} " in out and f"{extra.purpose}: {state}" in out
 
 
