@@ -8,7 +8,9 @@ import pytest
 from gald import __version__, cli
 from gald.command_line.hints import TRAINER, did_you_mean
 from gald.completion.command import endings
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
+from gald.options.check import check_config
+from gald.options.roots import Train
 
 HEAVY = ("torch", "pytorch_lightning", "torchvision", "timm", "wandb", "scipy", "matplotlib")
 START = """
@@ -158,6 +160,21 @@ def test_keys_of_the_trainer_are_in_the_yaml_or_are_added_with_a_plus():
 )
 def test_completion_ends_words(line, words):
     assert endings(line) == words
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF_DIR / "debug").glob("*.yaml")))
+def test_debug_options_change_any_experiment_and_log_to_csv_only(name):
+    config = compose("train", ["experiment=camvid_lite0", f"debug={name}"])
+    check_config(config, Train)
+    assert list(config.logger) == ["csv"] and config.name == "debug"
+    assert config.trainer.max_epochs == 2 or name != "limit"
+
+
+def test_a_search_of_hyperparameters_maximises_the_score_of_the_validation():
+    config = compose("train", ["experiment=demo", "hparams_search=optuna"], hydra=True)
+    sweeper = config.hydra.sweeper
+    assert sweeper.direction == "maximize" and "optimizer.lr" in sweeper.params
+    assert config.test is False
 
 
 def test_bash_completes_the_words_of_the_console_script(console, tmp_path):

@@ -27,7 +27,7 @@ def error_sentence(capsys, monkeypatch, *arguments):
     [
         (
             ["model/ga=pps"],
-            "model/ga has no option 'pps'; did you mean model/ga=psp? Otherwise choose",
+            "model/ga has no option 'pps'; did you mean model/ga=psp? Otherwise",
         ),
         (["model.ga.grups=4"], "no config key model.ga.grups; did you mean model.ga.groups=4?"),
         (["trainer.max_epoch=4"], "did you mean trainer.max_epochs=4?"),
