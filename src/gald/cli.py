@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
-from gald.run.preemption import exit_on_signals
+from gald.run.preemption import INTERRUPTED, exit_on_signals
 from gald.run.run_id import agree_on_run_id
 
 T = TypeVar("T")
@@ -227,7 +227,13 @@ def report_errors(function: Callable[..., T]) -> Callable[..., T]:
                 raise
             sys.exit(141)  # as shells report it: head has read enough
         except KeyboardInterrupt:
-            fail("interrupted; add ckpt_path=last output_dir=FOLDER to resume a training")
+            trains = (
+                getattr(sys.modules["__main__"].__spec__, "name", "") == "gald.training.command"
+            )
+            resume = (
+                " with ckpt_path=auto output_dir=FOLDER to resume the training" if trains else ""
+            )
+            fail(f"interrupted; repeat the command{resume}", INTERRUPTED)
         except Exception as error:
             if _wants_traceback():
                 raise
@@ -252,12 +258,12 @@ def _wants_traceback() -> bool:
     return os.environ.get("GALD_TRACEBACK", "") not in ("", "0")
 
 
-def fail(sentence: str) -> NoReturn:
-    """Print one sentence to stderr and exit with code 1."""
+def fail(sentence: str, code: int = 1) -> NoReturn:
+    """Print one sentence to stderr and exit with a code above 0."""
     print(f"gald: {sentence}", file=sys.stderr)
     if not _wants_traceback():
         print("(GALD_TRACEBACK=1 shows the traceback)", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def silence_warnings() -> None:

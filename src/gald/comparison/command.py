@@ -5,6 +5,7 @@ from typing import Literal
 
 from gald.cli import fail
 from gald.command_line.app import Trust
+from gald.run.preemption import INTERRUPTED
 
 
 def main(
@@ -34,4 +35,7 @@ def main(
     try:
         compare(run_a, run_b, split, to, samples, seed, trust)
     except KeyboardInterrupt:
-        fail("interrupted, nothing was written; --samples 1000 takes a tenth of the time")
+        fail(
+            "interrupted, nothing was written; --samples 1000 takes a tenth of the time",
+            INTERRUPTED,
+        )

@@ -17,6 +17,7 @@ from gald.command_line.app import Trust, path
 from gald.config import compose, options_of
 from gald.prediction.inputs import find_inputs
 from gald.run.new_folders import refuse_unwritable
+from gald.run.preemption import INTERRUPTED
 
 
 def predict(
@@ -69,7 +70,7 @@ def predict(
         )  # fmt: skip
         print(BatchPredictor(request, found)())
     except KeyboardInterrupt:
-        fail("interrupted; repeat the command to continue (finished outputs are kept)")
+        fail("interrupted; repeat the command to continue (finished outputs are kept)", INTERRUPTED)
 
 
 def submit(
@@ -132,7 +133,7 @@ def submit(
         submit(submission, run, zip_file, cfg.inference if inference else None, device, trust)
     except KeyboardInterrupt:
         kept = maps_folder(zip_file)
-        fail(f"interrupted; repeat the command to continue from the maps in {kept}")
+        fail(f"interrupted; repeat the command to continue from the maps in {kept}", INTERRUPTED)
     print(f"{zip_file}: {len(submission.images)} label maps, ready to upload")
 
 

@@ -146,5 +146,5 @@ def test_an_interruption_names_the_command_to_repeat(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gald.data.tools.verify.verify", interrupt)
-    assert run(monkeypatch, "verify", "synthetic") == 1
+    assert run(monkeypatch, "verify", "synthetic") == 130
     assert "interrupted; repeat gald data verify synthetic" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from gald.cli import fail
 from gald.command_line.app import new_app
 from gald.config import compose, options_of
+from gald.run.preemption import INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -120,7 +121,7 @@ def _interruptible(action: str, name: str) -> "Generator[None]":
     try:
         yield
     except KeyboardInterrupt:
-        fail(f"interrupted; repeat gald data {action} {_plain(name)} to finish")
+        fail(f"interrupted; repeat gald data {action} {_plain(name)} to finish", INTERRUPTED)
 
 
 def _config(action: str, name: str, overrides: Sequence[str]) -> "DictConfig":

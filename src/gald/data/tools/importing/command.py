@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from gald.cli import fail
+from gald.run.preemption import INTERRUPTED
 
 
 def main(
@@ -32,4 +33,4 @@ def main(
     try:
         return import_folder(kind, folder, to, unlabelled, images, copy)
     except KeyboardInterrupt:
-        fail("interrupted; nothing was written, so repeat the command")
+        fail("interrupted; nothing was written, so repeat the command", INTERRUPTED)
