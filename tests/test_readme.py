@@ -2,18 +2,30 @@
 
 import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
+
+import pytest
+from PIL import Image
 
 from gald import cli
 from gald.data.camvid import CamVid
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-GALD = [line for line in LINES if line.startswith("gald ")]
+
+
+def lines_of(text):
+    """The lines of the blocks of commands, without comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def gald_lines(page):
+    return [line for line in lines_of(page.read_text()) if line.startswith("gald ")]
+
+
+LINES = lines_of(README)
 TESTED_ELSEWHERE = ("export", "serve", "submit")  # slow, never ends, needs Cityscapes
 CAMVID_SWEEP = "ablation_camvid"  # test_ablations composes its cells; my_ablation runs as a sweep
 # Overrides for a tiny network and few batches, so that the commands are fast.
@@ -23,9 +35,9 @@ SMALL = [
     "model.channels=16",
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
-    "+trainer.limit_train_batches=1",
-    "+trainer.limit_val_batches=1",
-    "+trainer.limit_test_batches=1",
+    "trainer.limit_train_batches=1",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=1",
     "scheduler.warmup_steps=0",
     "data.num_workers=0",
 ]
@@ -56,15 +68,22 @@ def shrunk(arguments):
     return arguments
 
 
-def test_commands_of_the_readme_run_in_order(camvid, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/index.md", marks=pytest.mark.slow)]
+)
+def test_commands_of_the_first_pages_run_in_order(page, camvid, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GALD_TRACEBACK", "1")
     monkeypatch.setenv("GALD_CACHE", str(tmp_path / "cache"))
     # The toy CamVid has fewer images, which gald data verify would report.
     monkeypatch.setattr(CamVid, "published_counts", {})
-    shutil.copy(next((camvid / "val").glob("*.png")), "street.png")
-    assert len(GALD) >= 8
-    for line in GALD:
+    picture = Image.open(next((camvid / "val").glob("*.png"))).convert("RGB")
+    Path("photos").mkdir()
+    for name in ("street.jpg", "photos/one.jpg"):
+        picture.save(name)
+    lines = gald_lines(ROOT / page)
+    assert len(lines) >= 8
+    for line in lines:
         if line.split()[1] in TESTED_ELSEWHERE or CAMVID_SWEEP in line:
             continue
         line = line.replace("/path/to/CamVid", str(camvid))
@@ -76,7 +95,9 @@ def test_commands_of_the_readme_run_in_order(camvid, monkeypatch, tmp_path, caps
             cli.main()
         except SystemExit as stop:
             assert stop.code == 0, line
-    assert (tmp_path / "runs" / "mine" / "results.json").exists()
+    if page != "README.md":
+        return
+    assert (tmp_path / "runs" / "mine" / "report" / "report.html").exists()
     assert len(list((tmp_path / "runs" / "my_ablation").rglob("results.json"))) == 1
     assert len(list((tmp_path / "runs" / "browse").glob("camvid_train_*.png"))) == 1
 
