@@ -4,6 +4,7 @@ import copy
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +25,10 @@ PATIENCE = 10  # seconds to wait for threads and processes to end
 SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
 SERVICES += ("orted", "compile_worker", "InductorSubproc", "subproc_worker")  # MPI, torch.compile
 SERVICES += ("slurmd",)
+# Chromium contacts Google's hosts by itself; with these flags only the page makes requests.
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -249,3 +254,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """Return a driver of Chromium; the test is skipped where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with its chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    for flag in [*FLAGS, "--window-size=1280,1000", f"--user-data-dir={tmp_path / 'profile'}"]:
+        options.add_argument(flag)
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield window
+    window.quit()

@@ -29,6 +29,12 @@ def test_every_row_of_the_document_is_current(current):
         assert current[option] == row[:-2], f"{option} has changed; run make modules"
 
 
+def test_tables_come_before_the_explanation_of_their_columns():
+    page = DOCUMENT.read_text()
+    assert page.startswith(module.INTRODUCTION) and page.endswith(module.MEASURED)
+    assert len(module.INTRODUCTION.splitlines()) < 6
+
+
 def test_every_option_has_a_row(current):
     files = {
         f"{slot}/{path.stem}"

@@ -31,9 +31,12 @@ _ENDS += (", z a ", ", the mean ")
 _FORMULA = re.compile(rf"\b(?:out(?:_i|\(p\))? =|x_i <-) .+?(?={'|'.join(_ENDS)})")
 MAPS = ((256, 4, 193), (512, 8, SIDE), (1024, 8, SIDE), (2048, 8, SIDE))  # width, stride, side
 TITLES = {"ga": "Global aggregation: `model/ga`", "ld": "Local distribution: `model/ld`"}
-INTRODUCTION = f"""# Modules
+INTRODUCTION = """# Modules
 
-Written by `make modules`; change the modules, not this file.
+Every option of `model/ga` and `model/ld`, with the cost of one module for one image
+([how it is measured](#how-the-costs-are-measured)).
+"""
+MEASURED = f"""## How the costs are measured
 
 Parameters and GMACs are those of one module with its default arguments, in evaluation, for one
 image, as computed on a CPU (there `danet` and `danet_position` also multiply padded keys; on a GPU
@@ -41,10 +44,14 @@ they do not). The feature map has {CHANNELS} channels and {SIDE}x{SIDE} position
 to 769x769 pixels at stride 8. Modules with more inputs get the maps of a dilated ResNet-50, or
 scores of {CLASSES} classes. GMACs count convolutions, matrix products and attention. They do not
 count {NOT_COUNTED}.
-So a module with few GMACs is not always fast. Time and memory are those of a forward pass without
-gradients, measured when the row was added or changed, on one thread of an AMD EPYC. Time is the
-median of {ROUNDS} passes, memory is the peak of live tensors above weights and inputs. Use them to
-compare rows; `gald profile` measures your own network on your own machine.
+So a module with few GMACs is not always fast.
+
+Time and memory are those of a forward pass without gradients, measured when the row was added or
+changed, on one thread of an AMD EPYC. Time is the median of {ROUNDS} passes, memory is the peak of
+live tensors above weights and inputs. Use them to compare rows; `gald profile` measures your own
+network on your own machine.
+
+This page is written by `make modules`: change the modules, not the page.
 """
 
 
@@ -81,7 +88,7 @@ def modules_table(known: Mapping[str, Sequence[str]] | None = None) -> str:
         files = sorted((CONF_DIR / "model" / slot).glob("*.yaml"))
         text += [_line(_cells(slot, path, known)) for path in files]
         text += [""]
-    return "\n".join(text)
+    return "\n".join([*text, MEASURED])
 
 
 def measurements(page: str) -> dict[str, list[str]]:
