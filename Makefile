@@ -47,7 +47,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-loss bench-metrics bench-inference bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-loss bench-metrics bench-inference bench-start bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
 .PHONY: asked
 
 help: ## list the targets
@@ -93,6 +93,9 @@ bench-metrics: $(BENCH)/.installed ## measure metrics, compare the confusion mat
 
 bench-inference: $(VENV)/.developer ## compare the step from logits to labels with the plain way (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/inference.py $(ARGS)
+
+bench-start: install ## measure how long an answer of the command line takes (ARGS="--markdown FILE")
+	$(BIN)/python benchmarks/start.py $(ARGS)
 
 bench-sweep: $(BENCH)/.installed ## measure the bookkeeping of 10,000 pretended cells (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/sweep.py $(ARGS)
