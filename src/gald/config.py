@@ -156,8 +156,10 @@ def refuse_words(verb: str, overrides: Sequence[str], root: str | None = None) -
     for word in overrides:
         if "=" not in word and word[:1] != "~":
             meant = did_you_mean(word, CONF_DIR / f"{root or verb}.yaml")
-            remedy = f"did you mean {meant}?" if meant else f"write {word}=VALUE"
-            raise ValueError(f"{word!r} is not KEY=VALUE; {remedy} See gald {verb} --help")
+            remedy = f"did you mean {meant}? See" if meant else f"write {word}=VALUE, or see"
+            part = word[-1:] in "])}" and word[:1] not in "[({"
+            why = "; quote a value with spaces for the shell" if part else ""
+            raise ValueError(f"{word!r} is not KEY=VALUE{why}; {remedy} gald {verb} --help")
 
 
 def _quote(argument: str, parser: OverridesParser) -> str:

@@ -52,6 +52,7 @@ WORDS = {
     "work_dir": "output_dir",
     "workers": "data.num_workers",
 }
+LISTS = ("callbacks", "logger")  # groups with several options at once
 GLOBAL = (("hydra",), ("experiment",), ("hparams_search",), ("debug",))  # set keys anywhere
 # Arguments of Lightning's Trainer that conf/trainer/default.yaml does not list.
 TRAINER = (
@@ -71,6 +72,14 @@ def unknown_key(error: Exception, words: Sequence[str], root: Path) -> str | Non
     """
     if isinstance(error, MissingConfigException):
         return unknown_option(error)
+    if ambiguous := re.search(r"Ambiguous value for argument '([^']+)'", str(error)):
+        key, _, value = ambiguous[1].partition("=")
+        several = shlex.quote(f"{key}=[{value}]")
+        text = f"\"{key}='{value}'\""
+        return (
+            f"{ambiguous[1]} has several values; add -m to train with each of them, or write "
+            f"{several} for a list or {text} for one text"
+        )
     cause = error.__cause__ or error
     found = re.search(r"Could not (?:override|append) '([^']+)'", str(error))
     key = getattr(cause, "full_key", None) or (found and found[1].partition("@")[0])
@@ -78,8 +87,34 @@ def unknown_key(error: Exception, words: Sequence[str], root: Path) -> str | Non
     if not is_unknown or not key:
         return None
     word = next((word for word in words if word.lstrip("+~").partition("=")[0] == key), str(key))
+    if owners := options_with(str(key), root):
+        chosen = shlex.quote(_choice(owners[0], words))
+        verb = "is" if len(owners) == 1 else "are"
+        names = ", ".join(owners)
+        return f"{key} is a key of {names}, which {verb} not chosen; add {chosen}, or remove {key}"
     hint = did_you_mean(word, root)
     return hint and f"there is no config key {key}; did you mean {hint}?"
+
+
+def options_with(key: str, root: Path) -> list[str]:
+    """Return the options of groups that have a key, as `data=camvid`."""
+    sections, found = _sections(root), []
+    for path in sorted(root.parent.rglob("*.yaml")):
+        parts = path.parent.relative_to(root.parent).parts
+        if not parts or parts[0] not in sections or parts[:1] in GLOBAL:
+            continue
+        if key in _paths(OmegaConf.to_container(OmegaConf.load(path)), parts):
+            found.append(f"{'/'.join(parts)}={path.stem}")
+    return found
+
+
+def _choice(option: str, words: Sequence[str]) -> str:
+    """Return the word that chooses an option, beside others if its group takes several."""
+    group, _, name = option.partition("=")
+    if group not in LISTS:
+        return option
+    others = [word.partition("=")[2].strip("[]") for word in words if word.startswith(f"{group}=")]
+    return f"{group}=[{others[-1]},{name}]" if others else f"+{option}"
 
 
 def unknown_option(error: MissingConfigException) -> str | None:
