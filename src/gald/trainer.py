@@ -19,6 +19,7 @@ from gald.run.checkpoint_io import AtomicCheckpointIO
 
 PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
 STRATEGY = re.compile(r"auto|ddp|ddp_find_unused_parameters_(true|false)")
+NOT_NULL = ("max_steps", "fast_dev_run", "overfit_batches")  # null is their default
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # the default name of a run folder
 
 
@@ -55,6 +56,7 @@ def build_trainer(**options: Any) -> pl.Trainer:
             processes on the CPU, the machine has no such devices, or each process of torchrun or
             srun would create its own run folder.
     """
+    options = {k: v for k, v in options.items() if v is not None or k not in NOT_NULL}
     _check_options(options)
     _check_run_folder_is_shared(options.get("default_root_dir"))
     options["plugins"] = [*(options.get("plugins") or ()), AtomicCheckpointIO()]

@@ -192,8 +192,8 @@ def test_a_full_disk_leaves_nothing(network, tmp_path, format, file_limit):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "onnx"], "the following arguments are required: --to"),
-        (["--to", "x", "--format", "coreml"], "invalid choice: 'coreml'"),
+        (["--format", "onnx"], "gald export: it needs --to"),
+        (["--to", "x", "--format", "coreml"], 'Invalid value "coreml" for --format'),
         (["--to", "x", "--format", "torch", "--opset", "18"], "--opset applies to onnx only"),
         (["--to", "x", "--format", "pretrained", "--size", "9", "9"], "takes any size"),
         (["--to", "there", "--format", "onnx"], "there already exists; choose another name"),

@@ -348,10 +348,10 @@ class Slow:
     def __init__(self, network):
         self.network, self.go = network, threading.Event()
 
-    def predict(self, path, confidence):
+    def predict(self, path, **options):
         if path.stem == "slow":
             self.go.wait(30)
-        return self.network.predict(path, confidence)
+        return self.network.predict(path, **options)
 
 
 def test_a_slow_picture_is_answered_in_time_and_stops_no_other(network, tmp_path):

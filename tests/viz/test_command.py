@@ -122,9 +122,9 @@ def test_default_folder_is_named_after_the_image(trained, street, viz, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--image", "nowhere.png"], "there is no image"),
+        (["--image", "nowhere.png"], "Parameter --image specified multiple times"),
         (["--query", "67", "0"], "query 67 0 is outside of the image of 67x45 px"),
-        (["--query", "1"], "expected 2 arguments"),
+        (["--query", "1"], "--query requires 2 positional arguments"),
         (["--device", "tpu"], "device is 'tpu'"),
     ],
 )

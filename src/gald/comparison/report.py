@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment
-from markupsafe import Markup
 from rich.table import Table
 
 from gald.run.markdown import as_markdown
@@ -105,7 +104,7 @@ def filled(template: Path, words: Mapping[str, Any], is_html: bool) -> str:
     )
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
     environment.filters["markdown"] = as_markdown
-    style = Markup((TEMPLATES / "report.css").read_text("utf-8"))
+    style = (TEMPLATES / "report.css").read_text("utf-8")
     return environment.from_string(template.read_text("utf-8")).render(words, style=style)
 
 

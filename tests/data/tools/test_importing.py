@@ -610,11 +610,11 @@ def test_an_import_without_result_leaves_nothing(kind, prepare, message, tmp_pat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "arguments are required: coco|labelme, FOLDER"),
-        (("yolo", "x"), "invalid choice: 'yolo'"),
+        ((), "it needs KIND"),
+        (("yolo", "x"), 'Invalid value "yolo" for KIND'),
         (("coco", "nowhere"), "nowhere is not a folder; choose the folder of the json files"),
         (("coco", ".", "--images", "nowhere"), "nowhere is not a folder"),
-        (("coco", ".", "--unlabelled", "x"), "invalid choice: 'x'"),
+        (("coco", ".", "--unlabelled", "x"), 'Invalid value "x" for --unlabelled'),
     ],
 )
 def test_bad_arguments_are_one_sentence(words, message, tmp_path, gald_cli, monkeypatch):

@@ -94,7 +94,7 @@ def test_wrong_words_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
         ("grid", "--cell", "-1"): "grid has no cell -1; choose one from 0 to 0",
         ("nowhere", "--cell", "0"): "nowhere holds no sweep",
         ("grid", "--jobs", "0"): "--jobs is 0; choose 1 or more",
-        ("grid", "--cell", "one"): "invalid int value",
+        ("grid", "--cell", "one"): 'unable to convert "one" into int',
     }.items():
         monkeypatch.setattr(sys, "argv", ["gald", "sweep", "run", *words])
         with pytest.raises(SystemExit, match="1"):

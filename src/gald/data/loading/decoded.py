@@ -251,10 +251,11 @@ def _append(path: Path, data: bytes | memoryview) -> None:
 
 
 def _shown(items: list[T], title: str) -> Iterator[T]:
-    lines = Lines(title, len(items))
-    for number, item in enumerate(progress.track(items, title, console=console())):
-        lines.show(number)
-        yield item
+    if items:
+        lines = Lines(title, len(items))
+        for number, item in enumerate(progress.track(items, title, console=console())):
+            lines.show(number)
+            yield item
 
 
 @contextmanager
