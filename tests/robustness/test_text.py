@@ -179,10 +179,12 @@ def report(run, home, gald_cli, capsys):
 
 
 def gald_ends(gald_cli, *words):
-    """Run a verb that returns its exit code."""
-    with pytest.raises(SystemExit) as stop:
+    """Run a verb, and return its exit code."""
+    try:
         gald_cli(*words)
-    return stop.value.code
+    except SystemExit as stop:
+        return stop.code
+    return 0
 
 
 def check_report(folder, names):

@@ -100,8 +100,10 @@ def workload_of(config: DictConfig) -> Workload:
         )
     train, val = counts
     per_epoch = None if train is None else train // data.global_batch_size
-    limit = config.trainer.get("max_steps", -1)
-    steps = limit if limit > 0 else per_epoch and per_epoch * (config.trainer.max_epochs or 0)
+    limit = config.trainer.get("max_steps") or -1
+    steps = per_epoch and per_epoch * max(config.trainer.max_epochs or 0, 0)
+    if limit > 0:
+        steps = min(limit, steps) if steps else limit
     evaluated = None
     if val is not None and per_epoch and steps is not None:
         every = config.trainer.get("check_val_every_n_epoch") or 1
