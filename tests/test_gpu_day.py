@@ -32,6 +32,7 @@ def errors(content, place=""):
             yield from errors(value, place)
 
 
+@pytest.mark.slow
 def test_toy_visit_measures_every_part(tmp_path):
     done = start("--toy", "--out", "visit", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

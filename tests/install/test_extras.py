@@ -239,6 +239,7 @@ def test_polygons_of_coco_are_refused_without_pycocotools(tmp_path, without, gal
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_wheel_trains_without_any_extra(console, tmp_path):
     (tmp_path / "block").mkdir()
     (tmp_path / "block" / "sitecustomize.py").write_text(BLOCKER)
