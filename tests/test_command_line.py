@@ -69,6 +69,7 @@ def test_gald_itself_imports_nothing(tmp_path):
         "backbone=resnet18": "model/backbone=resnet18",
         "lr=0.1": "optimizer.lr=0.1",
         "optimizer.learning_rate=1": "optimizer.lr=1",
+        "epoch=3": "trainer.max_epochs=3",
         "epochs=3": "trainer.max_epochs=3",
         "max_steps=3": "trainer.max_steps=3",
         "batch_size=8": "data.global_batch_size=8",

@@ -186,11 +186,13 @@ def _nearest(
     known = [*options, *names]
     plain = _last(name.lower())
     with_option = [group for group in options if value and value in options[group]]
+    words = [word for word, key in WORDS.items() if key in known]
     near = difflib.get_close_matches(plain, [_last(key) for key in known], n=1, cutoff=0.75)
     for candidates in (
         [group for group in with_option if _last(group) == plain],
         [key for key in known if key == WORDS.get(plain)],
         [key for key in known if _last(key) == plain],
+        [WORDS[one] for one in difflib.get_close_matches(plain, words, n=1, cutoff=0.85)],
         difflib.get_close_matches(name, known, n=1, cutoff=0.75),
         [key for key in known if _last(key) in near],
         with_option if len(with_option) == 1 else [],
