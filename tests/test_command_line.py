@@ -112,6 +112,7 @@ def test_eval_suggests_only_its_own_keys():
         (["predict", "run", "a.png", "--too", "x"], "did you mean --to?"),
         (["train", "data.size=[3"], "quote it"),
         (["train", "tags=[a", "b]"], "quote"),
+        (["train", "+seed=3"], "seed is in the config already; write seed=VALUE, without +"),
         (["train", "data.root=x"], "data.root is a key of data=ade20k, data=camvid, "),
         (
             ["train", "logger=csv", "logger.wandb.mode=online"],

@@ -64,7 +64,7 @@ def test_context_modules_keep_the_shape_and_take_other_arguments():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gald.ga("pps", 16), "model/ga has no option 'pps'; choose one of a2, "),
+        (lambda: gald.ga("pps", 16), "model/ga has no option 'pps'; did you mean model/ga=psp"),
         (lambda: gald.ga("psp", 16, binz=3), "ga=psp has no argument binz; it has bins"),
         (lambda: gald.ld("lowlevel", 16), "ld=lowlevel also reads maps of the backbone"),
     ],

@@ -1,5 +1,6 @@
 """Console script `gald VERB ...`; the module of a verb is imported only when it is called."""
 
+import difflib
 import functools
 import importlib.util
 import io
@@ -122,8 +123,6 @@ def _usage() -> str:
 
 
 def _no_such_verb(verb: str) -> str:
-    import difflib
-
     near = difflib.get_close_matches(verb, VERBS, n=1)
     if not near and "=" in verb:  # the options of gald train, without its name
         near = [f"train {verb}"]
@@ -168,6 +167,7 @@ def _call(target: str, arguments: list[str]) -> Any:
     if not arguments and isinstance(_resolved(target), App):
         app.help_print([verb])
         return 2
+    # cyclopts takes a lone dash for an option; gald predict reads a list of names from there.
     words = ["/dev/stdin" if word == "-" else word for word in arguments]
     try:
         return app([verb, *words], exit_on_error=False, print_error=False, help_on_error=False)
@@ -227,13 +227,7 @@ def report_errors(function: Callable[..., T]) -> Callable[..., T]:
                 raise
             sys.exit(141)  # as shells report it: head has read enough
         except KeyboardInterrupt:
-            trains = (
-                getattr(sys.modules["__main__"].__spec__, "name", "") == "gald.training.command"
-            )
-            resume = (
-                " with ckpt_path=auto output_dir=FOLDER to resume the training" if trains else ""
-            )
-            fail(f"interrupted; repeat the command{resume}", INTERRUPTED)
+            fail(_how_to_repeat(), INTERRUPTED)
         except Exception as error:
             if _wants_traceback():
                 raise
@@ -242,6 +236,13 @@ def report_errors(function: Callable[..., T]) -> Callable[..., T]:
             fail(to_sentence(error))
 
     return wrapper
+
+
+def _how_to_repeat() -> str:
+    main_module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    is_training = main_module == "gald.training.command"
+    how = " with ckpt_path=auto output_dir=FOLDER to resume the training" if is_training else ""
+    return f"interrupted; repeat the command{how}"
 
 
 def _reader_has_gone() -> bool:

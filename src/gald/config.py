@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gald.command_line.hints import did_you_mean, unknown_key
+from gald.command_line.hints import did_you_mean, explained
 
 # last parts of the keys with a path, or another text that may look like a number, as their value
 _PATH_KEYS = (
@@ -73,7 +73,7 @@ def compose(name: str, overrides: Sequence[str] = (), hydra: bool = False) -> Di
 
 @contextmanager
 def hints(name: str, words: Sequence[str]) -> Generator[None]:
-    """Answer an unknown key with the words that may have been meant.
+    """Answer a wrong word with the words that may have been meant.
 
     Args:
         name: name of the root config.
@@ -85,7 +85,7 @@ def hints(name: str, words: Sequence[str]) -> Generator[None]:
     try:
         yield
     except HydraException as error:
-        sentence = unknown_key(error, words, CONF_DIR / f"{name}.yaml")
+        sentence = explained(error, words, CONF_DIR / f"{name}.yaml")
         if sentence is None:
             raise
         raise ValueError(sentence) from error

@@ -55,6 +55,7 @@ KILLS = {
     "between the splits of the evaluation": (("after", "results.json", 1), REPEATED),
     "while `results.json` is written": (("in", "results.json", 2), REPEATED),
     "in the picture": (("in", "picture.png", 1), REPEATED),
+    "in the report": (("call", "gald.report.training:write_report", 1), REPEATED),
 }
 QUICK = ["while the first `last.ckpt` is written", "just after a save within an epoch"]
 FILES = ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "images_val.npz")

@@ -10,7 +10,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-EVERY = 30.0  # seconds between two lines, if an epoch or an evaluation takes longer
+from gald.progress import EVERY
 
 
 def progress() -> ProgressBar:

@@ -62,8 +62,8 @@ TRAINER = (
 )
 
 
-def unknown_key(error: Exception, words: Sequence[str], root: Path) -> str | None:
-    """Explain an error of Hydra about a word with an unknown key; None if it is another error.
+def explained(error: Exception, words: Sequence[str], root: Path) -> str | None:
+    """Explain an error of Hydra about a word, mostly an unknown key; None if it is another error.
 
     Args:
         error: as Hydra raised it.
@@ -80,6 +80,8 @@ def unknown_key(error: Exception, words: Sequence[str], root: Path) -> str | Non
             f"{ambiguous[1]} has several values; add -m to train with each of them, or write "
             f"{several} for a list or {text} for one text"
         )
+    if present := re.search(r"An item is already at '([^']+)'", str(error)):
+        return f"{present[1]} is in the config already; write {present[1]}=VALUE, without +"
     cause = error.__cause__ or error
     found = re.search(r"Could not (?:override|append) '([^']+)'", str(error))
     key = getattr(cause, "full_key", None) or (found and found[1].partition("@")[0])

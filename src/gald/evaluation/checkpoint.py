@@ -14,7 +14,7 @@ from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
 from gald.options.check import check_config
-from gald.options.roots import Eval
+from gald.options.roots import FROM_CHECKPOINT, Eval
 from gald.run import building
 from gald.run.checkpoint import Checkpoint, load_weights, read_checkpoint
 from gald.run.processes import end_together
@@ -82,7 +82,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
 def _taken_out(cfg: DictConfig) -> dict[str, dict[str, Any]]:
     """Take the keys that change parts of the checkpoint out of a config, and return them."""
     changes: dict[str, dict[str, Any]] = {}
-    for part in ("data", "inference"):
+    for part in FROM_CHECKPOINT:
         if cfg.get(part) is not None and "_target_" not in cfg[part]:
             changes[part] = cast(dict[str, Any], OmegaConf.to_container(cfg[part], resolve=True))
             cfg[part] = None

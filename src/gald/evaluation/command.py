@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 
 from gald.cli import report_errors, run
 from gald.config import CONF_DIR
-
-FROM_CHECKPOINT = ("data", "inference")  # unless the command line chooses an option
+from gald.options.roots import FROM_CHECKPOINT
 
 
 def main() -> float | None:

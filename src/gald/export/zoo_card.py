@@ -41,7 +41,7 @@ Trained on the training split of {source}.
 {start}
 ## Scores
 
-In percent, over all images of a split, without void pixels; ↓ marks scores of which lower is
+In percent, over all images of a split, without void pixels; ↓ marks scores where lower is
 better. They are the scores of exactly the file `model.safetensors`.
 
 {scores}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from gald.config import CONF_DIR, compose, options_of
+from gald.config import compose, options_of
 from gald.model.segmentor import Segmentor
 from gald.run.building import build_own
 
@@ -14,15 +14,12 @@ def segmentor(num_classes: int, options: Sequence[str] = (), **groups: str) -> S
     """Build a network from options of the config group `model`; see `gald.segmentor`.
 
     Raises:
-        ValueError: there is no such group or option, or the parts do not fit each other.
+        ValueError: there is no such option, or the parts do not fit each other.
     """
-    known = sorted(path.name for path in (CONF_DIR / "model").iterdir() if path.is_dir())
-    words = []
-    for group, option in groups.items():
-        if group not in known:
-            raise ValueError(f"model has no part {group!r}; choose one of {', '.join(known)}")
-        is_timm = group == "backbone" and option not in _options(group)
-        words += [f"model.backbone.name={option}" if is_timm else f"model/{group}={option}"]
+    words = [f"model/{group}={option}" for group, option in groups.items()]
+    if (name := groups.get("backbone")) and name not in options_of("model/backbone").split(", "):
+        words.remove(f"model/backbone={name}")
+        words.append(f"model.backbone.name={name}")
     return build_own(compose("train", [*words, *options]).model, num_classes=num_classes)
 
 
@@ -32,9 +29,6 @@ def context_module(slot: str, option: str, channels: int, arguments: dict[str, A
     Raises:
         ValueError: there is no such option, or it needs more than the maps of a slot.
     """
-    if option not in _options(slot):
-        choices = ", ".join(_options(slot))
-        raise ValueError(f"model/{slot} has no option {option!r}; choose one of {choices}")
     model = compose("train", [f"model/{slot}={option}", f"model.channels={channels}"]).model
     if model[slot].get("_partial_"):
         raise ValueError(
@@ -46,7 +40,3 @@ def context_module(slot: str, option: str, channels: int, arguments: dict[str, A
         names = ", ".join(key for key in model[slot] if key not in ("_target_", "channels"))
         raise ValueError(f"{slot}={option} has no argument {unknown[0]}; it has {names or 'none'}")
     return build_own(model[slot], **arguments)
-
-
-def _options(group: str) -> list[str]:
-    return options_of(f"model/{group}").split(", ")

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, TypedDict
 
 from gald.options.ranges import Count, Length, Seed, Size, Text
 
+FROM_CHECKPOINT = ("data", "inference")  # parts of gald eval, unless the command line has them
+
 
 class Part:
     """Config of something that is built: a mapping with a `_target_`."""

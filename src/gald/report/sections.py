@@ -16,7 +16,7 @@ from gald.report.stored import Stored
 
 def scores(run: Stored) -> Section:
     """Show one number per metric and split."""
-    words = ["↑ marks a score of which more is better, ↓ one of which less is better."]
+    words = ["↑: higher is better, ↓: lower is better."]
     missing = []
     if unfinished := run.results.get("missing_split"):
         missing.append(f"There are no scores of {unfinished}: its evaluation has not ended.")

@@ -37,7 +37,8 @@ def report_training(
 
 def line_about(folder: Path, missing: Sequence[str]) -> str:
     """Return a line that names a report, and what it leaves out."""
-    return " ".join([f"report: {folder / 'report.html'}", *missing])
+    left_out = f" ({' '.join(missing)})" if missing else ""
+    return f"report: {folder / 'report.html'}{left_out}"
 
 
 def _source(task: SegmentationTask, data: SegmentationDataModule, split: str) -> Source:

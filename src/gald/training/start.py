@@ -84,7 +84,7 @@ def start_again(folder: Path) -> str:
 
 @contextmanager
 def say_how_to_go_on(folder: Path) -> Generator[None]:
-    """Add to an error of the disk how the run goes on once its cause is removed."""
+    """Add to an error of the disk how to continue the run once its cause is removed."""
     try:
         yield
     except (OSError, RuntimeError) as error:
