@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 
 from pytorch_lightning.callbacks import Callback
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 
 class Taken(Callback):
-    """Removes the files in a folder for temporary files, or the folder, or kills the service."""
+    """Removes wandb's files in the folder for temporary files, or both folders, or its service."""
 
     def __init__(self, what, folder):
         self.what, self.folder = what, Path(folder)
@@ -23,10 +24,13 @@ class Taken(Callback):
             (service,) = services(os.getpid())
             os.kill(service, signal.SIGKILL)
             return
-        assert list(self.folder.glob("*wandb*"))
-        shutil.rmtree(self.folder)
-        if self.what == "files":
-            self.folder.mkdir()
+        # wandb names its folder when it is imported, perhaps by the server that forks the runs.
+        media = Path(MEDIA_TMP.name)
+        assert media.is_dir() and media.name.endswith("wandb-media"), media
+        for folder in (self.folder, media):
+            shutil.rmtree(folder, ignore_errors=True)
+            if self.what == "files":
+                folder.mkdir(exist_ok=True)
 
 
 def services(parent):
