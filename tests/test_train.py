@@ -138,7 +138,10 @@ def test_interrupted_run_resumes_to_the_same_weights_and_one_metrics_table(
         with pytest.raises(RuntimeError, match="power cut"):
             gald_cli("train", *TINY, f"output_dir={folder}")
     before = table(folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"seconds": 5000.0}, last)
     gald_cli("train", *TINY, f"output_dir={folder}", "ckpt_path=last")
+    assert json.loads((folder / "results.json").read_text())["seconds"] > 5000
     assert_equal_weights(weights(run), weights(folder))
     after = table(folder)
     assert [row["step"] for row in after[: len(before)]] == [row["step"] for row in before]

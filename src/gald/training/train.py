@@ -169,7 +169,7 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     results = final_evaluation(
         trainer, checkpoint, task.model, task.inference, data, splits, metrics, folder, config, run
     )
-    results["seconds"] = round(time.monotonic() - start, 1)
+    results["seconds"] = round(task.seconds_before + time.monotonic() - start, 1)
     if trainer.is_global_zero:
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
