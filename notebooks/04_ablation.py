@@ -42,7 +42,7 @@ from gald.comparison.runs import read_pair
 
 # %% tags=["parameters"]
 REPORT = Path(gald.__file__).parents[2] / "docs" / "ablation_camvid"  # or of your gald table --to
-PAIR = ("demo_without_ld", "demo")  # or two run folders
+PAIR = ("camvid_lite0_without_ld", "camvid_lite0")  # or two run folders
 SAMPLES = 2000
 
 # %% [markdown]
@@ -113,9 +113,9 @@ for ld in ("mask", "affinity"):
 # %% [markdown]
 # ## Two networks, image by image
 #
-# The zoo has two networks of one recipe on synthetic streets, without LD and with it. Their counts
-# of every test image are stored, so this needs neither the images nor a GPU. One training a side
-# says which of *these two networks* is better, not which module.
+# The zoo has two networks of one recipe on CamVid, without LD and with it. Their counts of every
+# test image are stored, so this needs neither the images nor a GPU. One training a side says which
+# of *these two networks* is better, not which module.
 
 # %%
 _, (a, b) = read_pair(*map(Path, PAIR), "test")
@@ -131,7 +131,7 @@ print(f"mIoU {100 * miou.a:.2f} and {100 * miou.b:.2f}: {100 * miou.difference:+
 
 # %% [markdown]
 # Each dot is an image: its mean IoU with the first network, and what the second changes. Inspect
-# an image with `gald viz demo_without_ld demo --image FILE`.
+# an image with `gald viz camvid_lite0_without_ld camvid_lite0 --image FILE`.
 
 # %%
 one, other = (100 * np.nanmean(class_iou(run.class_counts), 1) for run in (a, b))

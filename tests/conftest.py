@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -38,6 +39,14 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("GALD_CACHE", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hang_up_is_not_ignored() -> Iterator[None]:
+    """Undo nohup for the processes that tests start: gald honours it, but tests send SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

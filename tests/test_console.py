@@ -24,6 +24,7 @@ ANY_DATA = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
     "logger=csv",
+    "report=false",
     "metrics=miou",
     "test=false",
 ]
@@ -90,6 +91,7 @@ def camvid_with_uneven_void(root):
     return root
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, login_node):
     """With the same global batch and no batch statistics, losses and weights agree to 1e-5.
 

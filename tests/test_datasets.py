@@ -21,6 +21,7 @@ TINY = [
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     "logger=csv",
+    "report=false",
 ]
 # data=NAME, writer of its twin, further overrides, number of evaluated splits
 TWINS = {
@@ -84,7 +85,16 @@ READ_ONLY = {case for case in TWINS if "zip" in case} - {"ade20k, zip"}
 READ_ONLY |= {"ade20k", "cityscapes"}
 
 
-@pytest.mark.parametrize("case", [case for case in TWINS if case not in READ_ONLY])
+# Variants of a dataset that is trained on often.
+SELDOM = ("ade20k, decoded", "pascal_context, 60", "coco_stuff_164k")
+TRAINED = [
+    pytest.param(case, marks=[pytest.mark.slow] if case in SELDOM else [])
+    for case in TWINS
+    if case not in READ_ONLY
+]
+
+
+@pytest.mark.parametrize("case", TRAINED)
 def test_one_epoch_through_the_console_script(case, tmp_path, monkeypatch):
     name, write, overrides, evaluated = TWINS[case]
     root, folder = write(tmp_path / name), tmp_path / "run"

@@ -75,6 +75,7 @@ TINY = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
     "logger=csv",
+    "report=false",
 ]
 
 

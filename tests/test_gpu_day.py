@@ -52,6 +52,7 @@ def test_toy_visit_measures_every_part(tmp_path):
     assert files == {"gpu_day.json", "gpu_day.md", "cells.tar.gz", "best_1.ckpt"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_toy_is_named(tmp_path):
     done = start("--out", tmp_path, cwd=tmp_path)

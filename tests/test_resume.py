@@ -26,6 +26,7 @@ TINY = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=3",
     "logger=csv",
+    "report=false",
     "metrics=miou",
     "test=false",
     "callbacks=[checkpoint,progress]",

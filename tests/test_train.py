@@ -26,6 +26,7 @@ TINY = [
     "trainer.max_epochs=2",
     "trainer.log_every_n_steps=1",
     "logger=csv",
+    "report=false",
 ]
 
 
@@ -56,6 +57,7 @@ def assert_equal_weights(a, b):
 
 def test_run_folder_has_all_files_and_results(run):
     names = {path.name for path in run.iterdir()}
+    assert "report" not in names  # by report=false
     assert {"config.yaml", "checkpoints", "metrics.csv", "results.json", "picture.png"} <= names
     results = json.loads((run / "results.json").read_text())
     expected = {"val/miou", "test/miou", "val/iou/road", "params", "seconds", "seed", "commit"}
@@ -117,6 +119,7 @@ def test_same_seed_trains_the_same_network_with_any_number_of_workers(run, gald_
     assert_equal_weights(weights(run), weights(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_another_seed_trains_another_network(run, gald_cli, tmp_path):
     gald_cli("train", *TINY, "seed=1", f"output_dir={tmp_path / 'b'}")
     key = "reduce.conv.weight"
@@ -138,7 +141,10 @@ def test_interrupted_run_resumes_to_the_same_weights_and_one_metrics_table(
         with pytest.raises(RuntimeError, match="power cut"):
             gald_cli("train", *TINY, f"output_dir={folder}")
     before = table(folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"seconds": 5000.0}, last)
     gald_cli("train", *TINY, f"output_dir={folder}", "ckpt_path=last")
+    assert json.loads((folder / "results.json").read_text())["seconds"] > 5000
     assert_equal_weights(weights(run), weights(folder))
     after = table(folder)
     assert [row["step"] for row in after[: len(before)]] == [row["step"] for row in before]
@@ -180,6 +186,7 @@ def test_every_number_of_an_averaged_run_is_of_the_averaged_weights(run, gald_cl
     gald_cli("eval", "--check", str(folder / "results.json"))
 
 
+@pytest.mark.slow
 def test_average_of_a_short_run_is_trained(gald_cli, tmp_path):
     """After n updates with a warm-up, no weight of the first step remains above its share."""
     before, after = tmp_path / "a", tmp_path / "b"

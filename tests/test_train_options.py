@@ -33,6 +33,7 @@ TINY = [
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     "logger=csv",
+    "report=false",
     "callbacks=[checkpoint]",
     "metrics=miou",
     "test=false",

@@ -1,5 +1,6 @@
 """Lightning module for training: loss, optimizer, and mIoU after every epoch."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -41,6 +42,9 @@ class SegmentationTask(EvaluationTask):
         seed: seed of dropout, combined with the position in the training.
         provenance: plain data that makes a checkpoint self-contained (resolved config, class
             names, palette); saved under the key `gald`.
+
+    Attributes:
+        seconds_before: seconds up to the checkpoint from which this process resumes.
     """
 
     def __init__(  # noqa: PLR0913  all parts of a training meet here
@@ -69,6 +73,8 @@ class SegmentationTask(EvaluationTask):
         self.seed = seed
         self.provenance = provenance or {}
         self.step_loss = StepLoss()
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -145,10 +151,13 @@ class SegmentationTask(EvaluationTask):
         self._check_finite()
         checkpoint["gald"] = self.provenance
         checkpoint["steps_per_epoch"] = self._steps_per_epoch()
+        checkpoint["seconds"] = self.seconds_before + time.monotonic() - self.started
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = renew_weights(checkpoint["state_dict"])
+        seconds = checkpoint.get("seconds")
+        self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
         before = checkpoint.get("steps_per_epoch")  # missing in checkpoints of gald 0.1.0
         if self._trainer is not None and before not in (None, now := self._steps_per_epoch()):
             raise ValueError(

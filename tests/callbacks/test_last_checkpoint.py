@@ -29,6 +29,7 @@ TINY = [
     "metrics=miou",
     "test=false",
     "logger=csv",
+    "report=false",
 ]
 
 
@@ -103,6 +104,7 @@ def test_signal_saves_within_the_epoch_and_prints_the_command_for_resuming(
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.slow
 def test_second_interrupt_ends_the_process_at_once(tmp_path):
     program = (
         "import os, signal; from gald.task import SegmentationTask as T\n"

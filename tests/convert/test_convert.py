@@ -374,6 +374,7 @@ def test_nineteen_classes_get_the_names_of_cityscapes(converted):
     assert about["config"]["model"]["backbone"]["input"] == "bgr"
 
 
+@pytest.mark.slow
 def test_deep_dual_network_loads_strictly(tmp_path):
     assert "DualSeg_res101" in convert(save(cheap("DualSeg_res101"), tmp_path), tmp_path / "run")
     model = gald.load(tmp_path / "run").model

@@ -211,7 +211,8 @@ def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
     words = ["train", "data=camvid", f"data.root={data}", "data.train_transform.crop_size=[24,32]"]
     words += ["data.num_workers=0", "data.global_batch_size=2", "model.backbone.name=test_resnet"]
-    words += ["model.channels=16", "trainer.max_epochs=1", "logger=csv", f"output_dir={folder}"]
+    words += ["model.channels=16", "trainer.max_epochs=1", "logger=csv", "report=false"]
+    words += [f"output_dir={folder}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["gald", *words])
         patch.setenv("GALD_TRACEBACK", "1")

@@ -36,6 +36,7 @@ TINY = [
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     "logger=csv",
+    "report=false",
     "callbacks=[checkpoint,learning_rate,progress]",
     "metrics=miou",
     "test=false",

@@ -19,6 +19,7 @@ TINY = [
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     "metrics=miou",
+    "report=false",
     "test=false",
 ]
 

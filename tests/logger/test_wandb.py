@@ -134,6 +134,7 @@ def sweep(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_files_of_a_sweep_contain_config_metrics_summary_and_masks(sweep):
     ids = set()
     for cell in Sweep.load(sweep).cells:

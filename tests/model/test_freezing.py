@@ -26,6 +26,7 @@ TINY = [
     "model.channels=16",
     "trainer.accelerator=cpu",
     "logger=csv",
+    "report=false",
     "metrics=miou",
     "test=false",
 ]

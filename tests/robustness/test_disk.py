@@ -25,6 +25,7 @@ TINY = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=2",
     "logger=csv",
+    "report=false",
     "metrics=miou",
     "test=false",
     "callbacks=[checkpoint,progress]",
@@ -65,6 +66,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_limit_on_files_names_the_file_the_remedy_and_how_to_go_on(tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     assert train(folder, log, limits={"RLIMIT_FSIZE": 200_000}) == 1

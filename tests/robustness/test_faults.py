@@ -664,7 +664,13 @@ CONSOLE = [
 ]
 
 
-@pytest.mark.parametrize("line", CONSOLE)
+OFTEN = ("train optimizer.lr=nan", "predict run photo.png --to /proc/x")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(line, marks=[] if line in OFTEN else [pytest.mark.slow]) for line in CONSOLE],
+)
 def test_installed_program_refuses_the_same(line, place, console):
     named = dict(ROWS).get(line, line.split("=")[-1])
     before = listing(place)

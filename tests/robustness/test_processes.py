@@ -23,6 +23,7 @@ TINY = [
     "trainer=ddp_cpu",
     "trainer.max_epochs=1",
     "logger=csv",
+    "report=false",
     "metrics=miou",
     "callbacks=[checkpoint,progress,val_loss]",
 ]

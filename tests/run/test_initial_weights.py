@@ -11,7 +11,7 @@ from gald.run.checkpoint import read_checkpoint
 SMALL = [
     *("data.global_batch_size=2", "data.num_workers=0", "model.channels=16"),
     *("model.backbone.name=test_resnet", "trainer.accelerator=cpu", "trainer.max_epochs=1"),
-    *("logger=csv", "optimizer.lr=0"),
+    *("logger=csv", "report=false", "optimizer.lr=0"),
 ]
 TRAIN = ["train", *SMALL, "data=synthetic", "data.size=[48,64]", "data.train_count=2"]
 TRAIN += ["data.train_transform.crop_size=[48,64]", "data.val_count=2", "data.test_count=2"]

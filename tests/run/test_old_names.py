@@ -83,7 +83,7 @@ def test_old_training_resumes(old_run, gald_cli, tmp_path):
             "data.num_workers=0",
             "trainer.accelerator=cpu",
         ),
-        *("trainer.max_epochs=7", "logger=csv", "metrics=miou", "test=false"),
+        *("trainer.max_epochs=7", "logger=csv", "report=false", "metrics=miou", "test=false"),
         f"output_dir={tmp_path / 'new'}",
     )
     assert read_results(tmp_path / "new" / "results.json")["steps"] == 7 * 16

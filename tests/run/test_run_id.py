@@ -24,6 +24,7 @@ def unset(monkeypatch):
         monkeypatch.delenv(name)
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_share_one_run_folder(tmp_path):
     """The processes start more than a second apart, so their start times differ."""
     script = tmp_path / "script.py"

@@ -78,6 +78,7 @@ def test_one_run_gives_figures_and_maps_with_their_provenance(trained, street, v
     assert str(tmp_path) not in str(maps["about"])
 
 
+@pytest.mark.slow
 def test_several_runs_are_drawn_side_by_side(trained, street, viz, tmp_path):
     runs = [trained("model/ga=gc", f"model/ld={ld}") for ld in ("none", "window", "se")]
     code, text = viz(*runs, "--image", street, "--to", tmp_path / "out")

@@ -26,6 +26,7 @@ class _Lists(TypedDict, total=False):
     callbacks: Named | None
     logger: Named | None
     tags: Sequence[str]
+    report: bool
 
 
 class Train(_Run, _Lists):

@@ -13,6 +13,7 @@ FREE = (
     "ckpt_path",
     "init_from",
     "init_from_strict",
+    "report",
     "tags",
     "test",
     "metrics",  # of the final evaluation

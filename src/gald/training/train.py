@@ -74,7 +74,7 @@ def train(cfg: DictConfig) -> Results:
 
     The folder contains `config.yaml` (resolved), `checkpoints/best.ckpt` and `last.ckpt`,
     `metrics.csv`, `results.json`, `images_<split>.npz` (the counts of every image),
-    `picture.png` and `report/`.
+    `picture.png`, and `report/` unless the config says `report: false`.
 
     With `trainer.fast_dev_run` a few batches are trained and validated, and nothing is saved.
 
@@ -169,12 +169,13 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     results = final_evaluation(
         trainer, checkpoint, task.model, task.inference, data, splits, metrics, folder, config, run
     )
-    results["seconds"] = round(time.monotonic() - start, 1)
+    results["seconds"] = round(task.seconds_before + time.monotonic() - start, 1)
     if trainer.is_global_zero:
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
-        say(report_training(folder, task, data, metrics), soft_wrap=True)
+        if cfg.get("report", True):
+            say(report_training(folder, task, data, metrics), soft_wrap=True)
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results

@@ -260,6 +260,7 @@ def test_interrupted_launcher_lets_its_cells_save(launcher, tmp_path):
     assert starts(cells, 7) == ["fresh None", "resumed None"]
 
 
+@pytest.mark.slow
 def test_second_launcher_waits_and_takes_over_what_the_first_leaves(launcher, tmp_path):
     first = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
@@ -368,6 +369,7 @@ def test_search_waits_for_a_cell_that_another_process_runs(search, tmp_path, mon
     assert (trial.state.name, code, len(cells.cells)) == ("COMPLETE", 0, 1)
 
 
+@pytest.mark.slow
 def test_jobs_of_other_launchers_are_cells_too(sweep, monkeypatch, capsys):
     monkeypatch.setitem(sweep.__globals__, "SMALL", SMALL[:3])
     code, cells = sweep("2,3", "hydra/launcher=basic")

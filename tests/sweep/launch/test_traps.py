@@ -29,6 +29,7 @@ TINY = [
     "metrics=miou",
     "test=false",
     "logger=csv",
+    "report=false",
 ]
 FOUR = [*TINY, "trainer=ddp_cpu", "+callbacks.fault._target_=faults.Fault"]
 
