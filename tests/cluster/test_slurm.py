@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from gald.sweep.state import read_state
 
 pytestmark = pytest.mark.cluster
 
+GALD = str(Path(sys.executable).with_name("gald"))
 TINY = (
     "data.size=[48,64] data.train_transform.crop_size=[40,48] data.train_count=16 "
     "data.val_count=3 data.global_batch_size=4 data.num_workers=0 model.channels=16 "
@@ -139,7 +141,7 @@ def test_cells_of_two_tasks_under_submitit_are_queued_again_by_its_signal(slurm,
     words += "hydra.launcher.timeout_min=60 hydra.launcher.max_num_timeout=3"
     with (tmp_path / "launcher.log").open("wb") as log:
         launcher = subprocess.Popen(
-            [sys.executable, "-m", "gald.train", "-m", *words.split()],
+            [GALD, "train", "-m", *words.split()],
             cwd=tmp_path,
             env=slurm.environment | {"OMP_NUM_THREADS": "1"},
             stdout=log,
