@@ -35,7 +35,7 @@ def build_optimizer(
     """Build the optimizer of a network.
 
     Args:
-        model: the network; its `backbone` counts as backbone, everything else as head.
+        model: the network; its `backbone` or `host` counts as backbone, everything else as head.
         factory: builds the optimizer; its `lr` applies to the backbone, its `weight_decay` to the
             weights that decay.
         head_lr_factor: the head's learning rate in units of `lr`.
@@ -70,7 +70,7 @@ def parameter_groups(
     Parameters that do not train (`requires_grad` is false) belong to no group.
 
     Args:
-        model: the network; everything but its backbone counts as head.
+        model: the network; everything but its backbone or host counts as head.
         lr: learning rate of the backbone.
         weight_decay: weight decay of the weights that decay.
         head_lr_factor: the head's learning rate in units of `lr`.
@@ -95,8 +95,8 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         part, scale = "head", head_lr_factor
-        if name.startswith("backbone."):
-            part, scale = scales.get(name, ("backbone", 1.0))
+        if name.startswith(("backbone.", "host.")):
+            part, scale = scales.get(name, (name.partition(".")[0], 1.0))
         decays = decay_norm_and_bias or parameter.ndim > 1
         groups.setdefault((part, scale, decays), []).append(parameter)
     if not groups:
@@ -119,7 +119,7 @@ def _layer_scales(model: nn.Module, layer_decay: float) -> dict[str, tuple[str, 
             f"task.layer_decay is {layer_decay}; set it above 0 and at most 1, for example 0.75, "
             "or to null"
         )
-    backbone = getattr(model, "backbone", None)
+    backbone = getattr(model, "trunk", getattr(model, "backbone", None))
     if not hasattr(backbone, "layer_numbers"):
         raise ValueError(
             f"the layers of {type(backbone).__name__} are unknown (it has no layer_numbers); set "

@@ -17,7 +17,7 @@ from gald.evaluation.evaluator import Evaluator
 from gald.evaluation.task import Batch, EvaluationTask
 from gald.inference import Inference
 from gald.metrics.confusion import ConfusionMatrix
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table
 from gald.options.ranges import NotNegative, Range, Seed
 from gald.run.old_names import renew_weights
@@ -26,7 +26,7 @@ from gald.run.weight_file import find_defect
 
 
 class SegmentationTask(EvaluationTask):
-    """Training of a Segmentor; validation computes only the cheapest metric, mIoU.
+    """Training of a network; validation computes only the cheapest metric, mIoU.
 
     Args:
         model: the network.
@@ -49,7 +49,7 @@ class SegmentationTask(EvaluationTask):
 
     def __init__(  # noqa: PLR0913  all parts of a training meet here
         self,
-        model: Segmentor,
+        model: Network,
         loss: nn.Module,
         inference: Inference,
         optimizer: OptimizerFactory,

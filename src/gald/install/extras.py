@@ -40,9 +40,7 @@ EXTRAS = {
         ("hydra_plugins.hydra_optuna_sweeper",), "searches by Optuna", ("hydra/sweeper=optuna",)
     ),
     "serve": Extra(("gradio",), "gald serve"),
-    "smp": Extra(
-        ("segmentation_models_pytorch",), "model/host of segmentation_models_pytorch"
-    ),
+    "smp": Extra(("segmentation_models_pytorch",), "model/host of segmentation_models_pytorch"),
     "submitit": Extra(
         ("hydra_plugins.hydra_submitit_launcher",),
         "sweeps as SLURM jobs",

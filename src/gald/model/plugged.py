@@ -53,7 +53,7 @@ class Plugged(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(  # noqa: PLR0913  all parts of the network meet here
+    def __init__(
         self,
         host: Callable[..., nn.Module],
         ga: nn.Module,
@@ -70,8 +70,8 @@ class Plugged(nn.Module):
         refuse_extra_inputs(ga, ld)
         self.host: Any = host(num_classes=num_classes)
         network, name = network_of(self.host), name_of(self.host)
-        found = probe(network, lambda image: logits_of(self.host(image)).logits, name)
         at = at or getattr(self.host, "at", None)
+        found = probe(network, lambda image: logits_of(self.host(image)).logits, name, at)
         place = place_of(found.places, at, name)
         assert at is not None, "a place was found"
         self.ga = ga
@@ -88,6 +88,11 @@ class Plugged(nn.Module):
             value = torch.tensor(getattr(self.host, key, default), dtype=torch.float32)
             self.register_buffer(key, value.view(1, 3, 1, 1), persistent=False)
         self.stop_idle_parameters()
+
+    @property
+    def trunk(self) -> Any:
+        """The part that GA and LD are added to: the host."""
+        return self.host
 
     def stop_idle_parameters(self) -> None:
         """Stop the training of parameters that no output depends on."""
@@ -172,5 +177,3 @@ def logits_of(output: Any) -> SegOutput:
             "starts with them, or a mapping with the key logits or out"
         )
     return SegOutput(output, aux)
-
-

@@ -129,6 +129,11 @@ class Segmentor(nn.Module):
         if not backbone.size_rule.last_uses_all:
             self.stop_idle_parameters()
 
+    @property
+    def trunk(self) -> Any:
+        """The part that GA and LD are added to: the backbone."""
+        return self.backbone
+
     def stop_idle_parameters(self) -> None:
         """Stop the training of parameters that no output depends on, as those of unread maps.
 

@@ -16,8 +16,8 @@ class TorchvisionHost(nn.Module):
     Args:
         network: name in `torchvision.models.segmentation`, as `deeplabv3_resnet50`.
         num_classes: number of classes.
-        weights: weights of the backbone: null for random ones, `imagenet` for those of torchvision's
-            server, or a file of `network.backbone.state_dict()`.
+        weights: weights of the backbone: null for random ones, `imagenet` for those of
+            torchvision's server, or a file of `network.backbone.state_dict()`.
         aux_head: whether there is an auxiliary head; LR-ASPP has none.
 
     Raises:

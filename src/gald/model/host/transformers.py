@@ -72,9 +72,7 @@ class TransformersHost(nn.Module):
             raise ValueError(
                 f"transformers does not build {kind} from model.host.config ({error}); correct it"
             ) from error
-        self.at = next(
-            (name for name in ("backbone", kind) if hasattr(self.network, name)), "backbone"
-        )
+        self.at = "backbone" if hasattr(self.network, "backbone") else str(kind)
 
     @override
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from gald.model.context import context_of, run_slots
+from gald.model.context import Order, context_of, run_slots
 from gald.model.layers import ConvNormAct
 
 
@@ -24,7 +24,7 @@ class Slots(Protocol):
     ld: Any
     reduce: nn.Module | None
     expand: nn.Module | None
-    order: str
+    order: Order
     add_context_twice: bool
 
 

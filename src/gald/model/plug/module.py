@@ -1,10 +1,11 @@
 """A network with GA and LD inside, for use in Python: `gald.plug`."""
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gald.model.context import Order
 from gald.model.plug.block import refuse_extra_inputs, run_block, width_convolutions
 from gald.model.plug.outputs import feature_of
 from gald.model.plug.places import Place
@@ -38,7 +39,7 @@ class PluggedModule(nn.Module):
         ga: nn.Module,
         ld: nn.Module,
         channels: int,
-        order: Literal["ga_ld", "ld_ga", "parallel"] = "ga_ld",
+        order: Order = "ga_ld",
     ) -> None:
         super().__init__()
         refuse_extra_inputs(ga, ld)

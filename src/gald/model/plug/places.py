@@ -1,7 +1,7 @@
 """Places of a network where GA and LD fit, found by running it on images of two sizes."""
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -13,8 +13,8 @@ from gald.model.plug.outputs import feature_of, with_feature
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 14, 28)
 _MOST_PREFIX = 16  # tokens of a class and registers
-# Common strides first: small images fit several.
-_STRIDES = tuple(dict.fromkeys((1, 2, 4, 8, 16, 32, 64, 7, 14, 28, *range(1, 129))))
+# Common strides only, of pooling and of patches, since small images fit others too.
+_STRIDES = (1, 2, 4, 8, 16, 32, 64, 7, 14, 28, 56, 3, 6, 12, 24, 48)
 
 Layout = Literal["map", "channels_last", "tokens"]
 
@@ -50,7 +50,12 @@ class Probe(NamedTuple):
     places: dict[str, Place]
 
 
-def probe(network: nn.Module, logits_of: Callable[[Tensor], Tensor], name: str) -> Probe:
+def probe(
+    network: nn.Module,
+    logits_of: Callable[[Tensor], Tensor],
+    name: str,
+    wanted: str | None = None,
+) -> Probe:
     """Find the image sizes that a network takes, and the places where a block fits.
 
     A place is a submodule that runs once in a pass, that returns a map with a fixed stride, and
@@ -61,12 +66,14 @@ def probe(network: nn.Module, logits_of: Callable[[Tensor], Tensor], name: str) 
         network: the network.
         logits_of: image (B, 3, H, W) -> logits (B, K, h, w), by that network.
         name: of the network, for the message.
+        wanted: a place; the smallest multiple with it is chosen, else the one with most places.
 
     Raises:
         ValueError: the network does not run on images of several sizes, or its logits do not cover
             the image.
     """
     reasons: dict[int, str] = {}
+    best: Probe | None = None
     with _evaluating(network):
         for multiple in _MULTIPLES:
             sizes = _sizes(multiple)
@@ -86,8 +93,14 @@ def probe(network: nn.Module, logits_of: Callable[[Tensor], Tensor], name: str) 
                 if key in runs[1].features
                 and (place := _place([shape, runs[1].features[key]], sizes)) is not None
             }
-            used = _used(network, logits_of, sizes[0], found)
-            return Probe(multiple, stride, {key: found[key] for key in found if key in used})
+            if best is not None and len(found) <= len(best.places) and wanted not in found:
+                continue
+            best = Probe(multiple, stride, found)
+            if wanted in found:
+                break
+        if best is not None:
+            used = _used(network, logits_of, _sizes(best.multiple)[0], best.places)
+            return best._replace(places={k: best.places[k] for k in best.places if k in used})
     raise ValueError(
         f"{name} does not give logits for images of several sizes ({reasons[32]}); choose another "
         "model.host"
@@ -134,7 +147,7 @@ def _sizes(multiple: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluating(network: nn.Module) -> Generator[None]:
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -225,7 +238,7 @@ def _place(shapes: Sequence[tuple[int, ...]], sizes: Sequence[tuple[int, int]]) 
         for layout, channel, first in (("map", 1, 2), ("channels_last", 3, 1)):
             stride = _stride_of(shapes, sizes, first)
             if a[channel] == b[channel] and stride:
-                return Place(a[channel], stride, layout)  # ty: ignore[invalid-argument-type]
+                return Place(a[channel], stride, layout)
     if len(a) == 3 and a[2] == b[2]:
         for stride in _STRIDES:
             cells = [-(-h // stride) * -(-w // stride) for h, w in sizes]

@@ -1,6 +1,6 @@
 """The hook that puts a block behind a submodule of a network."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ class Socket:
         network.get_submodule(at).register_forward_hook(self._insert)
 
     @contextmanager
-    def off(self) -> Iterator[None]:
+    def off(self) -> Generator[None]:
         """Leave the network as it was inside a `with` block."""
         self.is_on = False
         try:

@@ -26,6 +26,7 @@ TOPICS = {
     "inference": "inference",
     "metrics": "metrics",
     "model.backbone.weights": "pretrained weights",
+    "model.host.weights": "pretrained weights",
     "init_from": "pretrained weights",
     "model": "network",
     "scheduler": "schedule",
