@@ -4,6 +4,7 @@ import torch
 from hydra.errors import InstantiationException
 from rich.console import Console
 from rich.table import Table
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gald.config import CONF_DIR, compose, options_of
 from gald.model.build import context_module
@@ -84,7 +85,7 @@ def _hosts() -> Table:
 def _cost(place: Place, ga: str, ld: str, size: tuple[int, int]) -> tuple[int, float]:
     """Return parameters and GMACs of both modules, from shapes alone."""
     cells = [-(-side // place.stride) for side in size]
-    with torch.device("meta"), torch.no_grad(), MacCounter() as counter:
+    with FakeTensorMode(), torch.no_grad(), MacCounter() as counter:
         aggregate = context_module("ga", ga, place.channels, {}).eval()
         distribute = context_module("ld", ld, place.channels, {}).eval()
         x = torch.empty(1, place.channels, *cells)
