@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from gald.model.ld.body_edge import BodyEdge
 from gald.model.ld.dysample import DySample
 from gald.model.ld.flow import SemanticFlow
-from gald.model.warping import own_weight, warp
+from gald.model.warping import grid, own_weight, sample, sample_by_gathering, warp
 
 SIZES = [(1, 1), (1, 4), (6, 7)]
 KINDS = [DySample, SemanticFlow, BodyEdge]
@@ -61,6 +61,21 @@ def test_warp_matches_bilinear_readings_one_by_one(size, groups, reach):
     x, noise = pair(size)
     offsets = reach * noise[:, : 2 * groups]
     torch.testing.assert_close(warp(x, offsets), warped(x, offsets))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("reach", [0.3, 3.0])
+def test_gathering_four_pixels_is_the_same_reading(size, reach):
+    # In place of grid_sample where PyTorch must be deterministic on a GPU.
+    x, noise = pair(size)
+    rows, columns = (axis + reach * noise[:, i] for i, axis in enumerate(grid(x)))
+    results = []
+    for read_with in (sample, sample_by_gathering):
+        inputs = [t.detach().requires_grad_() for t in (x, rows, columns)]
+        y = read_with(*inputs)
+        results.append((y, *torch.autograd.grad(y, inputs, noise)))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_own_weight_is_the_share_of_the_position_itself():

@@ -20,7 +20,8 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Read a map bilinearly at any places; places outside the map read its border.
 
     Half precision is too coarse for places in a large map: call it in float32, outside autocast.
-    On a GPU the backward pass sums in no fixed order.
+    On a GPU its gradient is summed in no fixed order. If PyTorch must be deterministic, four
+    gathers compute the same.
 
     Args:
         x: the feature map.
@@ -30,10 +31,30 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     Shape:
         x (B, C, h, w), rows and columns (B, h', w') -> (B, C, h', w')
     """
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return sample_by_gathering(x, rows, columns)
     h, w = x.shape[-2:]
     # grid_sample's coordinates: -1 and 1 are the outer edges of the first and last pixel.
     places = torch.stack([(2 * columns + 1) / w - 1, (2 * rows + 1) / h - 1], dim=3)
     return F.grid_sample(x, places, padding_mode="border", align_corners=False)
+
+
+def sample_by_gathering(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute `sample` by gathering the four pixels around every place."""
+    h, w = x.shape[-2:]
+    rows, columns = rows.clamp(0, h - 1), columns.clamp(0, w - 1)
+    top, left = rows.floor(), columns.floor()
+    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    for row, row_weight in ((top, 1 + top - rows), ((top + 1).clamp(max=h - 1), rows - top)):
+        for column, weight in (
+            (left, 1 + left - columns),
+            ((left + 1).clamp(max=w - 1), columns - left),
+        ):
+            index = (row.long() * w + column.long()).flatten(1).unsqueeze(1)
+            pixels = x.flatten(2).gather(2, index.expand(-1, x.shape[1], -1))
+            share = (row_weight * weight).unsqueeze(1)  # (B, 1, h', w')
+            total = total + share * pixels.unflatten(2, rows.shape[1:])
+    return total
 
 
 def warp(x: Tensor, offsets: Tensor) -> Tensor:

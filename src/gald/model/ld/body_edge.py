@@ -26,8 +26,7 @@ class BodyEdge(nn.Module):
     strided convolutions are padded, so that maps below 7x7 work; the flow is in pixels, where one
     unit of the reference is about half a pixel, starts near 0 and has a bias; places outside the
     map read its border, not 0; flow and places have the dtype of the weights even under autocast.
-    The concatenation with the context that follows in the paper is left to the head. On a GPU the
-    backward pass of the sampling sums in no fixed order.
+    The concatenation with the context that follows in the paper is left to the head.
 
     Args:
         channels: width of the feature maps.

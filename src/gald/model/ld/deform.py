@@ -23,7 +23,7 @@ class DeformableSampling(nn.Module):
     convolution; places outside the map read its border, not 0. Sampled by
     torch.nn.functional.grid_sample, one place after the other, since
     torchvision.ops.deform_conv2d multiplies by a weight per channel, which this module does not
-    have. On a GPU the backward pass of grid_sample sums in no fixed order.
+    have.
 
     Args:
         channels: width of the feature maps.

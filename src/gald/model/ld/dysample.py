@@ -22,7 +22,6 @@ class DySample(nn.Module):
     itself; the factor of the offsets is 1/2 instead of 1/4 at a ratio of 2, in both cases half the
     distance of the samples; the offsets are predicted from the context and x, since the context
     alone has lost the edges. Offsets and places have the dtype of the weights even under autocast.
-    On a GPU the backward pass of the sampling sums in no fixed order.
 
     Args:
         channels: width of the feature maps.

@@ -22,8 +22,7 @@ class SemanticFlow(nn.Module):
     features have one size, so that nothing is upsampled before; flows are in pixels, where one unit
     of the reference is (W - 1) / (2 W) pixels; places outside the map read its border, not 0; flows
     and gate start near 0, not at torch's initialisation, and have a bias; flows, places and mixture
-    have the dtype of the weights even under autocast. On a GPU the backward pass of the sampling
-    sums in no fixed order.
+    have the dtype of the weights even under autocast.
 
     Args:
         channels: width of the feature maps.
