@@ -83,14 +83,14 @@ class LocAt(nn.Module):
         """Return what is added to the logits of one head: (B, N, N)."""
         dtype = self.spread.weight.dtype
         with torch.autocast(q.device.type, enabled=False):
-            q = q.to(dtype)
+            q = q.to(dtype).unflatten(1, (h, w))
             shift = math.log(self.reach**2 - 1)
-            variance = self.reach**2 * torch.sigmoid(self.spread(q) - shift)  # (B, N, 2)
+            variance = self.reach**2 * torch.sigmoid(self.spread(q) - shift)  # (B, h, w, 2)
             narrow = -0.5 / (variance + 0.1)
             rows, columns = (torch.arange(side, dtype=dtype, device=q.device) for side in (h, w))
-            down = (rows[:, None] - rows).square().repeat_interleave(w, dim=0)  # (N, h)
-            right = (columns[:, None] - columns).square().repeat(h, 1)  # (N, w)
+            down = (rows[:, None] - rows).square().unsqueeze(1)  # (h, 1, h)
+            right = (columns[:, None] - columns).square()  # (w, w)
             # A Gaussian along rows times one along columns needs no exponential per pair.
-            along_rows = F.softplus(self.strength(q)) * (narrow[..., :1] * down).exp()  # (B, N, h)
-            along_columns = (narrow[..., 1:] * right).exp()  # (B, N, w)
-            return (along_rows.unsqueeze(3) * along_columns.unsqueeze(2)).flatten(2)
+            along_rows = F.softplus(self.strength(q)) * (narrow[..., :1] * down).exp()
+            along_columns = (narrow[..., 1:] * right).exp()  # (B, h, w, w)
+            return (along_rows.unsqueeze(4) * along_columns.unsqueeze(3)).flatten(3).flatten(1, 2)
