@@ -28,8 +28,11 @@ class LocAt(nn.Module):
     that ends the network (it spreads a class token's gradient); a batch norm after it instead of a
     layer norm before it; q, k, v have no bias; `reach` is fixed, where the reference scales the
     variances with the size of the map; the Gaussian has the dtype of the weights even under
-    autocast, so distances need no limit; no coarser Gaussian for large maps in training. Memory and
-    time grow with N^2, since the addition depends on both positions: one head at a time.
+    autocast, so distances need no limit; no coarser Gaussian for large maps in training.
+
+    Memory and time grow with N^2, since the addition depends on both positions: at 97x97 positions
+    it takes 354 MB per image and head in float32, and training keeps that of every head. For large
+    maps wrap it in AtStride, as conf/model/ga/cgnl_stride2.yaml wraps CGNL.
 
     Args:
         channels: width of the feature map, in and out.
