@@ -46,6 +46,29 @@ def test_void_is_no_class_and_has_no_contour(seed, random_masks, touching):
             assert row[:, index].tolist() == by_hand
 
 
+def test_void_between_two_classes_has_no_band_unlike_in_the_published_code():
+    # The numbers of the docstring: two halves of 15x10, the first column of the second one void.
+    mask = np.zeros((15, 20), np.uint8)
+    mask[:, 10], mask[:, 11:] = 255, 1
+    ours = table_of(BoundaryIoU(2, widths=(3,)), np.zeros_like(mask), mask)[0, 1]
+    inside = np.full((15, 20), False)
+    inside[3:-3, 3:] = True  # more than 2 steps from the edge of the image
+    assert ours[0] == ((mask == 0) & ~inside).sum() == 87
+    assert eroded_band(mask == 0, 3).sum() == 114
+    other = np.pad(mask == 1, 1, constant_values=True)
+    steps = ndimage.distance_transform_cdt(~other, "chessboard")[1:-1, 1:-1]
+    assert ((mask == 0) & (steps <= 3)).sum() == 105
+
+
+def test_steps_lead_across_void_to_the_contour_of_two_other_classes():
+    mask = np.full((40, 40), 255, np.uint8)
+    mask[20, 10:20], mask[20, 20:30] = 1, 2  # their contour is at columns 19 and 20
+    mask[16, 15:25] = 0  # a bar of its own, four steps above, that touches nothing but void
+    for width, pixels in ((4, 0), (5, 10)):
+        ours = table_of(BoundaryIoU(3, widths=(width,)), np.zeros_like(mask), mask)
+        assert ours[0, 1, 0] == pixels
+
+
 def test_score_of_a_square_that_is_one_pixel_off():
     # 4x4 squares inside 8x8: one column apart, contours of 12 pixels share 6.
     mask, labels = np.zeros((2, 8, 8), np.uint8)

@@ -200,6 +200,19 @@ def test_bfloat16_input_gives_bfloat16_output_under_autocast(slot, path):
 
 
 @every_module
+def test_float16_autocast_does_not_overflow_where_the_result_fits(slot, path):
+    x = 300.0 * image_feature()
+    for training in (True, False):
+        for given in (x, x.half()):
+            exact = build(slot, path).train(training)(given.float())
+            with torch.autocast("cpu", dtype=torch.float16):
+                y = build(slot, path).train(training)(given)
+            assert y.dtype == given.dtype, training
+            fits = exact.abs() < 6e4 if given.dtype == torch.float16 else exact.isfinite()
+            assert y[fits].isfinite().all(), (training, given.dtype)
+
+
+@every_module
 def test_channels_last_gives_the_same_output_and_gradient(slot, path):
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):

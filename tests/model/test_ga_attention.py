@@ -118,13 +118,23 @@ def test_ann_matches_attention_to_regions_averaged_one_by_one():
     torch.testing.assert_close(module(x), module.fuse(torch.cat([x, y], 1)))
 
 
-def test_dnl_matches_two_softmaxes_over_centred_pairs_and_over_positions():
-    module = build(DNL, 16)
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_dnl_matches_two_softmaxes_over_centred_pairs_and_over_positions(temperature):
+    module = build(DNL, 16, temperature=temperature)
     x = 3 * feature().double()
     q, k, v, m = (
         conv(x).flatten(2) for conv in (module.query, module.key, module.value, module.salience)
     )
     q, k = (part - part.sum(2, keepdim=True) / 99 for part in (q, k))
-    weights = (q.transpose(1, 2) @ k / math.sqrt(8)).softmax(2) + m.softmax(2)  # (B, N, N)
+    logits = q.transpose(1, 2) @ k / math.sqrt(8) / temperature  # (B, N, N)
+    weights = logits.softmax(2) + m.softmax(2)
     y = (v @ weights.transpose(1, 2)).reshape(2, 8, 9, 11)
     torch.testing.assert_close(module(x), x + module.project(y))
+
+
+def test_dnl_survives_logits_beyond_float16_and_refuses_a_temperature_of_zero():
+    module = DNL(16, temperature=1e-4).eval()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert module(feature(scale=100.0)).isfinite().all()
+    with pytest.raises(ValueError, match=r"temperature \(0\) must be above 0; set .*=0.05"):
+        DNL(16, temperature=0)

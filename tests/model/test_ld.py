@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gald.model.ld.affinity import Affinity
 from gald.model.ld.mask import Mask
@@ -118,6 +119,24 @@ def test_affinity_can_learn_to_keep_local_detail_at_edges():
     ld_map = module.distribution_map(context, x)[0, 0]
     assert ld_map[:, 5:7].max() < 0.2
     assert ld_map[2:-2, 2:4].min() > 0.8
+
+
+def test_affinity_survives_products_beyond_float16_and_is_the_formula_in_float32():
+    torch.manual_seed(0)
+    context, x = pair()
+    context = context + x.mean(dim=(2, 3), keepdim=True)
+    module = Affinity(16).eval()
+    u, v = module.from_context(context), module.from_x(x)
+    mean = F.avg_pool2d(v, 3, stride=1, padding=1, count_include_pad=False)
+    features = torch.cat([u * v, u - v, (v - mean).abs()], dim=1)
+    expected = torch.sigmoid(module.decide(module.compare(features)))
+    assert torch.equal(module.distribution_map(context, x), expected)
+    large = 1000 * context, 1000 * x
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert (module.from_context(large[0]) * module.from_x(large[1])).isinf().any()
+        rounded = module.distribution_map(*large)
+    assert rounded.isfinite().all()
+    assert (rounded - module.distribution_map(*large)).abs().mean() < 0.001
 
 
 def test_affinity_names_both_numbers_when_groups_do_not_divide():

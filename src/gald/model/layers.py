@@ -91,7 +91,7 @@ class ConvNormAct(nn.Module):
     Args:
         in_channels: width of the input.
         out_channels: width of the output.
-        kernel_size: side of the square kernel.
+        kernel_size: side of the square kernel, or height and width.
         stride: step of the convolution.
         dilation: distance between kernel taps.
         groups: groups of the convolution; in_channels makes it depth-wise.
@@ -107,7 +107,7 @@ class ConvNormAct(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 1,
+        kernel_size: int | tuple[int, int] = 1,
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
@@ -116,12 +116,14 @@ class ConvNormAct(nn.Module):
         padding: int | None = None,
     ) -> None:
         super().__init__()
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        same = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
             kernel_size,
             stride=stride,
-            padding=dilation * (kernel_size - 1) // 2 if padding is None else padding,
+            padding=same if padding is None else padding,
             dilation=dilation,
             groups=groups,
             bias=bias,

@@ -17,8 +17,11 @@ class ANN(nn.Module):
 
     Paper: "Asymmetric Non-local Neural Networks for Semantic Segmentation",
     https://arxiv.org/abs/1908.07678 (APNB).
-    Deviations: APNB alone, without AFNB, which fuses two stages of the backbone; v as wide as q;
-    no dropout.
+    Reference: MendelXu/ANN@6e404a8 models/seg/utils/apnb.py.
+    Deviations: APNB alone, without AFNB, which fuses two stages of the backbone; W1 starts at
+    torch's random initialisation, where the reference starts it at 0, so that its attention adds
+    nothing at first and q and v learn only after W1 has moved; v as wide as q; no bias before the
+    norms; no dropout.
 
     Args:
         channels: width of the feature map, in and out.

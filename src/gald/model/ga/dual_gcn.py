@@ -19,9 +19,10 @@ class DualGCN(nn.Module):
     Paper: "Dual Graph Convolutional Network for Semantic Segmentation",
     https://arxiv.org/abs/1909.06121
     Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/DualGCNNet.py:DualGCN, exact with
-    align_corners=True. Deviations that do not change the maths: the node graph runs in the dtype
-    of the weights even under autocast, because Z is an unscaled sum over a whole map; trains on
-    maps that shrink to a single position (see ConvNormAct).
+    align_corners=True. Deviations that do not change the maths: the node graph, s and the last
+    convolution run in the dtype of the weights even under autocast, because Z is an unscaled sum
+    over a whole map and s a product; trains on maps that shrink to a single position (see
+    ConvNormAct).
 
     Args:
         channels: width of the feature map, in and out.
@@ -56,8 +57,12 @@ class DualGCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply both graphs and fuse the results."""
         local = resize(self.positions(self.down(x)), x.shape[2:], self.align_corners)
-        maps = [x * local.to(x.dtype) + x, self._nodes(x)]
-        return self.fuse(torch.cat(maps, dim=1)).to(x.dtype)
+        nodes = self._nodes(x)
+        # In the dtype of the weights: the product of two values above 256 overflows float16.
+        with torch.autocast(x.device.type, enabled=False):
+            exact = x.to(self.fuse.conv.weight.dtype)
+            maps = [exact * local.to(exact.dtype) + exact, nodes.to(exact.dtype)]
+            return self.fuse(torch.cat(maps, dim=1)).to(x.dtype)
 
     def _nodes(self, x: Tensor) -> Tensor:
         state, assign = self.state(x).flatten(2), self.assign(x).flatten(2)
@@ -69,7 +74,7 @@ class DualGCN(nn.Module):
             z = self._apply_to_rows(self.update, z.transpose(1, 2)).transpose(1, 2)
             y = (z @ assign).unflatten(2, x.shape[2:])  # (B, C/2, h, w)
             y = self.project(y)  # (B, C, h, w)
-        return (x + y.to(x.dtype)).relu()
+        return (x + y).relu()
 
     @staticmethod
     def _apply_to_rows(layer: ConvNormAct, z: Tensor) -> Tensor:

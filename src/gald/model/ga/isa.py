@@ -19,8 +19,12 @@ class ISA(nn.Module):
 
     Paper: "Interlaced Sparse Self-Attention for Semantic Segmentation",
     https://arxiv.org/abs/1907.12273
-    Deviations: each projection is one convolution without norm and ReLU; k has no bias, which the
-    softmax would cancel; the padding is at the bottom and right, and masked.
+    Reference: openseg-group/openseg.pytorch@0607633 lib/models/modules/isa_block.py.
+    Deviations: no output projection: each step of the reference ends with a 1x1 convolution, norm
+    and ReLU, here z is the attended v itself, as in the equation; each projection is one
+    convolution, where q and k of the reference are two with norm and ReLU each, and its v has no
+    bias; k has no bias, which the softmax would cancel; the padding is at the bottom and right, and
+    masked, where the reference pads on all sides and attends to the padding; no dropout.
 
     Args:
         channels: width of the feature map and of v, in and out.

@@ -19,15 +19,17 @@ class MHSA(nn.Module):
     With q, k, v 1x1 projections of x, per head:
     y_i = sum_j softmax_j((R_i q_i) . (R_j k_j) / sqrt(C / heads)) v_j; out = x + BN(W y).
     R rotates pairs of channels by angles proportional to the row (first half of a head) and to the
-    column (second half), so that logits depend on offsets alone. Memory grows with N, not N^2,
-    where torch has a fused attention kernel; time grows with N^2.
+    column (second half), so that logits depend on offsets alone. Of the P pairs of a half, pair
+    p = 0, 1, ... turns by 100^(-p / (P - 1)) radians per position: from 1 to 1/100, both included.
+    Memory grows with N, not N^2, where torch has a fused attention kernel; time grows with N^2.
 
     Paper: "Attention Is All You Need", https://arxiv.org/abs/1706.03762; rotary positions:
     "RoFormer: Enhanced Transformer with Rotary Position Embedding",
     https://arxiv.org/abs/2104.09864
     Deviations: attention alone, without the feed-forward layer; a batch norm after it instead of a
     layer norm before it; rows and columns are rotated separately, since the paper's text has one
-    axis, with base 100 instead of 10000; projections without bias.
+    axis, with base 100 instead of 10000; the exponents of the frequencies divide by P - 1, where
+    the paper divides by P, which never reaches the slowest one; projections without bias.
 
     Args:
         channels: width of the feature map, in and out.

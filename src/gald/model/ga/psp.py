@@ -15,9 +15,13 @@ class PSP(nn.Module):
     out = W * [x, up(W1 mean_1(x)), up(W2 mean_2(x)), ...].
 
     Paper: "Pyramid Scene Parsing Network", https://arxiv.org/abs/1612.01105
-    Reference: lxtGH/GALD-DGCNet@be7ebfe libs/models/PSPNet.py. Deviations: as many output as input
-    channels, to fit the slot; no dropout; trains at batch 1, where the norm of the 1x1 bin uses
-    its running statistics (see ConvNormAct).
+    Reference: open-mmlab/mmsegmentation@0d003bc mmseg/models/decode_heads/psp_head.py:PSPHead, the
+    same maths without its classifier: a norm and a ReLU in every branch. PSPModule of GALD's
+    authors (lxtGH/GALD-DGCNet@be7ebfe libs/models/PSPNet.py) has no ReLU in the branches.
+    Deviations: as many output as input channels, to fit the slot; the branches are channels / bins
+    wide, so a quarter of the input by default, as in both references, but not as wide as the
+    output; no dropout; trains at batch 1, where the norm of the 1x1 bin uses its running statistics
+    (see ConvNormAct).
 
     Args:
         channels: width of the feature map, in and out.

@@ -15,8 +15,9 @@ class Affinity(nn.Module):
     feature. With u, v small normalised projections of context and x,
     A = sigmoid(W ReLU(BN(DW3x3[u * v, u - v, |v - mean3x3(v)|]))). The three inputs measure how
     well the two features agree, how they differ, and how much the position stands out from its
-    surroundings (edges, thin objects). The map has full resolution. A starts near 0.5, without a
-    preference; with no aggregation (context = x) the output is x exactly.
+    surroundings (edges, thin objects). The map has full resolution and, from u and v on, the
+    dtype of the weights even under autocast. A starts near 0.5, without a preference; with no
+    aggregation (context = x) the output is x exactly.
 
     This design is OURS. It is our reading of one sentence, that local distribution "models the
     affinity map between global and local relationship for each pixel adaptively", in the abstract
@@ -61,9 +62,12 @@ class Affinity(nn.Module):
             context, x: (B, C, h, w) -> (B, G, h, w)
         """
         u, v = self.from_context(context), self.from_x(x)
-        surroundings = F.avg_pool2d(v, 3, stride=1, padding=1, count_include_pad=False)
-        features = torch.cat([u * v, u - v, (v - surroundings).abs()], dim=1)
-        return torch.sigmoid(self.decide(self.compare(features)))
+        # In the dtype of the weights: the product of two values above 256 overflows float16.
+        with torch.autocast(x.device.type, enabled=False):
+            u, v = u.to(self.decide.weight.dtype), v.to(self.decide.weight.dtype)
+            surroundings = F.avg_pool2d(v, 3, stride=1, padding=1, count_include_pad=False)
+            features = torch.cat([u * v, u - v, (v - surroundings).abs()], dim=1)
+            return torch.sigmoid(self.decide(self.compare(features)))
 
     def forward(self, context: Tensor, x: Tensor) -> Tensor:
         """Move from x towards the context by the fraction A."""

@@ -1,10 +1,10 @@
 """Deformable sampling: every position samples the context at predicted offsets."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gald.model.layers import ConvNormAct
+from gald.model.warping import grid, sample
 from gald.options.ranges import Count, Width
 
 
@@ -23,7 +23,7 @@ class DeformableSampling(nn.Module):
     convolution; places outside the map read its border, not 0. Sampled by
     torch.nn.functional.grid_sample, one place after the other, since
     torchvision.ops.deform_conv2d multiplies by a weight per channel, which this module does not
-    have. On a GPU the backward pass of grid_sample sums in no fixed order.
+    have.
 
     Args:
         channels: width of the feature maps.
@@ -78,16 +78,11 @@ class DeformableSampling(nn.Module):
         return self.weigh(hidden).to(self.weigh.weight.dtype).softmax(dim=1)
 
     def _sample(self, context: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-        h, w = context.shape[-2:]
-        rows = torch.arange(h, device=context.device, dtype=context.dtype).unsqueeze(1)
-        columns = torch.arange(w, device=context.device, dtype=context.dtype)
+        rows, columns = grid(context)
         total = torch.zeros_like(context)
         for index in range(self.kernel_size**2):
             down, right = (step - self.kernel_size // 2 for step in divmod(index, self.kernel_size))
             row = rows + down + offsets[:, 2 * index]  # (B, h, w), in pixels
             column = columns + right + offsets[:, 2 * index + 1]
-            # grid_sample's coordinates: -1 and 1 are the outer edges of the first and last pixel.
-            grid = torch.stack([(2 * column + 1) / w - 1, (2 * row + 1) / h - 1], dim=3)
-            sampled = F.grid_sample(context, grid, padding_mode="border", align_corners=False)
-            total = total + weights[:, index].unsqueeze(1) * sampled
+            total = total + weights[:, index].unsqueeze(1) * sample(context, row, column)
         return total
