@@ -16,8 +16,8 @@ from gald.config import CONF_DIR, compose
 from gald.install.extras import missing_packages
 from gald.model.host.fill import fill_host
 from gald.model.image_size import round_up
+from gald.model.plug.hook import Socket
 from gald.model.plug.places import Place, probe
-from gald.model.plug.socket import Socket
 from gald.model.plugged import logits_of, network_of
 from gald.profiling.flops import part_costs
 from gald.run.building import build, build_own

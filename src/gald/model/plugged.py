@@ -13,8 +13,8 @@ from gald.model.idle import idle_parameters
 from gald.model.image_size import round_up
 from gald.model.layers import resize
 from gald.model.plug.block import refuse_extra_inputs, run_block, width_convolutions
+from gald.model.plug.hook import Socket
 from gald.model.plug.places import place_of, probe
-from gald.model.plug.socket import Socket
 from gald.model.segmentor import SegOutput
 from gald.options.ranges import Width
 

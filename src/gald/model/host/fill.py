@@ -5,13 +5,13 @@ import json
 from typing import Any, cast
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gald.model.host.transformers import TransformersHost, read_config
 from gald.model.plug.places import Place, Probe, place_of, probe
 from gald.model.plugged import logits_of, name_of, network_of
 from gald.options.check import check_part
+from gald.run.building import build_own
 
 PLUGGED = "gald.model.plugged.Plugged"
 _TRANSFORMERS = f"{TransformersHost.__module__}.{TransformersHost.__qualname__}"
@@ -66,7 +66,7 @@ def _probed(text: str) -> tuple[Probe, str | None, str]:
     config = json.loads(text)
     if "weights" in config:
         config["weights"] = None  # they change no shape, and may be large
-    make = instantiate(config | {"_partial_": True})
+    make = build_own(config | {"_partial_": True})
     try:
         with torch.device("meta"):
             return _probe(make)

@@ -45,6 +45,12 @@ class SmpHost(nn.Module):
         require("a host of segmentation_models_pytorch", "smp")
         import segmentation_models_pytorch as smp
 
+        if ":" in encoder or "/" in encoder:
+            raise ValueError(
+                f"model.host.encoder is {encoder!r}, which would be looked up on a hub or in a "
+                "folder each time the network is loaded; set model.host.encoder to a name such as "
+                "resnet18 or tu-convnext_tiny, and model.host.weights to a file"
+            )
         if decoder not in smp.MODEL_ARCHITECTURES_MAPPING:
             known = sorted(smp.MODEL_ARCHITECTURES_MAPPING)
             near = difflib.get_close_matches(decoder, known, 1)

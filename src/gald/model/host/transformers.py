@@ -13,6 +13,8 @@ from gald.install.extras import require
 
 # Keys of a config that would fetch something, or call code that is not of the library.
 _REFUSED = ("auto_map", "trust_remote_code", "use_pretrained_backbone", "backbone")
+_COUNTS = ("depth", "layers", "blocks")  # words of keys that count layers
+_MOST_LAYERS, _MOST_WIDTH = 512, 65536
 _HEADS = ("classifier", "decode_head", "segmentation_head", "auxiliary_head", "head", "neck")
 
 
@@ -102,8 +104,14 @@ def read_config(folder: str) -> dict[str, Any]:
 
 
 def refuse_fetching(config: Mapping[str, Any], place: str = "model.host.config") -> None:
-    """Refuse a config that names code to run or weights to fetch, at any depth."""
+    """Refuse a config that names code to run, weights to fetch, or a huge network, at any depth."""
     for key, value in config.items():
+        most = _MOST_LAYERS if any(word in key for word in _COUNTS) else _MOST_WIDTH
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, int) and number > most:
+                raise ValueError(
+                    f"{place}.{key} is {number}, and at most {most} is taken; choose a smaller one"
+                )
         if key in _REFUSED and value:
             raise ValueError(
                 f"{place}.{key} is {value!r}, by which transformers would fetch or run something; "

@@ -7,9 +7,9 @@ from typing_extensions import override
 
 from gald.model.context import Order
 from gald.model.plug.block import refuse_extra_inputs, run_block, width_convolutions
+from gald.model.plug.hook import Socket
 from gald.model.plug.outputs import feature_of
 from gald.model.plug.places import Place
-from gald.model.plug.socket import Socket
 
 
 class PluggedModule(nn.Module):

@@ -74,6 +74,7 @@ def probe(
     """
     reasons: dict[int, str] = {}
     best: Probe | None = None
+    is_name = wanted is None or wanted in dict(network.named_modules())
     with _evaluating(network):
         for multiple in _MULTIPLES:
             sizes = _sizes(multiple)
@@ -96,7 +97,7 @@ def probe(
             if best is not None and len(found) <= len(best.places) and wanted not in found:
                 continue
             best = Probe(multiple, stride, found)
-            if wanted in found:
+            if wanted in found or not is_name:
                 break
         if best is not None:
             used = _used(network, logits_of, _sizes(best.multiple)[0], best.places)
