@@ -174,6 +174,10 @@ ELSEWHERE = {
     "model/ga/cgnl_stride2": "gald.model.layers",
     "model/ga/none": "torch.nn",
     "optimizer/adamw": "torch.optim",
+    "optimizer/adan": "timm.optim",
+    "optimizer/adopt": "timm.optim",
+    "optimizer/lion": "timm.optim",
+    "optimizer/muon": "timm.optim",
     "optimizer/sgd": "torch.optim",
 }
 
