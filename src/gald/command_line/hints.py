@@ -52,7 +52,7 @@ WORDS = {
     "work_dir": "output_dir",
     "workers": "data.num_workers",
 }
-LISTS = ("callbacks", "logger")  # groups with several options at once
+LISTS = ("augment", "callbacks", "logger")  # groups with several options at once
 GLOBAL = (("hydra",), ("experiment",), ("hparams_search",), ("debug",))  # set keys anywhere
 # Arguments of Lightning's Trainer that conf/trainer/default.yaml does not list.
 TRAINER = (
