@@ -3,7 +3,16 @@
 import inspect
 from typing import Annotated, Any, Literal
 
-from gald.options.ranges import Count, Finite, Fraction, Length, NotNegative, Range, Whole
+from gald.options.ranges import (
+    Count,
+    Finite,
+    Fraction,
+    Length,
+    NotNegative,
+    Positive,
+    Range,
+    Whole,
+)
 
 Batches = Whole | Fraction | None  # a number of batches, or a share of all
 _LR = Annotated[float, Range(least=0, example=0.01)]
@@ -24,6 +33,31 @@ _OPTIMIZER: dict[str, Any] = {
     "conv_mode": Literal["flatten", "batched"],
     "algo": Literal["muon", "adamuon"],
     "fallback_lr_scale": NotNegative,
+}
+_PAIR = Length(2, 2)
+_ALBUMENTATIONS: dict[str, Any] = {  # of the transforms in conf/augment
+    "p": Fraction,
+    "rotate": Finite | Annotated[list[Finite], _PAIR],
+    "sigma_limit": NotNegative | Annotated[list[NotNegative], _PAIR],
+    "std_range": Annotated[list[Fraction], _PAIR],
+    "quality_range": Annotated[list[Annotated[int, Range(least=1, most=100)]], _PAIR],
+    "gamma_limit": Positive | Annotated[list[Positive], _PAIR],
+    "num_holes_range": Annotated[list[Count], _PAIR],
+    "hole_height_range": Annotated[list[NotNegative], _PAIR],
+    "hole_width_range": Annotated[list[NotNegative], _PAIR],
+    "fill": NotNegative
+    | Annotated[list[NotNegative], Length(3, 3)]
+    | Literal["random", "random_uniform", "inpaint_telea", "inpaint_ns"],
+    "fill_mask": Annotated[int, Range(least=0, most=255, example=255)] | None,
+    "fog_coef_range": Annotated[list[Fraction], _PAIR],
+    "alpha_coef": Fraction,
+    "blur_value": Count,
+    "brightness_coefficient": Fraction,
+    "brightness_coeff": Positive,
+    "snow_point_range": Annotated[list[Fraction], _PAIR],
+    "num_shadows_limit": Annotated[list[Count], _PAIR],
+    "shadow_intensity_range": Annotated[list[Fraction], _PAIR],
+    "src_radius": Count,
 }
 _TRAINER: dict[str, Any] = {
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
@@ -85,6 +119,9 @@ def declared(build: Any) -> dict[str, Any]:
             count = len(parameters["betas"].default)
             found["betas"] = Annotated[list[_SHARE], Length(count, count)]
         return found
+    if library.startswith("albumentations."):
+        parameters = inspect.signature(build).parameters
+        return {key: hint for key, hint in _ALBUMENTATIONS.items() if key in parameters}
     if _builds_trainer(build):
         return _TRAINER
     if library.startswith("pytorch_lightning.callbacks."):
