@@ -18,7 +18,7 @@ from gald.evaluation.task import Batch, EvaluationTask
 from gald.inference import Inference
 from gald.metrics.confusion import ConfusionMatrix
 from gald.model.network import Network
-from gald.optimizer import OptimizerFactory, build_optimizer, group_table
+from gald.optimizer import OptimizerFactory, build_optimizer, group_table, refuse_fused_clipping
 from gald.options.ranges import NotNegative, Range, Seed
 from gald.run.old_names import renew_weights
 from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss
@@ -123,6 +123,8 @@ class SegmentationTask(EvaluationTask):
             self.decay_norm_and_bias,
             self.layer_decay,
         )
+        clip = self.trainer.gradient_clip_val
+        refuse_fused_clipping(optimizer, str(self.trainer.precision), clip)
         still = [p for p in self.model.parameters() if not p.requires_grad]
         say = rank_zero_only(Console(markup=False, emoji=False).print)
         say(group_table(optimizer.param_groups, still))
