@@ -88,6 +88,8 @@ def explained(error: Exception, words: Sequence[str], root: Path) -> str | None:
     is_unknown = "is not in struct" in str(cause) or "No match in the defaults list" in str(error)
     if not is_unknown or not key:
         return None
+    if other := _of_other_model(str(key), words):
+        return other
     word = next((word for word in words if word.lstrip("+~").partition("=")[0] == key), str(key))
     names = [word.lstrip("+~").partition("=")[0] for word in words]
     whole = next((name for name in names if f"{name}.".startswith(f"{key}.")), key)
@@ -99,6 +101,20 @@ def explained(error: Exception, words: Sequence[str], root: Path) -> str | None:
         return f"{key} is a key of {names}, which {verb} not chosen; add {chosen}, or remove {key}"
     hint = did_you_mean(word, root)
     return hint and f"there is no config key {key}; did you mean {hint}?"
+
+
+def _of_other_model(key: str, words: Sequence[str]) -> str | None:
+    """Explain a key that belongs to the other option of the group `model`."""
+    part = re.match(r"model[./](host|at|backbone|neck|head|aux_head)\b", key)
+    plugged = "model=plugged" in words
+    if part is None or plugged == (part[1] in ("host", "at")):
+        return None
+    if plugged:
+        return (
+            f"{key} is set, by a word or an experiment, but model=plugged has a host instead of "
+            "backbone, neck and heads; leave it out, or leave out model=plugged"
+        )
+    return f"{key} is a key of model=plugged, which is not chosen; add model=plugged, or remove it"
 
 
 def options_with(key: str, root: Path) -> list[str]:

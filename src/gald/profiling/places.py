@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gald.config import compose
 from gald.model.build import context_module
 from gald.model.host.fill import places_of
+from gald.model.plug.block import refuse_extra_inputs
 from gald.model.plug.places import Place
 from gald.profiling.flops import MacCounter, count_params
 
@@ -34,6 +35,9 @@ def places_table(
         ValueError: there is no such option, or the host cannot be built or probed.
     """
     ga, ld = slots
+    refuse_extra_inputs(
+        *(context_module(slot, one, 64, {}) for slot, one in zip(("ga", "ld"), slots, strict=True))
+    )
     model = compose("train", ["model=plugged", f"model/host={host}", *words]).model
     places, own, name = places_of(model.host)
     table = Table(title=f"{name}: places for model.at, and the cost of {ga} and {ld} there")

@@ -33,8 +33,12 @@ def main(
             table.add_row(path.stem, first.removeprefix("# "))
         say(table)
         return
-    if host not in options_of("model/host").split(", "):
-        raise ValueError(f"there is no host {host!r}; choose one of {options_of('model/host')}")
+    for group, word in (("host", host), ("ga", ga), ("ld", ld)):
+        known = options_of(f"model/{group}")
+        if word not in known.split(", "):
+            raise ValueError(f"there is no {group} {word!r}; choose one of {known}")
+    if min(size) < 1:
+        raise ValueError(f"--size is {size[0]} {size[1]}; choose a height and a width of 1 or more")
     from gald.profiling.places import places_table  # imports torch, which takes seconds
 
     table, sentence = places_table(host, words, (ga, ld), size, all)

@@ -34,48 +34,75 @@ def fill_host(model: DictConfig) -> None:
     if model.get("_target_") != PLUGGED:
         return
     host = model.get("host")
-    if host is None or OmegaConf.is_missing(host, "_target_"):
-        raise ValueError(
-            "model.host._target_ must be set; give the dotted path of your network's class, as "
-            "model.host._target_=my_package.MyNet, or choose model/host=unet"
-        )
+    _check_class(host)
     if host._target_ == _TRANSFORMERS and host.get("weights") is not None:
         folder = {k: v for k, v in read_config(host.weights).items() if k[:1] != "_"}
-        with_own = folder | cast(dict[str, Any], OmegaConf.to_container(host.config, resolve=True))
-        OmegaConf.update(model, "host.config", with_own, merge=False, force_add=True)
+        own = cast(dict[str, Any], OmegaConf.to_container(host.config, resolve=True))
+        kinds = folder.get("model_type"), own.get("model_type")
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"{host.weights}/config.json has model_type {kinds[0]!r}, but "
+                f"model.host.config.model_type is {kinds[1]!r}; set "
+                f"model.host.config.model_type={kinds[0]}, or choose other model.host.weights"
+            )
+        OmegaConf.update(model, "host.config", folder | own, merge=False, force_add=True)
     if model.channels is not None and model.at is not None:
         return
-    places, at, name = places_of(host)
-    place = place_of(places, model.at or at, name)
+    found, at, name = _probed(_plain(host), model.at, False)
+    place = place_of(found.places, model.at or at, name)
     model.at = model.at or at
     if model.channels is None:
         model.channels = place.channels
 
 
 def places_of(host: DictConfig) -> tuple[dict[str, Place], str | None, str]:
-    """Return the places of a host by name, its own choice, and its name."""
-    plain = cast(dict[str, Any], OmegaConf.to_container(host, resolve=True))
-    check_part(plain, "model.host")
-    found, at, name = _probed(json.dumps(plain, sort_keys=True))
+    """Return the places of a host by name, its own choice, and its name.
+
+    Raises:
+        ValueError: the host cannot be built or probed.
+    """
+    _check_class(host)
+    found, at, name = _probed(_plain(host), None, True)
     return found.places, at, name
 
 
+def _check_class(host: Any) -> None:
+    if host is None or OmegaConf.is_missing(host, "_target_"):
+        raise ValueError(
+            "model.host._target_ must be set; give the dotted path of your network's class, as "
+            "model.host._target_=my_package.MyNet, or choose model/host=unet"
+        )
+
+
+def _plain(host: DictConfig) -> str:
+    """Return the config of a host as a key for the cache, checked."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(host, resolve=True))
+    check_part(plain, "model.host")
+    if "weights" in plain:
+        plain["weights"] = None  # they change no shape, and may be large
+    return json.dumps(plain, sort_keys=True)
+
+
 @functools.lru_cache(maxsize=64)
-def _probed(text: str) -> tuple[Probe, str | None, str]:
+def _probed(text: str, at: str | None, all_places: bool) -> tuple[Probe, str | None, str]:
     """Probe the host of a config, by shapes alone if the host allows it."""
-    config = json.loads(text)
-    if "weights" in config:
-        config["weights"] = None  # they change no shape, and may be large
-    make = build_own(config | {"_partial_": True})
+    make = build_own(json.loads(text) | {"_partial_": True})
     try:
         with torch.device("meta"):
-            return _probe(make)
+            return _probe(make, at, all_places)
     except (ValueError, NotImplementedError, RuntimeError):  # some networks read values
-        return _probe(make)
+        return _probe(make, at, all_places)
 
 
-def _probe(make: Any) -> tuple[Probe, str | None, str]:
-    host = make(num_classes=2)
-    name = name_of(host)
-    found = probe(network_of(host), lambda image: logits_of(host(image)).logits, name)
-    return found, getattr(host, "at", None), name
+def _probe(make: Any, at: str | None, all_places: bool) -> tuple[Probe, str | None, str]:
+    try:
+        host = make(num_classes=2)
+    except TypeError as error:
+        raise ValueError(
+            f"model.host cannot be built with num_classes ({error}); its class must take "
+            "num_classes, and other arguments as +model.host.NAME=VALUE"
+        ) from error
+    name, own = name_of(host), getattr(host, "at", None)
+    wanted = None if all_places else at or own
+    found = probe(network_of(host), lambda image: logits_of(host(image)).logits, name, wanted)
+    return found, own, name
