@@ -56,8 +56,10 @@ def shrunk(arguments):
         return ["3" if word == "320" else "2" if word == "180" else word for word in arguments]
     if verb == "profile":
         return [*arguments, *SMALL[:3], "size=[64,64]", "rounds=1", "device=cpu"]
-    if verb != "train":
-        return arguments
+    return shrunk_training(arguments, line) if verb == "train" else arguments
+
+
+def shrunk_training(arguments, line):
     if "model=plugged" in arguments:
         return [
             *arguments,
