@@ -46,7 +46,7 @@ SMALL = {  # each host, as small as its library makes it
 }
 EXTRA = dict.fromkeys(("unet", "deeplabv3plus", "dpt"), "smp")
 EXTRA |= dict.fromkeys(("segformer", "upernet"), "transformers")
-SELDOM = ("fcn", "deeplabv3", "dpt")  # the first two have only ResNet-50 and 101
+SELDOM = ("fcn", "deeplabv3", "dpt", "segformer", "upernet")  # slow to build, the first two large
 
 
 def lacks(name):
