@@ -16,7 +16,6 @@ SMALL = {
     "03_affinity_maps": "VAL_IMAGES = 4",
     "04_ablation": "SAMPLES = 200",
 }
-OFTEN = ("03_affinity_maps",)  # the others run with the slow tests
 every_notebook = pytest.mark.parametrize("script", SCRIPTS, ids=[path.stem for path in SCRIPTS])
 
 
@@ -32,13 +31,8 @@ def has_image(output):
     return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param(path, marks=[] if path.stem in OFTEN else [pytest.mark.slow], id=path.stem)
-        for path in SCRIPTS
-    ],
-)
+@pytest.mark.slow
+@every_notebook
 def test_notebook_runs_without_errors(script, tmp_path, monkeypatch):
     monkeypatch.setenv("GALD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -280,6 +280,15 @@ def test_network_of_your_own_needs_a_class_and_a_place():
     assert (model.at, model.channels) == ("tokens", 6)
 
 
+def test_block_that_no_longer_runs_is_noticed():
+    """Synchronised batch norm takes the place of a batch norm, without its hooks."""
+    model = config("lraspp", "model.at=backbone.0.1", ga="gap")
+    fill_host(model)
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(build_own(model, num_classes=5)).eval()
+    with pytest.raises(ValueError, match=r"GA and LD did not run: model\.at=backbone\.0\.1 was"):
+        network(image())
+
+
 class FixedSize(nn.Module):
     def __init__(self, num_classes=5):
         super().__init__()

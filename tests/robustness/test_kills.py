@@ -57,7 +57,7 @@ KILLS = {
     "in the picture": (("in", "picture.png", 1), REPEATED),
     "in the report": (("call", "gald.report.training:write_report", 1), REPEATED),
 }
-QUICK = ["while the first `last.ckpt` is written", "just after a save within an epoch"]
+QUICK = ["just after a save within an epoch"]
 FILES = ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "images_val.npz")
 FILES += ("images_test.npz", "results.json", "picture.png")
 POINTS = [(when, file, 1) for file in FILES for when in ("before", "in", "after")]

@@ -107,8 +107,8 @@ class Plugged(nn.Module):
         if self.multiple > 1:
             right, below = (round_up(side, self.multiple) - side for side in (size[1], size[0]))
             image = F.pad(image, (0, right, 0, below))
-        self.socket.image_size = image.shape[-2:]
-        out = logits_of(self.host((image - self.mean) / self.std))
+        x = (image - self.mean) / self.std
+        out = logits_of(self.socket.run(image.shape[-2:], lambda: self.host(x)))
         if self.multiple == 1:
             return out
         h, w = (-(-side // self.logits_stride) for side in size)

@@ -166,8 +166,8 @@ def test_batches_of_a_sweep_continue_after_a_failed_one(sweep):
 
 
 def test_globbed_factors_are_cells(sweep):
-    _, cells = sweep("1", "loss=glob(*)")
-    assert cells.factors == {"loss": ["cross_entropy", "ohem"]}
+    _, cells = sweep("1", "model/neck=glob(*)")
+    assert cells.factors == {"model/neck": ["fpn", "none"]}
     assert [read_state(cells.place(cell)).state for cell in cells.cells] == ["done", "done"]
 
 

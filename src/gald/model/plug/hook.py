@@ -22,8 +22,6 @@ class Socket:
         place: how its output is laid out.
         block: (B, C, h, w) -> (B, C, h, w).
 
-    Attributes:
-        image_size: height and width of the image that the network gets; set before each pass.
     """
 
     def __init__(
@@ -34,7 +32,24 @@ class Socket:
         self.block = block
         self.image_size: Sequence[int] = ()
         self.is_on = True
+        self.has_run = False
         network.get_submodule(at).register_forward_hook(self._insert)
+
+    def run(self, image_size: Sequence[int], call: Callable[[], Any]) -> Any:
+        """Pass an image of this height and width through the network, and return its result.
+
+        Raises:
+            ValueError: the submodule did not run, or another one has taken its place.
+        """
+        self.image_size, self.has_run = image_size, not self.is_on
+        result = call()
+        if not (self.has_run or torch.compiler.is_compiling()):
+            raise ValueError(
+                f"GA and LD did not run: model.at={self.at} was replaced after the network was "
+                "built, or does not run for this input; choose another place, such as one that is "
+                "no batch norm"
+            )
+        return result
 
     @contextmanager
     def off(self) -> Generator[None]:
@@ -48,6 +63,7 @@ class Socket:
     def _insert(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if not self.is_on:
             return output
+        self.has_run = True
         feature = feature_of(output)
         if feature is None:
             raise ValueError(f"model.at={self.at} returned no map; choose another place")

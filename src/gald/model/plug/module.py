@@ -55,8 +55,8 @@ class PluggedModule(nn.Module):
     @override
     def forward(self, *arguments: Any, **named: Any) -> Any:
         image = feature_of([*reversed([*arguments, *named.values()])])
-        self.socket.image_size = () if image is None else image.shape[-2:]
-        return self.network(*arguments, **named)
+        size = () if image is None else image.shape[-2:]
+        return self.socket.run(size, lambda: self.network(*arguments, **named))
 
     def _block(self, x: Tensor) -> Tensor:
         return run_block(self, x)
