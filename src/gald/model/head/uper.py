@@ -15,8 +15,8 @@ class UPerHead(nn.Module):
     """Head that adds x top-down to every finer map and fuses all levels at the finest one.
 
     With `model/ga=psp model/ld=none model/neck=none` the whole is a UPerNet for semantic
-    segmentation. Behind `model/neck=fpn`, which has a top-down path of its own, the maps are joined
-    twice.
+    segmentation, but for the Segmentor's `reduce` in front of the pooling. Behind `model/neck=fpn`,
+    which has a top-down path of its own, the maps are joined twice.
 
     Paper: "Unified Perceptual Parsing for Scene Understanding", https://arxiv.org/abs/1807.10221,
     section 3
