@@ -1,5 +1,6 @@
 """Recipes of `experiment=DATASET_NETWORK`: complete headers, a current table, two steps of each."""
 
+import gc
 import importlib.util
 import re
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_computed_memory_is_that_of_a_real_step():
 
 @pytest.fixture
 def train_two_steps(gald_cli, tmp_path, monkeypatch):
-    """Return a function that trains a recipe for two steps on its toy twin and counts them."""
+    """Yield a function that trains a recipe for two steps on its toy twin and counts them."""
     # The published mask is not padded, so that it needs 15 cells a side, 111 px.
     monkeypatch.setattr(fake, "HEIGHT", 128)
     monkeypatch.setattr(fake, "WIDTH", 160)
@@ -134,7 +135,8 @@ def train_two_steps(gald_cli, tmp_path, monkeypatch):
         )
         assert steps == [(2, 3, side, side)] * 2
 
-    return train
+    yield train
+    gc.collect()  # a training is full of cycles, and the next one needs its memory
 
 
 def test_a_recipe_trains_at_full_width(train_two_steps, capsys):

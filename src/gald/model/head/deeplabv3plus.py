@@ -14,8 +14,8 @@ from gald.options.ranges import Count, Share, Width
 class DeepLabV3PlusHead(nn.Module):
     """Head that joins x with a narrow fine map and refines both by two separable convolutions.
 
-    With `model/ga=aspp model/ld=none` the whole is a DeepLabV3+, but for the Segmentor's `reduce` in
-    front of ASPP.
+    With `model/ga=aspp model/ld=none` the whole is a DeepLabV3+, but for the Segmentor's `reduce`
+    in front of ASPP.
 
     Paper: "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation",
     https://arxiv.org/abs/1802.02611, section 3
