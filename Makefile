@@ -14,7 +14,7 @@ EVALUATORS := .venv-evaluators
 # Whether a command says what to install; otherwise an environment that is complete stays as it is.
 ASKED := $(if $(filter-out undefined,$(origin EXTRAS) $(origin TORCH)),asked)
 # What the developers' targets need: all extras but mlflow, which is large and rarely used.
-DEVELOPMENT := data dev docs export joblib lite0 optuna serve submitit tensorboard wandb
+DEVELOPMENT := data dev docs export joblib lite0 optuna serve smp submitit tensorboard transformers wandb
 # make install EXTRAS="serve lite0" installs these alone, or adds them to what is there.
 EXTRAS ?= $(DEVELOPMENT)
 COMMA := ,

@@ -13,6 +13,8 @@ from hydra.utils import get_object, instantiate
 from gald.config import CONF_DIR, compose
 from gald.data.datamodule import Loading, SegmentationDataModule
 from gald.model.segmentor import SegOutput
+from gald.options.check import check_config
+from gald.options.roots import Train
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 SOURCE = Path(__file__).parents[1] / "src" / "gald"
@@ -36,7 +38,7 @@ PUBLIC_FOLDERS = ("model/ga", "model/ld", "model/head", "loss")
 
 def targets(node, where):
     if isinstance(node, dict):
-        if "_target_" in node:
+        if node.get("_target_", "???") != "???":  # the class of model/host=own is the user's
             yield node, where
         for key, value in node.items():
             yield from targets(value, f"{where}.{key}")
@@ -130,7 +132,16 @@ def options(group):
     "override",
     [
         f"{group}={option}"
-        for group in ("data", "loss", "optimizer", "scheduler", "inference", "callbacks", "logger")
+        for group in (
+            "data",
+            "augment",
+            "loss",
+            "optimizer",
+            "scheduler",
+            "inference",
+            "callbacks",
+            "logger",
+        )
         for option in options(group)
     ]
     + [
@@ -158,6 +169,23 @@ def test_options_build(group):
             assert part(heads, mask).ndim == 0, option
 
 
+def test_presets_of_augmentation_join_and_only_standard_adds_nothing():
+    def parts(*words):
+        transform = compose("train", list(words)).data.train_transform
+        return set(transform.get("extra", {}))
+
+    assert parts() == parts("augment=standard") == set()
+    strong, weather = (parts(f"augment={name}") for name in ("strong", "weather"))
+    assert strong and weather and not strong & weather
+    assert parts("augment=[strong,weather]") == strong | weather
+
+
+def test_misspelt_option_of_an_augmentation_is_refused():
+    cfg = compose("train", ["augment=strong", "+data.train_transform.extra.blur.sigma=3"])
+    with pytest.raises(ValueError, match=r"blur\.sigma=3: GaussianBlur has no option sigma; did "):
+        check_config(cfg, Train)
+
+
 def test_all_trainers_leave_sampling_to_the_data_module():
     # Lightning's own sampler would pad the validation and evaluate some images twice.
     for option in options("trainer"):
@@ -166,6 +194,8 @@ def test_all_trainers_leave_sampling_to_the_data_module():
 
 # Options with a class of a library, or with a wrapper that several groups use as outermost class.
 ELSEWHERE = {
+    "augment/strong": "albumentations",
+    "augment/weather": "albumentations",
     "callbacks/early_stopping": "pytorch_lightning.callbacks",
     "callbacks/epochs": "pytorch_lightning.callbacks",
     "callbacks/learning_rate": "pytorch_lightning.callbacks",
@@ -174,6 +204,10 @@ ELSEWHERE = {
     "model/ga/cgnl_stride2": "gald.model.layers",
     "model/ga/none": "torch.nn",
     "optimizer/adamw": "torch.optim",
+    "optimizer/adan": "timm.optim",
+    "optimizer/adopt": "timm.optim",
+    "optimizer/lion": "timm.optim",
+    "optimizer/muon": "timm.optim",
     "optimizer/sgd": "torch.optim",
 }
 
@@ -193,7 +227,8 @@ def test_code_of_a_group_is_at_the_path_of_its_config(path):
     """`model/ga=psp` is conf/model/ga/psp.yaml and gald/model/ga/psp.py."""
     option = path.relative_to(CONF_DIR).with_suffix("").as_posix()
     group = path.parent.relative_to(CONF_DIR).as_posix()
-    if group in (".", "experiment", "hydra"):  # root configs and overrides of other groups
+    # Root configs, overrides of other groups, and a class of the user's own.
+    if group in (".", "experiment", "hydra") or option == "model/host/own":
         return
     content = yaml.safe_load(path.read_text()) or {}
     package = f"gald.{group.replace('/', '.')}"

@@ -54,6 +54,7 @@ CHANGES = {  # one option each, and what a resumption with it is
     "data.train_count=16": REFUSED,
     "data.train_transform.flip=0.0": REFUSED,
     "data.class_uniform=0.5": REFUSED,
+    "data.copy_paste=0.5": REFUSED,
     "model/ga=none": REFUSED,
     "model.channels=32": REFUSED,
     "trainer.precision=bf16-mixed": REFUSED,

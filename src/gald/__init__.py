@@ -94,6 +94,39 @@ def segmentor(
     return build.segmentor(num_classes, options, **slots)
 
 
+def plug(
+    network: "nn.Module",
+    at: str,
+    ga: str = "cgnl",
+    ld: str = "mask",
+    channels: "int | None" = None,
+) -> "nn.Module":
+    """Put GA and LD into a network of yours: `gald.plug(network, "encoder", ga="psp")`.
+
+    The network's code and the names of its weights stay as they are. It is run on small black
+    images, in evaluation mode, to find out what its submodules return.
+
+    Args:
+        network: any module that takes images (B, 3, H, W) and returns logits (B, K, h, w), or a
+            sequence or mapping with them; it is kept inside the result, as `network`.
+        at: name of one of its submodules, as in `network.named_modules()`.
+        ga: option of model/ga.
+        ld: option of model/ld.
+        channels: width of GA and LD; None is that of the place. Another one adds a convolution
+            before and one after them, which starts with zeros.
+
+    Returns:
+        a module that takes and returns what the network does. With `ga="none", ld="none"` and the
+        place's width its results are equal, bit by bit.
+
+    Raises:
+        ValueError: there is no such option or place, or the logits do not depend on that place.
+    """
+    from gald.model import build
+
+    return build.plug(network, at, ga, ld, channels)
+
+
 def ga(option: str, channels: int, **arguments: "Any") -> "nn.Module":
     """Build one global aggregation: `gald.ga("psp", channels=512)`.
 

@@ -41,6 +41,10 @@ HEADINGS = {
             "gald.profiling.command:main",
             "measure the cost of each part: gald profile model/ga=psp",
         ),
+        "modules": (
+            "gald.profiling.places_command:main",
+            "list where GA and LD fit into another network: gald modules unet",
+        ),
     },
     "Ablate": {
         "sweep": (

@@ -17,8 +17,8 @@ from gald.evaluation.evaluator import Evaluator
 from gald.evaluation.task import Batch, EvaluationTask
 from gald.inference import Inference
 from gald.metrics.confusion import ConfusionMatrix
-from gald.model.segmentor import Segmentor
-from gald.optimizer import OptimizerFactory, build_optimizer, group_table
+from gald.model.network import Network
+from gald.optimizer import OptimizerFactory, build_optimizer, group_table, refuse_fused_clipping
 from gald.options.ranges import NotNegative, Range, Seed
 from gald.run.old_names import renew_weights
 from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss
@@ -26,7 +26,7 @@ from gald.run.weight_file import find_defect
 
 
 class SegmentationTask(EvaluationTask):
-    """Training of a Segmentor; validation computes only the cheapest metric, mIoU.
+    """Training of a network; validation computes only the cheapest metric, mIoU.
 
     Args:
         model: the network.
@@ -49,7 +49,7 @@ class SegmentationTask(EvaluationTask):
 
     def __init__(  # noqa: PLR0913  all parts of a training meet here
         self,
-        model: Segmentor,
+        model: Network,
         loss: nn.Module,
         inference: Inference,
         optimizer: OptimizerFactory,
@@ -123,6 +123,8 @@ class SegmentationTask(EvaluationTask):
             self.decay_norm_and_bias,
             self.layer_decay,
         )
+        clip = self.trainer.gradient_clip_val
+        refuse_fused_clipping(optimizer, str(self.trainer.precision), clip)
         still = [p for p in self.model.parameters() if not p.requires_grad]
         say = rank_zero_only(Console(markup=False, emoji=False).print)
         say(group_table(optimizer.param_groups, still))

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 
+from gald.config import compose
 from gald.data.camvid import CamVidDataModule
 from gald.data.dataset import IDENTITY_LUT, RawSample
+from gald.data.loading.copy_paste import CopyPaste
 from gald.data.reading.files import SampleError
 from gald.data.synthetic import SyntheticDataModule, SyntheticStreets
 from gald.data.transforms import TrainTransform
@@ -216,6 +219,7 @@ def rare_pixels(self, index):
     image, mask = np.zeros((32, 40, 3), np.uint8), np.zeros((32, 40), np.uint8)
     if index == 39:
         mask[5:8, 30:33] = 1
+        image[5:8, 30:33] = 200
     return RawSample(image, mask, IDENTITY_LUT)
 
 
@@ -241,9 +245,86 @@ def test_class_uniform_sampling_depends_only_on_seed_and_position(tmp_path):
     assert epoch_of(build(**options), 2) != whole
 
 
-def test_class_uniform_outside_0_to_1_is_refused():
-    with pytest.raises(ValueError, match=r"data\.class_uniform is 1\.5; it must be a fraction"):
-        build(class_uniform=1.5)
+@pytest.mark.parametrize("name", ["class_uniform", "copy_paste"])
+def test_shares_outside_0_to_1_are_refused(name):
+    with pytest.raises(ValueError, match=rf"data\.{name} is 1\.5; it must be a fraction"):
+        build(**{name: 1.5})
+
+
+# copied pixels and transforms of albumentations
+
+
+def augmented(tmp_path, **options):
+    cfg = compose("train", ["augment=[strong,weather]"])
+    extra = instantiate(cfg.data.train_transform.extra)
+    transform = TrainTransform([32, 32], extra=extra)
+    copies = {"copy_paste": 0.5, "cache_dir": str(tmp_path)}
+    return build(train_transform=transform, **copies, **options)
+
+
+def test_augmented_batches_depend_only_on_seed_and_position(tmp_path, monkeypatch):
+    whole = epoch_of(augmented(tmp_path), 1)
+    assert not set(whole) & {*epoch_of(build(), 1), *epoch_of(augmented(tmp_path), 0)}
+    assert not set(whole) & set(epoch_of(augmented(tmp_path, seed=1), 1))
+    assert epoch_of(augmented(tmp_path, num_workers=2), 1) == whole
+    assert epoch_of(augmented(tmp_path), 1, start=1) == whole[1:]
+    images = [batch["image"] for batch in batches_of(augmented(tmp_path))]
+    parts = []
+    for rank in range(2):
+        module = augmented(tmp_path, micro_batch_size=4)
+        monkeypatch.setattr(module, "_rank_and_world_size", lambda rank=rank: (rank, 2))
+        parts.append([batch["image"] for batch in batches_of(module)])
+    both = [torch.cat(pair) for pair in zip(*parts, strict=True)]
+    assert len(both) == len(images) and all(map(torch.equal, both, images))
+
+
+def batches_of(module):
+    module.setup("fit")
+    return list(module.train_dataloader())
+
+
+def test_copied_pixels_are_those_of_a_rare_class_of_another_image(tmp_path):
+    plain = rare_class(global_batch_size=40, cache_dir=str(tmp_path))
+    pasted = rare_class(copy_paste=0.5, global_batch_size=40, cache_dir=str(tmp_path))
+    before, after = ({i["name"]: i for i in items(module)} for module in (plain, pasted))
+    changed = 0
+    for name, item in after.items():
+        other, rare = before[name], item["mask"] == 1
+        differs = other["mask"] != item["mask"]
+        assert rare[differs].all() and torch.equal(
+            item["image"][:, ~rare], other["image"][:, ~rare]
+        )
+        assert not rare.any() or item["image"][:, rare].float().mean() > 50
+        changed += bool(differs.any())
+    assert 10 <= changed <= 30  # half of forty
+
+
+def items(module):
+    module.setup("fit")
+    crops = module.crops()
+    return [crops[request] for batch in module.requests() for request in batch]
+
+
+def test_rarer_half_of_the_classes_is_copied_each_as_often():
+    pixels = np.array([[900, 0, 50, 0, 9], [900, 70, 50, 0, 0], [900, 0, 0, 0, 0]])
+    paste = CopyPaste(pixels, 0.8)
+    assert paste.classes.tolist() == [1, 4]
+    draws = [paste.draw((0, 0, image, 0)) for image in range(2000)]
+    chosen = [draw for draw in draws if draw is not None]
+    assert len(chosen) == pytest.approx(1600, rel=0.05)
+    classes, counts = np.unique([k for k, _ in chosen], return_counts=True)
+    assert classes.tolist() == paste.classes.tolist()
+    assert counts == pytest.approx(len(chosen) / 2, rel=0.1)
+    assert all(pixels[image, k] for k, image in chosen)
+    assert draws == [paste.draw((0, 0, image, 0)) for image in range(2000)]
+    assert CopyPaste(np.zeros((3, 5), int), 1.0).draw((0, 0, 0, 0)) is None
+
+
+def test_copied_pixels_need_crops():
+    module = build(train_transform=None, copy_paste=0.5)
+    module.setup("fit")
+    with pytest.raises(ValueError, match=r"copy_paste=0\.5 needs crops .* set data\.copy_paste=0"):
+        module.check()
 
 
 # the plan of a global batch

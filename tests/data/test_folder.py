@@ -362,6 +362,16 @@ def test_a_file_without_partner_is_named(tmp_path, what):
     assert len(rejects) == 1
 
 
+@pytest.mark.parametrize("ending", [".tif", ".webp", ".TIFF"])
+def test_an_image_of_another_format_is_named(tmp_path, ending):
+    root = fake.folder(tmp_path / "data", "ids")
+    image = sorted((root / "images" / "train").iterdir())[1]
+    moved = image.rename(image.with_suffix(ending))
+    with pytest.raises(SampleError) as error:
+        Folder(root, "train")
+    assert sentence(error).startswith(f"image {moved} is neither png nor jpg, and no other format")
+
+
 def test_two_images_with_the_same_name_are_named(tmp_path):
     root = fake.folder(tmp_path / "data")
     (root / "images" / "train" / "3.png").write_bytes(b"")

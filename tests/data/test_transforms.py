@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import albumentations as A
@@ -182,6 +183,47 @@ def test_albumentations_fills_masks_with_void():
     spared = A.CoarseDropout(fill_mask=None)
     fill_void(spared)
     assert spared.fill_mask is None  # the user chose not to change the mask
+
+
+def parts_of(preset):
+    extra = yaml.safe_load((CONF_DIR / "augment" / f"{preset}.yaml").read_text())["extra"]
+    return [(preset, name, {**part, "p": 1.0}) for name, part in extra.items()]
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "part"),
+    [*parts_of("strong"), *parts_of("weather")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_part_of_a_preset_depends_only_on_the_key_and_leaves_no_wrong_label(preset, name, part):
+    """Labels stay on their pixels, or become void where nothing of the image is seen."""
+    rng = np.random.default_rng(0)
+    image, labels = rng.integers(0, 255, (48, 64, 3), np.uint8), np.full((48, 64), 3, np.uint8)
+
+    def make():
+        return TrainTransform([48, 64], scale=(1, 1), extra={name: instantiate(part)}, **PLAIN)
+
+    keys = [(0, epoch, image) for epoch in (0, 1) for image in range(4)]
+    first, second = make(), make()
+    before = [first(image, labels, key) for key in keys]
+    np.random.seed(1)
+    random.seed(1)
+    after = {key: second(image, labels, key) for key in reversed(keys)}
+    for key, (pixels, mask) in zip(keys, before, strict=True):
+        assert np.array_equal(pixels, after[key][0]) and np.array_equal(mask, after[key][1])
+        assert pixels.dtype == np.uint8 and pixels.shape == image.shape
+        assert set(np.unique(mask)) <= ({3, 255} if name in ("affine", "erase") else {3})
+    assert len({pixels.tobytes() for pixels, _ in before}) > 1 or name == "grey"
+    assert not np.array_equal(before[0][0], image)
+
+
+def test_null_leaves_a_transform_out(pair):
+    noise = A.GaussNoise(p=1)
+    by_name = TrainTransform([40, 60], (1, 1), extra={"noise": noise, "blur": None}, **PLAIN)
+    in_list = TrainTransform([40, 60], (1, 1), extra=[noise], **PLAIN)
+    assert np.array_equal(by_name(*pair, (0,))[0], in_list(*pair, (0,))[0])
+    nothing = TrainTransform([40, 60], (1, 1), extra={"noise": None}, **PLAIN)
+    assert np.array_equal(nothing(*pair, (0,))[0], pair[0])
 
 
 def test_scaling_creates_no_new_labels(pair):

@@ -8,9 +8,7 @@ from gald.inference.ld_map import ld_map
 
 
 def model_with(values):
-    return SimpleNamespace(
-        aggregate=lambda image: image, distribution_map=lambda parts: values, align_corners=False
-    )
+    return SimpleNamespace(ld_map=lambda image: values, align_corners=False)
 
 
 def test_ld_map_is_the_mean_over_channels():

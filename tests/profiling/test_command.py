@@ -39,7 +39,10 @@ def gald_profile(monkeypatch, tmp_path):
 def test_profile_prints_a_table_and_writes_every_number(gald_profile, capsys):
     profile = gald_profile()
     printed = capsys.readouterr().out
+    hosts_alone = ("host", "expand")
     for name in (*NAMES, "total"):
+        if name in hosts_alone:
+            continue
         assert f"│ {name}" in printed
         assert isinstance(profile[f"{name}/params"], int)
         for phase in ("eval", "train"):

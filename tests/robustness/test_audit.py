@@ -154,6 +154,10 @@ def assert_refused(error, *words):
 
 
 FILL = {
+    "decoder": "unet",
+    "encoder": "resnet18",
+    "network": "lraspp_mobilenet_v3_large",
+    "config": {"model_type": "mobilenet_v2"},
     "channels": 16,
     "module": {"_target_": "torch.nn.Identity"},
     "over": {"_target_": "gald.inference.whole.FullImage"},
@@ -200,6 +204,8 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
     (root / "classes.yaml").write_text("classes: [{name: road, ids: [1]}]\nvoid: rest\n")
     tiny = ["model.channels=16", "model.backbone.name=test_resnet", "output_dir=x"]
     network = OmegaConf.to_container(compose("train", tiny).model, resolve=True)
+    words = ["model=plugged", "model/host=lraspp", "model.channels=16", "output_dir=x"]
+    plugged = OmegaConf.to_container(compose("train", words).model, resolve=True)
     given = slots.SLOTS[slot].given
     device = "cpu" if slot in ("inference", "metric", "data") else "meta"
     tried = 0
@@ -210,12 +216,16 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
             needed = [n for n, p in known.items() if p.required and n not in given]
             config = {"_target_": target} | {n: (FILL | {"root": str(root)})[n] for n in needed
                                              if slot != "model"}  # fmt: skip
-            config = copy.deepcopy(network) if slot == "model" else config
+            if slot == "model":
+                config = copy.deepcopy(plugged if cls.__name__ == "Plugged" else network)
             more = {n: GIVEN[n] for n in given if n in known}
             if more and slot != "model":
                 config["_partial_"] = True
             build(slot, config, more, device)  # the tries below differ in one value from a good one
-            for name in [*(n for n in known if n not in given), "unknown", "_args_", "_recursive_"]:
+            names = [n for n in known if n not in given]
+            if cls.__name__ == "Plugged":  # it is built and probed each time
+                names = ["host", "at"]
+            for name in [*names, "unknown", "_args_", "_recursive_"]:
                 for value in HOSTILE:
                     value = value.format(tmp=tmp_path) if isinstance(value, str) else value
                     start = time.monotonic()

@@ -105,7 +105,7 @@ def assert_same(ours, theirs, where):
         assert len(ours) == len(theirs), where
         for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
             assert_same(one, other, f"{where}/{index}")
-    elif "/loops/" not in where:  # Lightning's counters of restarts
+    elif "/loops/" not in where and not where.endswith("ckpt/seconds"):  # restarts, a time
         assert ours == theirs, where
 
 

@@ -52,7 +52,7 @@ WORDS = {
     "work_dir": "output_dir",
     "workers": "data.num_workers",
 }
-LISTS = ("callbacks", "logger")  # groups with several options at once
+LISTS = ("augment", "callbacks", "logger")  # groups with several options at once
 GLOBAL = (("hydra",), ("experiment",), ("hparams_search",), ("debug",))  # set keys anywhere
 # Arguments of Lightning's Trainer that conf/trainer/default.yaml does not list.
 TRAINER = (
@@ -88,7 +88,12 @@ def explained(error: Exception, words: Sequence[str], root: Path) -> str | None:
     is_unknown = "is not in struct" in str(cause) or "No match in the defaults list" in str(error)
     if not is_unknown or not key:
         return None
+    if other := _of_other_model(str(key), words):
+        return other
     word = next((word for word in words if word.lstrip("+~").partition("=")[0] == key), str(key))
+    names = [word.lstrip("+~").partition("=")[0] for word in words]
+    whole = next((name for name in names if f"{name}.".startswith(f"{key}.")), key)
+    key = whole if options_with(whole, root) else key
     if owners := options_with(str(key), root):
         chosen = shlex.quote(_choice(owners[0], words))
         verb = "is" if len(owners) == 1 else "are"
@@ -98,6 +103,20 @@ def explained(error: Exception, words: Sequence[str], root: Path) -> str | None:
     return hint and f"there is no config key {key}; did you mean {hint}?"
 
 
+def _of_other_model(key: str, words: Sequence[str]) -> str | None:
+    """Explain a key that belongs to the other option of the group `model`."""
+    part = re.match(r"model[./](host|at|backbone|neck|head|aux_head)\b", key)
+    plugged = "model=plugged" in words
+    if part is None or plugged == (part[1] in ("host", "at")):
+        return None
+    if plugged:
+        return (
+            f"{key} is set, by a word or an experiment, but model=plugged has a host instead of "
+            "backbone, neck and heads; leave it out, or leave out model=plugged"
+        )
+    return f"{key} is a key of model=plugged, which is not chosen; add model=plugged, or remove it"
+
+
 def options_with(key: str, root: Path) -> list[str]:
     """Return the options of groups that have a key, as `data=camvid`."""
     sections, found = _sections(root), []
@@ -105,7 +124,7 @@ def options_with(key: str, root: Path) -> list[str]:
         parts = path.parent.relative_to(root.parent).parts
         if not parts or parts[0] not in sections or parts[:1] in GLOBAL:
             continue
-        if key in _paths(OmegaConf.to_container(OmegaConf.load(path)), parts):
+        if key in _paths(OmegaConf.to_container(OmegaConf.load(path)), _package_of(path, parts)):
             found.append(f"{'/'.join(parts)}={path.stem}")
     return found
 
@@ -222,9 +241,16 @@ def keys(root: Path) -> tuple[str, ...]:
         content = OmegaConf.load(path)
         if not isinstance(content, DictConfig) or parts[:1] in GLOBAL:
             continue
-        paths = _paths(OmegaConf.to_container(content), parts)
+        paths = _paths(OmegaConf.to_container(content), _package_of(path, parts))
         found |= dict.fromkeys(key for key in paths if key.split(".")[0] in sections)
     return tuple(found)
+
+
+def _package_of(path: Path, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the place of an option's keys in the config: its `@package`, or its group's path."""
+    with path.open(encoding="utf-8") as file:
+        found = re.match(r"# @package ([a-z][\w.]*)$", file.readline().strip())
+    return tuple(found[1].split(".")) if found else parts
 
 
 def _paths(value: Any, place: Sequence[str]) -> Iterator[str]:

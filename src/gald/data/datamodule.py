@@ -11,6 +11,7 @@ from gald.data.checks import check_splits
 from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.loading.cache import cached
 from gald.data.loading.class_counts import class_counts
+from gald.data.loading.copy_paste import CopyPaste
 from gald.data.loading.loader import (
     JointTransform,
     TrainingCrops,
@@ -35,6 +36,7 @@ class Loading(TypedDict, total=False):
     cache: Literal["none", "ram", "decoded"]
     cache_dir: str
     class_uniform: Fraction
+    copy_paste: Fraction
 
 
 class SegmentationDataModule(pl.LightningDataModule, ABC):
@@ -64,6 +66,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         cache_dir: folder for decoded samples and class counts.
         class_uniform: fraction of the training crops that are drawn by class instead of by image: a
             class, an image with this class and a crop with one of its pixels, each uniformly.
+        copy_paste: fraction of the training crops that get all pixels of a rare class from a crop
+            of another image; see `gald.data.loading.copy_paste.CopyPaste`.
 
     Attributes:
         dataset_class: class of the datasets; its class names and palette are used before `setup`.
@@ -84,6 +88,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         cache: Literal["none", "ram", "decoded"] = "none",
         cache_dir: str = "~/.cache/gald",
         class_uniform: Fraction = 0.0,
+        copy_paste: Fraction = 0.0,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -93,10 +98,9 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         ):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}; it must be at least 1")
-        if not 0 <= class_uniform <= 1:
-            raise ValueError(
-                f"data.class_uniform is {class_uniform}; it must be a fraction from 0 to 1"
-            )
+        for name, share in (("class_uniform", class_uniform), ("copy_paste", copy_paste)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"data.{name} is {share}; it must be a fraction from 0 to 1")
         self.train_transform = train_transform
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size
@@ -106,6 +110,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.cache = cache
         self.cache_dir = cache_dir
         self.class_uniform = class_uniform
+        self.copy_paste = copy_paste
         self.train_dataset: BaseDataset | None = None
         self.val_dataset: BaseDataset | None = None
         self.test_dataset: BaseDataset | None = None
@@ -147,9 +152,15 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             test: whether the training reports the test split at its end.
 
         Raises:
+            ValueError: `copy_paste` has no transform to make crops.
             SampleError: one sentence with the file or split, the cause and the remedy.
             FileNotFoundError: the test split does not exist.
         """
+        if self.copy_paste and self.train_transform is None:
+            raise ValueError(
+                f"data.copy_paste={self.copy_paste} needs crops of one size, but "
+                "data.train_transform is null; set data.copy_paste=0.0, or keep the transform"
+            )
         if test:
             self.setup("test")
         splits = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
@@ -185,25 +196,47 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> TrainLoader:
         """Loader of shuffled and augmented micro-batches, from the trainer's position."""
         rank, world_size = self._rank_and_world_size()
-        micro, accumulate = self._plan(world_size)
+        accumulate = self._plan(world_size)[1]
         if self.trainer is not None and self.trainer.accumulate_grad_batches != accumulate:
             raise ValueError(
                 f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches} but "
                 f"{self.batch_sentence(world_size)}; set it to plan_batches({world_size})"
             )
-        assert self.train_dataset is not None, "call setup('fit') first"
-        class_sampler = None
-        if self.class_uniform:
-            counts = class_counts(self.train_dataset, self.cache_dir)
-            class_sampler = ClassUniform(counts > 0, self.class_uniform)
-        size = len(self.train_dataset)
-        sampler = GlobalBatchSampler(
-            size, self.global_batch_size, micro, self.seed, rank, world_size, class_sampler
-        )
-        dataset = TrainingCrops(self.train_dataset, self.train_transform, self.seed)
         return TrainLoader(
-            dataset, sampler, self._position, collate_fn=stack_training, **self._loader_options()
+            self.crops(),
+            self.requests(rank, world_size),
+            self._position,
+            collate_fn=stack_training,
+            **self._loader_options(),
         )
+
+    def crops(self) -> TrainingCrops:
+        """The crops of the training, by request, after `setup("fit")`."""
+        dataset = self._train_samples()
+        paste = None
+        if self.copy_paste:
+            paste = CopyPaste(class_counts(dataset, self.cache_dir), self.copy_paste)
+        return TrainingCrops(dataset, self.train_transform, self.seed, paste)
+
+    def requests(self, rank: int = 0, world_size: int = 1) -> GlobalBatchSampler:
+        """The requests of each batch of a process, after `setup("fit")`."""
+        dataset, class_sampler = self._train_samples(), None
+        if self.class_uniform:
+            counts = class_counts(dataset, self.cache_dir)
+            class_sampler = ClassUniform(counts > 0, self.class_uniform)
+        return GlobalBatchSampler(
+            len(dataset),
+            self.global_batch_size,
+            self._plan(world_size)[0],
+            self.seed,
+            rank,
+            world_size,
+            class_sampler,
+        )
+
+    def _train_samples(self) -> BaseDataset:
+        assert self.train_dataset is not None, "call setup('fit') first"
+        return self.train_dataset
 
     def val_dataloader(self) -> DataLoader:
         """Loader of this process's val samples, uncropped, as lists of one batch per size."""

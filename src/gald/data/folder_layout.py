@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from gald.data.reading.files import (
     read_lines,
 )
 
+# Formats of images that are not read.
+_NOT_READ = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".jp2", ".heic", ".avif", ".npy")
 SPLIT = "SPLIT"  # in a path, stands for the name of the split
 # Other names of a split, in folders and lists. CVAT writes `default` if a task has no subsets.
 NAMES = {
@@ -278,6 +281,11 @@ def list_pairs(place: Place) -> list[Sample]:
                 f"image {images[name]} has no mask {mask_name} in {place.masks}; add the mask, "
                 "remove the image or set data.mask_suffix"
             )
+        elif name in masks and (other := _other_format(place.images, name, place.image_suffix)):
+            reject(
+                f"image {other} is neither png nor jpg, and no other format is read; save all "
+                "images as 8-bit RGB png"
+            )
         elif name in masks:
             reject(
                 f"mask {masks[name]} has no image {image_name} in {place.images}; add the image, "
@@ -289,6 +297,13 @@ def list_pairs(place: Place) -> list[Sample]:
                 "restore image and mask, or delete the line"
             )
     return pairs
+
+
+def _other_format(folder: Path, name: str, suffix: str) -> Path | None:
+    """Return the image of a mask in a format that is not read, as a TIFF."""
+    stem = _name(name, suffix, "")
+    found = sorted(folder.glob(f"{escape(stem)}.*"))
+    return next((path for path in found if path.suffix.lower() in _NOT_READ), None)
 
 
 def _listed(listing: Path, known: Set[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """Joint random transforms of image and mask, seeded by a key per sample."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import cv2
@@ -50,7 +50,8 @@ class TrainTransform:
         hue: largest change of hue, as a fraction of the colour circle; 0 is none.
         cat_max_ratio: a crop in which one class covers a larger fraction, void not counted, is
             drawn again; at most ten crops are drawn. null accepts every crop.
-        extra: albumentations transforms of the crop; regions that they fill become void.
+        extra: albumentations transforms of the crop, in order, as a list or by name; null leaves
+            one out. Regions that they fill from outside of the crop become void.
 
     Shape:
         image: (H, W, 3) uint8 -> (h, w, 3) uint8
@@ -65,7 +66,7 @@ class TrainTransform:
         color_jitter: Fraction = 0.3,
         hue: Annotated[float, Range(least=0, most=0.5)] = 0.0,
         cat_max_ratio: Annotated[float, Range(above=0, most=1)] | None = None,
-        extra: Sequence[Any] = (),
+        extra: Mapping[str, Any] | Sequence[Any] = (),
     ) -> None:
         if len(crop_size) != 2 or min(crop_size) < 1:
             raise ValueError(
@@ -88,7 +89,9 @@ class TrainTransform:
         self.color_jitter = color_jitter
         self.hue = hue
         self.cat_max_ratio = cat_max_ratio
-        self.extra = _Albumentations(extra) if len(extra) else None
+        every = extra.values() if isinstance(extra, Mapping) else extra
+        some = [one for one in every if one is not None]
+        self.extra = _Albumentations(some) if some else None
 
     def __call__(
         self,

@@ -11,7 +11,7 @@ from gald.evaluation.evaluator import Evaluator
 from gald.evaluation.task import EvaluationTask
 from gald.inference import Inference
 from gald.metrics.base import CountMetric
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.run.building import build_own
 from gald.run.provenance import commit, sha256, versions
 from gald.run.results import Results
@@ -26,7 +26,7 @@ def build_metrics(config: Any, num_classes: int) -> list[CountMetric]:
 
 def evaluate(
     trainer: pl.Trainer,
-    model: Segmentor,
+    model: Network,
     inference: Inference,
     data: SegmentationDataModule,
     split: str,

@@ -12,7 +12,7 @@ from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import describe, evaluate
 from gald.inference import Inference
 from gald.metrics.base import CountMetric
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.run.checkpoint import load_weights, read_checkpoint
 from gald.run.results import MISSING, Results, write_results
 
@@ -20,7 +20,7 @@ from gald.run.results import MISSING, Results, write_results
 def final_evaluation(
     trainer: pl.Trainer,
     checkpoint: str | None,
-    model: Segmentor,
+    model: Network,
     inference: Inference,
     data: SegmentationDataModule,
     splits: Sequence[str],

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from gald.evaluation.evaluator import Evaluator
 from gald.inference import Inference
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 
 Batch = dict[str, Any]
 
@@ -26,7 +26,7 @@ class EvaluationTask(pl.LightningModule):
 
     def __init__(
         self,
-        model: Segmentor,
+        model: Network,
         inference: Inference,
         evaluator: Evaluator,
         class_names: Sequence[str],

@@ -200,8 +200,8 @@ def _write_torch(program: ExportedProgram, path: Path, about: dict[str, Any]) ->
 
 def _about(predictor: Predictor, size: Size | None) -> dict[str, Any]:
     """Return the metadata that users of the file need beyond the shapes."""
-    backbone = predictor.model.backbone
-    order = "BGR" if backbone.flip else "RGB"
+    normalising: Any = getattr(predictor.model, "backbone", predictor.model)
+    order = "BGR" if getattr(normalising, "flip", False) else "RGB"
     return {
         "gald": versions()["version/gald"],
         "class_names": predictor.class_names,
@@ -211,8 +211,8 @@ def _about(predictor: Predictor, size: Size | None) -> dict[str, Any]:
         "output": "scores: logits at the image's size; labels: index into class_names",
         "normalisation": {
             "note": f"included in the network: ({order} / 255 - mean) / std",
-            "mean": backbone.mean.flatten().tolist(),
-            "std": backbone.std.flatten().tolist(),
+            "mean": normalising.mean.flatten().tolist(),
+            "std": normalising.std.flatten().tolist(),
         },
         "model": predictor.config["model"],
     }

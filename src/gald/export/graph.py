@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from gald.inference import FullImage
 from gald.model.layers import pool_by_matrices
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 
 
 class FullImageNetwork(nn.Module):
@@ -20,7 +20,7 @@ class FullImageNetwork(nn.Module):
         image: (B, 3, H, W) uint8 -> scores (B, K, H, W) float, labels (B, H, W) uint8
     """
 
-    def __init__(self, model: Segmentor) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
         self.whole = FullImage(model.align_corners)

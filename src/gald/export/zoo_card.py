@@ -8,6 +8,7 @@ from gald.prediction.predictor import Predictor, module_names, part_name
 from gald.run.building import build_metrics
 from gald.run.markdown import as_markdown
 from gald.run.results import SPLITS, Results
+from gald.run.trunk import trunk_name
 
 CARD = """\
 ---
@@ -129,7 +130,7 @@ def model_card(
         title=dataset.title,
         ga=_with("global aggregation", model["ga"]),
         ld=_with("local distribution", model["ld"]),
-        backbone=as_markdown(model["backbone"]["name"]),
+        backbone=as_markdown(trunk_name(model)),
         source=f"{dataset.title}, {dataset.url}" if dataset.url else dataset.title,
         data_licence=dataset.licence or "not stated",
         start=start if facts.start else "",

@@ -28,6 +28,7 @@ from gald.run.building import build, check
 from gald.run.checkpoint import WEIGHTS, read_checkpoint
 from gald.run.provenance import sha256
 from gald.run.results import SPLITS, Results, read_results, write_results
+from gald.run.trunk import trunk_key
 
 LARGEST = 10 * 10**6  # bytes of the weights of an entry
 LARGEST_COUNTS = 400 * 10**3  # bytes of the counts per image; larger ones are left out
@@ -120,7 +121,8 @@ def add_to_zoo(run: Path, to: Path, request: Request) -> Results:
         results |= trained
         results["bytes"] = (partial / WEIGHTS).stat().st_size
         write_results(partial / "results.json", results)
-        start = str(source.config["model"]["backbone"].get("weights") or "")
+        model = source.config["model"]
+        start = str(model[trunk_key(model)].get("weights") or "")
         facts = Facts(to.name, request.licence, start.removeprefix("package:"), request.note)
         card = model_card(facts, predictor, data, results)
         (partial / "README.md").write_text(card, encoding="utf-8")

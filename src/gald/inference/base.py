@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 
 VOID = 255
 # Memory limit for the scores of one image in a tile. A tile is read four times: on a CPU each
@@ -47,21 +47,21 @@ class Inference(ABC):
     """
 
     @abstractmethod
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
+    def views(self, model: Network, image: Tensor) -> list[ScoredView]:
         """Pass an image (B, 3, H, W) through the network; several views are averaged later."""
 
     def at_network_size(self, image: Tensor) -> Tensor:
         """Resize an image (B, 3, H, W) to the size for inspecting the network in one pass."""
         return image
 
-    def __call__(self, model: Segmentor, image: Tensor) -> Tensor:
+    def __call__(self, model: Network, image: Tensor) -> Tensor:
         """Return scores (B, K, H, W): logits of one view, or log-probabilities of several.
 
         In every mode their softmax is the probability.
         """
         return torch.cat([scores for _, scores in self.row_strips(model, image)], 2)
 
-    def row_strips(self, model: Segmentor, image: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def row_strips(self, model: Network, image: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of rows, from the top, with their scores (B, K, rows, W)."""
         views = self.views(model, image)
         tiles = TileGrid(views)
@@ -70,7 +70,7 @@ class Inference(ABC):
             yield rows, strip if len(views) == 1 else strip.log_()
 
     @torch.no_grad()
-    def predict(self, model: Segmentor, image: Tensor, confidence: bool = False) -> LabelMap:
+    def predict(self, model: Network, image: Tensor, confidence: bool = False) -> LabelMap:
         """Predict the likeliest class of every pixel, and with `confidence` its probability.
 
         Scores and probabilities of the whole image are never in memory at once. A pixel with a NaN

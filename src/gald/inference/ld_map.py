@@ -5,10 +5,10 @@ from torch import Tensor
 
 from gald.inference.base import Inference
 from gald.model.layers import resize
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 
 
-def ld_map(model: Segmentor, image: Tensor, inference: Inference) -> Tensor | None:
+def ld_map(model: Network, image: Tensor, inference: Inference) -> Tensor | None:
     """Compute the LD map at the image's size.
 
     It is the mean over channels. If the channels are weights that sum to 1, it is the largest
@@ -23,7 +23,7 @@ def ld_map(model: Segmentor, image: Tensor, inference: Inference) -> Tensor | No
         (H, W), or None if the local distribution has no map.
     """
     with torch.no_grad():
-        values = model.distribution_map(model.aggregate(inference.at_network_size(image[None])))
+        values = model.ld_map(inference.at_network_size(image[None]))
     if values is None:
         return None
     return resize(in_one_channel(values), image.shape[-2:], model.align_corners)[0, 0]

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView
 from gald.model.layers import resizing
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.options.ranges import Length, Scale
 
 
@@ -49,7 +49,7 @@ class MultiScaleFlip(Inference):
         self.align_corners = align_corners
 
     @override
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
+    def views(self, model: Network, image: Tensor) -> list[ScoredView]:
         views = []
         for scale in self.scales:
             scaled = _scale(image, scale)

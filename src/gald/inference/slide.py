@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView
 from gald.model.layers import resizing
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.options.ranges import Count, Share, Size
 from gald.profiling.memory import TensorMemoryTracker
 from gald.run.limits import refuse_pixels
@@ -81,7 +81,7 @@ class Slide(Inference):
         self.align_corners = align_corners
 
     @override
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
+    def views(self, model: Network, image: Tensor) -> list[ScoredView]:
         sizes = image.shape[-2:]
         height, width = (min(pair) for pair in zip(sizes, self.window, strict=True))
         tops, lefts = map(_starts, sizes, self.window, self.stride)
@@ -95,7 +95,7 @@ class Slide(Inference):
         columns = self._blend(lefts, sizes[1], resizing(w, width, self.align_corners))
         return [ScoredView(grid, rows, columns)]
 
-    def _passes(self, model: Segmentor, windows: list[Tensor]) -> Iterator[Tensor]:
+    def _passes(self, model: Network, windows: list[Tensor]) -> Iterator[Tensor]:
         if len(windows) > 1:
             with TensorMemoryTracker([windows[0], *model.parameters(), *model.buffers()]) as memory:
                 yield model.logits(windows.pop(0))

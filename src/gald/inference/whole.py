@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView
 from gald.model.layers import resize, resizing
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 
 
 class FullImage(Inference):
@@ -22,11 +22,11 @@ class FullImage(Inference):
         self.align_corners = align_corners
 
     @override
-    def __call__(self, model: Segmentor, image: Tensor) -> Tensor:
+    def __call__(self, model: Network, image: Tensor) -> Tensor:
         return resize(model.logits(image), image.shape[-2:], self.align_corners)
 
     @override
-    def views(self, model: Segmentor, image: Tensor) -> list[ScoredView]:
+    def views(self, model: Network, image: Tensor) -> list[ScoredView]:
         logits = model.logits(image)
         pairs = zip(logits.shape[-2:], image.shape[-2:], strict=True)
         rows, columns = (resizing(old, new, self.align_corners) for old, new in pairs)

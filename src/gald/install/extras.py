@@ -40,12 +40,14 @@ EXTRAS = {
         ("hydra_plugins.hydra_optuna_sweeper",), "searches by Optuna", ("hydra/sweeper=optuna",)
     ),
     "serve": Extra(("gradio",), "gald serve"),
+    "smp": Extra(("segmentation_models_pytorch",), "model/host of segmentation_models_pytorch"),
     "submitit": Extra(
         ("hydra_plugins.hydra_submitit_launcher",),
         "sweeps as SLURM jobs",
         ("hydra/launcher=submitit_slurm", "hydra/launcher=submitit_local"),
     ),
     "tensorboard": Extra(("tensorboard",), "logger=tensorboard"),
+    "transformers": Extra(("transformers",), "model/host of transformers"),
     "wandb": Extra(("wandb_workspaces",), "gald wandb dashboard"),
 }
 

@@ -40,31 +40,45 @@ class CrossEntropy(nn.Module):
 
     @override
     def forward(self, logits: Tensor, mask: Tensor, align_corners: bool = False) -> Tensor:
-        if self.weight is not None and len(self.weight) != logits.shape[1]:
-            raise ValueError(
-                f"class_weight has {len(self.weight)} factors for {logits.shape[1]} classes; "
-                f"set loss.main.class_weight to {logits.shape[1]} factors, or to null"
-            )
+        weights = weights_of(mask, self.weight, logits.shape[1], self.ignore_index)
         total = banded_cross_entropy(
             logits,
             Target(mask, self.weight, self.label_smoothing, self.ignore_index, align_corners),
         )
         # A crop can be all void; the mean over no pixels would be nan and ruin the training.
-        valid = mask != self.ignore_index
-        if self.weight is None:
-            return total / valid.sum().clamp(min=1)
-        weights = self.weight[mask.long().where(valid, 0)] * valid
         return total / weights.sum().clamp(min=1e-6)
 
     def normaliser(self, pixels: Tensor) -> Tensor:
         """Return what the mean divides by, from the number of pixels per label (256,)."""
-        if self.weight is None:
-            return labelled(pixels, self.ignore_index)
-        classes = len(self.weight)
-        weight = self.weight.new_zeros(len(pixels))
-        weight[:classes] = self.weight
-        weight[self.ignore_index] = 0
-        return (weight.double() * pixels).sum()
+        return weight_sum(pixels, self.weight, self.ignore_index)
+
+
+def weights_of(mask: Tensor, weight: Tensor | None, classes: int, ignore_index: int) -> Tensor:
+    """Return the weight of each pixel's class (B, H, W), 0 at void; bools if there are no weights.
+
+    Raises:
+        ValueError: the number of weights is not that of the classes.
+    """
+    valid = mask != ignore_index
+    if weight is None:
+        return valid
+    if len(weight) != classes:
+        raise ValueError(
+            f"class_weight has {len(weight)} factors for {classes} classes; "
+            f"set loss.main.class_weight (in loss=combined, that of loss.main.losses.NAME) to "
+            f"{classes} factors, or to null"
+        )
+    return weight[mask.long().where(valid, 0)] * valid
+
+
+def weight_sum(pixels: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
+    """Return the weights of all labelled pixels, from the number of pixels per label (256,)."""
+    if weight is None:
+        return labelled(pixels, ignore_index)
+    weights = weight.new_zeros(len(pixels))
+    weights[: len(weight)] = weight
+    weights[ignore_index] = 0
+    return (weights.double() * pixels).sum()
 
 
 def labelled(pixels: Tensor, ignore_index: int = 255) -> Tensor:

@@ -1,10 +1,11 @@
 """Sum of the main and the auxiliary loss."""
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gald.loss.combined import Combined, mean_loss
 from gald.loss.cross_entropy import labelled
-from gald.model.layers import resize
 from gald.model.segmentor import SegOutput
 from gald.options.ranges import NotNegative
 
@@ -20,7 +21,8 @@ class DeepSupervision(nn.Module):
 
     Args:
         main: `(logits, mask)` -> scalar, for the main head. If its attribute `resizes` is true, it
-            takes `(logits, mask, align_corners)`, and resizes the logits itself.
+            takes `(logits, mask, align_corners)`, and resizes the logits itself. See `Combined` for
+            several losses.
         aux: the same for the auxiliary head.
         weight: factor on the auxiliary loss.
         align_corners: how logits are resized to the mask; use the value of the model.
@@ -51,9 +53,10 @@ class DeepSupervision(nn.Module):
         pixels: Tensor | None = None,
         step_pixels: Tensor | None = None,
     ) -> Tensor:
-        loss = self._part(self.main, out.logits, mask, pixels, step_pixels)
+        counts = (pixels, step_pixels)
+        loss = self._part(self.main, out.logits, mask, counts, "loss.main")
         if out.aux is not None:
-            loss = loss + self.weight * self._part(self.aux, out.aux, mask, pixels, step_pixels)
+            loss = loss + self.weight * self._part(self.aux, out.aux, mask, counts, "loss.aux")
         return loss
 
     def _part(
@@ -61,19 +64,23 @@ class DeepSupervision(nn.Module):
         loss: nn.Module,
         logits: Tensor,
         mask: Tensor,
-        pixels: Tensor | None,
-        step_pixels: Tensor | None,
+        counts: tuple[Tensor | None, Tensor | None],
+        place: str,
     ) -> Tensor:
-        if getattr(loss, "resizes", False):
-            mean = loss(logits, mask, self.align_corners)
-        else:
-            mean = loss(resize(logits, mask.shape[-2:], self.align_corners), mask)
+        if isinstance(loss, Combined):
+            terms = [
+                weight * self._part(term, logits, mask, counts, f"{place}.losses.{name}")
+                for name, weight, term in loss.terms()
+            ]
+            return torch.stack(terms).sum()
+        mean = mean_loss(loss, logits, mask, self.align_corners)
+        pixels, step_pixels = counts
         if pixels is None or step_pixels is None:
             return mean
         if getattr(loss, "over", None) == "batch" and not pixels.equal(step_pixels):
             raise ValueError(
-                "loss.main.over=batch chooses pixels among the images of one forward pass, but the "
-                "optimizer step has several; set loss.main.over=image, or use one device and "
+                f"{place}.over=batch computes one loss of the images of a forward pass, but the "
+                f"optimizer step has several; set {place}.over=image, or use one device and "
                 "data.micro_batch_size=null"
             )
         normaliser = getattr(loss, "normaliser", labelled)

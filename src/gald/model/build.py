@@ -6,6 +6,9 @@ from typing import Any
 from torch import nn
 
 from gald.config import compose, options_of
+from gald.model.plug.module import PluggedModule
+from gald.model.plug.places import place_of, probe
+from gald.model.plugged import logits_of
 from gald.model.segmentor import Segmentor
 from gald.run.building import build_own
 
@@ -40,3 +43,18 @@ def context_module(slot: str, option: str, channels: int, arguments: dict[str, A
         names = ", ".join(key for key in model[slot] if key not in ("_target_", "channels"))
         raise ValueError(f"{slot}={option} has no argument {unknown[0]}; it has {names or 'none'}")
     return build_own(model[slot], **arguments)
+
+
+def plug(network: nn.Module, at: str, ga: str, ld: str, channels: int | None) -> PluggedModule:
+    """Put GA and LD into a network; see `gald.plug`.
+
+    Raises:
+        ValueError: there is no such option or place.
+    """
+    name = type(network).__name__
+    found = probe(network, lambda image: logits_of(network(image)).logits, name, at)
+    place = place_of(found.places, at, name)
+    width = channels or place.channels
+    aggregate = context_module("ga", ga, width, {})
+    distribute = context_module("ld", ld, width, {})
+    return PluggedModule(network, at, place, aggregate, distribute, width)

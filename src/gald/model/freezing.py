@@ -44,7 +44,7 @@ def check_frozen_weights(backbone: Any) -> str | None:
     """Refuse to freeze random weights, which would never learn.
 
     Args:
-        backbone: a `TimmBackbone` at the start of a training.
+        backbone: a `TimmBackbone` at the start of a training; a host freezes nothing.
 
     Returns:
         a warning to print, if only batch norm is frozen; else None.
@@ -54,13 +54,13 @@ def check_frozen_weights(backbone: Any) -> str | None:
     """
     if not getattr(backbone, "random", False):
         return None
-    if backbone.frozen is not False:
+    if getattr(backbone, "frozen", False) is not False:
         raise ValueError(
             f"model.backbone.frozen is {backbone.frozen}, but model.backbone.weights is null, so "
             f"{backbone.name} would keep random weights; set model.backbone.weights=timm (or a "
             "file), init_from=RUN, or model.backbone.frozen=false"
         )
-    if backbone.frozen_bn:
+    if getattr(backbone, "frozen_bn", False):
         return (
             f"batch norm of {backbone.name} keeps the initial statistics (mean 0, variance 1), as "
             "model.backbone.frozen_bn is true and model.backbone.weights is null; set "

@@ -8,13 +8,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gald.model.backbone import TimmBackbone
+from gald.model.context import Order, check_order, context_of, run_slots
 from gald.model.depthwise import fast_depthwise as make_depthwise_fast
 from gald.model.depthwise import has_depthwise
 from gald.model.idle import idle_parameters
 from gald.model.layers import ConvNormAct
 from gald.options.ranges import Width
-
-_ORDERS = ("ga_ld", "ld_ga", "parallel")
 
 
 class SegOutput(NamedTuple):
@@ -91,20 +90,19 @@ class Segmentor(nn.Module):
         channels: Width,
         align_corners: bool,
         num_classes: int,
-        order: Literal["ga_ld", "ld_ga", "parallel"] = "ga_ld",
+        order: Order = "ga_ld",
         add_context_twice: bool = False,
         channels_last: bool | Literal["auto"] = False,
         fast_depthwise: bool = False,
     ) -> None:
         super().__init__()
-        if order not in _ORDERS:
-            raise ValueError(f"model.order is {order!r}; choose one of {', '.join(_ORDERS)}")
+        check_order(order)
         if channels_last not in (True, False, "auto"):
             raise ValueError(
                 f"model.channels_last is {channels_last!r}; set model.channels_last to auto, true "
                 "or false"
             )
-        if _extra_input(ga) == "aux" and aux_head is None:
+        if extra_input(ga) == "aux" and aux_head is None:
             raise ValueError(
                 f"{type(ga).__name__} reads the scores of the auxiliary head, but the model has "
                 "none; set model/aux_head=default"
@@ -117,6 +115,7 @@ class Segmentor(nn.Module):
         pyramid = neck(in_channels=backbone.channels, in_strides=backbone.strides)
         inputs = {"in_channels": pyramid.channels, "in_strides": pyramid.strides}
         self.neck: nn.Module = pyramid
+        self.slot_stride: int = pyramid.strides[-1]
         self.reduce = ConvNormAct(pyramid.channels[-1], channels, 3)
         self.ga = ga
         self.ld = ld if isinstance(ld, nn.Module) else ld(**inputs)
@@ -129,6 +128,11 @@ class Segmentor(nn.Module):
             make_depthwise_fast(backbone)
         if not backbone.size_rule.last_uses_all:
             self.stop_idle_parameters()
+
+    @property
+    def trunk(self) -> Any:
+        """The part that GA and LD are added to: the backbone."""
+        return self.backbone
 
     def stop_idle_parameters(self) -> None:
         """Stop the training of parameters that no output depends on, as those of unread maps.
@@ -147,10 +151,9 @@ class Segmentor(nn.Module):
             image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
         maps = self.neck(self.backbone(image))
         x = self.reduce(maps[-1])
-        reads_aux = self.aux_head is not None and _extra_input(self.ga) == "aux"
+        reads_aux = self.aux_head is not None and extra_input(self.ga) == "aux"
         aux = self.aux_head(maps) if reads_aux else None
-        context = x if self.order == "ld_ga" else self._aggregate(x, aux)
-        return Aggregated(maps, x, context, aux)
+        return Aggregated(maps, x, context_of(self._ga(aux), x, self.order), aux)
 
     def distribution_map(self, parts: Aggregated) -> Tensor | None:
         """Return the map of local distribution, or None if it has none."""
@@ -160,14 +163,21 @@ class Segmentor(nn.Module):
         context = parts.x if self.order == "parallel" else parts.context
         return ld_map(context, parts.x, *self._extra_ld_inputs(parts))
 
+    def ld_map(self, image: Tensor) -> Tensor | None:
+        """Return the map of local distribution for an image, or None if it has none."""
+        return self.distribution_map(self.aggregate(image))
+
     def distribute(self, parts: Aggregated) -> Tensor:
         """Run local distribution and the head; return logits (B, K, h, w)."""
-        if self.order == "ga_ld":
-            y = self._distribute(parts.context, parts)
-        elif self.order == "parallel":
-            y = parts.context + self._distribute(parts.x, parts) - parts.x
-        else:
-            y = self._aggregate(self._distribute(parts.x, parts), parts.aux)
+        extra = self._extra_ld_inputs(parts)
+        y = run_slots(
+            self._ga(parts.aux),
+            lambda context, x: self.ld(context, x, *extra),
+            parts.context,
+            parts.x,
+            self.order,
+            self.add_context_twice,
+        )
         return self.head(parts.maps, y)
 
     def logits(self, image: Tensor) -> Tensor:
@@ -182,21 +192,11 @@ class Segmentor(nn.Module):
             aux = self.aux_head(parts.maps)
         return SegOutput(self.distribute(parts), aux)
 
-    def _aggregate(self, x: Tensor, aux: Tensor | None) -> Tensor:
-        context = self.ga(x) if aux is None else self.ga(x, aux)
-        if context.shape != x.shape:
-            raise ValueError(
-                f"ga changed the shape from {tuple(x.shape)} to {tuple(context.shape)}; "
-                "a GA module must keep the shape, see gald.model.ga"
-            )
-        return context
-
-    def _distribute(self, context: Tensor, parts: Aggregated) -> Tensor:
-        y = self.ld(context, parts.x, *self._extra_ld_inputs(parts))
-        return y + context if self.add_context_twice else y
+    def _ga(self, aux: Tensor | None) -> Callable[[Tensor], Tensor]:
+        return self.ga if aux is None else lambda x: self.ga(x, aux)
 
     def _extra_ld_inputs(self, parts: Aggregated) -> tuple[tuple[Tensor, ...], ...]:
-        return (parts.maps,) if _extra_input(self.ld) == "maps" else ()
+        return (parts.maps,) if extra_input(self.ld) == "maps" else ()
 
     def _check_size(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
@@ -209,6 +209,6 @@ class Segmentor(nn.Module):
             )
 
 
-def _extra_input(module: nn.Module) -> str | None:
+def extra_input(module: nn.Module) -> str | None:
     """Return the extra input that a GA or LD reads: `aux`, `maps` or None."""
     return getattr(module, "reads", None)

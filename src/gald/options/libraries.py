@@ -3,11 +3,21 @@
 import inspect
 from typing import Annotated, Any, Literal
 
-from gald.options.ranges import Count, Finite, Fraction, Length, NotNegative, Range, Whole
+from gald.options.ranges import (
+    Count,
+    Finite,
+    Fraction,
+    Length,
+    NotNegative,
+    Positive,
+    Range,
+    Whole,
+)
 
 Batches = Whole | Fraction | None  # a number of batches, or a share of all
 _LR = Annotated[float, Range(least=0, example=0.01)]
 _SHARE = Annotated[float, Range(least=0, below=1, example=0.9)]
+_OPTIMIZERS = ("torch.optim.", "timm.optim.")
 _OPTIMIZER: dict[str, Any] = {
     "lr": _LR,
     "weight_decay": Annotated[float, Range(least=0, example=5e-4)],
@@ -17,6 +27,37 @@ _OPTIMIZER: dict[str, Any] = {
     "betas": Annotated[list[_SHARE], Length(2, 2)],
     "alpha": _SHARE,
     "rho": _SHARE,
+    # of Muon
+    "ns_steps": Count,
+    "adjust_lr_fn": Literal["original", "match_rms_adamw", "rms_to_rms"] | None,
+    "conv_mode": Literal["flatten", "batched"],
+    "algo": Literal["muon", "adamuon"],
+    "fallback_lr_scale": NotNegative,
+}
+_PAIR = Length(2, 2)
+_ALBUMENTATIONS: dict[str, Any] = {  # of the transforms in conf/augment
+    "p": Fraction,
+    "rotate": Finite | Annotated[list[Finite], _PAIR],
+    "sigma_limit": NotNegative | Annotated[list[NotNegative], _PAIR],
+    "std_range": Annotated[list[Fraction], _PAIR],
+    "quality_range": Annotated[list[Annotated[int, Range(least=1, most=100)]], _PAIR],
+    "gamma_limit": Positive | Annotated[list[Positive], _PAIR],
+    "num_holes_range": Annotated[list[Count], _PAIR],
+    "hole_height_range": Annotated[list[NotNegative], _PAIR],
+    "hole_width_range": Annotated[list[NotNegative], _PAIR],
+    "fill": NotNegative
+    | Annotated[list[NotNegative], Length(3, 3)]
+    | Literal["random", "random_uniform", "inpaint_telea", "inpaint_ns"],
+    "fill_mask": Annotated[int, Range(least=0, most=255, example=255)] | None,
+    "fog_coef_range": Annotated[list[Fraction], _PAIR],
+    "alpha_coef": Fraction,
+    "blur_value": Count,
+    "brightness_coefficient": Fraction,
+    "brightness_coeff": Positive,
+    "snow_point_range": Annotated[list[Fraction], _PAIR],
+    "num_shadows_limit": Annotated[list[Count], _PAIR],
+    "shadow_intensity_range": Annotated[list[Fraction], _PAIR],
+    "src_radius": Count,
 }
 _TRAINER: dict[str, Any] = {
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
@@ -71,10 +112,16 @@ _CALLBACKS: dict[str, dict[str, Any]] = {
 def declared(build: Any) -> dict[str, Any]:
     """Return hints of arguments that take the place of those in the signature."""
     library, name = str(getattr(build, "__module__", "")), getattr(build, "__name__", "")
-    if library.startswith("torch.optim."):
-        return {
-            k: hint for k, hint in _OPTIMIZER.items() if k in inspect.signature(build).parameters
-        }
+    if library.startswith(_OPTIMIZERS):
+        parameters = inspect.signature(build).parameters
+        found = {key: hint for key, hint in _OPTIMIZER.items() if key in parameters}
+        if "betas" in found and isinstance(parameters["betas"].default, tuple):
+            count = len(parameters["betas"].default)
+            found["betas"] = Annotated[list[_SHARE], Length(count, count)]
+        return found
+    if library.startswith("albumentations."):
+        parameters = inspect.signature(build).parameters
+        return {key: hint for key, hint in _ALBUMENTATIONS.items() if key in parameters}
     if _builds_trainer(build):
         return _TRAINER
     if library.startswith("pytorch_lightning.callbacks."):
@@ -84,7 +131,7 @@ def declared(build: Any) -> dict[str, Any]:
 
 def needs(build: Any) -> tuple[str, ...]:
     """Return arguments that a config must have, although the signature has a default."""
-    return ("lr",) if str(getattr(build, "__module__", "")).startswith("torch.optim.") else ()
+    return ("lr",) if str(getattr(build, "__module__", "")).startswith(_OPTIMIZERS) else ()
 
 
 def takes_nothing(build: Any) -> bool:

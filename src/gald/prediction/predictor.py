@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gald.errors import disk_remedy
 from gald.inference.ld_map import ld_map as ld_map_of
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.painting import Palette
 from gald.prediction.image import ImageLike, to_tensor
 from gald.prediction.prediction import Prediction
@@ -34,6 +34,7 @@ from gald.run.markdown import as_markdown
 from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.slots import check_trust
+from gald.run.trunk import trunk_key
 
 CARD = """---
 {{ card_data }}
@@ -113,7 +114,7 @@ class Predictor(
         self.config: dict[str, Any] = plain_data(config, file)
         self.config["model"] = own_paths("model", self.config["model"], file)
         check("inference", self.config["inference"], file, trust)  # before the network is built
-        self.model: Segmentor = build(
+        self.model: Network = build(
             "model", self.config["model"], file, trust, num_classes=len(self.class_names)
         )
         self.inference = build("inference", self.config["inference"], file, trust)
@@ -266,7 +267,7 @@ def load(path: str | Path, trust: str | Sequence[str] = ()) -> Predictor:
 
 def _check_parts(config: dict[str, Any], file: str) -> None:
     missing = [key for key in ("model", "inference") if key not in config]
-    if not missing and "backbone" not in (config["model"] or ()):
+    if not missing and trunk_key(config["model"] or {}) is None:
         missing = ["model.backbone"]
     if missing:
         raise ValueError(

@@ -22,6 +22,7 @@ from gald.run.checkpoint import WEIGHTS
 from gald.run.provenance import sha256
 from gald.run.results import SPLITS, read_results
 from gald.run.slots import options
+from gald.run.trunk import trunk_key, trunk_name
 
 LONGEST_SIDE = 1600  # of a picture on the page; a larger one is shown smaller
 _HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ def about(predictor: Predictor, weights: Path | None) -> str:
         "mIoU": ", ".join(f"{100 * score:.1f}% on {split}" for split, score in _miou(weights)),
         "Global aggregation": part_name(model["ga"]),
         "Local distribution": part_name(model["ld"]),
-        "Backbone": str(model["backbone"].get("name", part_name(model["backbone"]))),
+        "Host" if trunk_key(model) == "host" else "Backbone": trunk_name(model),
         "Parameters": f"{count / 1e6:.1f} million",
         "Crops in training": _crops(predictor.config.get("data")),
     }

@@ -8,15 +8,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 
-NAMES = ("backbone", "neck", "reduce", "ga", "ld", "head", "aux_head")
+NAMES = ("backbone", "host", "neck", "reduce", "ga", "ld", "expand", "head", "aux_head")
 NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise products"
 
 
-def parts(model: Segmentor) -> dict[str, nn.Module]:
+def parts(model: Network) -> dict[str, nn.Module]:
     """Return the counted parts of a network in the order of the forward pass."""
-    modules = {name: getattr(model, name) for name in NAMES}
+    modules = {name: getattr(model, name, None) for name in NAMES}
     return {name: module for name, module in modules.items() if module is not None}
 
 
@@ -55,11 +55,12 @@ def _conv_backward(
     return forward * (output_mask[0] + output_mask[1])  # gradients of the input and of the weight
 
 
-def part_costs(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
+def part_costs(model: Network, image_size: Sequence[int]) -> dict[str, float]:
     """Count parameters and GMACs of each part and of the whole, for one image in evaluation.
 
     Only shapes are propagated: nothing is computed, no random number is drawn, and the network is
     unchanged afterwards. The auxiliary head has 0 GMACs unless the aggregation reads its output.
+    A host's GMACs are those without the parts inside it.
     The counts are those for the network's device; a module may compute differently on another one.
 
     Args:
@@ -71,14 +72,21 @@ def part_costs(model: Segmentor, image_size: Sequence[int]) -> dict[str, float]:
     """
     counted_parts = parts(model)
     gmacs = dict.fromkeys(counted_parts, 0.0)
-    started: dict[str, int] = {}
+    running: list[list[int]] = []  # of each part that runs: MACs at its start, and in parts inside
     counter = MacCounter()
 
     def before(name: str) -> Any:
-        return lambda *_: started.update({name: counter.macs})
+        return lambda *_: running.append([counter.macs, 0])
 
     def after(name: str) -> Any:
-        return lambda *_: gmacs.update({name: (counter.macs - started[name]) / 1e9})
+        def note(*_: Any) -> None:
+            start, inside = running.pop()
+            whole = counter.macs - start
+            gmacs[name] = (whole - inside) / 1e9
+            if running:  # GA and LD run inside a host
+                running[-1][1] += whole
+
+        return note
 
     hooks = [m.register_forward_pre_hook(before(name)) for name, m in counted_parts.items()]
     hooks += [m.register_forward_hook(after(name)) for name, m in counted_parts.items()]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.profiling.flops import MacCounter, parts
 from gald.profiling.memory import TensorMemoryTracker
 
@@ -42,7 +42,7 @@ class CostMeter:
         ) + "; in training including tensors saved for backward and gradients"
 
     def record(
-        self, model: Segmentor, whole: Callable[..., Any], image: Tensor
+        self, model: Network, whole: Callable[..., Any], image: Tensor
     ) -> dict[str, tuple[nn.Module, tuple[Any, ...]]]:
         """Return each part that a pass through the whole network calls, with its inputs."""
         calls: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {}

@@ -2,16 +2,21 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from gald.cli import silence_warnings
 from gald.device import pick_device
-from gald.model.segmentor import Segmentor
+from gald.model.host.fill import fill_host
+from gald.model.network import Network
+from gald.model.plugged import Plugged
 from gald.options.check import check_config
 from gald.options.roots import Profile
 from gald.profiling.flops import NAMES, NOT_COUNTED, count_params, parts
@@ -19,6 +24,7 @@ from gald.profiling.measure import CostMeter
 from gald.run.building import build_own
 from gald.run.provenance import commit, versions
 from gald.run.results import Results, write_results
+from gald.run.trunk import TRUNKS, trunk_key
 
 PHASES = ("eval", "train")
 DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -31,6 +37,7 @@ def profile(cfg: DictConfig) -> Results:
         ValueError: an option is invalid, or the folder already has a profile.
     """
     silence_warnings()
+    fill_host(cfg.model)
     check_config(cfg, Profile)
     path = Path(cfg.output_dir) / "profile.json"
     if path.exists():
@@ -38,10 +45,11 @@ def profile(cfg: DictConfig) -> Results:
     device = pick_device(cfg.device)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(cfg.seed)
-    if "weights" in cfg.model.backbone:
-        cfg.model.backbone.weights = None  # they do not change the cost, and may need a download
+    trunk = cfg.model[trunk_key(cfg.model) or TRUNKS[0]]
+    if "weights" in trunk:
+        trunk.weights = None  # they do not change the cost, and may need a download
     num_classes = cfg.num_classes or build_own(cfg.data).num_classes
-    model: Segmentor = build_own(cfg.model, num_classes=num_classes).to(device)
+    model: Network = build_own(cfg.model, num_classes=num_classes).to(device)
     image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
 
     meter = CostMeter(device, DTYPES[cfg.precision], cfg.rounds)
@@ -52,7 +60,7 @@ def profile(cfg: DictConfig) -> Results:
         whole = model if phase == "train" else model.logits
         with Console(markup=False, emoji=False, stderr=True).status(f"measuring {phase}"):
             measured = {
-                name: meter.measure(module, module, inputs, phase)
+                name: meter.measure(module, _alone(model, name, module), inputs, phase)
                 for name, (module, inputs) in meter.record(model, whole, image).items()
             }
             measured["total"] = meter.measure(model, whole, (image,), phase)
@@ -79,6 +87,11 @@ def profile(cfg: DictConfig) -> Results:
     write_results(path, results)
     say(f"profile: {path}", soft_wrap=True)
     return results
+
+
+def _alone(model: Network, name: str, module: nn.Module) -> Callable[..., Any]:
+    """Return the call of a part without the parts inside it."""
+    return model.host_alone if isinstance(model, Plugged) and name == "host" else module
 
 
 def _describe(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from gald.report.sections import calibration, classes, costs, provenance, scores
 from gald.report.stored import Stored
 from gald.run.plain import RefusedError
 from gald.run.shape import read_config_file
+from gald.run.trunk import trunk_name
 
 GetSource = Callable[[], Source]
 
@@ -75,9 +76,9 @@ def _network(run: Stored) -> list[str]:
     except (OSError, ValueError):
         return []
     model = model if isinstance(model, dict) else {}
-    parts = {key: model.get(key) for key in ("backbone", "ga", "ld")}
+    parts = {key: model.get(key) for key in ("ga", "ld")}
     named = {key: part for key, part in parts.items() if isinstance(part, dict)}
-    names = [str(named.get("backbone", {}).get("name") or "")]
+    names = [trunk_name(model)]
     for key in ("ga", "ld"):
         target = str(named.get(key, {}).get("_target_") or "")
         names.append(f"{key.upper()} {target.rpartition('.')[2]}" if target else "")

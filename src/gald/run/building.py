@@ -10,7 +10,7 @@ What a path in a file may do:
 
 | key | use |
 |---|---|
-| `model.backbone.weights` | none: the weights are in the file |
+| `model.backbone.weights`, `model.host.weights` | none: the weights are in the file |
 | `data.root`, `data.classes` and the other paths of `data` | read, as the data to evaluate |
 | `data.cache_dir` | none: the cache is the user's own, `$GALD_CACHE` or `~/.cache/gald` |
 | `data.train_transform` | none: a file is evaluated, never trained |
@@ -31,6 +31,7 @@ from hydra.utils import instantiate
 
 from gald.run.plain import RefusedError, join, plain_data, shown
 from gald.run.slots import Part, check_part
+from gald.run.trunk import TRUNKS
 
 if TYPE_CHECKING:
     from gald.run.checkpoint import Checkpoint
@@ -131,8 +132,8 @@ def own_paths(slot: str, config: Any, file: str | Path) -> Any:
     if not isinstance(config, dict):
         return config
     if slot == "model":
-        return config | {k: own_paths(k, v, file) for k, v in config.items() if k == "backbone"}
-    if slot == "backbone" and "weights" in config:
+        return config | {k: own_paths(k, v, file) for k, v in config.items() if k in TRUNKS}
+    if slot in TRUNKS and "weights" in config:
         return config | {"weights": None}
     if slot != "data":
         return config

@@ -17,6 +17,7 @@ from gald.run.plain import plain_data
 from gald.run.provenance import sha256
 from gald.run.shape import check_shape, shown
 from gald.run.text_file import read_json, refuse_bulky
+from gald.run.trunk import TRUNKS, trunk_key
 from gald.run.weight_file import find_defect, read_weight_file
 from gald.run.zoo import ZOO_PREFIX, advice, find_entry
 
@@ -217,7 +218,8 @@ def _check_shapes(path: Path, content: Any, about: Any) -> None:
         )
     check_shape(file, about["config"], {"model": Mapping[str, Any]}, _AGAIN, f"{place}config")
     model = about["config"]["model"]
-    check_shape(file, model, {"backbone": Mapping[str, Any]}, _AGAIN, f"{place}config.model")
+    key = trunk_key(model) or TRUNKS[0]
+    check_shape(file, model, {key: Mapping[str, Any]}, _AGAIN, f"{place}config.model")
     check_shape(path, content, {"state_dict": Mapping[str, Any]}, _AGAIN)
     for key, value in content["state_dict"].items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):

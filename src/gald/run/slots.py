@@ -45,12 +45,17 @@ class Slot(NamedTuple):
 
 
 _LAYER = "torch.nn.Module"
-_PARTS = ("backbone", "neck", "ga", "ld", "head", "aux_head")
+_PARTS = ("backbone", "neck", "ga", "ld", "head", "aux_head", "host")
 _CLASSES, _MAPS = ("num_classes",), ("in_channels", "in_strides")
 SLOTS: dict[str, Slot] = {
     "model": Slot(
-        "gald.model.segmentor", _LAYER, parts={name: name for name in _PARTS}, given=_CLASSES
+        "gald.model.segmentor",
+        _LAYER,
+        also=("gald.model.plugged.Plugged",),
+        parts={name: name for name in _PARTS},
+        given=_CLASSES,
     ),
+    "host": Slot("gald.model.host", _LAYER, given=_CLASSES),
     "backbone": Slot("gald.model.backbone", _LAYER),
     "neck": Slot("gald.model.neck", _LAYER, given=_MAPS),
     "ga": Slot(

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gald.data.datamodule import SegmentationDataModule
 from gald.device import pick_device
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.optimizer import build_optimizer
 from gald.profiling.flops import count_params
 from gald.profiling.measure import CostMeter
@@ -207,8 +207,8 @@ def _training_size(
 
 
 def _place(
-    make: Callable[[], Segmentor], accelerator: Any, precision: Any
-) -> tuple[Segmentor, CostMeter]:
+    make: Callable[[], Network], accelerator: Any, precision: Any
+) -> tuple[Network, CostMeter]:
     torch.manual_seed(0)
     device = pick_device("cpu" if accelerator == "cpu" else "auto")
     dtype = DTYPES.get(precision) if isinstance(precision, str) else None
@@ -220,7 +220,7 @@ def _pixels(images: int, size: tuple[int, int], meter: CostMeter) -> torch.Tenso
     return torch.randint(256, shape, dtype=torch.uint8, device=meter.device)
 
 
-def _weights_mib(model: Segmentor) -> float:
+def _weights_mib(model: Network) -> float:
     return sum(map(_bytes, [*model.parameters(), *model.buffers()])) / 2**20
 
 
@@ -228,5 +228,5 @@ def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _loss(model: Segmentor, loss: Any, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _loss(model: Network, loss: Any, mask: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     return loss(model(image), mask)

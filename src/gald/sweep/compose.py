@@ -16,6 +16,7 @@ from gald.sweep.cells import Cell, split_overrides
 # Groups and keys that have no influence on the devices that a cell needs.
 WITHOUT_DEVICES = (
     "seed",
+    "augment",
     "model",
     "loss",
     "optimizer",

@@ -63,7 +63,7 @@ def build_training(
             return
         datasets = (data.train_dataset, data.val_dataset, data.test_dataset)
         images = [len(dataset) for dataset in datasets if dataset is not None]
-        for line in describe_run(cfg, task.model.backbone, images, params, trainer):
+        for line in describe_run(cfg, task.model.trunk, images, params, trainer):
             Console(markup=False, emoji=False).print(line, soft_wrap=True, highlight=False)
         if not trainer.fast_dev_run:  # ty: ignore[missing-attribute]
             with atomic_file(folder / "config.yaml") as partial:

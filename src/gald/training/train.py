@@ -26,6 +26,7 @@ from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.logger.tolerant import warn
 from gald.model.freezing import check_frozen_weights
+from gald.model.host.fill import fill_host
 from gald.options.check import check_config
 from gald.options.roots import Train
 from gald.profiling.flops import part_costs
@@ -86,6 +87,7 @@ def train(cfg: DictConfig) -> Results:
     with ExitStack() as during:
         began = during.enter_context(own_folder(folder))
         during.enter_context(say_how_to_go_on(folder))
+        fill_host(cfg.model)
         check_config(cfg, Train)
         return _train(cfg, folder, began, during)
 
@@ -111,7 +113,7 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     started = None
     if ckpt_path is None:
         started = load_initial_weights(cfg, task)
-        if cfg.init_from is None and (warning := check_frozen_weights(task.model.backbone)):
+        if cfg.init_from is None and (warning := check_frozen_weights(task.model.trunk)):
             say(warning, soft_wrap=True)
     costs = part_costs(task.model, _image_size(data))
 
@@ -174,8 +176,8 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
-        if cfg.get("report", True):
-            say(report_training(folder, task, data, metrics), soft_wrap=True)
+        report = report_training(folder, task, data, metrics) if cfg.get("report", True) else ""
+        say(report, soft_wrap=True, end="\n" if report else "")
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results

@@ -12,7 +12,7 @@ from torch import Tensor
 from gald.inference.ld_map import in_one_channel
 from gald.model.layers import resize
 from gald.model.ld.none import NoDistribution
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
 from gald.painting import Palette
 from gald.prediction.predictor import Predictor
 from gald.viz.record import FeatureMap, record
@@ -108,7 +108,7 @@ def inspect_network(
 
 
 @contextmanager
-def no_distribution(model: Segmentor) -> Generator[None]:
+def no_distribution(model: Network) -> Generator[None]:
     """Replace LD by one that returns its context unchanged, inside a `with` block."""
     ld = model.ld
     model.ld = NoDistribution()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gald.model.segmentor import Segmentor
+from gald.model.network import Network
+from gald.model.plug.module import PluggedModule
 
 SLOTS = ("ga", "ld")
 INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # further inputs of a slot are not recorded
@@ -123,14 +124,16 @@ def record(model: nn.Module, *slots: str) -> Generator[Recording]:
     maps of the one before. The recording remains usable after the `with` block.
 
     Args:
-        model: a `Segmentor`, or an object with one as `model`: `Predictor`, `SegmentationTask`.
+        model: a `Segmentor`, a `Plugged`, the result of `gald.plug`, or an object with one as
+            `model`: `Predictor`, `SegmentationTask`.
         slots: `ga`, `ld` or both; none means both.
 
     Raises:
         ValueError: there is no such slot, or the model has no slots.
     """
-    segmentor = model if isinstance(model, Segmentor) else getattr(model, "model", None)
-    if not isinstance(segmentor, Segmentor):
+    kinds = Network | PluggedModule
+    segmentor = model if isinstance(model, kinds) else getattr(model, "model", None)
+    if not isinstance(segmentor, kinds):
         raise ValueError(
             f"{type(model).__name__} has no slots to record; give a network from gald.load(RUN)"
         )
@@ -139,9 +142,8 @@ def record(model: nn.Module, *slots: str) -> Generator[Recording]:
             raise ValueError(f"there is no slot {slot!r} to record; choose from {', '.join(SLOTS)}")
     maps = Recording()
     hooks = []
-    neck: Any = segmentor.neck
     for slot in dict.fromkeys(slots or SLOTS):
-        hooks += _hook(maps, slot, getattr(segmentor, slot), neck.strides[-1])
+        hooks += _hook(maps, slot, getattr(segmentor, slot), segmentor.slot_stride)
     try:
         yield maps
     finally:

@@ -4,15 +4,17 @@ import cv2
 import fake
 import numpy as np
 import pytest
+import torch
 
 from gald.data.camvid import CamVidDataModule
 from gald.data.reading.files import SampleError
 from gald.data.tools.browse import browse, save_sheet
+from gald.data.transforms import TrainTransform
 
 
 @pytest.fixture
 def toy(camvid, tmp_path):
-    return CamVidDataModule(str(camvid), cache_dir=str(tmp_path / "cache"))
+    return CamVidDataModule(str(camvid), cache_dir=str(tmp_path / "cache"), num_workers=0)
 
 
 @pytest.fixture
@@ -50,6 +52,30 @@ def test_an_unknown_class_is_reported_with_the_closest_one(toy):
         browse(toy, "camvid", class_name="pedestrain")
     with pytest.raises(ValueError, match="no class 'xyz'; choose one of Sky, Building"):
         browse(toy, "camvid", class_name="xyz")
+
+
+def test_augment_draws_the_first_crops_of_a_training(toy, tmp_path, monkeypatch):
+    toy.train_transform = TrainTransform([16, 16])
+    toy.class_uniform = toy.copy_paste = 0.5
+    toy.global_batch_size = 4
+    drawn = []
+
+    def record(path, dataset, chosen, items):
+        drawn.append(([dataset.image_name(index) for index in chosen], list(items)))
+
+    monkeypatch.setattr("gald.data.tools.browse.save_sheet", record)
+    browse(toy, "camvid", count=3, augment=True)
+    toy.setup("fit")
+    batch = next(iter(toy.train_dataloader()))
+    ((names, items),) = drawn
+    assert names == batch["name"][:3] == [item["name"] for item in items]
+    for n, item in enumerate(items):
+        assert torch.equal(item["image"], batch["image"][n])
+        assert torch.equal(item["mask"], batch["mask"][n])
+    browse(toy, "camvid", class_name="Sky", count=2, augment=True)
+    assert all(item["image"].shape == (3, 16, 16) for item in drawn[1][1])
+    with pytest.raises(ValueError, match=r"--augment draws crops of train, but --split is val"):
+        browse(toy, "camvid", "val", augment=True)
 
 
 def count_near(figure, colour):

@@ -65,6 +65,11 @@ def test_each_action_has_a_help_that_lists_the_datasets(action, monkeypatch, cap
         (["verify", "camvid", "data.root=no/folder"], "no CamVid at no/folder"),
         (["verify", "synthetic", "--split", "dev"], "split (dev) is unknown; choose one of train"),
         (["stats", "camvid", "--split", "dev", "data.root=x"], "split (dev) is unknown"),
+        (["browse", "synthetic", "augment=strong"], "only the crops of a training; add --augment"),
+        (
+            ["browse", "synthetic", "--augment", "data.train_transform=null", "data.copy_paste=1"],
+            "data.copy_paste=1 needs crops of one size",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -139,6 +144,14 @@ def test_browse_prints_the_path_of_the_figure(monkeypatch, capsys, tmp_path):
     arguments = ["--count", "2", "--output", figure]
     assert run(monkeypatch, "browse", "synthetic", *SMALL, *arguments) == 0
     assert str(figure) in capsys.readouterr().out and figure.exists()
+
+
+def test_browse_draws_augmented_crops(monkeypatch, capsys, tmp_path):
+    figure = tmp_path / "crops.png"
+    words = ["augment=[strong,weather]", "data.copy_paste=1", "data.global_batch_size=2"]
+    words += ["data.train_transform.extra.rain=null", "--augment", "--output", figure]
+    assert run(monkeypatch, "browse", "synthetic", *SMALL, *words) == 0
+    assert f"4 crops of the first epoch: {figure}" in capsys.readouterr().out and figure.exists()
 
 
 def test_an_interruption_names_the_command_to_repeat(monkeypatch, capsys):

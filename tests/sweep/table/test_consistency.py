@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from gald import cli
-from gald.sweep.table.consistency import Audited, audit, audit_configs
+from gald.config import CONF_DIR
+from gald.sweep.table.consistency import ELSEWHERE, Audited, audit, audit_configs
 
 
 def test_sweep_that_differs_in_its_factors_only_passes(toy_sweep):
@@ -69,6 +70,33 @@ def test_copy_of_a_factor_is_declared_and_a_longer_key_is_not():
     assert [one.partition(" differs")[0] for one in audit_configs(cells)] == [
         "optimiser (optimizer.lr_min)"
     ]
+
+
+def test_augment_as_a_factor_declares_what_it_adds():
+    def cells(**crop):
+        for name, extra in (("strong", {"blur": {"p": 0.2}}), ("standard", None)):
+            transform = {"scale": [1, 2]} | ({"extra": extra} if extra else {})
+            yield Audited({"augment": name}, {"data": {"train_transform": transform | crop}})
+            crop = {name: [9, 9] for name in crop}
+
+    assert audit_configs(cells()) == []
+    found = audit_configs(cells(crop_size=[8, 8]))
+    assert [one.partition(" differs")[0] for one in found] == [
+        "crop (data.train_transform.crop_size)"
+    ]
+
+
+def test_groups_with_keys_elsewhere_are_known():
+    packages = {}
+    for path in CONF_DIR.rglob("*.yaml"):
+        first, *_ = path.read_text().splitlines()
+        group, package = path.parent.relative_to(CONF_DIR).as_posix(), first.split()[-1]
+        if first.startswith("# @package ") and package != "_global_":
+            keys = {f"{package}.{key}" for key in OmegaConf.load(path)}
+            keys -= {group.replace("/", ".")}
+            packages.setdefault(group, set()).update(keys)
+    packages = {group: keys for group, keys in packages.items() if keys}
+    assert packages == {group: {key} for group, key in ELSEWHERE.items()}
 
 
 def test_command_exits_with_1_if_there_are_findings(toy_sweep, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gald.data.dataset import BaseDataset, Item
+from gald.data.loading.copy_paste import CopyPaste
 from gald.data.loading.sampler import CropRequest, GlobalBatchSampler
 from gald.data.reading.files import SampleError
 
@@ -57,13 +58,14 @@ class TrainLoader(DataLoader):
 
     def state_dict(self) -> dict[str, float]:
         """Return the settings that determine the images of the n-th batch of an epoch."""
-        sampler = self.keys
+        sampler, paste = self.keys, getattr(self.dataset, "paste", None)
         return {
             "seed": sampler.seed,
             "training images": sampler.size,
             "global_batch_size": sampler.global_batch_size,
             "accumulated batches": sampler.accumulate,
             "class_uniform": sampler.class_sampler.share if sampler.class_sampler else 0.0,
+            "copy_paste": paste.share if paste else 0.0,
         }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -84,12 +86,26 @@ class TrainLoader(DataLoader):
 
 
 class TrainingCrops(Dataset):
-    """Transformed training samples by `CropRequest`."""
+    """Transformed training samples by `CropRequest`.
 
-    def __init__(self, dataset: BaseDataset, transform: JointTransform | None, seed: int) -> None:
+    Args:
+        dataset: the training samples.
+        transform: joint transform, or None.
+        seed: seed of the transform, together with the request.
+        paste: pastes pixels of rare classes into some crops, or None; it needs a transform.
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        transform: JointTransform | None,
+        seed: int,
+        paste: CopyPaste | None = None,
+    ) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
+        self.paste = paste
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -97,10 +113,22 @@ class TrainingCrops(Dataset):
     def __getitem__(self, index: CropRequest) -> Item:
         if self.transform is None:
             return self.dataset[index.image]
-        image, labels, lut = self.dataset.open(index.image)
         key = (self.seed, index.epoch, index.image, index.position)
-        image, mask = self.transform(image, labels, key, lut, index.target_class)
+        image, mask = self._crop(self.transform, index.image, key, index.target_class)
+        donor = None if self.paste is None else self.paste.draw(key)
+        if donor is not None:
+            train_id, other = donor
+            source, labels = self._crop(self.transform, other, (*key, 1), train_id)
+            copied = labels == train_id
+            image = np.where(copied[:, :, None], source, image)
+            mask = np.where(copied, labels, mask)
         return self.dataset.item(index.image, image, mask)
+
+    def _crop(
+        self, transform: JointTransform, index: int, key: tuple[int, ...], train_id: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, labels, lut = self.dataset.open(index)
+        return transform(image, labels, key, lut, train_id)
 
 
 def stack(items: list[Item]) -> Item:

@@ -2,17 +2,19 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from gald.data.datamodule import SegmentationDataModule
-from gald.data.dataset import BaseDataset
+from gald.data.dataset import BaseDataset, Item
 from gald.data.labels import VOID
 from gald.data.loading.class_counts import class_counts
+from gald.data.loading.sampler import CropRequest
 from gald.painting import add_legend, colourise, new_figure
 from gald.run.atomic import atomic_file
 
@@ -28,8 +30,12 @@ def browse(
     count: int = 24,
     class_name: str | None = None,
     output: Path | None = None,
+    augment: bool = False,
 ) -> Path:
     """Draw images overlaid with their labels; print and return the path of the figure.
+
+    With `augment` it draws the crops that the first epoch of a training begins with, or those of
+    the images with most pixels of the class, bit-equal to what the network would see.
 
     Args:
         data: data module of the dataset.
@@ -39,16 +45,19 @@ def browse(
         class_name: draw the images with most pixels of this class; None draws images spread evenly
             over the split.
         output: a new png; None is a file in `runs/browse` named by dataset, split and time.
+        augment: draw crops of the first epoch instead of whole images.
 
     Raises:
-        ValueError: the class is unknown or occurs in no image, the count is below 1, or the output
-            is not a png or exists.
+        ValueError: the class is unknown or occurs in no image, the count is below 1, the output is
+            not a png or exists, or crops of another split than `train` are asked for.
     """
     if count < 1:
         raise ValueError(f"--count is {count}; it must be at least 1")
+    if augment and split != "train":
+        raise ValueError(f"--augment draws crops of train, but --split is {split}; leave one out")
     if output is None:
         now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        output = Path("runs/browse") / f"{name}_{split}_{now}.png"
+        output = Path("runs/browse") / f"{name}_{'crops' if augment else split}_{now}.png"
     if output.suffix != ".png":
         raise ValueError(f"--output {output} is not a png; choose a name that ends in .png")
     if output.exists():
@@ -61,9 +70,32 @@ def browse(
         chosen = _richest(class_counts(dataset, data.cache_dir)[:, train_id], count)
         if not chosen:
             raise ValueError(f"no image of {split} has {class_name}; choose another class or split")
+    if augment:
+        chosen = _save_crops(output, data, dataset, chosen if class_name else None, count)
+        print(f"{len(chosen)} crops of the first epoch: {output}")
+        return output
     save_sheet(output, dataset, chosen)
     print(f"{len(chosen)} of {len(dataset)} images: {output}")
     return output
+
+
+def _save_crops(
+    output: Path,
+    data: SegmentationDataModule,
+    dataset: BaseDataset,
+    chosen: Sequence[int] | None,
+    count: int,
+) -> list[int]:
+    """Save a figure of the first epoch's crops, of chosen images or in order; return the images."""
+    data.train_dataset = dataset
+    data.check()
+    if chosen is None:
+        requests = list(islice(chain.from_iterable(data.requests()), count))
+    else:
+        requests = [CropRequest(epoch=0, image=index) for index in chosen]
+    crops, images = data.crops(), [request.image for request in requests]
+    save_sheet(output, dataset, images, (crops[request] for request in requests))
+    return images
 
 
 def _spread(size: int, count: int) -> list[int]:
@@ -93,19 +125,21 @@ def _train_id(wanted: str, class_names: Sequence[str]) -> int:
     )
 
 
-def save_sheet(path: Path, dataset: BaseDataset, chosen: Sequence[int]) -> None:
+def save_sheet(
+    path: Path, dataset: BaseDataset, chosen: Sequence[int], items: Iterable[Item] | None = None
+) -> None:
     """Save a figure of images overlaid with their labels, with a legend of the classes in it.
 
     Args:
         path: the png; it appears when it is complete.
         dataset: dataset of the images.
         chosen: indices of the images.
+        items: what to draw of each; None draws the whole images.
     """
     columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
     tiles, seen = [], np.zeros(256, bool)
-    for index in chosen:
-        item = dataset[index]
+    for item in items or (dataset[index] for index in chosen):
         seen[np.unique(item["mask"].numpy())] = True
         tiles.append(_tile(item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy(), dataset))
     shown = np.flatnonzero(seen[: len(dataset.class_names)])

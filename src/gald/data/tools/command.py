@@ -94,6 +94,7 @@ def browse(
     count: int = 24,
     class_name: Annotated[str | None, Parameter(name="--class")] = None,
     output: Path | None = None,
+    augment: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Draw one figure of many images with their labels.
 
@@ -104,12 +105,16 @@ def browse(
         count: number of images
         class_name: images with most of this class
         output: path of the figure, a png
+        augment: the first crops of a training, as with the same options of gald train
     """
+    for word in overrides:
+        if word.startswith("augment=") and not augment:
+            raise ValueError(f"{word} changes only the crops of a training; add --augment")
     data = _data("browse", name, overrides, output)
     from gald.data.tools.browse import browse
 
     with _interruptible("browse", name):
-        browse(data, _plain(name), split, count, class_name, output)
+        browse(data, _plain(name), split, count, class_name, output, augment)
 
 
 def _plain(name: str) -> str:

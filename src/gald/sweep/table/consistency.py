@@ -26,6 +26,7 @@ TOPICS = {
     "inference": "inference",
     "metrics": "metrics",
     "model.backbone.weights": "pretrained weights",
+    "model.host.weights": "pretrained weights",
     "init_from": "pretrained weights",
     "model": "network",
     "scheduler": "schedule",
@@ -47,6 +48,8 @@ RECEIPT = {
     "commit": "commit of the code",
     "version/torch": "version of torch",
 }
+# Groups that set a key at another place than their own path.
+ELSEWHERE = {"augment": "data.train_transform.extra"}
 HARMLESS = ("callbacks.heartbeat", "hydra")
 
 
@@ -200,6 +203,7 @@ def _declared(key: str, values: Sequence[str], cells: Sequence[Mapping[str, str]
     """Return whether a key lies below a factor, or only repeats the value of a factor."""
     factors = list(cells[0])
     below = [factor.partition("@")[0].replace("/", ".") for factor in factors]
+    below = [ELSEWHERE.get(name.lstrip("+"), name) for name in below]
     if key.startswith(HARMLESS) or any(f"{key}.".startswith(f"{name}.") for name in below):
         return True
     bare = [value.strip('"') for value in values]
