@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gald.model.head.levels import fine_level
 from gald.model.layers import ConvNormAct, resize
 from gald.options.ranges import Count, Share, Width
 
@@ -43,12 +44,7 @@ class LowLevelHead(nn.Module):
         align_corners: bool = False,
     ) -> None:
         super().__init__()
-        if low_stride not in in_strides:
-            raise ValueError(
-                f"low_stride ({low_stride}) is not among the backbone's strides "
-                f"{tuple(in_strides)}; set model.head.low_stride to one of them"
-            )
-        self.level = list(in_strides).index(low_stride)
+        self.level = fine_level(in_strides, low_stride)
         self.align_corners = align_corners
         self.low = ConvNormAct(in_channels[self.level], low_channels)
         self.fuse = nn.Sequential(
