@@ -53,11 +53,12 @@ class Lines:
 
     Args:
         title: what is counted.
-        total: the number at the end.
+        total: the number at the end; None if it is not known.
+        shown: how a number is written, as that of bytes.
     """
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
+    def __init__(self, title: str, total: int | None, shown: Callable[[int], str] = str) -> None:
+        self.title, self.total, self.shown = title, total, shown
         self.printed = time.monotonic()
         self.is_needed = not console().is_terminal
 
@@ -65,7 +66,8 @@ class Lines:
         """Print how much is done, unless a line was printed just before."""
         if self.is_needed and time.monotonic() - self.printed >= EVERY:
             self.printed = time.monotonic()
-            say(f"{self.title}: {done} of {self.total}")
+            of = "" if self.total is None else f" of {self.shown(self.total)}"
+            say(f"{self.title}: {self.shown(done)}{of}")
 
 
 def console() -> Console:

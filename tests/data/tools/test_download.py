@@ -124,6 +124,20 @@ def test_file_is_downloaded_into_a_new_folder(server, tmp_path):
     assert files(path.parent) == ["file.bin"] and server.ranges == [None]
 
 
+def test_a_log_file_gets_a_line_now_and_then(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gald.progress.EVERY", 0.0)
+    path = tmp_path / "file.bin"
+    download(server.url, path, SHA1)
+    printed = capsys.readouterr().err
+    assert re.search(r"^fetch file\.bin: 1\.\d MB of 1\.5 MB$", printed, flags=re.MULTILINE)
+    assert "check file.bin" in printed
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.write(path, "inside.bin")
+    extract(archive, tmp_path / "all")
+    assert re.search(r"^extract all\.zip: .* of 1\.5 MB$", capsys.readouterr().err, re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", ["md5", "sha256"])
 def test_other_digests_are_checked_too(server, tmp_path, name):
     digest = f"{name}:{hashlib.new(name, CONTENT).hexdigest()}"

@@ -22,6 +22,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from gald.errors import disk_remedy
+from gald.progress import Lines
 from gald.run.atomic import sync
 from gald.run.limits import refuse_above, refuse_unpacked
 
@@ -103,9 +104,12 @@ def _fetch(url: str, path: Path, part: Path) -> None:
         _check_space(part, response.length or 0)
         with part.open("ab" if start else "wb") as file, _download_bar() as bar:
             task = bar.add_task(escape(f"fetch {path.name}"), total=total, completed=start)
+            lines, done = Lines(f"fetch {path.name}", total, decimal), start
             while block := _read(response, url, path):
                 file.write(block)
                 bar.advance(task, len(block))
+                done += len(block)
+                lines.show(done)
             file.flush()
             os.fsync(file.fileno())
         size = part.stat().st_size
@@ -142,10 +146,12 @@ def _digest(path: Path, expected: str) -> str:
     """Compute the digest of a file with the algorithm of the expected one."""
     name = expected.partition(":")[0]
     digest = hashlib.new(name, usedforsecurity=False)  # FIPS systems forbid sha1 for security
-    title = escape(f"check {path.name}")
-    with progress.open(path, "rb", description=title, console=_console()) as file:
+    title = f"check {path.name}"
+    lines = Lines(title, path.stat().st_size, decimal)
+    with progress.open(path, "rb", description=escape(title), console=_console()) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
+            lines.show(file.tell())
     return f"{name}:{digest.hexdigest()}"
 
 
@@ -226,6 +232,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     total = archive.stat().st_size
     with archive.open("rb") as file, progress.Progress(console=_console()) as bar:
         task = bar.add_task(escape(f"extract {archive.name}"), total=total)
+        lines = Lines(f"extract {archive.name}", total, decimal)
         for number, (name, is_folder, content) in enumerate(members(file, archive), 1):
             _refuse_many(number, archive)
             windows = PureWindowsPath(name)  # handles both separators, and drives
@@ -244,6 +251,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 with content, path.open("wb") as target:
                     shutil.copyfileobj(content, target)
             bar.update(task, completed=file.tell())
+            lines.show(file.tell())
         bar.update(task, completed=total)
 
 
