@@ -226,6 +226,8 @@ VERBS = {
     "modules lraspp --size 5": "--size | 2",
     "modules lraspp model.host.network=x": "'x' | model.host.network=deeplabv3",
     "modules own": "model.host._target_ must be set",
+    "train augment=strong data.train_transform=null": "augment=strong | train_transform is null",
+    "train loss=combined loss.main.losses.focal.gamma=3": "focal.gamma=3 | weights.focal=1",
     "train model=plugd": "'plugd' | did you mean model=plugged",
     "train model/host=lraspp": "model/host | add model=plugged",
     "train model.at=backbone": "model.at | add model=plugged",

@@ -39,6 +39,7 @@ from gald.run.results import SPLITS, Results, write_results
 from gald.run.step_loss import NotFiniteError
 from gald.task import SegmentationTask
 from gald.training.build import build_task, build_training
+from gald.training.effects import refuse_without_effect
 from gald.training.start import (
     load_initial_weights,
     refuse_to_overwrite,
@@ -89,6 +90,7 @@ def train(cfg: DictConfig) -> Results:
         during.enter_context(say_how_to_go_on(folder))
         fill_host(cfg.model)
         check_config(cfg, Train)
+        refuse_without_effect(cfg)
         return _train(cfg, folder, began, during)
 
 
