@@ -163,3 +163,11 @@ def test_invalid_slots_and_models_are_one_sentence():
         model(image())
     with pytest.raises(ValueError, match=r"cell \(6, 0\) is outside of the map of 6x9 cells; "):
         maps.attention(6, 0)
+
+
+def test_long_attention_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr("gald.progress.EVERY", 0.0)
+    with torch.no_grad(), gald.record(model := build("model/ga=psp")) as maps:
+        model(image())
+    maps.attention(0, 0)
+    assert "attention at cell (0, 0), channels: 8 of 8" in capsys.readouterr().err

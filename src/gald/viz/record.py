@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gald.model.network import Network
 from gald.model.plug.module import PluggedModule
+from gald.progress import Lines
 
 SLOTS = ("ga", "ld")
 INPUTS = {"ga": ("input",), "ld": ("context", "x")}  # further inputs of a slot are not recorded
@@ -99,7 +100,9 @@ class Recording(dict[str, FeatureMap]):
             inputs = tuple(part[image : image + 1] for part in inputs)
         total = torch.zeros_like(inputs[0][0, 0])
         full_precision = torch.autocast(total.device.type, enabled=False)
-        for channels in torch.arange(inputs[0].shape[1]).split(copies):
+        count = inputs[0].shape[1]
+        lines = Lines(f"attention at cell ({row}, {column}), channels", count)
+        for channels in torch.arange(count).split(copies):
             rows = [image] if module.training else list(range(len(channels)))
             with torch.inference_mode(False), torch.enable_grad(), full_precision:
                 x, *others = (part.repeat(len(channels), 1, 1, 1) for part in inputs)
@@ -109,6 +112,7 @@ class Recording(dict[str, FeatureMap]):
                 out = _copied(module)(x.clone(), *others)
                 (gradients,) = torch.autograd.grad(out[rows, channels, row, column].sum(), x)
             total += gradients[rows].abs().sum((0, 1))
+            lines.show(int(channels[-1]) + 1)
         meaning = (
             f"influence of every cell on {type(module).__name__} at cell ({row}, {column}): "
             "sum of |d out / d in| over all pairs of channels"
