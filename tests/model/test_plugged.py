@@ -23,6 +23,7 @@ from gald.model.plug.places import Place, probe
 from gald.model.plugged import logits_of, network_of
 from gald.profiling.flops import part_costs
 from gald.run.building import build, build_own
+from gald.sweep.compose import Source, compose_cell
 
 SMALL = {  # each host, as small as its library makes it
     "unet": (
@@ -392,6 +393,15 @@ def test_host_goes_through_every_command(gald_cli, tmp_path, camvid, capsys, mon
         )
 
 
+def test_cell_of_a_sweep_and_its_plan_get_the_width_of_the_place(gald_cli, tmp_path, capsys):
+    host = ["model=plugged", "model/host=lraspp", "model.at=backbone.4", "model/ga=gap"]
+    model = compose_cell(host, Source(), tmp_path / "cell").model
+    assert model.channels == model.ga.channels == model.ld.channels == 40
+    gald_cli("sweep", "plan", *host, "model/ld=none,gate", "seed=0", *TINY[:4])
+    out = capsys.readouterr().out
+    assert "2 cells" in out and "cannot train" not in out
+
+
 @pytest.mark.slow
 @lacks("unet")
 def test_ablation_of_a_host_is_tabulated(gald_cli, tmp_path, camvid, capsys, monkeypatch):
@@ -405,7 +415,7 @@ def test_ablation_of_a_host_is_tabulated(gald_cli, tmp_path, camvid, capsys, mon
     )
     gald_cli(
         *("train", "-m", *host, *TINY, "model/ga=none,psp", "model/ld=none,affinity"),
-        *("name=hosts", "seed=0"),
+        *("name=hosts", "seed=0", "model.channels=null"),
     )
     gald_cli("table", "runs/hosts")
     out = capsys.readouterr().out

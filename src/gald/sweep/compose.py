@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gald.config import CONF_DIR
+from gald.run.trunk import trunk_key
 from gald.sweep.cells import Cell, split_overrides
 
 # Groups and keys that have no influence on the devices that a cell needs.
@@ -62,8 +63,17 @@ def compose_cell(overrides: Sequence[str], source: Source, folder: Path) -> Dict
     OmegaConf.set_struct(config, False)
     config.output_dir = str(folder.absolute())
     config.ckpt_path = None
+    fill(config)  # first, because parts refer to the width that a host decides
     OmegaConf.resolve(config)
     return config
+
+
+def fill(config: DictConfig) -> None:
+    """Write what a host decides into the config of a cell; see `gald.model.host.fill`."""
+    if trunk_key(config.model) == "host":
+        from gald.model.host.fill import fill_host  # imports torch, which takes seconds
+
+        fill_host(config.model)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.options.check import check_config
 from gald.options.roots import Train
-from gald.run.trunk import trunk_key
 from gald.sweep.cells import split_overrides
+from gald.sweep.compose import fill
 
 GRID_SWEEPERS = ("BasicSweeper", "GaldSweeper")
 
@@ -55,10 +55,7 @@ def check_levels(
         OmegaConf.set_readonly(config, False)
         with open_dict(config):
             config.pop("hydra", None)
-        if trunk_key(config.model) == "host":
-            from gald.model.host.fill import fill_host  # imports torch, which takes seconds
-
-            fill_host(config.model)
+        fill(config)
         check_config(config, Train)
 
 

@@ -16,7 +16,7 @@ from gald.run.new_folders import refuse_unwritable
 from gald.run.slots import check_trust
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
 from gald.sweep.cells import declare, number_cells
-from gald.sweep.compose import Need
+from gald.sweep.compose import Need, fill
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.live_table import duration
 from gald.sweep.plan.grid import Entry, declared_cells, plan_entries
@@ -124,18 +124,18 @@ def _probe_all(
     arms: Mapping[str, Sequence[Entry]], workloads: Mapping[str, Workload]
 ) -> dict[str, TrainingCost | str]:
     """Measure each arm, equal architectures once; a text is the reason why it cannot be built."""
-    probed: dict[str, TrainingCost | str] = {}
+    probed: dict[str, TrainingCost] = {}
     costs: dict[str, TrainingCost | str] = {}
     console = Console(markup=False, emoji=False, stderr=True)
     for name in track(workloads, "probing networks", console=console, transient=True):
         config = arms[name][0].config
-        key = architecture(config, workloads[name])
-        if key not in probed:
-            try:
-                probed[key] = probe(config, workloads[name])
-            except Exception as error:  # a plan has to report networks that cannot be built
-                probed[key] = to_sentence(error)
-        costs[name] = probed[key]
+        try:
+            fill(config)
+            key = architecture(config, workloads[name])
+            probed[key] = probed.get(key) or probe(config, workloads[name])
+            costs[name] = probed[key]
+        except Exception as error:  # a plan has to report networks that cannot be built
+            costs[name] = to_sentence(error)
     return costs
 
 
