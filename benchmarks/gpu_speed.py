@@ -197,7 +197,7 @@ class PlainStep:
         self.device, self.options = device, options
         self.model, self.loss = network.build(device, options.channels_last)
         make = instantiate(network.config.optimizer)
-        make = functools.partial(make.func, *make.args, **make.keywords, fused=options.fused)
+        make = functools.partial(make.func, *make.args, **make.keywords | {"fused": options.fused})
         self.optimizer = build_optimizer(self.model, make, decay_norm_and_bias=False)
         self.scheduler = instantiate(network.config.scheduler)(self.optimizer, 10_000)
         self.forward = torch.compile(self.model) if options.compile else self.model
