@@ -22,7 +22,7 @@ class LocAt(nn.Module):
 
     Paper: "Locality-Attending Vision Transformer", https://arxiv.org/abs/2603.04892, its
     Gaussian-augmented attention
-    Reference: sinahmr/LocAtViT@78667d9 models/locat.py:GaussianAugment, whose maps have 14x14
+    Reference: sinahmr/LocAtViT@78667d9 models/locat.py:GaussianAugment, with maps of 14x14
     patches; there `reach`, the largest standard deviation, is the side of the map. Deviations: only
     the attention, without feed-forward layer, position embedding and the parameter-free attention
     that ends the network (it spreads a class token's gradient); a batch norm after it instead of a

@@ -220,7 +220,7 @@ def _used(
 def _stride_of(
     shapes: Sequence[tuple[int, ...]], sizes: Sequence[tuple[int, int]], first: int = 2
 ) -> int | None:
-    """Return the stride of maps whose height and width are two axes from `first`; None if none."""
+    """Return the stride of maps with height and width as two axes from `first`; None if none."""
     for stride in _STRIDES:
         if all(
             shape[first : first + 2] == tuple(-(-side // stride) for side in size)
