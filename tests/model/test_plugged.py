@@ -18,7 +18,7 @@ from gald.export.graph import FullImageNetwork, trace
 from gald.install.extras import missing_packages
 from gald.model.host.fill import fill_host
 from gald.model.image_size import round_up
-from gald.model.plug.hook import Socket
+from gald.model.plug.hook import BlockHook
 from gald.model.plug.places import Place, probe
 from gald.model.plugged import logits_of, network_of
 from gald.profiling.flops import part_costs
@@ -93,7 +93,7 @@ def alone(network, pixels):
     host = copy.deepcopy(network_of(network.host))
     for module in host.modules():
         for key, hook in list(module._forward_hooks.items()):
-            if isinstance(getattr(hook, "__self__", None), Socket):
+            if isinstance(getattr(hook, "__self__", None), BlockHook):
                 del module._forward_hooks[key]
     return logits_of(host((x - network.mean) / network.std)).logits
 
@@ -400,6 +400,28 @@ def test_cell_of_a_sweep_and_its_plan_get_the_width_of_the_place(gald_cli, tmp_p
     gald_cli("sweep", "plan", *host, "model/ld=none,gate", "seed=0", *TINY[:4])
     out = capsys.readouterr().out
     assert "2 cells" in out and "cannot train" not in out
+
+
+@pytest.mark.slow
+@every_host
+def test_checkpoint_of_a_host_is_loaded_and_exported(name, gald_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    host = (
+        "model=plugged",
+        f"model/host={name}",
+        *SMALL[name],
+        "model/ga=psp",
+        "model/ld=affinity",
+    )
+    data = ("data.size=[49,65]", "data.train_count=4", "data.val_count=2", "data.test_count=2")
+    crop = "data.train_transform.crop_size=[49,65]"
+    gald_cli("train", *host, *data, *TINY, crop, "output_dir=run")
+    gald_cli("export", "run", "--to", "saved", "--format", "pretrained")
+    assert Path("saved/model.safetensors").is_file()
+    run, saved = gald.load("run"), gald.load("saved")
+    assert run.fingerprint() == saved.fingerprint()
+    with torch.no_grad():
+        assert torch.equal(run.model.logits(image()), saved.model.logits(image()))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from gald.model.idle import idle_parameters
 from gald.model.image_size import round_up
 from gald.model.layers import resize
 from gald.model.plug.block import refuse_extra_inputs, run_block, width_convolutions
-from gald.model.plug.hook import Socket
+from gald.model.plug.hook import BlockHook
 from gald.model.plug.places import place_of, probe
 from gald.model.segmentor import SegOutput
 from gald.options.ranges import Width
@@ -83,7 +83,7 @@ class Plugged(nn.Module):
         self.multiple = found.multiple
         self.logits_stride = found.stride
         self.stride = self.slot_stride = place.stride
-        self.socket = Socket(network, at, place, self._block)
+        self.hook = BlockHook(network, at, place, self._block)
         for key, default in IMAGENET.items():
             value = torch.tensor(getattr(self.host, key, default), dtype=torch.float32)
             self.register_buffer(key, value.view(1, 3, 1, 1), persistent=False)
@@ -108,7 +108,7 @@ class Plugged(nn.Module):
             right, below = (round_up(side, self.multiple) - side for side in (size[1], size[0]))
             image = F.pad(image, (0, right, 0, below))
         x = (image - self.mean) / self.std
-        out = logits_of(self.socket.run(image.shape[-2:], lambda: self.host(x)))
+        out = logits_of(self.hook.run(image.shape[-2:], lambda: self.host(x)))
         if self.multiple == 1:
             return out
         h, w = (-(-side // self.logits_stride) for side in size)
@@ -136,7 +136,7 @@ class Plugged(nn.Module):
 
     def host_alone(self, image: Tensor) -> Any:
         """Pass a normalised image through the host without GA and LD."""
-        with self.socket.off():
+        with self.hook.off():
             return self.host(image)
 
     def _block(self, x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
 from gald.logger.tolerant import warn
+from gald.metrics.base import CountMetric
 from gald.model.freezing import check_frozen_weights
 from gald.model.host.fill import fill_host
 from gald.options.check import check_config
@@ -178,11 +179,24 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
         write_results(folder / "results.json", results)
         _save_picture(folder / "picture.png", task, data)
         _summarise(loggers, results)
-        report = report_training(folder, task, data, metrics) if cfg.get("report", True) else ""
-        say(report, soft_wrap=True, end="\n" if report else "")
+        say(_report(cfg, folder, task, data, metrics), soft_wrap=True)
     say(score_table(results, data.class_names, metrics))
     say(f"figure: {folder / 'picture.png'}", soft_wrap=True)
     return results
+
+
+def _report(
+    cfg: DictConfig,
+    folder: Path,
+    task: SegmentationTask,
+    data: SegmentationDataModule,
+    metrics: list[CountMetric],
+) -> str:
+    """Write the report unless it is left out; return a line about it."""
+    if cfg.get("report", True):
+        return report_training(folder, task, data, metrics)
+    again = shlex.join(["gald", "report", str(folder)])
+    return f"no report, because of report=false; write it with: {again}"
 
 
 def _raised_by_gald(error: BaseException) -> bool:

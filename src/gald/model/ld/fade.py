@@ -18,8 +18,8 @@ class FADE(nn.Module):
 
     Paper: "FADE: Fusing the Assets of Decoder and Encoder for Task-Agnostic Upsampling",
     https://arxiv.org/abs/2207.10392
-    Reference: poppinace/fade@1e0c3db pytorch_implementation/FADE_H2L.py:FADE, of which A is one
-    minus the gate. Deviations: context (the decoder's feature) and x (the encoder's) have one size,
+    Reference: poppinace/fade@1e0c3db pytorch_implementation/FADE_H2L.py:FADE; A is one minus the
+    gate there. Deviations: context (the decoder's feature) and x (the encoder's) have one size,
     so that nothing is upsampled and the semi-shift convolution is one convolution of the sum; its
     bias counts once; G starts small, so that A starts near 0.5, and E small, as CARAFE's; cells
     outside the map get weight 0 and the rest sums to 1, where the reference includes zeros.

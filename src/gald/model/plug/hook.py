@@ -11,7 +11,7 @@ from gald.model.plug.outputs import feature_of, with_feature
 from gald.model.plug.places import Place
 
 
-class Socket:
+class BlockHook:
     """Replaces the output of a submodule by a function of it, whenever the network runs.
 
     The network's code and the names of its weights stay as they are.

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from gald.model.context import Order
 from gald.model.plug.block import refuse_extra_inputs, run_block, width_convolutions
-from gald.model.plug.hook import Socket
+from gald.model.plug.hook import BlockHook
 from gald.model.plug.outputs import feature_of
 from gald.model.plug.places import Place
 
@@ -50,13 +50,13 @@ class PluggedModule(nn.Module):
         self.order = order
         self.add_context_twice = False
         self.slot_stride = place.stride
-        self.socket = Socket(network, at, place, self._block)
+        self.hook = BlockHook(network, at, place, self._block)
 
     @override
     def forward(self, *arguments: Any, **named: Any) -> Any:
         image = feature_of([*reversed([*arguments, *named.values()])])
         size = () if image is None else image.shape[-2:]
-        return self.socket.run(size, lambda: self.network(*arguments, **named))
+        return self.hook.run(size, lambda: self.network(*arguments, **named))
 
     def _block(self, x: Tensor) -> Tensor:
         return run_block(self, x)
