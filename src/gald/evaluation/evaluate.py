@@ -12,6 +12,7 @@ from gald.evaluation.task import EvaluationTask
 from gald.inference import Inference
 from gald.metrics.base import CountMetric
 from gald.model.network import Network
+from gald.model.truth import reads_truth
 from gald.run.building import build_own
 from gald.run.provenance import commit, sha256, versions
 from gald.run.results import Results
@@ -71,6 +72,7 @@ def evaluate(
         "device": str(trainer.strategy.root_device),
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
+        **({"reads_truth": True} if reads_truth(model) else {}),
         "commit": commit(),
         **versions(),
     }
