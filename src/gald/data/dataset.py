@@ -84,6 +84,10 @@ class BaseDataset(Dataset, ABC):
     def image_name(self, index: int) -> str:
         """Return the name of a sample in figures and predictions."""
 
+    def image_path(self, index: int) -> str:
+        """Return the path of a sample, with `/`, in which `data.groups` finds the group."""
+        return self.image_name(index)
+
     @abstractmethod
     def pixels(self, index: int) -> RawSample:
         """Decode one sample."""
@@ -175,6 +179,7 @@ class SegmentationDataset(BaseDataset):
         submission_splits: splits that `gald submit` predicts, the default first.
         follows_tags: whether photos are turned upright by their EXIF orientation, and masks with
             them; False where the owners' masks follow the stored pixels, whatever the tags.
+        mask_depth: most bits per value of a mask that is as its owners publish it.
         samples: names and files, in order.
     """
 
@@ -195,6 +200,7 @@ steps:
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {}
     submission_splits: ClassVar[tuple[str, ...]] = ()
     follows_tags: ClassVar[bool] = True
+    mask_depth: ClassVar[int] = 8
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root).expanduser()
@@ -279,6 +285,12 @@ steps:
         """Return the stem of the image file, unless a subclass names samples differently."""
         return self.samples[index].name
 
+    def image_path(self, index: int) -> str:
+        """Return the path of the image file, relative to `root` where it is inside."""
+        image = self.samples[index].image
+        inside = image.is_relative_to(self.root)
+        return (image.relative_to(self.root) if inside else image).as_posix()
+
     def open_labels(self, sample: Sample) -> LazyArray:
         """Open the stored labels (H, W) uint8 of one sample; a grey png unless overridden."""
         return open_labels(sample.mask)
@@ -315,7 +327,7 @@ steps:
         if image is None or mask is None:
             return
         same_size = (image.height, image.width) == (mask.height, mask.width)
-        if not same_size or image.orientation != UPRIGHT or mask.depth > 8:
+        if not same_size or image.orientation != UPRIGHT or mask.depth > self.mask_depth:
             self.pixels(index)
 
     def pixels(self, index: int) -> RawSample:
