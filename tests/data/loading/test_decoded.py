@@ -323,7 +323,9 @@ def test_two_processes_decode_each_sample_once(folder, tmp_path, capfd):
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert sorted(log.read_text().split()) == [str(i) for i in range(COUNT)]
-    assert f"waiting for another process, which is decoding into {folder}\n" in capfd.readouterr().err
+    assert (
+        f"waiting for another process, which is decoding into {folder}\n" in capfd.readouterr().err
+    )
     assert_whole(folder)
 
 
