@@ -24,6 +24,7 @@ callbacks comparison viz export
 sweep report
 logger
 training
+probe
 __init__
 __main__
 """

@@ -136,6 +136,8 @@ def _option_of(key: str, value: Any, hint: Hint) -> str:
 
 
 def _near(name: str, known: Iterable[str], remove: str | None = None) -> str:
+    if name == "probe":
+        return "it belongs to gald probe, so run that with the same words"
     near = difflib.get_close_matches(name, list(known), n=1)
     if near:
         return f"did you mean {near[0]}?"

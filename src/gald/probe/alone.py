@@ -10,7 +10,7 @@ from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.score_table import score_table
 from gald.options.check import check_config
 from gald.options.roots import Probe
-from gald.probe.bench import Bench
+from gald.probe.bench import Bench, refuse_host
 from gald.probe.cell import run_cell
 from gald.progress import Lines
 from gald.run.building import build_own
@@ -26,6 +26,7 @@ def run_alone(config: DictConfig) -> float:
     """
     folder = Path(config.output_dir)
     with own_folder(folder) as began:
+        refuse_host(config)
         check_config(config, Probe)
         refuse_to_overwrite(folder, began)
         lines = Lines("step", config.probe.steps)

@@ -29,6 +29,18 @@ class Material(NamedTuple):
     whole: TimmBackbone
 
 
+def refuse_host(config: DictConfig) -> None:
+    """Refuse a network without a backbone of its own.
+
+    Raises:
+        ValueError: it is a host network.
+    """
+    if "backbone" not in config.model:
+        raise ValueError(
+            "gald probe trains what follows a backbone, and a host network has none; set model=gald"
+        )
+
+
 class Bench:
     """Material of the cells of this process; cells with equal data and backbone share it.
 
@@ -41,16 +53,7 @@ class Bench:
         self._known: dict[str, Material] = {}
 
     def __getitem__(self, config: DictConfig) -> Material:
-        """Return the material of a cell; features that no file has are computed.
-
-        Raises:
-            ValueError: the model is no network of gald's own.
-        """
-        if "backbone" not in config.model:
-            raise ValueError(
-                "gald probe trains what follows a backbone, and a host network has none; set "
-                "model=gald"
-            )
+        """Return the material of a cell; features that no file has are computed."""
         probe: Probe = build_own(config.probe)
         parts = (config.data, config.model.backbone)
         key = json.dumps(

@@ -12,7 +12,7 @@ from gald.device import pick_device
 from gald.errors import to_sentence
 from gald.options.check import check_config
 from gald.options.roots import Probe as Root
-from gald.probe.bench import Bench
+from gald.probe.bench import Bench, refuse_host
 from gald.probe.cell import run_cell
 from gald.run.fresh import clear
 from gald.sweep.cells import Cell, Sweep
@@ -91,6 +91,7 @@ class _Run:
         record.state = "running"
         self._show({self.number: self})
         try:
+            refuse_host(self.config)
             check_config(self.config, Root)
             clear(self.folder)
             run_cell(self.config, bench, self.folder, self._step)

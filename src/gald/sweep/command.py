@@ -143,6 +143,11 @@ def run_cells(
             raise ValueError(f"{name} is {number}; choose 1 or more")
     sweep = Sweep.load(folder)
     refuse_code(sweep, check_trust(trust))
+    if sweep.command[:2] == ["gald", "probe"]:
+        raise ValueError(
+            f"{folder} has cells of gald probe; repeat its command, which runs those that are not "
+            f"done: {shlex.join(sweep.command)}"
+        )
     searchpath = tuple(f"file://{place.absolute()}" for place in config_dir)
     source, devices = Source(searchpath=searchpath), Devices(jobs, jobs_per_gpu)
     if cell is None:

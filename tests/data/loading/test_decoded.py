@@ -425,7 +425,7 @@ def test_an_invalid_index_is_refused(folder, index, why):
         (folder / "index.json").write_text(index)
     with pytest.raises(
         ValueError,
-        match=f"index.json.*{why}.*; delete {folder} and repeat the command, which writes it again$",
+        match=f"index.json.*{why}.*; delete {folder} and repeat the command, which writes it again",
     ):
         open_blocks(folder)
 

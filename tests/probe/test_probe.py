@@ -1,0 +1,247 @@
+"""`gald probe`: cells on frozen features are runs, and the same command gives the same numbers."""
+
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import gald
+from gald.config import compose
+from gald.metrics.images import ImageCounts
+from gald.model.ld.oracle import BoundaryOracle
+from gald.model.truth import boundaries
+from gald.probe.batches import Batches
+from gald.probe.bench import Bench
+from gald.probe.features import resized
+from gald.probe.scoring import shown_boundaries
+from gald.run.building import build_own
+
+WORDS = [
+    "data=synthetic",
+    "data.size=[48,64]",
+    "data.train_count=6",
+    "data.val_count=3",
+    "data.test_count=3",
+    "probe.size=[32,64]",
+    "probe.steps=3",
+    "probe.batch_size=4",
+    "model.backbone.name=test_resnet",
+    "model.backbone.output_stride=null",
+    "model.channels=16",
+    "model/head=fcn",
+    "metrics=miou",
+    "device=cpu",
+]
+
+
+def config(*words):
+    cfg = compose("probe", [*WORDS, *words])
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return Bench(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Return the folder of a probe of four cells, and what it printed."""
+    return tmp_path_factory.mktemp("swept") / "sweep"
+
+
+GRID = ["model/ga=psp_bare", "model/ld=none,const", "seed=0,1"]
+
+
+def test_a_sweep_ends_in_runs_that_table_and_compare_read(gald_cli, swept, capsys):
+    gald_cli("probe", "-m", *WORDS, *GRID, f"hydra.sweep.dir={swept}")
+    assert "4 of 4 cells done" in capsys.readouterr().out
+    runs = sorted(path.parent for path in swept.glob("*/results.json"))
+    assert len(runs) == 4
+    for run in runs:
+        results = json.loads((run / "results.json").read_text())
+        assert results["steps"] == 3 and results["test/receipt"]["features"].startswith("synthetic")
+        assert len(ImageCounts.load(run / "images_test.npz").names) == 3
+    gald_cli("table", str(swept), "--split", "test", "--samples", "100")
+    assert "const" in capsys.readouterr().out
+    gald_cli("compare", str(runs[0]), str(runs[2]), "--split", "test", "--samples", "100")
+    gald_cli("report", str(runs[0]))
+
+
+def test_the_same_command_keeps_done_cells_and_a_lost_one_gets_the_same_numbers(
+    gald_cli, swept, capsys
+):
+    lost, kept = sorted(path.parent for path in swept.glob("*/results.json"))[:2]
+    before = json.loads((lost / "results.json").read_text())
+    untouched = (kept / "results.json").stat().st_mtime_ns
+    (lost / "results.json").unlink()
+    gald_cli("probe", "-m", *WORDS, *GRID, f"hydra.sweep.dir={swept}")
+    after = json.loads((lost / "results.json").read_text())
+    assert (kept / "results.json").stat().st_mtime_ns == untouched
+    assert before.pop("seconds") and after.pop("seconds")
+    assert after == before | {"command": after["command"]}
+
+
+def test_a_failed_cell_does_not_stop_the_others(gald_cli, tmp_path, capsys):
+    words = ["model/ga=psp_bare", "model/ld=affinity", "model.ld.groups=7,8"]
+    with pytest.raises(SystemExit):
+        gald_cli("probe", "-m", *WORDS, *words, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    error = capsys.readouterr().err
+    assert "1 of 2 cells done" in error and "divisible by groups (7)" in error
+
+
+def test_sweep_run_names_the_command_of_a_probe(gald_cli, swept):
+    with pytest.raises(ValueError, match="cells of gald probe; repeat its command"):
+        gald_cli("sweep", "run", str(swept))
+
+
+def test_gald_train_refuses_the_experiment_of_a_probe(gald_cli, tmp_path):
+    words = ["experiment=screen_camvid", f"data.root={tmp_path}", "hydra.mode=RUN"]
+    with pytest.raises(ValueError, match="gald probe"):
+        gald_cli("train", *words, f"output_dir={tmp_path / 'run'}")
+
+
+def test_one_cell_alone_prints_its_scores_and_is_not_overwritten(gald_cli, tmp_path, capsys):
+    run = tmp_path / "run"
+    gald_cli("probe", *WORDS, "probe.keep_networks=true", f"output_dir={run}")
+    assert "mIoU" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="already holds a run"):
+        gald_cli("probe", *WORDS, f"output_dir={run}")
+    network = gald.load(run)
+    street = tmp_path / "street.png"
+    cv2.imwrite(str(street), np.zeros((32, 64, 3), np.uint8))
+    assert network.predict(street).labels.shape == (32, 64)
+    gald_cli("viz", str(run), "--image", str(street), "--to", str(tmp_path / "figure"))
+
+
+def test_features_are_the_maps_of_the_backbone_in_half_precision(bench):
+    material = bench[config()]
+    dataset = material.data.make_dataset("train")
+    features = material.splits["train"]
+    image, labels, lut = dataset.pixels(2)
+    image, mask = resized(image, lut[labels], (32, 64))
+    batch = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+    with torch.no_grad():
+        views = material.whole(batch), material.whole(batch.flip(3))
+    for view, maps in enumerate(views):
+        for found, wanted in zip(features.maps([2], [bool(view)]), maps, strict=True):
+            np.testing.assert_allclose(found, wanted.numpy(), rtol=2e-3, atol=2e-3)
+    np.testing.assert_array_equal(features.masks([2])[0], mask)
+
+
+def test_a_second_process_reads_the_file_and_a_damaged_one_is_refused(bench, capfd):
+    features = bench[config()].splits["val"]
+    again = Bench(torch.device("cpu"))[config()].splits["val"]
+    assert "computing" not in capfd.readouterr().err
+    np.testing.assert_array_equal(again.masks([0]), features.masks([0]))
+    file = again.folder / "pixels.u8"
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        damaged = Bench(torch.device("cpu"))[config()].splits["val"]
+        with pytest.raises(ValueError, match=r"is damaged at sample 2.*delete .* and repeat"):
+            damaged.masks([2])
+    finally:
+        file.write_bytes(content)
+
+
+def test_other_weights_get_other_features(bench):
+    first = bench[config()].splits["val"].folder
+    other = Bench(torch.device("cpu"))
+    changed = config("model.backbone.frozen_bn=true")
+    assert other[changed].splits["val"].folder == first
+    smaller = config("model.backbone.levels=[0,1]")
+    assert other[smaller].splits["val"].folder != first
+
+
+def test_batches_depend_on_seed_and_step_alone(bench):
+    cfg = config()
+    material = bench[cfg]
+    probe = build_own(cfg.probe)
+
+    def draw(seed):
+        batches = Batches(
+            material.splits["train"], probe, material.backbone.strides, True, torch.device("cpu")
+        )
+        return list(batches.of_training(seed))
+
+    first, again, other = draw(0), draw(0), draw(1)
+    assert [epoch for epoch, _ in first] == [0, 1, 2]  # six images, four a batch
+    for (_, a), (_, b) in zip(first, again, strict=True):
+        assert torch.equal(a.mask, b.mask) and torch.equal(a.maps[0], b.maps[0])
+    assert any(not torch.equal(a.mask, b.mask) for (_, a), (_, b) in zip(first, other, strict=True))
+
+
+def test_a_crop_cuts_mask_and_maps_at_the_same_place(bench):
+    whole, cropped = config("probe.flip=0.0"), config("probe.flip=0.0", "probe.crop=[32,32]")
+    material = bench[whole]
+    strides, device = material.backbone.strides, torch.device("cpu")
+    drawn = [
+        list(
+            Batches(
+                material.splits["train"], build_own(c.probe), strides, True, device
+            ).of_training(3)
+        )
+        for c in (whole, cropped)
+    ]
+    places = set()
+    for (_, a), (_, b) in zip(*drawn, strict=True):
+        assert b.mask.shape[1:] == (32, 32)
+        for image in range(len(a.mask)):
+            lefts = [
+                left
+                for left in range(0, 33, 32)
+                if torch.equal(a.mask[image, :, left : left + 32], b.mask[image])
+            ]
+            (left,) = lefts
+            places.add(left)
+            for level, small, stride in zip(a.maps, b.maps, strides, strict=True):
+                part = level[image, :, :, left // stride :][..., : small.shape[-1]]
+                assert torch.equal(part, small[image])
+    assert places == {0, 32}
+
+
+def test_a_crop_off_the_grid_is_refused_with_the_stride(bench):
+    cfg = config("probe.crop=[32,40]")
+    material = bench[cfg]
+    with pytest.raises(ValueError, match=r"probe.crop=\[32, 40\] must be multiples .*\(32\)"):
+        Batches(material.splits["val"], build_own(cfg.probe), (4, 32), False, torch.device("cpu"))
+
+
+def test_the_oracle_runs_only_in_the_open_and_is_marked(gald_cli, tmp_path):
+    words = [*WORDS, "model/ga=psp_bare", "model/ld=oracle"]
+    with pytest.raises(ValueError, match=r"set model\.ld\.leak=true"):
+        gald_cli("probe", *words, f"output_dir={tmp_path / 'silent'}")
+    run = tmp_path / "run"
+    named = ["model.ld.leak=true", "model.ld.other_image=true", f"output_dir={run}"]
+    gald_cli("probe", *words, *named)
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/receipt"]["reads_truth"] is True
+
+
+def test_the_oracle_gets_the_boundaries_of_its_own_or_of_another_image(bench):
+    cfg = config()
+    material = bench[cfg]
+    features = material.splits["val"]
+    batches = Batches(
+        features, build_own(cfg.probe), material.backbone.strides, True, torch.device("cpu")
+    )
+    ((_, batch),) = batches.of_evaluation(16)
+    masks = torch.from_numpy(features.masks([0, 1, 2]))
+    assert torch.equal(batch.own, boundaries(masks)[:, None].float())
+    assert torch.equal(batch.other, boundaries(masks[[1, 2, 0]])[:, None].float())
+    for other in (True, False):
+        model = SimpleNamespace(ld=BoundaryOracle(4, other_image=other))
+        shown = shown_boundaries(model, batch.own, batch.other)
+        assert shown is (batch.other if other else batch.own)
+
+
+def test_a_host_network_is_refused(gald_cli, tmp_path):
+    with pytest.raises(ValueError, match="set model=gald"):
+        gald_cli("probe", "model=plugged", "model/host=fcn", f"output_dir={tmp_path / 'run'}")
