@@ -26,7 +26,8 @@ from gald.sweep.cells import declare
 
 SOURCE = Path(gald.__file__).parent
 SECRET = "a-secret-of-the-environment"
-SECONDS = 2.0
+SECONDS = 2.0  # of the processor, so that a busy machine fails no test
+PATIENCE = 20  # seconds by the clock, for what waits without working
 TARGETS = (
     "os.system",
     "builtins.eval",
@@ -228,15 +229,15 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
             for name in [*names, "unknown", "_args_", "_recursive_"]:
                 for value in HOSTILE:
                     value = value.format(tmp=tmp_path) if isinstance(value, str) else value
-                    start = time.monotonic()
+                    start = time.process_time()
                     try:
-                        with at_most(SECONDS):
+                        with at_most(PATIENCE):
                             build(slot, config | {name: value}, more, device)
                     except Slow:
-                        pytest.fail(f"{target} {name}={value!r} takes more than {SECONDS} s")
+                        pytest.fail(f"{target} {name}={value!r} takes more than {PATIENCE} s")
                     except (ValueError, FileNotFoundError) as error:
                         assert_refused(error)
-                    assert time.monotonic() - start < SECONDS
+                    assert time.process_time() - start < SECONDS, (target, name, value)
                     tried += 1
     assert not found
     assert tried > 100
@@ -495,10 +496,10 @@ def deep():
 )
 def test_a_config_that_cannot_be_is_refused_soon(place, value, words, content, tmp_path):
     folder = planted(tmp_path / "run", content, place, value)
-    start = time.monotonic()
-    with at_most(3), audit.audited() as found, pytest.raises(ValueError) as caught:
+    start = time.process_time()
+    with at_most(PATIENCE), audit.audited() as found, pytest.raises(ValueError) as caught:
         gald.load(folder)
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert_refused(caught.value, "best.ckpt", words)
     assert not found
 
