@@ -13,18 +13,21 @@ import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import fake
 import pytest
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 REPOSITORY = Path(__file__).parents[1]
 PLACES = {"pkg://hydra.conf", f"file://{REPOSITORY / 'conf'}", "structured://"}  # of configs
+LONG = ("test_readme.py", "test_docs.py", "test_wandb.py", "test_serve.py", "test_text.py")
 PATIENCE = 10  # seconds to wait for threads and processes to end
 # Services of libraries that live as long as the process: words in a thread's name or a command.
 SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
@@ -34,6 +37,11 @@ SERVICES += ("slurmd",)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files of the longest tests, so that no process works alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,6 +69,7 @@ def configs_are_composed_once() -> Iterator[None]:
     The values of a command line come after that, and Hydra sets them as ever.
     """
     load, listed = OmegaConf.load, config_loader_impl.create_defaults_list
+    interpolated = defaults_list._create_interpolation_map
     merged = ConfigLoaderImpl._compose_config_from_defaults_list
     files: dict[Any, bytes] = {}  # a pickle is read in a sixth of the time of a deep copy
     lists: dict[Any, tuple[list[Any], dict[str, Any]]] = {}
@@ -103,8 +112,17 @@ def configs_are_composed_once() -> Iterator[None]:
             configs[key] = pickle.dumps(merged(self, defaults, repo))
         return pickle.loads(configs[key])
 
+    def choices(overrides: Overrides, defaults: list[Any], self_added: bool) -> DictConfig:
+        """What `${...}` in a list of defaults refers to; few lists have one."""
+        if "${" in repr(defaults):
+            return interpolated(overrides, defaults, self_added)
+        return OmegaConf.create()
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", load_once)
+        patch.setattr(defaults_list, "_create_interpolation_map", choices)
+        # A shallow copy is enough for its list of folders; the files in memory are not changed.
+        patch.setattr(ConfigRepository, "__deepcopy__", lambda self, _: copy(self), raising=False)
         patch.setattr(config_loader_impl, "create_defaults_list", list_once)
         patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
         yield

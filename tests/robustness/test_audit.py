@@ -18,6 +18,7 @@ from PIL import Image
 import gald
 from gald.config import compose
 from gald.evaluation.reproduce import SIGNED
+from gald.install.extras import missing_packages
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.run import building, slots
@@ -197,6 +198,14 @@ HOSTILE = (
 )
 
 
+# It is built and probed for each try.
+SMALL_HOST = ["model/host=unet", "model.host.encoder=tu-test_resnet"]
+SMALL_HOST += ["+model.host.options.encoder_depth=4"]
+SMALL_HOST += ["+model.host.options.decoder_channels=[16,8,8,8]"]
+if missing_packages("smp"):
+    SMALL_HOST = ["model/host=lraspp"]
+
+
 @pytest.mark.parametrize("slot", slots.SLOTS)
 def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_path):
     root = tmp_path / "folder"
@@ -205,7 +214,7 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
     (root / "classes.yaml").write_text("classes: [{name: road, ids: [1]}]\nvoid: rest\n")
     tiny = ["model.channels=16", "model.backbone.name=test_resnet", "output_dir=x"]
     network = OmegaConf.to_container(compose("train", tiny).model, resolve=True)
-    words = ["model=plugged", "model/host=lraspp", "model.channels=16", "output_dir=x"]
+    words = ["model=plugged", *SMALL_HOST, "model.channels=16", "output_dir=x"]
     plugged = OmegaConf.to_container(compose("train", words).model, resolve=True)
     given = slots.SLOTS[slot].given
     device = "cpu" if slot in ("inference", "metric", "data") else "meta"
