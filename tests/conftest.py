@@ -23,6 +23,7 @@ from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 REPOSITORY = Path(__file__).parents[1]
@@ -132,6 +133,7 @@ def configs_are_composed_once() -> Iterator[None]:
 def nothing_is_left_behind() -> Iterator[None]:
     """Fail a test that leaves a thread or a process, and restore environment and folder."""
     environment, folder = dict(os.environ), Path.cwd()
+    HydraConfig.instance().cfg = None  # of a training in this process, in another test
     before = threads(), children()
     yield
     os.chdir(folder)

@@ -54,7 +54,9 @@ def test_parts_of_a_tiny_network_by_hand():
     assert costs["cost/head/gmacs"] * 1e9 == pytest.approx(head)
 
 
-@pytest.mark.parametrize(("ga", "ld"), zip_longest(options("ga"), options("ld"), fillvalue="mask"))
+@pytest.mark.parametrize(
+    ("ga", "ld"), list(zip_longest(options("ga"), options("ld"), fillvalue="mask"))
+)
 def test_cost_of_every_module_is_counted_and_the_parts_add_up(ga, ld):
     costs = part_costs(build(*TINY, f"model/ga={ga}", f"model/ld={ld}"), (128, 128))
     for key in ("params", "gmacs"):
