@@ -63,11 +63,14 @@ def hang_up_is_not_ignored() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def configs_are_composed_once() -> Iterator[None]:
+def configs_are_composed_once() -> Iterator[list[tuple[Any, str, Any]]]:
     """Keep what Hydra makes of the files and groups that a composition chooses.
 
     Two thousand compositions each read thirty files, but choose among a few hundred sets of groups.
     The values of a command line come after that, and Hydra sets them as ever.
+
+    Yields:
+        place, name and original of each replaced function.
     """
     load, listed = OmegaConf.load, config_loader_impl.create_defaults_list
     interpolated = defaults_list._create_interpolation_map
@@ -119,14 +122,18 @@ def configs_are_composed_once() -> Iterator[None]:
             return interpolated(overrides, defaults, self_added)
         return OmegaConf.create()
 
+    replaced = [
+        (OmegaConf, "load", load, load_once),
+        (defaults_list, "_create_interpolation_map", interpolated, choices),
+        (config_loader_impl, "create_defaults_list", listed, list_once),
+        (ConfigLoaderImpl, "_compose_config_from_defaults_list", merged, merge_once),
+    ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", load_once)
-        patch.setattr(defaults_list, "_create_interpolation_map", choices)
+        for place, name, _, ours in replaced:
+            patch.setattr(place, name, ours)
         # A shallow copy is enough for its list of folders; the files in memory are not changed.
         patch.setattr(ConfigRepository, "__deepcopy__", lambda self, _: copy(self), raising=False)
-        patch.setattr(config_loader_impl, "create_defaults_list", list_once)
-        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
-        yield
+        yield [(place, name, own) for place, name, own, _ in replaced]
 
 
 @pytest.fixture(autouse=True)
