@@ -272,7 +272,7 @@ def test_names_and_shapes_match_the_authors_networks(network):
     ("network", "normalise"),
     [
         ("GALD_res50", bgr),
-        ("DualSeg_res50", rgb),
+        pytest.param("DualSeg_res50", rgb, marks=pytest.mark.slow),
         pytest.param("GALD_res101", bgr, marks=pytest.mark.slow),
     ],
 )
