@@ -1,9 +1,9 @@
 """Shared fixtures: toy data, a tiny trained run, the installed console script, clean-up checks."""
 
-import copy
 import gc
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -13,14 +13,22 @@ import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import fake
 import pytest
+from hydra._internal import config_loader_impl, defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 REPOSITORY = Path(__file__).parents[1]
+PLACES = {"pkg://hydra.conf", f"file://{REPOSITORY / 'conf'}", "structured://"}  # of configs
+LONG = ("test_readme.py", "test_docs.py", "test_wandb.py", "test_serve.py", "test_text.py")
 PATIENCE = 10  # seconds to wait for threads and processes to end
 # Services of libraries that live as long as the process: words in a thread's name or a command.
 SERVICES = ("wandb", "Otel", "resource_tracker", "forkserver", "tqdm", "asyncio_", "execnet")
@@ -30,6 +38,11 @@ SERVICES += ("slurmd",)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files of the longest tests, so that no process works alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,27 +63,84 @@ def hang_up_is_not_ignored() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def yaml_files_are_parsed_once() -> Iterator[None]:
-    """Keep parsed YAML files: each of a thousand compositions reads thirty of them."""
-    load, parsed = OmegaConf.load, {}
+def configs_are_composed_once() -> Iterator[list[tuple[Any, str, Any]]]:
+    """Keep what Hydra makes of the files and groups that a composition chooses.
+
+    Two thousand compositions each read thirty files, but choose among a few hundred sets of groups.
+    The values of a command line come after that, and Hydra sets them as ever.
+
+    Yields:
+        place, name and original of each replaced function.
+    """
+    load, listed = OmegaConf.load, config_loader_impl.create_defaults_list
+    interpolated = defaults_list._create_interpolation_map
+    merged = ConfigLoaderImpl._compose_config_from_defaults_list
+    files: dict[Any, bytes] = {}  # a pickle is read in a sixth of the time of a deep copy
+    lists: dict[Any, tuple[list[Any], dict[str, Any]]] = {}
+    configs: dict[Any, bytes] = {}
 
     def load_once(file: Any) -> DictConfig | ListConfig:
         path = Path(file if isinstance(file, (str, Path)) else file.name).absolute()
         state = path.stat()
         key = path, state.st_mtime_ns, state.st_size, state.st_ino
-        if key not in parsed:
-            parsed[key] = load(file)
-        return copy.deepcopy(parsed[key])
+        if key not in files:
+            files[key] = pickle.dumps(load(file))
+        return pickle.loads(files[key])
 
+    def fixed(repo: Any) -> tuple[str, ...] | None:
+        """The folders of the files; None if one of them may change during the tests."""
+        places = tuple(source.full_path() for source in repo.get_sources())
+        return places if set(places) <= PLACES else None
+
+    def list_once(
+        repo: Any, config_name: str, overrides_list: list[Any], **options: bool
+    ) -> DefaultsList:
+        overrides = Overrides(repo=repo, overrides_list=overrides_list)
+        values = {id(override) for override in overrides.config_overrides}
+        words = tuple(one.input_line for one in overrides_list if id(one) not in values)
+        places = fixed(repo)
+        key = places, config_name, words, *sorted(options.items())
+        if places is None or key not in lists:
+            found = listed(repo, config_name, overrides_list, **options)
+            lists[key] = found.defaults, found.overrides.known_choices
+            return found
+        defaults, overrides.known_choices = lists[key]
+        return DefaultsList(defaults, None, overrides.config_overrides, overrides)
+
+    def merge_once(self: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> DictConfig:
+        places = fixed(repo)
+        if places is None:
+            return merged(self, defaults, repo)
+        key = places, repr(defaults)
+        if key not in configs:
+            configs[key] = pickle.dumps(merged(self, defaults, repo))
+        return pickle.loads(configs[key])
+
+    def choices(overrides: Overrides, defaults: list[Any], self_added: bool) -> DictConfig:
+        """What `${...}` in a list of defaults refers to; few lists have one."""
+        if "${" in repr(defaults):
+            return interpolated(overrides, defaults, self_added)
+        return OmegaConf.create()
+
+    replaced = [
+        (OmegaConf, "load", load, load_once),
+        (defaults_list, "_create_interpolation_map", interpolated, choices),
+        (config_loader_impl, "create_defaults_list", listed, list_once),
+        (ConfigLoaderImpl, "_compose_config_from_defaults_list", merged, merge_once),
+    ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", load_once)
-        yield
+        for place, name, _, ours in replaced:
+            patch.setattr(place, name, ours)
+        # A shallow copy is enough for its list of folders; the files in memory are not changed.
+        patch.setattr(ConfigRepository, "__deepcopy__", lambda self, _: copy(self), raising=False)
+        yield [(place, name, own) for place, name, own, _ in replaced]
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """Fail a test that leaves a thread or a process, and restore environment and folder."""
     environment, folder = dict(os.environ), Path.cwd()
+    HydraConfig.instance().cfg = None  # of a training in this process, in another test
     before = threads(), children()
     yield
     os.chdir(folder)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
 
 from gald.config import CONF_DIR, compose
 from gald.data.datamodule import Loading, SegmentationDataModule
@@ -153,9 +154,27 @@ def options(group):
 )
 def test_every_option_composes_and_its_interpolations_resolve(override, tmp_path):
     cfg = compose("train", [override, f"output_dir={tmp_path}"])
-    from omegaconf import OmegaConf
-
     OmegaConf.resolve(cfg)
+
+
+def test_what_the_tests_keep_of_a_composition_changes_nothing(
+    configs_are_composed_once, monkeypatch
+):
+    cases = [
+        ("train", ("experiment=demo", "optimizer.lr=3", "+width=1")),
+        ("train", ("experiment=demo", "optimizer.lr=4", "seed=2")),
+        ("train", ("callbacks=[ema,checkpoint]", "~model.ga.groups", "+model.ga.groups=2")),
+        ("train", ("augment=[strong,weather]", "model/ga=psp", "hydra.job.chdir=true")),
+        ("eval", ("ckpt_path=x",)),
+    ]
+
+    def composed():
+        return [OmegaConf.to_yaml(compose(root, words, hydra=True)) for root, words in cases]
+
+    first, kept = composed(), composed()
+    for place, name, own in configs_are_composed_once:
+        monkeypatch.setattr(place, name, own)
+    assert first == kept == composed()
 
 
 @pytest.mark.parametrize("group", ["loss", "inference"])

@@ -199,6 +199,7 @@ def test_optimizer_schedule_and_losses_accumulate_and_resume_to_the_same_weights
     words += ["data.train_count=12", "data.val_count=3", "data.global_batch_size=4"]
     words += ["data.num_workers=0", "model.channels=16", "model.backbone.name=test_resnet"]
     words += ["trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=[]", "metrics=miou"]
+    words += ["report=false"]
     words += ["test=false", "callbacks=[checkpoint]", "optimizer=muon", "scheduler=wsd"]
     words += ["scheduler.decay=0.6", "loss=combined", "loss.main.losses.ohem.min_kept=200"]
     words += [f"loss.main.weights.{name}=0.5" for name in ("ohem", "focal", "boundary")]

@@ -83,7 +83,10 @@ def assert_same_run(folder, expected):
     assert (folder / "metrics.csv").read_text() == (expected / "metrics.csv").read_text()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("SIGTERM", 75), pytest.param("SIGUSR1", 75, marks=pytest.mark.slow), ("SIGINT", 130)],
+)
 def test_signal_saves_within_the_epoch_and_prints_the_command_for_resuming(
     train, uninterrupted, tmp_path, monkeypatch, capsys, name, code
 ):

@@ -40,6 +40,7 @@ TINY = [
     "trainer.max_epochs=2",
     "trainer.log_every_n_steps=1",
     "logger=[csv,wandb]",
+    "report=false",
 ]
 
 

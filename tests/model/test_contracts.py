@@ -235,6 +235,7 @@ def test_compiles_without_a_graph_break(slot, path):
     torch.testing.assert_close(compiled(x), module(x))
 
 
+@pytest.mark.slow  # what breaks an export almost always breaks a graph, too
 @every_module
 def test_exports_as_one_graph(slot, path):
     module = build(slot, path).eval()

@@ -25,6 +25,7 @@ REFUSED = {
     "crossvit_tiny_240": "gives a map of 14x14 cells for an image of 240x240 px, which is not its",
     "pit_ti_224": "gives a map of 27x27 cells for an image of 224x224 px, which is not its stride",
 }
+SLOW = ("crossvit_tiny_240",)  # refused as pit_ti_224 is
 
 
 def cells(size, strides):
@@ -48,7 +49,9 @@ def test_maps_have_the_stated_strides_at_any_size(name):
     check_sizes(backbone, [(33, 50), (5, 7)])
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in REFUSED]
+)
 def test_a_backbone_for_one_size_is_refused_with_a_remedy(name):
     sentence = rf"^{name} {REFUSED[name]}.*; choose another backbone, .*name=resnet18$"
     with pytest.raises(ValueError, match=sentence):

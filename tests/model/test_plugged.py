@@ -49,7 +49,8 @@ SMALL = {  # each host, as small as its library makes it
 }
 EXTRA = dict.fromkeys(("unet", "deeplabv3plus", "dpt"), "smp")
 EXTRA |= dict.fromkeys(("segformer", "upernet"), "transformers")
-SELDOM = ("fcn", "deeplabv3", "dpt", "segformer", "upernet")  # slow to build, the first two large
+# slow to build, the first two large; unet and lraspp are of the same libraries
+SELDOM = ("fcn", "deeplabv3", "deeplabv3plus", "dpt", "segformer", "upernet")
 
 
 def lacks(name):

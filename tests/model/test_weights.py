@@ -21,7 +21,7 @@ TRAIN = [
     *("train", "data=synthetic", "data.size=[48,64]", "data.train_transform.crop_size=[48,64]"),
     *("data.train_count=4", "data.val_count=2", "data.test_count=2", "data.global_batch_size=4"),
     *("data.num_workers=0", "model.channels=16", "trainer.accelerator=cpu"),
-    *("trainer.max_epochs=1", "logger=csv", "optimizer.lr=0"),
+    *("trainer.max_epochs=1", "logger=csv", "report=false", "optimizer.lr=0"),
 ]
 BESIDE = {
     "epoch": 3,

@@ -18,6 +18,7 @@ from PIL import Image
 import gald
 from gald.config import compose
 from gald.evaluation.reproduce import SIGNED
+from gald.install.extras import missing_packages
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.run import building, slots
@@ -26,7 +27,8 @@ from gald.sweep.cells import declare
 
 SOURCE = Path(gald.__file__).parent
 SECRET = "a-secret-of-the-environment"
-SECONDS = 2.0
+SECONDS = 2.0  # of the processor, so that a busy machine fails no test
+PATIENCE = 20  # seconds by the clock, for what waits without working
 TARGETS = (
     "os.system",
     "builtins.eval",
@@ -89,21 +91,18 @@ class Slow(BaseException):
 
 @contextmanager
 def at_most(seconds):
-    """Interrupt what takes more time of the CPU, or waits ten times as long."""
+    """Interrupt what takes longer."""
 
     def interrupt(*_):
         raise Slow
 
-    timers = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 10))
-    before = [signal.signal(number, interrupt) for number, *_ in timers]
-    for _, timer, factor in timers:
-        signal.setitimer(timer, factor * seconds)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        for (number, timer, _), old in zip(timers, before, strict=True):
-            signal.setitimer(timer, 0)
-            signal.signal(number, old)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +198,14 @@ HOSTILE = (
 )
 
 
+# It is built and probed for each try.
+SMALL_HOST = ["model/host=unet", "model.host.encoder=tu-test_resnet"]
+SMALL_HOST += ["+model.host.options.encoder_depth=4"]
+SMALL_HOST += ["+model.host.options.decoder_channels=[16,8,8,8]"]
+if missing_packages("smp"):
+    SMALL_HOST = ["model/host=lraspp"]
+
+
 @pytest.mark.parametrize("slot", slots.SLOTS)
 def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_path):
     root = tmp_path / "folder"
@@ -207,7 +214,7 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
     (root / "classes.yaml").write_text("classes: [{name: road, ids: [1]}]\nvoid: rest\n")
     tiny = ["model.channels=16", "model.backbone.name=test_resnet", "output_dir=x"]
     network = OmegaConf.to_container(compose("train", tiny).model, resolve=True)
-    words = ["model=plugged", "model/host=lraspp", "model.channels=16", "output_dir=x"]
+    words = ["model=plugged", *SMALL_HOST, "model.channels=16", "output_dir=x"]
     plugged = OmegaConf.to_container(compose("train", words).model, resolve=True)
     given = slots.SLOTS[slot].given
     device = "cpu" if slot in ("inference", "metric", "data") else "meta"
@@ -233,13 +240,13 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
                     value = value.format(tmp=tmp_path) if isinstance(value, str) else value
                     start = time.process_time()
                     try:
-                        with at_most(SECONDS):
+                        with at_most(PATIENCE):
                             build(slot, config | {name: value}, more, device)
                     except Slow:
-                        pytest.fail(f"{target} {name}={value!r} takes more than {SECONDS} s")
+                        pytest.fail(f"{target} {name}={value!r} takes more than {PATIENCE} s")
                     except (ValueError, FileNotFoundError) as error:
                         assert_refused(error)
-                    assert time.process_time() - start < SECONDS
+                    assert time.process_time() - start < SECONDS, (target, name, value)
                     tried += 1
     assert not found
     assert tried > 100
@@ -499,7 +506,7 @@ def deep():
 def test_a_config_that_cannot_be_is_refused_soon(place, value, words, content, tmp_path):
     folder = planted(tmp_path / "run", content, place, value)
     start = time.process_time()
-    with at_most(3), audit.audited() as found, pytest.raises(ValueError) as caught:
+    with at_most(PATIENCE), audit.audited() as found, pytest.raises(ValueError) as caught:
         gald.load(folder)
     assert time.process_time() - start < SECONDS
     assert_refused(caught.value, "best.ckpt", words)

@@ -48,13 +48,23 @@ def base():
     return network("model/ga=none", "model/ld=none")
 
 
-@pytest.mark.parametrize("ld", LDS)
-def test_every_pair_of_slots_has_a_view_of_an_odd_sized_image(base, ld):
+# Every GA with two LDs, and every LD with two GAs; the other pairs rarely tell more.
+WITH_EVERY_GA, WITH_EVERY_LD = ("none", "mask"), ("none", "cgnl")
+PAIRS = [pytest.param(ld, GAS if ld in WITH_EVERY_GA else WITH_EVERY_LD, id=ld) for ld in LDS]
+PAIRS += [
+    pytest.param(ld, GAS, id=f"{ld}, every GA", marks=pytest.mark.slow)
+    for ld in LDS
+    if ld not in WITH_EVERY_GA
+]
+
+
+@pytest.mark.parametrize(("ld", "gas"), PAIRS)
+def test_every_pair_of_slots_has_a_view_of_an_odd_sized_image(base, ld, gas):
     module = slot("ld", ld)
     if not isinstance(module, nn.Module):  # a factory, because it reads the maps
         module = module(in_channels=base.model.neck.channels, in_strides=base.model.neck.strides)
     base.model.ld = module.eval()
-    for ga in GAS:
+    for ga in gas:
         base.model.ga = slot("ga", ga).eval()
         view = inspect_network(base, random_image(), [(66, 60)])
         assert view.labels.shape == (61, 67)

@@ -77,6 +77,7 @@ def show(
     from rich.console import Console
     from rich.progress import track
 
+    from gald.painting import to_png
     from gald.prediction.predictor import Predictor
     from gald.run.checkpoint import find_checkpoint
     from gald.viz.figures import side_by_side
@@ -110,11 +111,12 @@ def show(
                     )
                     for file in steps.values()
                 ]
-                side_by_side(several, list(steps), True).savefig(folder / "checkpoints.png")
+                figure = side_by_side(several, list(steps), True)
+                (folder / "checkpoints.png").write_bytes(to_png(figure))
             if left_out:
                 console.print(f"{name}: {left_out} checkpoints in between are not drawn")
         if len(runs) > 1:
-            side_by_side(views, names, False).savefig(partial / "runs.png")
+            (partial / "runs.png").write_bytes(to_png(side_by_side(views, names, False)))
     for name, view in zip(names, views, strict=True):
         line = f"{name}: {view.slots[0]}, {view.slots[1]}"
         if view.labels_without_ld is not None:

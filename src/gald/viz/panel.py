@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gald.painting import Palette, add_legend, colourise, new_figure
+from gald.painting import Palette, add_legend, colourise, new_figure, to_png
 from gald.run.atomic import atomic_file
 
 
@@ -21,7 +21,7 @@ def save_panel(
     """Draw image, ground truth, prediction and LD map side by side, with a legend, and save them.
 
     Args:
-        path: file to write; its suffix sets the format.
+        path: png file to write.
         image: uint8 (3, H, W).
         ground_truth: train ids (H, W), void 255.
         prediction: train ids (H, W).
@@ -49,4 +49,4 @@ def save_panel(
         axis.set_axis_off()
     add_legend(figure, class_names, palette, columns=11)
     with atomic_file(Path(path)) as partial:
-        figure.savefig(partial, format="png")
+        partial.write_bytes(to_png(figure))

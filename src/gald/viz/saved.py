@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gald.painting import to_png
 from gald.prediction.predictor import Predictor
 from gald.run.checksum import seal
 from gald.run.provenance import commit, sha256, versions
@@ -72,4 +73,4 @@ def save_view(folder: Path, view: NetworkView, about: dict[str, Any]) -> None:
             "ld_classes": figures.classes_figure,
         }
     for name, draw in drawings.items():
-        draw(view).savefig(folder / f"{name}.png")
+        (folder / f"{name}.png").write_bytes(to_png(draw(view)))

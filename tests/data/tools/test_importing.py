@@ -656,6 +656,7 @@ def test_an_import_can_be_trained(tmp_path, gald_import, gald_cli):
         "trainer.accelerator=cpu",
         "trainer.max_epochs=1",
         "logger=csv",
+        "report=false",
         f"output_dir={tmp_path / 'run'}",
     )
     results = json.loads((tmp_path / "run/results.json").read_text())

@@ -15,7 +15,7 @@ from gald.data.dataset import BaseDataset, Item
 from gald.data.labels import VOID
 from gald.data.loading.class_counts import class_counts
 from gald.data.loading.sampler import CropRequest
-from gald.painting import add_legend, colourise, new_figure
+from gald.painting import add_legend, colourise, new_figure, to_png
 from gald.run.atomic import atomic_file
 
 _COLUMNS = 6
@@ -160,7 +160,7 @@ def save_sheet(
         figure, [dataset.class_names[k] for k in shown], [dataset.palette[k] for k in shown], names
     )
     with atomic_file(path) as partial:
-        figure.savefig(partial, format="png")
+        partial.write_bytes(to_png(figure))
 
 
 def _tile(image: np.ndarray, mask: np.ndarray, dataset: BaseDataset) -> np.ndarray:
