@@ -147,7 +147,7 @@ class Segmentor(nn.Module):
         """Compute everything up to local distribution."""
         self._check_size(image)
         on_cpu = image.device.type == "cpu"
-        if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_compiling():
+        if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_exporting():
             image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
         maps = self.neck(self.backbone(image))
         x = self.reduce(maps[-1])
