@@ -47,7 +47,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-loss bench-metrics bench-inference bench-start bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-train bench-loss bench-metrics bench-inference bench-start bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
 .PHONY: asked
 
 help: ## list the targets
@@ -84,6 +84,9 @@ bench-modules: $(BENCH)/.installed ## compare GA modules with textbook forms and
 
 bench-step: $(BENCH)/.installed ## compare training steps with mmsegmentation (ARGS="--markdown FILE")
 	$(BENCH)/bin/python benchmarks/step.py $(ARGS)
+
+bench-train: $(BENCH)/.installed ## compare the training loop with other projects (ARGS="--camvid FOLDER --markdown FILE")
+	$(BENCH)/bin/python benchmarks/train.py $(ARGS)
 
 bench-loss: install ## compare the loss in bands with the plain way (ARGS="--markdown FILE")
 	$(BIN)/python benchmarks/loss.py $(ARGS)

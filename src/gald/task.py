@@ -18,11 +18,13 @@ from gald.evaluation.task import Batch, EvaluationTask
 from gald.inference import Inference
 from gald.metrics.confusion import ConfusionMatrix
 from gald.model.network import Network
+from gald.model.segmentor import SegOutput
 from gald.model.truth import shown_to
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table, refuse_fused_clipping
 from gald.options.ranges import NotNegative, Range, Seed
 from gald.run.old_names import renew_weights
 from gald.run.step_loss import REMEDY, NotFiniteError, StepLoss
+from gald.run.to_host import sum_over_processes
 from gald.run.weight_file import find_defect
 
 
@@ -45,6 +47,7 @@ class SegmentationTask(EvaluationTask):
             names, palette); saved under the key `gald`.
 
     Attributes:
+        compiled: the compiled forward pass of the network, for training; None without one.
         seconds_before: seconds up to the checkpoint from which this process resumes.
     """
 
@@ -73,6 +76,7 @@ class SegmentationTask(EvaluationTask):
         self.layer_decay = layer_decay
         self.seed = seed
         self.provenance = provenance or {}
+        self.compiled: Callable[[Tensor], SegOutput] | None = None
         self.step_loss = StepLoss()
         self.seconds_before = 0.0
         self.started = time.monotonic()
@@ -89,19 +93,24 @@ class SegmentationTask(EvaluationTask):
 
         The parts of all micro-batches and devices sum to the mean over the labelled pixels of the
         global batch. Lightning divides a part by the number of accumulated batches, and DDP divides
-        the gradient by the number of processes, so both are multiplied here.
+        the gradient by the number of processes, so both are multiplied here. Nothing is read from
+        the device, so a GPU never waits for the host.
         """
-        strategy, accumulated = self.trainer.strategy, self.trainer.accumulate_grad_batches
-        if batch_idx % accumulated == 0:
-            self.step_pixels = strategy.reduce(batch["step_pixels"], reduce_op="sum")
+        accumulated, processes = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        if accumulated == processes == 1:
+            self.step_pixels = batch["pixels"]
+        elif batch_idx % accumulated == 0:
+            self.step_pixels = sum_over_processes(batch["step_pixels"])
         image = shown_to(self.model, batch["image"], batch["mask"])
-        part = self.loss(self.model(image), batch["mask"], batch["pixels"], self.step_pixels)
+        out = (self.compiled or self.model)(image)
+        part = self.loss(out, batch["mask"], batch["pixels"], self.step_pixels)
         self.step_loss.add(part, batch["name"])
         if (batch_idx + 1) % accumulated == 0:
-            total = strategy.reduce(self.step_loss.total(), reduce_op="sum")
-            self.log("train/loss", total, prog_bar=True, batch_size=len(batch["image"]))
+            total = sum_over_processes(self.step_loss.total())
+            # With prog_bar=True, Lightning would read it from the device at every step.
+            self.log("train/loss", total, batch_size=len(batch["image"]))
             self.step_loss.finish(total, self.global_step)
-        return part * accumulated * self.trainer.world_size
+        return part * accumulated * processes
 
     @override
     def on_validation_start(self) -> None:

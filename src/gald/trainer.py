@@ -15,6 +15,7 @@ from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from typing_extensions import override
 
+from gald.callbacks.compiled import CompiledTraining
 from gald.run.checkpoint_io import AtomicCheckpointIO
 
 PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
@@ -48,8 +49,12 @@ class SyncBatchNorm(TorchSyncBatchNorm):
         return norm.train(model.training)
 
 
-def build_trainer(**options: Any) -> pl.Trainer:
+def build_trainer(compile: bool = False, **options: Any) -> pl.Trainer:
     """Build a trainer from options of `pytorch_lightning.Trainer`.
+
+    Args:
+        compile: whether to train with a compiled network, see `CompiledTraining`.
+        options: those of Lightning.
 
     Raises:
         ValueError: an option would not do what it says, batch norm would be synchronised between
@@ -60,6 +65,8 @@ def build_trainer(**options: Any) -> pl.Trainer:
     _check_options(options)
     _check_run_folder_is_shared(options.get("default_root_dir"))
     options["plugins"] = [*(options.get("plugins") or ()), AtomicCheckpointIO()]
+    if compile:
+        options["callbacks"] = [*(options.get("callbacks") or ()), CompiledTraining()]
     if options.get("sync_batchnorm"):
         options["plugins"].append(SyncBatchNorm())
     try:

@@ -7,6 +7,7 @@ import csv
 import json
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,6 +19,7 @@ from gald.inference import LabelMap
 from gald.model.layers import adaptive_avg_pool
 from gald.run.checkpoint import read_checkpoint
 from gald.task import SegmentationTask
+from gald.training import train as training
 
 pytestmark = pytest.mark.gpu
 
@@ -86,6 +88,58 @@ def test_half_precision_trains_like_float32(train, precision):
     full, half = losses(train("full")), losses(train("half", f"trainer.precision={precision}"))
     assert len(full) == len(half) == 4
     assert half == pytest.approx(full, rel=CLOSE[precision])
+
+
+class NoWaiting(pl.Callback):
+    """Makes every wait of the host for the GPU an error, from the second step to the third."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 1:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    "words",
+    [
+        "loss=cross_entropy optimizer=sgd",
+        "loss=ohem optimizer=adamw optimizer.fused=true trainer.gradient_clip_val=1",
+        "loss=focal callbacks=[checkpoint,progress,ema]",
+        "loss=boundary data.micro_batch_size=2",
+        "loss=dice optimizer=adamw",
+        "loss=tversky",
+    ],
+)
+def test_the_host_does_not_wait_for_the_gpu_within_training_steps(train, monkeypatch, words):
+    own = training.build_training
+
+    def build_training(*parts):
+        trainer = own(*parts)
+        trainer.callbacks.append(NoWaiting())
+        return trainer
+
+    monkeypatch.setattr(training, "build_training", build_training)
+    try:
+        train("run", *words.split(), "trainer.log_every_n_steps=100")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+def test_a_fused_optimizer_trains_with_a_gradient_scaler_and_averaged_weights(train):
+    words = ("trainer.precision=16-mixed", "callbacks=[checkpoint,progress,ema]")
+    plain = losses(train("plain", *words))
+    assert losses(train("fused", *words, "optimizer.fused=true")) == pytest.approx(plain, rel=1e-2)
+
+
+@needs_cuda
+def test_a_compiled_training_is_one_that_differs_by_rounding(train):
+    compiled = losses(train("compiled", "trainer.compile=true"))
+    assert compiled == pytest.approx(losses(train("plain")), rel=1e-2)
 
 
 @needs_cuda

@@ -105,7 +105,7 @@ def test_ohem_keeps_the_same_pixels_and_has_the_same_gradient(min_kept, align_co
         assert_close(got, with_gradient(plain, logits))
         kept = plain_ohem(at_full_size(logits, mask, align_corners), mask, 0.4, min_kept)[1]
         losses = pixel_losses(logits, Target(mask, align_corners=align_corners))
-        assert (loss._factor(losses, mask != 255) > 0).equal(kept)
+        assert loss._hard(losses, mask != 255).equal(kept)
 
 
 @pytest.mark.parametrize("main", [CrossEntropy(WEIGHT), OhemCrossEntropy(0.4, 99, over="image")])
@@ -176,3 +176,21 @@ def test_memory_does_not_grow_with_classes_times_pixels():
     full = 4 * 150 * 512 * 128
     assert peaks[1] < full / 4
     assert peaks[1] - peaks[0] < full / 16  # the gradient of the logits, of an eighth of the side
+
+
+@pytest.mark.parametrize("over", ["image", "batch"])
+@pytest.mark.parametrize("min_kept", [0, 7, 150, 700, 10**6])
+@pytest.mark.parametrize("ties", [False, True])
+def test_ohem_keeps_exactly_the_pixels_that_sorting_chooses(over, min_kept, ties):
+    logits, mask = draw((14, 15), (14, 15))
+    if ties:
+        logits = logits.round()
+    losses, valid = pixel_losses(logits, Target(mask)), mask != 255
+    kept = torch.zeros_like(valid)
+    for group in range(3) if over == "image" else [slice(None)]:
+        probability = torch.exp(-losses[group][valid[group]])
+        last = probability.sort().values[min(min_kept, len(probability)) - 1] if min_kept else 0
+        kept[group] = valid[group] & (torch.exp(-losses[group]) <= max(0.3, last))
+    loss = OhemCrossEntropy(0.3, min_kept, over=over)
+    gradient = with_gradient(lambda x: loss(x, mask), logits)[1]
+    assert torch.equal(gradient.abs().sum(1) > 0, kept)

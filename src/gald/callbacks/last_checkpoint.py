@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
@@ -18,6 +19,7 @@ from typing_extensions import override
 from gald.options.ranges import NotNegative
 from gald.run.preemption import INTERRUPTED, SIGNALS, Preempted
 from gald.run.resume import resume_command
+from gald.run.to_host import ToHost, sum_over_processes
 
 
 @contextmanager
@@ -41,10 +43,11 @@ class LastCheckpoint(Checkpoint):
     """Callback that saves the newest state after every epoch, every few minutes and before a stop.
 
     Clusters send SIGTERM or SIGUSR1 before they take a machine away. The process then finishes the
-    current step, saves its state and exits with code 75. If the signal arrives during a validation
-    of the training, this happens after the validation. A run resumed from the file continues with
-    the next batch. Each save replaces the file atomically, so it is complete at any time. Ctrl-C
-    does the same with exit code 130; a second Ctrl-C ends the process at once.
+    current step, saves its state and exits with code 75. Several processes finish one step more, in
+    which they agree without waiting for each other. If the signal arrives during a validation of
+    the training, this happens after the validation. A run resumed from the file continues with the
+    next batch. Each save replaces the file atomically, so it is complete at any time. Ctrl-C does
+    the same with exit code 130; a second Ctrl-C ends the process at once.
 
     Args:
         path: the checkpoint file.
@@ -57,6 +60,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_at = time.monotonic()
         self.signal: int | None = None
         self.due = self.leave = False
+        self.asked: ToHost | None = None
 
     @override
     def on_train_start(self, *_: object, **__: object) -> None:
@@ -76,10 +80,9 @@ class LastCheckpoint(Checkpoint):
         # last batch of an epoch Lightning would resume without the validation of that epoch.
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return
-        decide = trainer.strategy.reduce_boolean_decision
-        self.leave = decide(self.signal is not None, all=False)
-        minutes = (time.monotonic() - self.saved_at) / 60
-        self.due = self.leave or decide(minutes > self.minutes, all=False)
+        wishes = self.signal is not None, time.monotonic() - self.saved_at > 60 * self.minutes
+        self.leave, late = wishes if trainer.world_size == 1 else self._agree(trainer, wishes)
+        self.due = self.leave or late
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
@@ -95,6 +98,7 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
+        self.asked = None
         self._save(trainer)
         if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
             self._leave(trainer)
@@ -129,6 +133,19 @@ class LastCheckpoint(Checkpoint):
     def teardown(self, *_: object, **__: object) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _agree(self, trainer: pl.Trainer, wishes: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Tell all processes whether to leave and to save; return what they wished a step ago.
+
+        The answer has had a step's time to arrive, so no process waits for its GPU.
+        """
+        answer = (False, False) if self.asked is None else self.asked.read().tolist()
+        sums = torch.zeros(2, device=trainer.strategy.root_device)
+        for place, wish in enumerate(wishes):
+            if wish:
+                sums[place] = 1
+        self.asked = ToHost(sum_over_processes(sums))
+        return answer[0] > 0, answer[1] > 0
 
     def _listen(self) -> None:
         # Replaces Lightning's handler: its broadcast can collide with another collective.

@@ -1,5 +1,6 @@
 """Progress output of a training on the screen."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -15,7 +16,19 @@ from gald.progress import EVERY
 
 def progress() -> ProgressBar:
     """Return a progress bar for a terminal, or a printer of lines for log files."""
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else ProgressLines()
+    return TrainingBar(leave=True) if sys.stdout.isatty() else ProgressLines()
+
+
+class TrainingBar(RichProgressBar):
+    """Progress bar that shows the newest loss that is known, on a GPU that of the step before."""
+
+    @override
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        step_loss = getattr(pl_module, "step_loss", None)  # an evaluation has none
+        if step_loss is not None and not math.isnan(step_loss.checked):
+            items["train/loss"] = step_loss.checked
+        return items
 
 
 class ProgressLines(ProgressBar):

@@ -77,7 +77,9 @@ class DeepSupervision(nn.Module):
         pixels, step_pixels = counts
         if pixels is None or step_pixels is None:
             return mean
-        if getattr(loss, "over", None) == "batch" and not pixels.equal(step_pixels):
+        # Comparing two tensors reads from the device; the only mask of a step is known by identity.
+        whole = pixels is step_pixels or getattr(loss, "over", None) != "batch"
+        if not whole and not pixels.equal(step_pixels):
             raise ValueError(
                 f"{place}.over=batch computes one loss of the images of a forward pass, but the "
                 f"optimizer step has several; set {place}.over=image, or use one device and "

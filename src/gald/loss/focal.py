@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gald.loss.bands.cross_entropy import Target, banded_cross_entropy, pixel_losses
+from gald.loss.bands.cross_entropy import Target, first_pass, second_pass
 from gald.loss.cross_entropy import weight_sum, weights_of
 from gald.options.ranges import Length, NotNegative
 
@@ -49,15 +49,15 @@ class Focal(nn.Module):
     @override
     def forward(self, logits: Tensor, mask: Tensor, align_corners: bool = False) -> Tensor:
         target = Target(mask, ignore_index=self.ignore_index, align_corners=align_corners)
-        losses = pixel_losses(logits, target)  # (B, H, W)
+        losses, softmax = first_pass(logits, target)  # (B, H, W)
         true, wrong = torch.exp(-losses), -torch.expm1(-losses)  # p and 1 - p
         easy = wrong**self.gamma
         # The gradient of f(l) is f'(l) times that of l, the cross-entropy of the pixel.
         slope = easy * (1 + self.gamma * true * torch.where(wrong > 0, losses / wrong, 1.0))
         weights = weights_of(mask, self.weight, logits.shape[1], self.ignore_index)
-        surrogate = banded_cross_entropy(logits, target, slope * weights)
-        value = (easy * losses * weights).sum() + (surrogate - surrogate.detach())
-        return value / weights.sum().clamp(min=1e-6)
+        value = (easy * losses * weights).sum()
+        total = second_pass(value, logits, target, slope * weights, softmax)
+        return total / weights.sum().clamp(min=1e-6)
 
     def normaliser(self, pixels: Tensor) -> Tensor:
         """Return what the mean divides by, from the number of pixels per label (256,)."""

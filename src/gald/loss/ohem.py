@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gald.loss.bands.cross_entropy import Target, banded_cross_entropy, pixel_losses
+from gald.loss.bands.cross_entropy import Target, first_pass, second_pass
 from gald.loss.cross_entropy import labelled
 from gald.options.ranges import Fraction, Whole
 
@@ -64,24 +64,33 @@ class OhemCrossEntropy(nn.Module):
     @override
     def forward(self, logits: Tensor, mask: Tensor, align_corners: bool = False) -> Tensor:
         target = Target(mask, ignore_index=self.ignore_index, align_corners=align_corners)
-        losses, valid = pixel_losses(logits, target), mask != self.ignore_index
-        groups = zip(losses, valid, strict=True) if self.over == "image" else [(losses, valid)]
-        factor = torch.stack([self._factor(*group) for group in groups]).view(losses.shape)
-        total = banded_cross_entropy(logits, target, factor)
+        losses, softmax = first_pass(logits, target)
+        valid = mask != self.ignore_index
+        if self.over == "image":
+            groups = zip(losses, valid, strict=True)
+            hard = torch.stack([self._hard(*group) for group in groups])
+            pixels, hard_pixels = (x.sum((1, 2), keepdim=True) for x in (valid, hard))
+        else:
+            hard = self._hard(losses, valid)
+            pixels, hard_pixels = valid.sum(), hard.sum()
+        # The factors of a group sum to its labelled pixels.
+        factor = hard * (pixels / hard_pixels.clamp(min=1))
+        value = losses.mul_(factor).sum()
+        del losses  # the second pass needs the memory
+        total = second_pass(value, logits, target, factor, softmax)
         return total / valid.sum().clamp(min=1)
 
     def normaliser(self, pixels: Tensor) -> Tensor:
         """Return what the mean divides by, from the number of pixels per label (256,)."""
         return labelled(pixels, self.ignore_index)
 
-    def _factor(self, losses: Tensor, valid: Tensor) -> Tensor:
-        """Return the factor of each pixel, 0 for easy ones; they sum to the labelled pixels."""
+    def _hard(self, losses: Tensor, valid: Tensor) -> Tensor:
+        """Return which pixels of a group count."""
         if self.min_kept >= losses.numel():
-            hard = valid
-        else:
-            probability = torch.exp(-losses).where(valid, 2)  # void ranks behind all others
-            highest = torch.full((), self.threshold, device=losses.device)
-            if self.min_kept > 0:
-                highest = highest.maximum(probability.flatten().kthvalue(self.min_kept).values)
-            hard = valid & (probability <= highest)
-        return hard * (valid.sum() / hard.sum().clamp(min=1))
+            return valid
+        probability = losses.neg().exp_().masked_fill_(~valid, 2)  # void ranks behind all others
+        highest = torch.full((), self.threshold, device=losses.device)
+        if self.min_kept > 0:
+            lowest = probability.flatten().topk(self.min_kept, largest=False, sorted=False)
+            highest = highest.maximum(lowest.values.amax())
+        return valid & (probability <= highest)

@@ -73,7 +73,7 @@ def _convolve(x: Tensor, conv: nn.Conv2d, padding: Any) -> Tensor:
         x.device.type != "cpu"  # a GPU has kernels of its own; shapes alone cost nothing
         or not torch.is_grad_enabled()
         or not (low or _flips(conv.weight.shape, *options))
-        or torch.compiler.is_compiling()  # an exported graph has a plain convolution
+        or torch.compiler.is_exporting()  # an exported graph has a plain convolution
     ):
         return F.conv2d(x, conv.weight, conv.bias, *options, conv.groups)
     dtype = torch.get_autocast_dtype("cpu") if autocast and x.dtype != torch.float64 else x.dtype

@@ -30,9 +30,9 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tenso
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners).to(x.dtype)
 
 
-def resizing(old: int, new: int, align_corners: bool) -> Tensor:
+def resizing(old: int, new: int, align_corners: bool, device: torch.device | None = None) -> Tensor:
     """Return the matrix (new, old) of a bilinear resize along one axis, rounded as in torch."""
-    unit = torch.eye(old)[None]
+    unit = torch.eye(old, device=device)[None]
     if new != old:
         unit = F.interpolate(unit, size=new, mode="linear", align_corners=align_corners)
     return unit[0].T

@@ -156,7 +156,7 @@ class Segmentor(nn.Module):
         self._check_size(image)
         image, truth = self._split(image)
         on_cpu = image.device.type == "cpu"
-        if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_compiling():
+        if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_exporting():
             image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
         return self.aggregate_maps(self.backbone(image), truth)
 

@@ -61,6 +61,7 @@ _ALBUMENTATIONS: dict[str, Any] = {  # of the transforms in conf/augment
 }
 _TRAINER: dict[str, Any] = {
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    "compile": bool,  # ours, not Lightning's
     "devices": Count | Literal[-1] | str | Annotated[list[Whole], Length(1)],
     "num_nodes": Count,
     "strategy": str,

@@ -40,6 +40,7 @@ FREE = (
     "trainer.profiler",
     "model.backbone.weights",  # initial weights, which the checkpoint replaces
     "model.host.weights",
+    "trainer.compile",  # the same sums in another order, as in the two options below
     "model.channels_last",  # the same sums in another order, as on another device
     "model.fast_depthwise",
 )

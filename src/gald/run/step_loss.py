@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gald.run.to_host import ToHost
+
 REMEDY = "lower optimizer.lr or add trainer.gradient_clip_val=1, and start a new run"
 
 
@@ -17,11 +19,15 @@ class NotFiniteError(ValueError):
 class StepLoss:
     """Sum of the losses of an optimizer step's micro-batches on this process.
 
-    Reading a number from a GPU waits for the GPU. So the loss is copied while the GPU works, and
-    checked one step later, or before the next validation or checkpoint.
+    On a GPU the loss is copied while the GPU works, and checked one step later, or before the next
+    validation or checkpoint.
+
+    Attributes:
+        checked: the newest loss that is checked; nan before the first.
     """
 
     def __init__(self) -> None:
+        self.checked = math.nan
         self._parts: list[tuple[Tensor, Sequence[str]]] = []
         self._pending: _Pending | None = None
 
@@ -53,7 +59,7 @@ class StepLoss:
         """Raise NotFiniteError if the last finished step's loss is not finite."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.check()
+            self.checked = pending.check()
 
 
 class _Pending:
@@ -61,22 +67,16 @@ class _Pending:
 
     def __init__(self, total: Tensor, step: int, parts: list[tuple[Tensor, Sequence[str]]]) -> None:
         self.step, self.parts = step, parts
-        self.value = total.detach().to("cpu", non_blocking=True)
-        self.copied = torch.cuda.Event() if total.is_cuda else None
-        if self.copied is not None:
-            self.copied.record()
+        self.total = ToHost(total)
 
-    def check(self) -> None:
-        if self.copied is not None:
-            self.copied.synchronize()
-        if math.isfinite(self.value.item()):
-            return
+    def check(self) -> float:
+        value = self.total.read().item()
+        if math.isfinite(value):
+            return value
         guilty = [name for part, names in self.parts if not part.isfinite() for name in names]
         if torch.distributed.is_initialized():  # every process has the same sum, so all get here
             everywhere: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(everywhere, guilty)
             guilty = [name for names in everywhere for name in names]
         shown = ", ".join(guilty[:8]) + (", ..." if len(guilty) > 8 else "")
-        raise NotFiniteError(
-            f"the loss is {self.value.item()} at step {self.step} (images {shown}); {REMEDY}"
-        )
+        raise NotFiniteError(f"the loss is {value} at step {self.step} (images {shown}); {REMEDY}")

@@ -35,6 +35,18 @@ class Target(NamedTuple):
     align_corners: bool = False
 
 
+class Softmax(NamedTuple):
+    """What is left of the scores of each pixel, (B, 1, H, W): enough to find its softmax again.
+
+    Attributes:
+        highest: the largest score.
+        sums: sum of exp(score - highest) over the classes.
+    """
+
+    highest: Tensor
+    sums: Tensor
+
+
 def banded_cross_entropy(logits: Tensor, target: Target, factor: Tensor | None = None) -> Tensor:
     """Sum the cross-entropy of all pixels, each times its factor.
 
@@ -53,46 +65,113 @@ def banded_cross_entropy(logits: Tensor, target: Target, factor: Tensor | None =
     return _BandedCrossEntropy.apply(logits, target, factor)
 
 
-def pixel_losses(logits: Tensor, target: Target) -> Tensor:
-    """Return the cross-entropy of each pixel (B, H, W), float32, without a gradient."""
+def first_pass(logits: Tensor, target: Target) -> tuple[Tensor, Softmax]:
+    """Return the cross-entropy of each pixel (B, H, W), float32, and its softmax; no gradient.
+
+    A loss that chooses or weights pixels by their cross-entropy does so with the first, and passes
+    the second to `second_pass`.
+    """
     with torch.no_grad(), _full_precision(logits):
-        losses = torch.empty(target.mask.shape, dtype=torch.float32, device=logits.device)
+        b, height, width = target.mask.shape
+        losses, *planes = (
+            torch.empty(shape, dtype=torch.float32, device=logits.device)
+            for shape in ((b, height, width), *[(b, 1, height, width)] * 2)
+        )
+        softmax = Softmax(*planes)
         for band in _bands(logits, target):
             losses[band.images, band.rows] = band.losses().movedim(0, 1)
-        return losses
+            for plane, values in zip(softmax, (band.highest, band.sum), strict=True):
+                plane[band.images, :, band.rows] = values.movedim(0, 2)
+        return losses, softmax
+
+
+def second_pass(
+    value: Tensor, logits: Tensor, target: Target, factor: Tensor, softmax: Softmax
+) -> Tensor:
+    """Return `value` with the gradient of the sum of all pixels' cross-entropy times factors.
+
+    Args:
+        value: scalar, a loss.
+        logits: those of the first pass.
+        target: that of the first pass, which has neither weights nor smoothed labels.
+        factor: (B, H, W), the derivative of the loss by the cross-entropy of each pixel.
+        softmax: result of the first pass.
+
+    Returns:
+        scalar, with a gradient of first order.
+    """
+    return _SecondPass.apply(value, logits, target, factor, softmax)
+
+
+def pixel_losses(logits: Tensor, target: Target) -> Tensor:
+    """Return the cross-entropy of each pixel (B, H, W), float32, without a gradient."""
+    return first_pass(logits, target)[0]
 
 
 class _BandedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Target, factor: Tensor | None) -> Tensor:
         parts: list[Tensor] = []
-        gradient = None
-        resizes = logits.shape[2:] != target.mask.shape[1:]
-        if ctx.needs_input_grad[0]:
-            b, k, h, w = logits.shape
-            gradient = torch.zeros(h, b, k, w, dtype=torch.float32, device=logits.device)
+        gradient = _Gradient(logits, target) if ctx.needs_input_grad[0] else None
         with _full_precision(logits):
             for band in _bands(logits, target):
                 factors = None if factor is None else factor[band.images, band.rows].movedim(1, 0)
-                losses = band.losses(keep=gradient is not None)
+                losses = band.losses()
                 parts.append((losses if factors is None else losses * factors).sum())
                 if gradient is not None:
-                    band.add_gradient(gradient, factors)
+                    band.add_gradient(gradient.sums, factors)
         if gradient is not None:
-            ctx.dtype = logits.dtype
-            gradient = gradient.movedim(0, 2)  # (B, K, h, w)
-            ctx.save_for_backward(gradient.flip(2, 3) if resizes else gradient)
+            gradient.save(ctx)
         return torch.stack(parts).sum()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():
-            raise ValueError(
-                "the loss is computed in bands and has no second derivative, which create_graph="
-                "True asks for; use torch.nn.functional.cross_entropy on logits of the mask's size"
-            )
-        (gradient,) = ctx.saved_tensors
-        return (gradient * grads[0]).to(ctx.dtype), None, None
+        return _saved_gradient(ctx, *grads), None, None
+
+
+class _SecondPass(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, logits: Tensor, target: Target, factor: Tensor, softmax: Softmax
+    ) -> Tensor:
+        if ctx.needs_input_grad[1]:
+            gradient = _Gradient(logits, target)
+            with _full_precision(logits):
+                for band in _bands(logits, target):
+                    band.recall(softmax)
+                    factors = factor[band.images, band.rows].movedim(1, 0)
+                    band.add_gradient(gradient.sums, factors)
+            gradient.save(ctx)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None]:
+        return None, _saved_gradient(ctx, *grads), None, None, None
+
+
+class _Gradient:
+    """Gradient of the logits, summed over the bands: `sums` is (h, B, K, w), turned over."""
+
+    def __init__(self, logits: Tensor, target: Target) -> None:
+        b, k, h, w = logits.shape
+        self.dtype, self.turned = logits.dtype, (h, w) != target.mask.shape[1:]
+        self.sums = torch.zeros(h, b, k, w, dtype=torch.float32, device=logits.device)
+
+    def save(self, ctx: Any) -> None:
+        """Save it for `_saved_gradient`, (B, K, h, w)."""
+        gradient = self.sums.movedim(0, 2)
+        ctx.dtype = self.dtype
+        ctx.save_for_backward(gradient.flip(2, 3) if self.turned else gradient)
+
+
+def _saved_gradient(ctx: Any, grad: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        raise ValueError(
+            "the loss is computed in bands and has no second derivative, which create_graph="
+            "True asks for; use torch.nn.functional.cross_entropy on logits of the mask's size"
+        )
+    (gradient,) = ctx.saved_tensors
+    return (gradient * grad).to(ctx.dtype)
 
 
 class _Band:
@@ -119,30 +198,41 @@ class _Band:
         if tall is not None:
             scores = (tall @ scores.flatten(1)).view(len(tall), *scores.shape[1:])
         self.scores: Tensor = scores
+        self.hard: Tensor | float = 1.0  # factor of the label itself
 
-    def losses(self, keep: bool = False) -> Tensor:
-        """Return the cross-entropy (r, B, W); with `keep`, prepare for `add_gradient`."""
+    def losses(self) -> Tensor:
+        """Return the cross-entropy (r, B, W), and prepare for `add_gradient`."""
         target = self.target
-        scores = self.scores - self.scores.amax(2, keepdim=True)
+        self.highest = self.scores.amax(2, keepdim=True)
+        scores = self._below_highest()
         of_label = scores.gather(2, self.label)
         smooth = None
         if target.label_smoothing:
             weighted = scores if target.weight is None else scores * target.weight[:, None]
             smooth = weighted.sum(2, keepdim=True)
-        exp = scores.exp_()
-        self.sum = exp.sum(2, keepdim=True)
+        self.exp = scores.exp_()
+        self.sum = self.exp.sum(2, keepdim=True)
         log_sum = self.sum.log()
-        self.hard = torch.ones_like(self.sum)
-        if target.weight is not None:
-            self.hard = target.weight[self.label]
-        self.hard = self.hard * (1 - target.label_smoothing)
-        loss = self.hard * (log_sum - of_label)
+        loss = log_sum - of_label
+        if target.weight is not None or target.label_smoothing:
+            weight = 1.0 if target.weight is None else target.weight[self.label]
+            self.hard = weight * (1 - target.label_smoothing)
+            loss = self.hard * loss
         if smooth is not None:
-            share, total = self._smoothing(exp.shape[2])
+            share, total = self._smoothing(self.exp.shape[2])
             loss = loss + (total * log_sum - share * smooth)
-        if keep:
-            self.exp = exp
         return loss[:, :, 0].masked_fill(~self.valid, 0)
+
+    def recall(self, softmax: Softmax) -> None:
+        """Prepare for `add_gradient` with the softmax of `losses`, of a band with these rows."""
+        planes = (plane[self.images, :, self.rows].movedim(2, 0) for plane in softmax)
+        self.highest, self.sum = planes
+        self.exp = self._below_highest().exp_()
+
+    def _below_highest(self) -> Tensor:
+        if self.wide is None and self.tall is None:
+            return self.scores - self.highest  # the scores are the logits themselves
+        return self.scores.sub_(self.highest)
 
     def add_gradient(self, gradient: Tensor, factors: Tensor | None) -> None:
         """Add the gradient of the sum of losses times factors to that of the logits."""
@@ -181,7 +271,7 @@ def _bands(logits: Tensor, target: Target) -> Iterator[_Band]:
     resizes = (h, w) != (height, width)
     if resizes:
         tall, wide = (
-            resizing(old, new, target.align_corners).flip(1).to(device)
+            resizing(old, new, target.align_corners, device).flip(1)
             for old, new in ((h, height), (w, width))
         )
     for image in range(0, count, images):
