@@ -79,7 +79,7 @@ class OhemCrossEntropy(nn.Module):
         if self.min_kept >= losses.numel():
             hard = valid
         else:
-            probability = torch.exp(-losses).where(valid, 2)  # void ranks behind all others
+            probability = losses.neg().exp_().masked_fill_(~valid, 2)  # void ranks behind all
             highest = torch.full((), self.threshold, device=losses.device)
             if self.min_kept > 0:
                 highest = highest.maximum(probability.flatten().kthvalue(self.min_kept).values)

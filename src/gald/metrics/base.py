@@ -223,6 +223,11 @@ def _bytes(labels: "Tensor") -> Bytes:
     return narrow.cpu().contiguous().numpy()
 
 
+def void_where(marked: NDArray[np.bool_], labels: Bytes) -> Bytes:
+    """Copy labels with void at the marked pixels."""
+    return labels | marked.view(np.uint8) * np.uint8(VOID)  # void has all bits set
+
+
 def pair_counts(first: Bytes, second: Bytes) -> NDArray[np.int64]:
     """Count how often each pair of bytes occurs at a pixel: two arrays (H, W) -> (256, 256)."""
     total = np.zeros((256, 256), np.int64)
