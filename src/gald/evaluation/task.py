@@ -43,10 +43,14 @@ class EvaluationTask(pl.LightningModule):
 
     @override
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
-        for part in batch:  # one part per image size
-            confidence = self.evaluator.needs_confidence
-            prediction = self.inference.predict(self.model, part["image"], confidence)
-            self.evaluator.update(prediction, part["mask"], part["name"])
+        try:
+            for part in batch:  # one part per image size
+                confidence = self.evaluator.needs_confidence
+                prediction = self.inference.predict(self.model, part["image"], confidence)
+                self.evaluator.update(prediction, part["mask"], part["name"])
+        except BaseException:
+            self.evaluator.stop()
+            raise
 
     @override
     def test_step(self, batch: list[Batch], batch_idx: int) -> None:

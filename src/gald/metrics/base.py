@@ -171,27 +171,13 @@ class CountMetric(ABC):
         Raises:
             ValueError: the two differ in size, or a label is not one of the classes.
         """
+        return self.count_image(image_arrays(prediction, mask, self.num_classes))
+
+    def count_image(self, image: "ImageArrays") -> "Tensor":
+        """Count one image from its arrays, as `count`; several metrics share them."""
         import torch
 
-        if prediction.labels.shape != mask.shape:
-            raise ValueError(
-                f"prediction {tuple(prediction.labels.shape)} and mask {tuple(mask.shape)} differ "
-                "in size; predict at the size of the mask"
-            )
-        labels, ground_truth = _bytes(prediction.labels), _bytes(mask)
-        # Adding 1 wraps void (255) around to 0, so the maximum belongs to a class.
-        for source, largest in (
-            ("mask", int((ground_truth + np.uint8(1)).max(initial=0)) - 1),
-            ("prediction", int(labels.max(initial=0))),
-        ):
-            if largest >= self.num_classes:
-                raise ValueError(
-                    f"label {largest} of the {source} is neither one of the {self.num_classes} "
-                    f"classes nor void ({VOID}); check the dataset's label_map"
-                )
-        confidence = prediction.confidence
-        array = None if confidence is None else confidence.float().cpu().contiguous().numpy()
-        counts = self.count_arrays(labels, ground_truth, array)
+        counts = self.count_arrays(*image)
         return torch.from_numpy(np.ascontiguousarray(counts, dtype=np.int64).reshape(self.width))
 
     def update(self, prediction: "LabelMap", mask: "Tensor") -> None:
@@ -209,6 +195,37 @@ class CountMetric(ABC):
     def reset(self) -> None:
         """Forget the images of `update`."""
         self.state.reset()
+
+
+class ImageArrays(NamedTuple):
+    """Predicted train ids, true train ids and confidence (or None) of an image, each (H, W)."""
+
+    labels: Bytes
+    mask: Bytes
+    confidence: NDArray[np.float32] | None
+
+
+def image_arrays(prediction: "LabelMap", mask: "Tensor", num_classes: int) -> ImageArrays:
+    """Copy a prediction and its mask to the CPU, and check them; see `CountMetric.count`."""
+    if prediction.labels.shape != mask.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.labels.shape)} and mask {tuple(mask.shape)} differ "
+            "in size; predict at the size of the mask"
+        )
+    labels, ground_truth = _bytes(prediction.labels), _bytes(mask)
+    # Adding 1 wraps void (255) around to 0, so the maximum belongs to a class.
+    for source, largest in (
+        ("mask", int((ground_truth + np.uint8(1)).max(initial=0)) - 1),
+        ("prediction", int(labels.max(initial=0))),
+    ):
+        if largest >= num_classes:
+            raise ValueError(
+                f"label {largest} of the {source} is neither one of the {num_classes} "
+                f"classes nor void ({VOID}); check the dataset's label_map"
+            )
+    confidence = prediction.confidence
+    array = None if confidence is None else confidence.float().cpu().contiguous().numpy()
+    return ImageArrays(labels, ground_truth, array)
 
 
 def _bytes(labels: "Tensor") -> Bytes:
