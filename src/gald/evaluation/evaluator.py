@@ -8,14 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gald.device import threads_beside
 from gald.inference import LabelMap
 from gald.metrics.base import Bytes, CountMetric, image_arrays
 from gald.metrics.images import ImageCounts
 from gald.progress import Beside
 from gald.run.provenance import sha256
-
-
-_MAX_THREADS = 8  # images of two megapixels take 12 MB each
 
 
 class _Counted(NamedTuple):
@@ -73,11 +71,10 @@ class Evaluator(nn.Module):
         Raises:
             ValueError: as `CountMetric.count`, for this image or for one of the images before it.
         """
-        # One copy from the device for all images and metrics.
         labels, truth = prediction.labels.cpu(), mask.cpu()
         confidence = None if prediction.confidence is None else prediction.confidence.cpu()
         if self._calls is None:
-            threads = min(_MAX_THREADS, torch.get_num_threads())
+            threads = threads_beside()
             self._calls = Beside(threads, 2 * threads)
         for i, name in enumerate(names):
             one = LabelMap(labels[i], None if confidence is None else confidence[i])
@@ -125,7 +122,7 @@ class Evaluator(nn.Module):
             if self.per_image:
                 total = torch.from_numpy(self._images.total(metric.name))
             else:
-                total = metric.compute().cpu()
+                total = metric.compute().cpu().reshape(metric.width)
                 metric.reset()
             self.scores |= metric.scores(total, class_names)
         return self.scores

@@ -107,7 +107,7 @@ class BoundaryIoU(CountMetric):
                 side = 2 * min(width - reach, max(labels.shape)) + 1
                 near = cv2.dilate(near, cv2.getStructuringElement(cv2.MORPH_RECT, (side, side)))
                 reach = width
-            beyond -= near
+            beyond -= near.astype(np.uint8, copy=False)
         return beyond
 
     @override

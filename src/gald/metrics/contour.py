@@ -40,7 +40,8 @@ def distance_to(found: NDArray[np.bool_]) -> NDArray[np.float32]:
     if not found.any():
         return np.full(found.shape, np.inf, np.float32)
     unmarked = (~found).view(np.uint8)
-    return cv2.distanceTransform(unmarked, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    away = cv2.distanceTransform(unmarked, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return away.astype(np.float32, copy=False)
 
 
 def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
