@@ -124,7 +124,7 @@ def test_error_of_a_metric_is_raised_as_itself(threads, bad):
         for mark in range(10):
             evaluator.update(*image(mark))
         evaluator.compute(CLASSES)
-    evaluator.stop()
+    assert evaluator._calls is None
 
 
 def test_wrong_label_is_reported_with_its_number(threads):

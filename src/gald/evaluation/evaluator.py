@@ -76,10 +76,14 @@ class Evaluator(nn.Module):
         if self._calls is None:
             threads = threads_beside()
             self._calls = Beside(threads, 2 * threads)
-        for i, name in enumerate(names):
-            one = LabelMap(labels[i], None if confidence is None else confidence[i])
-            for call in self._calls.put(self._count, one, truth[i], name):
-                self._keep(call.result())
+        try:
+            for i, name in enumerate(names):
+                one = LabelMap(labels[i], None if confidence is None else confidence[i])
+                for call in self._calls.put(self._count, one, truth[i], name):
+                    self._keep(call.result())
+        except BaseException:
+            self.stop()
+            raise
 
     def _count(self, prediction: LabelMap, mask: Tensor, name: str) -> _Counted:
         """Count one image in a thread; what it returns is kept by the thread of the caller."""
@@ -99,7 +103,7 @@ class Evaluator(nn.Module):
     def finish(self) -> None:
         """Wait until every image is counted, and end the threads."""
         try:
-            for call in self._calls.rest() if self._calls else ():
+            for call in () if self._calls is None else self._calls.rest():
                 self._keep(call.result())
         finally:
             self.stop()

@@ -90,6 +90,9 @@ class CountMetric(ABC):
     ) -> NDArray[np.int64]:
         """Count one image; every metric implements this.
 
+        Several threads may call it at once, each for another image, and metrics share the arrays:
+        it must change neither the metric nor the arrays.
+
         Args:
             labels: predicted train ids (H, W), contiguous.
             mask: true train ids (H, W), contiguous, 255 is void.
