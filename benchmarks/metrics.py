@@ -9,6 +9,11 @@ for "all in place"). In noise every pixel is random. Streets are gald's syntheti
 prediction is the shifted and smoothed mask. All confusion matrices must be equal before they are
 timed. Time is CPU time of the process on one thread; the rows run in turn, in a new random order
 every round, and the tables have medians.
+
+The last table is of whole evaluations with every metric. "Before" runs the network in 32 bits and
+then one metric after the other, with `PlainObjectSize`. The network has random weights, so the
+metrics count shifted streets in the place of its labels. Columns are CPU time and wall time; the
+second is worth reading on an idle machine only.
 """
 
 import argparse
@@ -30,11 +35,17 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import data  # benchmarks/data.py, for machine()
-from gald.config import CONF_DIR
+from gald.config import CONF_DIR, compose
 from gald.data.labels import VOID
 from gald.data.synthetic import SyntheticStreets
-from gald.inference import LabelMap
+from gald.evaluation.evaluator import Evaluator
+from gald.inference import FullImage, LabelMap
+from gald.inference.precision import Precision
+from gald.metrics.base import pair_counts
 from gald.metrics.confusion import ConfusionMatrix
+from gald.metrics.images import ImageCounts
+from gald.metrics.size import ObjectSize
+from gald.model.network import Network
 
 SIZE = (1024, 2048)
 Pair = tuple[Tensor, Tensor]  # prediction, mask
@@ -110,6 +121,112 @@ def metric_rows(labels: Tensor, mask: Tensor, classes: int) -> Rows:
     return {m.name: (lambda m=m: m.count(prediction, mask)) for m in metrics}
 
 
+class PlainObjectSize(ObjectSize):
+    """`ObjectSize` with OpenCV's components, class by class: how it was before."""
+
+    def count_arrays(
+        self, labels: np.ndarray, mask: np.ndarray, confidence: np.ndarray | None
+    ) -> np.ndarray:
+        """Count one image; see `ObjectSize`."""
+        labels = np.where(mask == VOID, np.uint8(VOID), labels)
+        true_bins, objects = self._maps(mask)
+        predicted_bins, _ = self._maps(labels)
+        wrong = labels != mask
+        pairs = (
+            pair_counts(np.where(wrong, np.uint8(VOID), mask), true_bins),
+            pair_counts(mask, true_bins),
+            pair_counts(np.where(wrong, labels, np.uint8(VOID)), predicted_bins),
+        )
+        shape = objects.shape
+        return np.stack([*(pair[: shape[0], : shape[1]] for pair in pairs), objects])
+
+    def _maps(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        edges = np.array(self.edges) * labels.size
+        bins = np.zeros(labels.shape, np.uint8)
+        objects = np.zeros((self.num_classes, len(edges) + 1), np.int64)
+        for index in range(self.num_classes):
+            inside = labels == index
+            _, components = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
+            sizes = np.bincount(components.ravel())
+            bin_of = np.searchsorted(edges, sizes).astype(np.uint8)
+            objects[index] = np.bincount(bin_of[1:], minlength=len(edges) + 1)
+            np.copyto(bins, bin_of[components], where=inside)
+        return bins, objects
+
+
+def evaluations(threads: int, images: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Measure evaluations with every metric: CPU and wall milliseconds of an image."""
+    classes = len(SyntheticStreets.class_names)
+    streets = [street(i) for i in range(images)]
+    pictures = [SyntheticStreets("val", i + 1, SIZE, 0)[i]["image"][None] for i in range(images)]
+    words = ["experiment=camvid_lite0", "model.backbone.weights=null"]
+    cfg = compose("train", words)
+    old = compose("train", [*words, "model.channels_last=false"])
+    torch.manual_seed(0)
+    model = instantiate(cfg.model, num_classes=classes).eval()
+    plain = instantiate(old.model, num_classes=classes).eval()
+    config = dict(instantiate(yaml.safe_load((CONF_DIR / "metrics" / "all.yaml").read_text())))
+    names = SyntheticStreets.class_names
+
+    def before(network: Network | None) -> ImageCounts:
+        metrics = [make(classes) for make in (config | {"size": PlainObjectSize}).values()]
+        counts = ImageCounts()
+        for i, (labels, mask) in enumerate(streets):
+            if network is not None:
+                FullImage().predict(network, pictures[i], confidence=True)
+            prediction = LabelMap(labels, confidence)
+            for metric in metrics:
+                counts.add(f"{i}", metric.name, metric.count(prediction, mask))
+        return counts
+
+    def now(network: Network | None, precision: Precision = None) -> ImageCounts:
+        evaluator = Evaluator([make(classes) for make in config.values()], per_image=True)
+        for i, (labels, mask) in enumerate(streets):
+            if network is not None:
+                FullImage(precision=precision).predict(network, pictures[i], confidence=True)
+            evaluator.update(LabelMap(labels[None], confidence[None]), mask[None], [f"{i}"])
+        evaluator.compute(names)
+        return evaluator.images
+
+    confidence = torch.rand(SIZE)
+    rows: dict[str, Callable[[], ImageCounts]] = {
+        "metrics alone, before": lambda: before(None),
+        "metrics alone, now": lambda: now(None),
+        "with the network, before": lambda: before(plain),
+        "with the network, now": lambda: now(model),
+        "with the network, now, inference.precision=bf16": lambda: now(model, "bf16"),
+    }
+    expected = before(None)
+    for name in expected.metrics:
+        if not np.array_equal(now(None).dense(name), expected.dense(name)):
+            raise SystemExit(f"{name} has other counts than before")
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    with torch.no_grad():
+        for _ in track(range(rounds), "evaluations", transient=True):
+            for name in random.sample(list(rows), len(rows)):
+                start = time.process_time(), time.perf_counter()
+                rows[name]()
+                spent = time.process_time() - start[0], time.perf_counter() - start[1]
+                times[name].append((1e3 * spent[0] / images, 1e3 * spent[1] / images))
+    return {
+        name: (min(cpu for cpu, _ in pairs), min(wall for _, wall in pairs))
+        for name, pairs in times.items()
+    }
+
+
+def evaluation_table(found: dict[str, tuple[float, float]]) -> list[str]:
+    """Return lines of markdown, with the ratio to the row before of the same kind."""
+    head = ["evaluation", "CPU ms an image", "", "wall ms", ""]
+    lines = ["| " + " | ".join(head) + " |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, (cpu, wall) in found.items():
+        first = found[name.partition(",")[0] + ", before"]
+        cells = [f"{cpu:.0f}", f"{first[0] / cpu:.2f}x", f"{wall:.0f}", f"{first[1] / wall:.2f}x"]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return lines
+
+
 def measure(rows: Rows, rounds: int) -> dict[str, float]:
     """Measure the milliseconds of every row."""
     for row in rows.values():
@@ -127,11 +244,21 @@ def main() -> None:
     """Measure and print both tables and, with --markdown, write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2, help="threads of whole evaluations")
+    parser.add_argument("--images", type=int, default=4, help="images of whole evaluations")
+    parser.add_argument("--only-evaluations", action="store_true")
     parser.add_argument("--markdown", type=Path, help="file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(0)
+    if args.only_evaluations:
+        note = f"{data.machine()}; 1024x2048, {args.threads} threads, the least of {args.rounds}."
+        text = [note, "", *evaluation_table(evaluations(args.threads, args.images, args.rounds))]
+        print("\n".join(text))
+        if args.markdown:
+            args.markdown.write_text("\n".join([*text, ""]))
+        return
     kinds = [("patchwork", patchwork, k) for k in (19, 150)] + [
         ("noise", noise, k) for k in (19, 150)
     ]
@@ -169,6 +296,9 @@ def main() -> None:
             shown.add_row(name, *cells)
             text.append("| " + " | ".join([name, *cells]) + " |")
         console.print(shown)
+    lines = evaluation_table(evaluations(args.threads, args.images, args.rounds))
+    console.print("\n".join(lines))
+    text += ["", f"Whole evaluations, {args.threads} threads, the least of the rounds.", "", *lines]
     if args.markdown:
         args.markdown.write_text("\n".join([*text, ""]))
 

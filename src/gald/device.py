@@ -2,6 +2,16 @@
 
 import torch
 
+_MOST = 8  # more would only raise the memory: each holds images
+
+
+def threads_beside() -> int:
+    """Return the number of threads for work beside the network: as many as torch uses, at most 8.
+
+    So a process that is given one core, with OMP_NUM_THREADS=1, has one such thread.
+    """
+    return min(_MOST, torch.get_num_threads())
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device with this name; `auto` selects the accelerator, or the CPU without one.

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from rich import progress
 from rich.console import Console
@@ -29,23 +29,62 @@ def in_order(work: Callable[[int], T], indices: range, title: str) -> Iterator[T
         title: title of the bar.
     """
     threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[T]] = deque()
-    try:
-        with progress.Progress(console=console()) as bar:
-            lines = Lines(title, indices.stop)
-            task = bar.add_task(escape(title), total=indices.stop, completed=indices.start)
-            for index in indices:
-                pending.append(pool.submit(work, index))
-                if len(pending) == 2 * threads:
-                    yield pending.popleft().result()
-                    bar.advance(task)
-                    lines.show(index - len(pending))
-            while pending:
-                yield pending.popleft().result()
+    with Beside[T](threads, 2 * threads - 1) as calls, progress.Progress(console=console()) as bar:
+        lines = Lines(title, indices.stop)
+        task = bar.add_task(escape(title), total=indices.stop, completed=indices.start)
+        for index in indices:
+            for call in calls.put(work, index):
+                yield call.result()
                 bar.advance(task)
-    finally:
-        pool.shutdown(cancel_futures=True)
+                lines.show(index - len(calls))
+        for call in calls.rest():
+            yield call.result()
+            bar.advance(task)
+
+
+class Beside(Generic[T]):
+    """Calls that run in threads beside the caller, who takes them in the order they were put.
+
+    A call that is taken is a future: its `result()` waits for it, and raises its error. Leaving the
+    context closes the threads.
+
+    Args:
+        threads: number of threads.
+        ahead: number of calls that may wait to be taken, which bounds the memory.
+    """
+
+    def __init__(self, threads: int, ahead: int) -> None:
+        self.ahead = ahead
+        self._pool = ThreadPoolExecutor(threads)
+        self._pending: deque[Future[T]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def put(self, work: Callable[..., T], *given: Any) -> list[Future[T]]:
+        """Start a call, and return the oldest one if there are too many; the caller takes it."""
+        self._pending.append(self._pool.submit(work, *given))
+        return [self._pending.popleft()] if len(self._pending) > self.ahead else []
+
+    def done(self) -> Iterator[Future[T]]:
+        """Yield the oldest calls as long as they are done; it never waits."""
+        while self._pending and self._pending[0].done():
+            yield self._pending.popleft()
+
+    def rest(self) -> Iterator[Future[T]]:
+        """Yield all calls that are left."""
+        while self._pending:
+            yield self._pending.popleft()
+
+    def close(self) -> None:
+        """Wait for the calls that run, and drop those that have not begun."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 class Lines:

@@ -14,8 +14,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from typing_extensions import override
 
 from gald.evaluation.evaluator import Evaluator
+from gald.evaluation.last_validation import LastValidation
 from gald.evaluation.task import Batch, EvaluationTask
-from gald.inference import Inference
+from gald.inference import Inference, LabelMap
+from gald.metrics.base import CountMetric
 from gald.metrics.confusion import ConfusionMatrix
 from gald.model.network import Network
 from gald.model.segmentor import SegOutput
@@ -30,6 +32,8 @@ from gald.run.weight_file import find_defect
 
 class SegmentationTask(EvaluationTask):
     """Training of a network; validation computes only the cheapest metric, mIoU.
+
+    The last validation may count other metrics too, see `count_last_validation`.
 
     Args:
         model: the network.
@@ -48,6 +52,7 @@ class SegmentationTask(EvaluationTask):
 
     Attributes:
         compiled: the compiled forward pass of the network, for training; None without one.
+        last_validation: counts of the last validation, once it has run.
         seconds_before: seconds up to the checkpoint from which this process resumes.
     """
 
@@ -78,6 +83,8 @@ class SegmentationTask(EvaluationTask):
         self.provenance = provenance or {}
         self.compiled: Callable[[Tensor], SegOutput] | None = None
         self.step_loss = StepLoss()
+        self.last_validation: LastValidation | None = None
+        self._last_metrics: list[CountMetric] = []
         self.seconds_before = 0.0
         self.started = time.monotonic()
 
@@ -115,10 +122,49 @@ class SegmentationTask(EvaluationTask):
     @override
     def on_validation_start(self) -> None:
         self._check_finite()
+        self.last_validation = None
+        if self._last_metrics and self._is_last_step():
+            self.last_validation = LastValidation(self._last_metrics)
+
+    def count_last_validation(self, metrics: list[CountMetric]) -> None:
+        """Let the last validation count the metrics of the final evaluation; it logs nothing more.
+
+        A validation is the last one if no step of the training is left after it. One that turns
+        out to be the last, because the training is stopped early, counts mIoU only.
+        """
+        self._last_metrics = metrics
+
+    def _is_last_step(self) -> bool:
+        trainer: Any = self.trainer
+        # With overfit_batches the loops of training and evaluation choose images differently.
+        unlike = trainer.sanity_checking or trainer.fast_dev_run or trainer.overfit_batches
+        if trainer.state.fn != "fit" or unlike:
+            return False
+        return self.global_step >= trainer.estimated_stepping_batches
+
+    @property
+    @override
+    def needs_confidence(self) -> bool:
+        last = self.last_validation
+        return super().needs_confidence or (last is not None and last.needs_confidence)
+
+    @override
+    def count(self, prediction: LabelMap, mask: Tensor, names: list[str]) -> None:
+        super().count(prediction, mask, names)
+        if self.last_validation is not None:
+            self.last_validation.update(self.model, prediction, mask, names)
+
+    @override
+    def stop_counting(self) -> None:
+        super().stop_counting()
+        if self.last_validation is not None:
+            self.last_validation.stop()
 
     @override
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        if self.last_validation is not None:
+            self.last_validation.compute(self.class_names, self.trainer)
         # The counts of all processes are summed already; every process logs the same numbers.
         for name, value in self.evaluator.scores.items():
             self.log(f"val/{name}", float(value), prog_bar=name == "miou")

@@ -299,6 +299,17 @@ def test_incomparable_evaluations_are_refused_in_one_sentence(
     assert not (tmp_path / "report").exists()
 
 
+def test_a_setting_that_is_null_equals_one_of_before_it_existed(write_evaluation, tmp_path):
+    old = {"inference": {"over": {"flip": False}}}
+    new = {"inference": {"over": {"flip": False, "precision": None}, "precision": None}}
+    a, b = write_evaluation("a", matrices(), old), write_evaluation("b", matrices(seed=1), new)
+    compare(a, b, to=tmp_path / "report", samples=200)
+    changed = {"inference": new["inference"] | {"precision": "bf16"}}
+    c = write_evaluation("c", matrices(seed=1), changed)
+    with pytest.raises(ValueError, match=r"precision = None and .*with bf16"):
+        compare(b, c, to=tmp_path / "other", samples=200)
+
+
 def test_same_folder_filled_folder_and_few_samples_are_refused(write_evaluation, tmp_path):
     a, b = write_evaluation("a", matrices()), write_evaluation("b", matrices(seed=1))
     with pytest.raises(ValueError, match="is given twice"):

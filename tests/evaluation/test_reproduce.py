@@ -11,6 +11,7 @@ import torch
 from gald import cli
 from gald.evaluation.evaluator import Evaluator
 from gald.inference import LabelMap
+from gald.inference.precision import refuse_two_precisions
 from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.trimap import Trimap
 from gald.run.results import write_results
@@ -108,6 +109,29 @@ def test_precision_of_the_receipt_is_used(results, gald_cli, monkeypatch, tmp_pa
     reproduce(monkeypatch, tmp_path / "results.json", "trainer.accelerator=cpu")
     with pytest.raises(ValueError, match="also changed: precision bf16-mixed then, 32-true now"):
         reproduce(monkeypatch, tmp_path / "results.json", "trainer.precision=32-true")
+
+
+def test_precision_of_the_inference_is_in_the_receipt(results, gald_cli, monkeypatch, tmp_path):
+    receipt = json.loads(results.read_text())["val/receipt"]
+    assert receipt["inference"]["precision"] is None
+    words = ["eval", f"ckpt_path={receipt['checkpoint']}", "trainer.accelerator=cpu"]
+    words += ["inference.precision=bf16", "metrics=miou"]
+    gald_cli(*words, f"output_dir={tmp_path}")
+    path = tmp_path / "results.json"
+    assert json.loads(path.read_text())["val/receipt"]["inference"]["precision"] == "bf16"
+    reproduce(monkeypatch, path, "trainer.accelerator=cpu")
+    with pytest.raises(ValueError, match=r"inference\.precision=bf16 .* does not change; leave"):
+        reproduce(monkeypatch, path, "trainer.precision=32-true")
+    with pytest.raises(ValueError, match=r"with inference\.precision = None and .* with bf16"):
+        gald_cli("compare", str(results.parent), str(tmp_path), "--split", "val")
+
+
+def test_two_low_precisions_are_refused():
+    message = r"=bf16 and trainer\.precision=16-mixed are .* set inference\.precision=null"
+    with pytest.raises(ValueError, match=message):
+        refuse_two_precisions("bf16", "16-mixed")
+    refuse_two_precisions("bf16", "bf16-mixed")
+    refuse_two_precisions(None, "16-mixed")
 
 
 def test_missing_receipt_is_reported_in_one_sentence(monkeypatch, tmp_path):

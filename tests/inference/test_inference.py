@@ -272,3 +272,58 @@ def test_invalid_arguments_are_one_sentence(make, sentence):
 )
 def test_modes_are_chosen_by_overrides(overrides, check):
     assert check(instantiate(compose("train", overrides).inference))
+
+
+class Noting(Convolution):
+    """A network that notes the type and the layout of its passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = set()
+
+    def logits(self, image):
+        inner = image.is_contiguous(memory_format=torch.channels_last)
+        logits = super().logits(image)
+        self.passes.add((logits.dtype, inner))
+        return logits
+
+
+BF16 = {
+    "whole": FullImage(precision="bf16"),
+    "slide": Slide((24, 40), precision="bf16"),
+    "multi_scale": MultiScaleFlip(FullImage(), (0.5, 1.0), precision="bf16"),
+    "multi_scale of bf16": MultiScaleFlip(FullImage(precision="bf16"), (0.5, 1.0)),
+    "multi_scale_slide": MultiScaleFlip(Slide((24, 40)), (0.5, 1.0), precision="bf16"),
+}
+
+
+@pytest.mark.parametrize("mode", BF16)
+def test_every_pass_of_bf16_is_in_bfloat16_with_channels_innermost(mode):
+    model, image = Noting().eval(), torch.randint(256, (1, 3, 61, 83), dtype=torch.uint8)
+    labels, confidence = BF16[mode].predict(model, image, confidence=True)
+    assert model.passes == {(torch.bfloat16, True)}
+    assert BF16[mode](model, image).dtype == confidence.dtype == torch.float32
+    full = {"whole": FullImage(), "slide": Slide((24, 40))}
+    over = full["slide" if "slide" in mode else "whole"]
+    reference = over if mode in full else MultiScaleFlip(over, (0.5, 1.0))
+    assert (reference.predict(model, image).labels == labels).float().mean() > 0.95
+    assert (torch.float32, False) in model.passes
+
+
+def test_precision_of_several_scales_leaves_the_given_mode_as_it_is():
+    over = FullImage()
+    assert MultiScaleFlip(over, precision="bf16").over.precision == "bf16"
+    assert over.precision is None
+
+
+@pytest.mark.parametrize("mode", [FullImage, Slide])
+def test_unknown_precision_is_refused(mode):
+    with pytest.raises(ValueError, match=r"inference\.precision is 'fp8'; choose bf16, or null"):
+        mode(precision="fp8")
+
+
+def test_device_without_bfloat16_is_refused(model, monkeypatch):
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device: False)
+    message = "bf16 needs bfloat16, which cpu does not have; use inference.precision=null"
+    with pytest.raises(ValueError, match=message):
+        FullImage(precision="bf16").predict(model, torch.zeros(1, 3, 8, 8))

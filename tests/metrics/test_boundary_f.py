@@ -29,8 +29,13 @@ def near(marked, width):
 @pytest.mark.parametrize("void", [False, True])
 def test_standard_score_equals_that_from_scipy(void, random_masks):
     pairs = [random_masks(seed, void) for seed in range(3)]
-    ours = scores_of(BoundaryF(4, widths=(1, 2, 0.05)), pairs)
-    for key, width in (("1", 1), ("2", 2), ("0.05", math.ceil(0.05 * math.hypot(37, 45)))):
+    ours = scores_of(BoundaryF(4, widths=(1, 2, 12, 0.05)), pairs)
+    for key, width in (
+        ("1", 1),
+        ("2", 2),
+        ("12", 12),
+        ("0.05", math.ceil(0.05 * math.hypot(37, 45))),
+    ):
         for index in range(4):
             sums = np.zeros(4)
             for labels, mask in pairs:
@@ -58,8 +63,8 @@ def contour_of_authors(inside):
 @pytest.mark.parametrize("void", [False, True])
 def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
     pairs = [random_masks(seed, void, k=3) for seed in range(3)]
-    ours = scores_of(BoundaryFDecoupleSegNets(5, widths=(1, 0.03)), pairs)
-    for key, width in (("1", 1), ("0.03", math.ceil(0.03 * math.hypot(37, 45)))):
+    ours = scores_of(BoundaryFDecoupleSegNets(5, widths=(1, 11, 0.03)), pairs)
+    for key, width in (("1", 1), ("11", 11), ("0.03", math.ceil(0.03 * math.hypot(37, 45)))):
         scores = np.ones((3, 5))
         for image, (labels, mask) in enumerate(pairs):
             for index in range(3):  # classes 3 and 4 are absent and score 1
@@ -71,6 +76,25 @@ def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
                 scores[image, index] = 2 * precision * recall / (precision + recall)
         assert ours[f"boundary_f_authors/{key}"] == pytest.approx(scores.mean(), abs=1e-9)
         assert ours[f"boundary_f_authors/{key}/c1"] == pytest.approx(scores[:, 1].mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matches_far_away_are_found_at_any_width_and_place(seed):
+    # A few objects of many classes in a large image: most pixels of a contour have no match.
+    generator = np.random.default_rng(seed)
+    labels, mask = np.zeros((2, 90, 120), np.uint8)
+    for index in range(1, 30):
+        for side in (labels, mask):
+            y, x = generator.integers(0, (90, 120))
+            side[y : y + 4, x : x + 6] = index
+    widths = (30, 8, 1, 200)
+    metric = BoundaryF(30, widths)
+    counts = metric.count_arrays(labels, mask, None)
+    for index in range(30):
+        true, predicted = contour_of(mask, index), contour_of(labels, index)
+        hits = [(true & near(predicted, w)).sum() for w in widths]
+        hits += [(predicted & near(true, w)).sum() for w in widths]
+        assert counts[index].tolist() == [true.sum(), predicted.sum(), *hits]
 
 
 def test_a_class_that_is_only_predicted_scores_zero_in_both_protocols():

@@ -39,6 +39,27 @@ def test_counts_equal_those_counted_object_by_object(seed, random_masks):
     assert table_of(metric, labels, mask).tolist() == by_objects(metric, labels, mask).tolist()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_are_exact_for_any_shape_and_pattern(seed):
+    generator = np.random.default_rng(seed)
+    shape = [(1, 40), (40, 1), (1, 1), (23, 31)][seed % 4]
+    block = 1 + seed % 3  # blocks of 1 pixel touch only at corners, here and there
+    small = generator.integers(0, 3, (2, -(-shape[0] // block), -(-shape[1] // block)))
+    big = small.repeat(block, 1).repeat(block, 2)[:, : shape[0], : shape[1]].astype(np.uint8)
+    labels, mask = np.ascontiguousarray(big)
+    mask[generator.random(shape) < (0, 0.1, 0.6)[seed % 3]] = 255
+    metric = ObjectSize(3, edges=(0.01, 0.05, 0.3))
+    assert table_of(metric, labels, mask).tolist() == by_objects(metric, labels, mask).tolist()
+
+
+def test_a_snake_through_the_whole_image_is_one_object():
+    mask = np.zeros((41, 41), np.uint8)
+    mask[::2] = 1
+    mask[1::4, -1] = mask[3::4, 0] = 1  # the ends of the rows, at the right and at the left in turn
+    objects = table_of(ObjectSize(2), mask, mask)[3]
+    assert objects.tolist() == [[0, 0, 0, 20], [0, 0, 0, 1]]
+
+
 def test_bins_add_up_to_the_confusion_matrix(random_masks):
     labels, mask = random_masks(0, void=True)
     hits, true, false, _ = table_of(ObjectSize(4), labels, mask).sum(2)

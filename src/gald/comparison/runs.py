@@ -162,9 +162,12 @@ def check_pair(a: EvaluatedRun, b: EvaluatedRun, split: str) -> None:
             f"on {len(b.images.names)}, with {shared} in common; evaluate both on the same images"
         )
     for key in SAME:
-        if key not in a.receipt or key not in b.receipt or a.receipt[key] == b.receipt[key]:
+        if key not in a.receipt or key not in b.receipt:
             continue
-        place, one, other = _first_difference(key, a.receipt[key], b.receipt[key])
+        settings = _known(a.receipt[key]), _known(b.receipt[key])
+        if settings[0] == settings[1]:
+            continue
+        place, one, other = _first_difference(key, *settings)
         raise ValueError(
             f"{a.folder} was evaluated with {place} = {one} and {b.folder} with {other}; evaluate "
             "both with the same settings"
@@ -176,6 +179,13 @@ def check_pair(a: EvaluatedRun, b: EvaluatedRun, split: str) -> None:
             f"the true classes of {len(changed)} of {total} images differ between {a.folder} and "
             f"{b.folder}, first in {image}; evaluate both on the same masks"
         )
+
+
+def _known(value: object) -> object:
+    """Return nested values without those that are null: an earlier version does not have them."""
+    if isinstance(value, dict):
+        return {key: _known(part) for key, part in value.items() if part is not None}
+    return value
 
 
 def _first_difference(place: str, one: object, other: object) -> tuple[str, object, object]:

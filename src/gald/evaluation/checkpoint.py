@@ -13,6 +13,7 @@ from gald.cli import silence_warnings
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
+from gald.inference.precision import refuse_two_precisions
 from gald.options.check import check_config
 from gald.options.roots import FROM_CHECKPOINT, Eval
 from gald.run import building
@@ -68,6 +69,7 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
         metrics = build_metrics(parts["metrics"], data.num_classes)
     about = describe(parts, checkpoint.path)
     inference = _build("inference", parts, checkpoint, cfg, trust)
+    refuse_two_precisions(inference.precision, str(trainer.precision))
     with end_together(trainer):
         results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}

@@ -36,6 +36,7 @@ def evaluate(
     metrics: list[CountMetric],
     folder: Path,
     about: dict[str, Any],
+    counted: Evaluator | None = None,
 ) -> Results:
     """Evaluate a network on a split, and write the counts per image to `images_<split>.npz`.
 
@@ -52,16 +53,18 @@ def evaluate(
             receipt: the receipt names a checkpoint inside it by its relative path, so that the
             folder can be moved.
         about: further entries of the receipt; see `describe`.
+        counted: scores and counts that exist already, of this network, split and these metrics.
 
     Returns:
         scores such as `val/miou`, and `val/receipt`: split, hashes of images, masks and
         predictions, settings, device, commit and versions.
     """
     groups = data.image_groups(split)  # refuses before the evaluation
-    evaluator = Evaluator(metrics, per_image=True)
-    task = EvaluationTask(model, inference, evaluator, data.class_names)
-    run = {"val": trainer.validate, "test": trainer.test}[split]
-    run(task, datamodule=data, verbose=False)
+    evaluator = Evaluator(metrics, per_image=True) if counted is None else counted
+    if counted is None:
+        task = EvaluationTask(model, inference, evaluator, data.class_names)
+        run = {"val": trainer.validate, "test": trainer.test}[split]
+        run(task, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         if groups is not None:
             evaluator.images.set_groups(groups)

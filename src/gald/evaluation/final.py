@@ -10,6 +10,7 @@ from rich.console import Console
 
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import describe, evaluate
+from gald.evaluation.last_validation import LastValidation
 from gald.inference import Inference
 from gald.metrics.base import CountMetric
 from gald.model.network import Network
@@ -17,7 +18,7 @@ from gald.run.checkpoint import load_weights, read_checkpoint
 from gald.run.results import MISSING, Results, write_results
 
 
-def final_evaluation(
+def final_evaluation(  # noqa: PLR0913  a training ends here, with all its parts
     trainer: pl.Trainer,
     checkpoint: str | None,
     model: Network,
@@ -28,6 +29,7 @@ def final_evaluation(
     folder: Path,
     config: dict[str, Any],
     run: Results,
+    validated: LastValidation | None = None,
 ) -> Results:
     """Evaluate a network after its training on every split.
 
@@ -45,6 +47,8 @@ def final_evaluation(
         folder: the run folder.
         config: resolved configuration of the run.
         run: results of the training itself.
+        validated: the last validation of the training, which is not repeated if it had the weights
+            of the checkpoint.
 
     Returns:
         scores and receipts of all splits, and `run`.
@@ -54,9 +58,16 @@ def final_evaluation(
     if checkpoint is not None:
         load_weights(model, read_checkpoint(checkpoint))
     about = describe(config, checkpoint)
+    known = None if validated is None else validated.of(model, trainer)
+    if known is not None:
+        rank_zero_only(Console(markup=False, emoji=False).print)(
+            "the scores of val are those of the last validation, which had the evaluated weights",
+            soft_wrap=True,
+        )
     results: Results = {}
     for split in splits:
-        results |= evaluate(trainer, model, inference, data, split, metrics, folder, about)
+        counted = known if split == "val" else None
+        results |= evaluate(trainer, model, inference, data, split, metrics, folder, about, counted)
         _say_if_partial(trainer, split)
         if trainer.is_global_zero and split != splits[-1]:
             write_results(folder / "results.json", results | run | {MISSING: splits[-1]})

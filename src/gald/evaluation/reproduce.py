@@ -69,6 +69,7 @@ def reproduce(path: Path, overrides: list[str]) -> None:
         raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
         check_shape(path, receipt, RECEIPT, "evaluate again with gald eval", f"{split}/receipt")
+        _refuse_without_effect(receipt, split, path, overrides)
         cfg = _config(receipt, split, path, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
             raise ValueError(
@@ -84,6 +85,19 @@ def reproduce(path: Path, overrides: list[str]) -> None:
         Console(markup=False, emoji=False).print(
             f"{split}: {numbers} numbers and all labels equal {path}", soft_wrap=True
         )
+
+
+def _refuse_without_effect(
+    receipt: dict[str, Any], split: str, path: Path, overrides: list[str]
+) -> None:
+    """Refuse a precision of the trainer that the inference of a receipt would replace."""
+    own = receipt["inference"].get("precision")
+    for word in overrides:
+        if own is not None and word.startswith("trainer.precision="):
+            raise ValueError(
+                f"{path} was measured with inference.precision={own} (in {split}/receipt), which "
+                f"{word} does not change; leave {word} out"
+            )
 
 
 def _config(receipt: dict[str, Any], split: str, path: Path, overrides: list[str]) -> DictConfig:

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gald.evaluation.evaluator import Evaluator
-from gald.inference import Inference
+from gald.inference import Inference, LabelMap
 from gald.model.network import Network
 from gald.model.truth import refuse_silent_leak, shown_to
 
@@ -49,11 +49,31 @@ class EvaluationTask(pl.LightningModule):
 
     @override
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
-        for part in batch:  # one part per image size
-            confidence = self.evaluator.needs_confidence
-            image = shown_to(self.model, part["image"], part["mask"])
-            prediction = self.inference.predict(self.model, image, confidence)
-            self.evaluator.update(prediction, part["mask"], part["name"])
+        try:
+            for part in batch:  # one part per image size
+                image = shown_to(self.model, part["image"], part["mask"])
+                labels, confidence = self.inference.predict(
+                    self.model, image, self.needs_confidence
+                )
+                # One copy from the device for all metrics.
+                host = LabelMap(labels.cpu(), None if confidence is None else confidence.cpu())
+                self.count(host, part["mask"].cpu(), part["name"])
+        except BaseException:
+            self.stop_counting()
+            raise
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether a metric needs the probability of the predicted class."""
+        return self.evaluator.needs_confidence
+
+    def count(self, prediction: LabelMap, mask: Tensor, names: list[str]) -> None:
+        """Count a batch of predictions, see `Evaluator.update`."""
+        self.evaluator.update(prediction, mask, names)
+
+    def stop_counting(self) -> None:
+        """End the threads that count, after an error."""
+        self.evaluator.stop()
 
     @override
     def test_step(self, batch: list[Batch], batch_idx: int) -> None:

@@ -249,4 +249,7 @@ def _summary(
     mode = type(predictor.inference).__name__
     if format != "pretrained" and mode != FullImage.__name__:
         text += f"\nit scores whole images in one pass; the network was validated with {mode}"
+    precision = predictor.inference.precision
+    if format != "pretrained" and precision is not None:
+        text += f"\nit computes in 32 bits; the network was validated in {precision}"
     return text

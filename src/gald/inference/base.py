@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gald.inference.precision import Precision, run_network
 from gald.model.network import Network
 
 VOID = 255
@@ -43,12 +44,21 @@ class ScoredView(NamedTuple):
 class Inference(ABC):
     """Base class of inference modes: computes scores and labels from the views of a mode.
 
-    A mode implements `views`.
+    A mode implements `views`, and passes images through the network with `logits`.
+
+    Attributes:
+        precision: `bf16`, or None for the precision of the trainer.
     """
+
+    precision: Precision = None
 
     @abstractmethod
     def views(self, model: Network, image: Tensor) -> list[ScoredView]:
         """Pass an image (B, 3, H, W) through the network; several views are averaged later."""
+
+    def logits(self, model: Network, image: Tensor) -> Tensor:
+        """Pass an image (B, 3, H, W) through the network, in the precision of this inference."""
+        return run_network(model, image, self.precision)
 
     def at_network_size(self, image: Tensor) -> Tensor:
         """Resize an image (B, 3, H, W) to the size for inspecting the network in one pass."""

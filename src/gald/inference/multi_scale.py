@@ -1,5 +1,6 @@
 """Multi-scale and flip inference: mean over scaled and mirrored images."""
 
+import copy
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView
+from gald.inference.precision import Precision, check_precision
 from gald.model.layers import resizing
 from gald.model.network import Network
 from gald.options.ranges import Length, Scale
@@ -24,6 +26,8 @@ class MultiScaleFlip(Inference):
         scales: factors of height and width; sides are rounded to whole pixels, halves up.
         flip: also average over the left-right mirrored image.
         align_corners: how scores are resized back; set to the model's value.
+        precision: precision of `over`, if it has none of its own: `bf16`, or null for the
+            precision of the trainer.
 
     Shape:
         model, image (B, 3, H, W) -> (B, K, H, W)
@@ -38,12 +42,17 @@ class MultiScaleFlip(Inference):
         scales: Annotated[Sequence[Scale], Length(1)] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
         flip: bool = True,
         align_corners: bool = False,
+        precision: Precision = None,
     ) -> None:
         if not scales or min(scales) <= 0:
             raise ValueError(
                 f"scales are {list(scales)}; give positive factors, as in scales=[0.75,1.0,1.25]"
             )
+        self.precision = check_precision(precision)
         self.over = over
+        if self.precision is not None:
+            self.over = copy.copy(over)  # the caller's has its own precision
+            self.over.precision = self.precision
         self.scales = tuple(scales)
         self.flip = flip
         self.align_corners = align_corners

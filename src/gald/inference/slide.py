@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gald.inference.base import Inference, ScoredView
+from gald.inference.precision import Precision, check_precision
 from gald.model.layers import resizing
 from gald.model.network import Network
 from gald.options.ranges import Count, Share, Size
@@ -37,6 +38,8 @@ class Slide(Inference):
         max_bytes: memory limit for the activations of one pass. The first window runs alone, to
             measure the memory of one window; windows above the limit run one at a time.
         align_corners: how logits are resized to the window; set to the model's value.
+        precision: `bf16` passes windows through the network in bfloat16, with the channels
+            innermost; null is the precision of the trainer.
 
     Shape:
         model, image (B, 3, H, W) -> (B, K, H, W)
@@ -53,6 +56,7 @@ class Slide(Inference):
         blending: Literal["uniform", "gaussian"] = "uniform",
         max_bytes: Count = 2**29,
         align_corners: bool = False,
+        precision: Precision = None,
     ) -> None:
         if len(window) != 2 or min(window) < 1:
             raise ValueError(
@@ -79,6 +83,7 @@ class Slide(Inference):
         self.blending = blending
         self.max_bytes = max_bytes
         self.align_corners = align_corners
+        self.precision = check_precision(precision)
 
     @override
     def views(self, model: Network, image: Tensor) -> list[ScoredView]:
@@ -98,12 +103,12 @@ class Slide(Inference):
     def _passes(self, model: Network, windows: list[Tensor]) -> Iterator[Tensor]:
         if len(windows) > 1:
             with TensorMemoryTracker([windows[0], *model.parameters(), *model.buffers()]) as memory:
-                yield model.logits(windows.pop(0))
+                yield self.logits(model, windows.pop(0))
             batch_size = max(1, self.max_bytes // max(1, memory.peak))
         else:
             batch_size = 1
         for i in range(0, len(windows), batch_size):
-            yield model.logits(torch.cat(windows[i : i + batch_size]))
+            yield self.logits(model, torch.cat(windows[i : i + batch_size]))
 
     def _blend(self, starts: list[int], size: int, resizing: Tensor) -> Tensor:
         """Combine the resizes (side, n) of a row or column of windows in one matrix (size, N n)."""

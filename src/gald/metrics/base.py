@@ -90,6 +90,9 @@ class CountMetric(ABC):
     ) -> NDArray[np.int64]:
         """Count one image; every metric implements this.
 
+        Several threads may call it at once, each for another image, and metrics share the arrays:
+        it must change neither the metric nor the arrays.
+
         Args:
             labels: predicted train ids (H, W), contiguous.
             mask: true train ids (H, W), contiguous, 255 is void.
@@ -171,27 +174,13 @@ class CountMetric(ABC):
         Raises:
             ValueError: the two differ in size, or a label is not one of the classes.
         """
+        return self.count_image(image_arrays(prediction, mask, self.num_classes))
+
+    def count_image(self, image: "ImageArrays") -> "Tensor":
+        """Count one image from its arrays, as `count`; several metrics share them."""
         import torch
 
-        if prediction.labels.shape != mask.shape:
-            raise ValueError(
-                f"prediction {tuple(prediction.labels.shape)} and mask {tuple(mask.shape)} differ "
-                "in size; predict at the size of the mask"
-            )
-        labels, ground_truth = _bytes(prediction.labels), _bytes(mask)
-        # Adding 1 wraps void (255) around to 0, so the maximum belongs to a class.
-        for source, largest in (
-            ("mask", int((ground_truth + np.uint8(1)).max(initial=0)) - 1),
-            ("prediction", int(labels.max(initial=0))),
-        ):
-            if largest >= self.num_classes:
-                raise ValueError(
-                    f"label {largest} of the {source} is neither one of the {self.num_classes} "
-                    f"classes nor void ({VOID}); check the dataset's label_map"
-                )
-        confidence = prediction.confidence
-        array = None if confidence is None else confidence.float().cpu().contiguous().numpy()
-        counts = self.count_arrays(labels, ground_truth, array)
+        counts = self.count_arrays(*image)
         return torch.from_numpy(np.ascontiguousarray(counts, dtype=np.int64).reshape(self.width))
 
     def update(self, prediction: "LabelMap", mask: "Tensor") -> None:
@@ -211,6 +200,37 @@ class CountMetric(ABC):
         self.state.reset()
 
 
+class ImageArrays(NamedTuple):
+    """Predicted train ids, true train ids and confidence (or None) of an image, each (H, W)."""
+
+    labels: Bytes
+    mask: Bytes
+    confidence: NDArray[np.float32] | None
+
+
+def image_arrays(prediction: "LabelMap", mask: "Tensor", num_classes: int) -> ImageArrays:
+    """Copy a prediction and its mask to the CPU, and check them; see `CountMetric.count`."""
+    if prediction.labels.shape != mask.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.labels.shape)} and mask {tuple(mask.shape)} differ "
+            "in size; predict at the size of the mask"
+        )
+    labels, ground_truth = _bytes(prediction.labels), _bytes(mask)
+    # Adding 1 wraps void (255) around to 0, so the maximum belongs to a class.
+    for source, largest in (
+        ("mask", int((ground_truth + np.uint8(1)).max(initial=0)) - 1),
+        ("prediction", int(labels.max(initial=0))),
+    ):
+        if largest >= num_classes:
+            raise ValueError(
+                f"label {largest} of the {source} is neither one of the {num_classes} "
+                f"classes nor void ({VOID}); check the dataset's label_map"
+            )
+    confidence = prediction.confidence
+    array = None if confidence is None else confidence.float().cpu().contiguous().numpy()
+    return ImageArrays(labels, ground_truth, array)
+
+
 def _bytes(labels: "Tensor") -> Bytes:
     import torch
 
@@ -221,6 +241,11 @@ def _bytes(labels: "Tensor") -> Bytes:
             "dataset's label_map"
         )
     return narrow.cpu().contiguous().numpy()
+
+
+def void_where(marked: NDArray[np.bool_], labels: Bytes) -> Bytes:
+    """Copy labels with void at the marked pixels."""
+    return labels | marked.view(np.uint8) * np.uint8(VOID)  # void has all bits set
 
 
 def pair_counts(first: Bytes, second: Bytes) -> NDArray[np.int64]:

@@ -4,12 +4,22 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import Bytes, CountMetric, Curve, columns, mean_of_known, named, ratio
+from gald.metrics.base import (
+    Bytes,
+    CountMetric,
+    Curve,
+    columns,
+    mean_of_known,
+    named,
+    ratio,
+    void_where,
+)
 from gald.metrics.contour import (
     WIDTHS,
     check_widths,
@@ -24,6 +34,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ONE = 2**32  # a score of 1 in fixed point: sums of integers do not depend on their order
+
+
+# How the search for matches is divided; the counts do not depend on it.
+_AT_ONCE = 2**16  # pairs of a pixel and an offset that are tried at once
+_IN_TURN = 8  # offsets that are tried before the matched pixels are taken out
+_MANY = 200  # offsets that are worth a look at the blocks first
+_BLOCK = 8  # side of a block in pixels
 
 
 class BoundaryF(CountMetric):
@@ -60,14 +77,16 @@ class BoundaryF(CountMetric):
     def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
-        labels = np.where(mask == VOID, np.uint8(VOID), labels)
-        true, predicted = (self._contours(x) for x in (mask, labels))
-        return _matches(true, predicted, _pixels(self.widths, mask.shape), self.num_classes)
+        labels = void_where(mask == VOID, labels)
+        pixels = _pixels(self.widths, mask.shape)
+        sides = [self._contour(x, max(pixels)) for x in (mask, labels)]
+        return _matches(*sides, pixels, self.num_classes)
 
     @staticmethod
-    def _contours(labels: Bytes) -> Bytes:
-        """Return the class of each contour pixel, void elsewhere, (H, W, 1)."""
-        return np.where(contour(labels), labels, np.uint8(VOID))[..., None]
+    def _contour(labels: Bytes, reach: int) -> "_Contour":
+        """Return the contour pixels of all classes."""
+        places = np.flatnonzero(contour(labels))
+        return _Contour(places, labels.ravel()[places, None], labels.shape, reach)
 
     @override
     def places(self, key: str) -> NDArray[np.intp]:
@@ -126,19 +145,27 @@ class BoundaryFDecoupleSegNets(CountMetric):
     def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
-        labels = np.where(mask == VOID, np.uint8(VOID), labels)
+        labels = void_where(mask == VOID, labels)
         pixels = _pixels(self.widths, mask.shape)
-        true, predicted = (self._contours(x) for x in (mask, labels))
-        scores = f_scores(_matches(true, predicted, pixels, self.num_classes), absent=1.0)
+        sides = [self._contour(x, max(pixels)) for x in (mask, labels)]
+        scores = f_scores(_matches(*sides, pixels, self.num_classes), absent=1.0)
         return np.append(1, np.rint(scores * _ONE).astype(np.int64))
 
     @staticmethod
-    def _contours(labels: Bytes) -> Bytes:
-        """Return the classes with a contour at each pixel, void elsewhere, (H, W, 4)."""
-        padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
-        near = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
-        inner = (near[0] == near[1]) & (near[0] == near[2]) & (near[0] == near[3])
-        return np.stack([np.where(inner, np.uint8(VOID), x) for x in near], axis=-1)
+    def _contour(labels: Bytes, reach: int) -> "_Contour":
+        """Return the pixels that differ from a neighbour, with the classes of all four."""
+        height, width = labels.shape
+        right = np.zeros(labels.shape, np.bool_)  # differs from the right neighbour
+        np.not_equal(labels[:, :-1], labels[:, 1:], out=right[:, :-1])
+        edge = right.copy()
+        edge[:-1] |= right[1:]
+        edge[:-1] |= labels[:-1] != labels[1:]
+        places = np.flatnonzero(edge)
+        row, column = np.divmod(places, width)
+        below = places + width * (row < height - 1)
+        beside = column < width - 1
+        near = np.stack([places, places + beside, below, below + beside], axis=-1)
+        return _Contour(places, labels.ravel()[near], labels.shape, reach)
 
     @override
     def places(self, key: str) -> NDArray[np.intp]:
@@ -200,56 +227,99 @@ def _pixels(widths: Sequence[float], shape: tuple[int, ...]) -> list[int]:
 
 
 def _matches(
-    true: Bytes, predicted: Bytes, pixels: Sequence[int], num_classes: int
+    true: "_Contour", predicted: "_Contour", pixels: Sequence[int], num_classes: int
 ) -> NDArray[np.int64]:
-    """Count pixels and matches (K, 2 + 2 * widths) of two contours (H, W, 1 or 4).
+    """Count pixels and matches (K, 2 + 2 * widths) of two contours.
 
-    A contour holds the classes of each pixel, or void. The search tries the nearest offsets first,
-    so most pixels find their match at once. It handles all classes together, whereas distance maps
-    would need one per class.
+    The search tries the nearest offsets first, so most pixels find their match at once. It handles
+    all classes together, whereas distance maps would need one per class.
     """
-    reach = max(pixels)
-    sides = [_Contour(side, reach) for side in (true, predicted)]
+    sides = (true, predicted)
     counts = [np.bincount(side.classes, minlength=num_classes)[:, None] for side in sides]
     counts += [a.find(b, pixels, num_classes) for a, b in (sides, sides[::-1])]
     return np.concatenate(counts, axis=1)
 
 
 class _Contour:
-    """Contour pixels of all classes, as indices into a padded image of four bytes per pixel."""
+    """Contour pixels of all classes, as indices into a padded image of four bytes per pixel.
 
-    def __init__(self, classes: Bytes, reach: int) -> None:
-        height, width, layers = classes.shape
+    Args:
+        places: contour pixels (N,), as indices into the flat image.
+        classes: classes with a contour at each of them (N, 1 to 4), or void.
+        shape: height and width of the image.
+        reach: how far a search may lead outside of the image.
+    """
+
+    def __init__(
+        self, places: NDArray[np.int64], classes: Bytes, shape: tuple[int, ...], reach: int
+    ) -> None:
+        height, width = shape
         self.stride = width + 2 * reach
-        wide = np.full((height + 2 * reach, self.stride, 4), VOID, np.uint8)
-        wide[reach : reach + height, reach : reach + width, :layers] = classes
-        self.image = wide.view(np.uint32).ravel()
-        contour_places = np.flatnonzero(self.image != np.uint32(0xFFFFFFFF))
-        rows = wide.reshape(-1, 4)[contour_places]
-        counted = rows != VOID
-        for layer in range(1, layers):  # a class counts once per pixel
-            counted[:, layer] &= (rows[:, layer, None] != rows[:, :layer]).all(1)
+        rows, columns = np.divmod(places, width)
+        padded = (rows + reach) * self.stride + columns + reach
+        self.image = np.full((height + 2 * reach) * self.stride, 0xFFFFFFFF, np.uint32)
+        self.image.view(np.uint8).reshape(-1, 4)[padded, : classes.shape[1]] = classes
+        counted = classes != VOID
+        for layer in range(1, classes.shape[1]):  # a class counts once per pixel
+            counted[:, layer] &= (classes[:, layer, None] != classes[:, :layer]).all(1)
         pixel, layer = np.nonzero(counted)
-        self.places, self.classes = contour_places[pixel], rows[pixel, layer]
+        self.places, self.classes = padded[pixel], classes[pixel, layer]
 
     def find(self, other: "_Contour", pixels: Sequence[int], num_classes: int) -> NDArray[np.int64]:
         """Count the pixels (K, widths) that have a pixel of their class on the other contour."""
         matched = np.zeros((num_classes, len(pixels)), np.int64)
-        reach = max(pixels)
-        down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-        square, offset = (down**2 + right**2).ravel(), (down * self.stride + right).ravel()
         possible = np.isin(self.classes, np.unique(other.classes))
         places, classes = self.places[possible], self.classes[possible]
-        for away in np.unique(square[square <= reach**2]):
-            hit = np.zeros(len(places), bool)
-            wanted = classes * np.uint32(0x01010101)
-            for step in offset[square == away]:
-                # A byte of `differ` is zero where the other contour has the wanted class.
-                differ = other.image[places + step] ^ wanted
-                hit |= (differ - np.uint32(0x01010101)) & ~differ & np.uint32(0x80808080) != 0
-            hits = np.bincount(classes[hit], minlength=num_classes)
-            matched += hits[:, None] * (np.square(pixels) >= away)
-            places, classes = places[~hit], classes[~hit]
-            if not len(places):
-                break
+        squares = np.square(pixels)
+        done = -1
+        for square in np.unique(squares):  # a pixel counts for this width and all larger ones
+            steps = _offsets(done, int(square), self.stride)
+            done = int(square)
+            if len(steps) > _MANY:
+                possible = other._may_have(places, classes, max(pixels))
+                places, classes = places[possible], classes[possible]
+            while len(places) and len(steps):
+                # The fewer pixels are left, the more offsets are tried at once.
+                at_once = max(1, _AT_ONCE // len(places))
+                now = max(at_once, _IN_TURN)
+                wanted = classes * np.uint32(0x01010101)
+                hit = np.zeros(len(places), np.bool_)
+                for first in range(0, min(now, len(steps)), at_once):
+                    tried = steps[first : min(first + at_once, now), None]
+                    # A byte of `differ` is zero where the other contour has the wanted class.
+                    differ = other.image[places + tried] ^ wanted
+                    zero = (differ - np.uint32(0x01010101)) & ~differ & np.uint32(0x80808080)
+                    hit |= zero.any(0)
+                hits = np.bincount(classes[hit], minlength=num_classes)
+                matched += hits[:, None] * (squares >= square)
+                places, classes, steps = places[~hit], classes[~hit], steps[now:]
         return matched
+
+    def _may_have(self, places: NDArray[np.int64], classes: Bytes, reach: int) -> NDArray[np.bool_]:
+        """Return false for the pixels that are surely farther than `reach` from their class.
+
+        The image is divided into blocks, and a pixel asks only which blocks have its class.
+        """
+        used, index = np.unique(self.classes, return_inverse=True)
+        size = -(-len(self.image) // self.stride // _BLOCK), -(-self.stride // _BLOCK)
+        blocks = np.zeros((len(used), *size), np.uint8)
+        blocks[index, *self._blocks(self.places)] = 1
+        side = 2 * -(-reach // _BLOCK) + 1
+        near = np.zeros((256, *size), np.bool_)
+        for k, present in zip(used, blocks, strict=True):
+            near[k] = cv2.dilate(present, np.ones((side, side), np.uint8))
+        return near[classes, *self._blocks(places)]
+
+    def _blocks(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        rows, columns = np.divmod(places, self.stride)
+        return rows // _BLOCK, columns // _BLOCK
+
+
+def _offsets(above: int, most: int, stride: int) -> NDArray[np.int64]:
+    """List the offsets with a squared length above one and at most another, the nearest first."""
+    reach = math.isqrt(most)
+    down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    square, offset = (down**2 + right**2).ravel(), (down * stride + right).ravel()
+    order = np.argsort(square, kind="stable")
+    first, last = np.searchsorted(square[order], (above, most), "right")
+    return offset[order[first:last]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
@@ -17,13 +18,13 @@ from gald.metrics.base import (
     named,
     pair_counts,
     ratio,
+    void_where,
 )
 from gald.metrics.contour import (
     WIDTHS,
     check_widths,
     contour,
     diagonal,
-    distance_to,
     width_index,
     width_label,
 )
@@ -81,12 +82,12 @@ class BoundaryIoU(CountMetric):
     def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
-        labels = np.where(mask == VOID, np.uint8(VOID), labels)
+        labels = void_where(mask == VOID, labels)
         long = diagonal(mask.shape)
         pixels = [max(1, round(w * long)) if w < 1 else int(w) for w in self.widths]
         order = np.argsort(pixels, kind="stable")
         true, predicted = (self._bins(x, sorted(pixels)) for x in (mask, labels))
-        both = np.where(mask == labels, mask, np.uint8(VOID))
+        both = void_where(mask != labels, mask)
         bins = len(pixels)
         counts = np.zeros((bins, 3, self.num_classes), np.int64)
         triples = ((both, np.maximum(true, predicted)), (mask, true), (labels, predicted))
@@ -98,10 +99,15 @@ class BoundaryIoU(CountMetric):
     @staticmethod
     def _bins(labels: Bytes, pixels: list[int]) -> Bytes:
         """Count per pixel the widths that are too small to reach it from the nearest contour."""
-        moves = distance_to(contour(labels, edge=True), kings_moves=True)
-        beyond = np.zeros(labels.shape, np.uint8)
+        near = contour(labels, edge=True).view(np.uint8)
+        beyond = np.full(labels.shape, len(pixels), np.uint8)
+        reach = 1
         for width in pixels:
-            beyond += moves >= width
+            if width > reach:  # the pixels at most n moves of a king away form a square
+                side = 2 * min(width - reach, max(labels.shape)) + 1
+                near = cv2.dilate(near, cv2.getStructuringElement(cv2.MORPH_RECT, (side, side)))
+                reach = width
+            beyond -= near.astype(np.uint8, copy=False)
         return beyond
 
     @override

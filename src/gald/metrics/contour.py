@@ -35,19 +35,13 @@ def contour(labels: Bytes, edge: bool = False) -> NDArray[np.bool_]:
     return marked
 
 
-def distance_to(found: NDArray[np.bool_], kings_moves: bool = False) -> NDArray[np.float32]:
-    """Compute the distance in pixels from each pixel to the nearest marked one, or infinity.
-
-    Args:
-        found: marked pixels (H, W).
-        kings_moves: whether a diagonal step counts as one (chessboard distance) instead of the
-            Euclidean distance.
-    """
+def distance_to(found: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Compute the Euclidean distance from each pixel to the nearest marked one, or infinity."""
     if not found.any():
         return np.full(found.shape, np.inf, np.float32)
     unmarked = (~found).view(np.uint8)
-    kind = (cv2.DIST_C, cv2.DIST_MASK_3) if kings_moves else (cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return cv2.distanceTransform(unmarked, *kind).astype(np.float32, copy=False)
+    away = cv2.distanceTransform(unmarked, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return away.astype(np.float32, copy=False)
 
 
 def check_widths(widths: Sequence[float]) -> tuple[float, ...]:

@@ -3,20 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from gald.data.labels import VOID
-from gald.metrics.base import (
-    Bytes,
-    CountMetric,
-    Curve,
-    mean_of_known,
-    pair_counts,
-    ratio,
-)
+from gald.metrics.base import Bytes, CountMetric, Curve, mean_of_known, ratio, void_where
+from gald.metrics.regions import Regions, find_regions, run_starts
 from gald.options.ranges import Parts
 
 if TYPE_CHECKING:
@@ -69,36 +62,51 @@ class ObjectSize(CountMetric):
     def count_arrays(
         self, labels: Bytes, mask: Bytes, confidence: NDArray[np.float32] | None
     ) -> NDArray[np.int64]:
-        labels = np.where(mask == VOID, np.uint8(VOID), labels)
-        true_bins, objects = self._bins(mask)
-        predicted_bins, _ = self._bins(labels)
-        wrong = labels != mask
-        pairs = (
-            pair_counts(np.where(wrong, np.uint8(VOID), mask), true_bins),
-            pair_counts(mask, true_bins),
-            pair_counts(np.where(wrong, labels, np.uint8(VOID)), predicted_bins),
+        labels = void_where(mask == VOID, labels)
+        marks = run_starts(mask), run_starts(labels)
+        true, predicted = map(find_regions, (mask, labels), marks)
+        # Pieces of a row with one true and one predicted class; all their pixels count alike.
+        pieces = np.flatnonzero(marks[0] | marks[1])
+        pixels = np.diff(pieces, append=mask.size)
+        true_class, true_bin = self._cells(true, pieces, mask.size)
+        predicted_class, predicted_bin = self._cells(predicted, pieces, mask.size)
+        known, hit = true_class != VOID, true_class == predicted_class
+        false = ~hit & (predicted_class != VOID)
+        objects = true.classes != VOID
+        bin_of_object = self._bins(true.sizes, mask.size)
+        return np.stack(
+            [
+                self._count(true_class, true_bin, pixels, hit & known),
+                self._count(true_class, true_bin, pixels, known),
+                self._count(predicted_class, predicted_bin, pixels, false),
+                self._count(true.classes, bin_of_object, np.ones_like(true.sizes), objects),
+            ]
         )
-        shape = objects.shape
-        return np.stack([*(pair[: shape[0], : shape[1]] for pair in pairs), objects])
 
-    def _bins(self, labels: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
-        """Return the bin of each pixel's object (H, W), and objects per class and bin (K, bins)."""
-        edges = np.array(self.edges) * labels.size
-        bins = np.zeros(labels.shape, np.uint8)
-        objects = np.zeros((self.num_classes, len(edges) + 1), np.int64)
-        present = np.flatnonzero(pair_counts(labels, labels).diagonal()[: self.num_classes])
-        for index in present.tolist():
-            of_class = labels == index
-            x, y, width, height = cv2.boundingRect(of_class.view(np.uint8))
-            box = slice(y, y + height), slice(x, x + width)
-            inside = np.ascontiguousarray(of_class[box])
-            _, components = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
-            components = components.astype(np.int32, copy=False)
-            sizes = np.bincount(components.ravel())
-            bin_of = np.searchsorted(edges, sizes).astype(np.uint8)
-            objects[index] = np.bincount(bin_of[1:], minlength=len(edges) + 1)
-            np.copyto(bins[box], bin_of[components], where=inside)
-        return bins, objects
+    def _bins(self, sizes: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
+        """Return the bin of each size, for an image of that many pixels."""
+        return np.searchsorted(np.array(self.edges) * pixels, sizes)
+
+    def _cells(
+        self, regions: Regions, pieces: NDArray[np.int64], pixels: int
+    ) -> tuple[Bytes, NDArray[np.int64]]:
+        """Return class and bin of the region around each piece, given by its first pixel."""
+        run = np.searchsorted(regions.starts, pieces, "right") - 1
+        region = regions.region[run]
+        return regions.classes[region], self._bins(regions.sizes, pixels)[region]
+
+    def _count(
+        self,
+        classes: Bytes,
+        bins: NDArray[np.int64],
+        amounts: NDArray[np.int64],
+        counted: NDArray[np.bool_],
+    ) -> NDArray[np.int64]:
+        """Sum amounts by class and bin (K, bins)."""
+        count = len(self.edges) + 1
+        cells = classes[counted].astype(np.int64) * count + bins[counted]
+        total = np.bincount(cells, amounts[counted], self.num_classes * count)
+        return total.astype(np.int64).reshape(self.num_classes, count)
 
     @override
     def places(self, key: str) -> NDArray[np.intp]:

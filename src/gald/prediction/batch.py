@@ -1,14 +1,18 @@
 """Batch prediction for `gald predict`: skip finished files and predict the others."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
+from torch import Tensor
 
 from gald.config import compose
 from gald.data.reading.files import unreadable
@@ -16,15 +20,20 @@ from gald.device import pick_device
 from gald.install.extras import MissingExtra
 from gald.options.check import check_config
 from gald.options.roots import Eval
+from gald.prediction.image import to_tensor
 from gald.prediction.inputs import InputFile
 from gald.prediction.output_log import OutputLog
 from gald.prediction.outputs import Output
+from gald.prediction.pipeline import pipeline
 from gald.prediction.prediction import Prediction
 from gald.prediction.predictor import Predictor, load
 from gald.prediction.video import Video, VideoWriter
-from gald.progress import Lines, console, say
+from gald.progress import Beside, Lines, console, say
 
 OVERLAY = Output("overlay")
+_FRAMES_AHEAD = 4
+Written = tuple[str, bytes, tuple[str, ...]]  # output, its content, and what it is made from
+Outcome = list[Written] | Exception
 
 
 @dataclass(frozen=True)
@@ -108,18 +117,17 @@ class BatchPredictor:
         with Progress(*columns, console=console()) as self.bar:
             task = self.bar.add_task("predict", total=len(self.files), completed=skipped + unseen)
             lines = Lines("predict", len(self.files))
-            for number, file in enumerate(pending, skipped + unseen):
-                lines.show(number)
-                try:
-                    self._predict_video(file) if file.is_video else self._predict_image(file)
-                except MissingExtra:
-                    raise
-                except (ValueError, FileNotFoundError, cv2.error) as error:
-                    text, path = str(error), str(file.path)
-                    sentence = text if path in text else f"{path}: {text}"
-                    bad.append(sentence)
-                    self._print(f"skipped: {sentence}")
-                self.bar.advance(task)
+            with closing(self._outcomes(pending)) as outcomes:
+                for number, (file, outcome) in enumerate(outcomes, skipped + unseen):
+                    if isinstance(outcome, Exception):
+                        text, path = str(outcome), str(file.path)
+                        bad.append(text if path in text else f"{path}: {text}")
+                        self._print(f"skipped: {bad[-1]}")
+                    else:
+                        for path, content, inputs in outcome:
+                            self.log.write(path, content, *inputs)
+                    self.bar.advance(task)
+                    lines.show(number + 1)
         done = len(self.files) - skipped - len(bad)
         if bad and not self.skip_bad:
             if len(self.files) == 1:
@@ -132,14 +140,33 @@ class BatchPredictor:
             raise ValueError(f"none of {len(bad)} files could be predicted; see the reasons above")
         return f"{self.log.folder}: {done} predicted, {skipped} already done, {len(bad)} failed"
 
-    def _predict_image(self, file: InputFile) -> None:
-        prediction = self._predict(file.path)
+    def _outcomes(self, pending: Sequence[InputFile]) -> Generator[tuple[InputFile, Outcome]]:
+        """Yield the outputs of each file to be written, in order, or the error that prevents it.
+
+        The images between two videos are read and encoded beside the network. A video is predicted
+        alone, and writes its outputs itself.
+        """
+        for is_video, files in groupby(pending, lambda file: file.is_video):
+            if is_video:
+                for file in files:
+                    yield _attempt(file, self._predict_video, file)
+                continue
+            yield from pipeline(
+                files,
+                lambda file: _attempt(file, to_tensor, file.path),
+                lambda read: _after(read, self._predict),
+                lambda predicted: _after(predicted, lambda made: self._encode(predicted[0], made)),
+            )
+
+    def _encode(self, file: InputFile, prediction: Prediction) -> list[Written]:
+        contents = []
         for path, (output,) in self._output_paths(file).items():
             inputs = self._inputs(file, [output])
             if not self.log.has(path, *inputs):
-                self.log.write(path, output.encode(prediction), *inputs)
+                contents.append((path, output.encode(prediction), inputs))
+        return contents
 
-    def _predict_video(self, file: InputFile) -> None:
+    def _predict_video(self, file: InputFile) -> list[Written]:
         video, writer = Video(file.path), None
         paths = {
             path: outputs
@@ -155,16 +182,24 @@ class BatchPredictor:
             shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted call
             partial.mkdir()
             folders += [(output, partial) for output in outputs]
+
+        def encode(prediction: Prediction) -> tuple[list[bytes], np.ndarray | None]:
+            contents = [output.encode(prediction) for output, _ in folders]
+            return contents, None if writer is None else np.asarray(prediction.overlay())
+
         frames = self.bar.add_task(escape(file.path.name), total=video.length or None)
         count = 0
-        for index, frame in enumerate(video):
-            count = index + 1
-            prediction = self._predict(frame)
-            for output, folder in folders:
-                (folder / f"{index:06}{output.suffix}").write_bytes(output.encode(prediction))
-            if writer is not None:
-                writer.write(np.asarray(prediction.overlay()))
-            self.bar.advance(frames)
+        with (
+            closing(_read_ahead(video)) as read,
+            closing(pipeline(read, to_tensor, self._predict, encode)) as encoded,
+        ):
+            for index, (contents, overlay) in enumerate(encoded):
+                count = index + 1
+                for (output, folder), content in zip(folders, contents, strict=True):
+                    (folder / f"{index:06}{output.suffix}").write_bytes(content)
+                if writer is not None and overlay is not None:
+                    writer.write(overlay)
+                self.bar.advance(frames)
         self.bar.remove_task(frames)
         if count < video.length:
             self._print(f"{file.path}: read {count} of the {video.length} frames in its header")
@@ -172,10 +207,11 @@ class BatchPredictor:
             writer.close()
         for path, outputs in paths.items():
             self.log.finish(path, *self._inputs(file, outputs))
+        return []
 
-    def _predict(self, image: object) -> Prediction:
+    def _predict(self, image: Tensor) -> Prediction:
         kinds = {output.folder for output in self.outputs}
-        return self.predictor.predict(image, "confidence" in kinds, "ld_map" in kinds)  # ty: ignore
+        return self.predictor.predict(image, "confidence" in kinds, "ld_map" in kinds)
 
     def _print(self, line: str) -> None:
         self.bar.console.print(line, markup=False, highlight=False)
@@ -201,6 +237,34 @@ class BatchPredictor:
         status = file.path.stat()
         state = f"{file.path.name} {status.st_size} {status.st_mtime_ns}"
         return (file.name, state, self.network, *(output.form for output in outputs))
+
+
+def _attempt(file: InputFile, work: Callable[..., Any], *given: Any) -> tuple[InputFile, Any]:
+    """Return a file with what a function returns, or with its error if the file can be skipped."""
+    try:
+        return file, work(*given)
+    except MissingExtra:
+        raise
+    except (ValueError, FileNotFoundError, cv2.error) as error:
+        return file, error
+
+
+def _after(attempt: tuple[InputFile, Any], work: Callable[[Any], Any]) -> tuple[InputFile, Any]:
+    """Go on with what an attempt returned, unless it failed."""
+    file, value = attempt
+    return attempt if isinstance(value, Exception) else _attempt(file, work, value)
+
+
+def _read_ahead(video: Video) -> Generator[np.ndarray]:
+    """Yield the frames of a video; a thread reads a few of them ahead."""
+    frames = iter(video)
+    with Beside[np.ndarray | None](1, _FRAMES_AHEAD) as reading:
+        while True:
+            for call in reading.put(next, frames, None):
+                frame = call.result()
+                if frame is None:
+                    return
+                yield frame
 
 
 def _requested_outputs(request: Request) -> list[Output]:

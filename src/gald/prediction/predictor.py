@@ -32,7 +32,7 @@ from gald.run.checkpoint import (
 )
 from gald.run.markdown import as_markdown
 from gald.run.plain import plain_data
-from gald.run.provenance import sha256
+from gald.run.provenance import digest_tensors, sha256
 from gald.run.slots import check_trust
 from gald.run.trunk import trunk_key
 
@@ -175,9 +175,7 @@ class Predictor(
     def fingerprint(self) -> str:
         """Return a SHA-256 of everything predictions depend on: weights, config and palette."""
         digest = hashlib.sha256()
-        for key, value in sorted(self.state_dict().items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest_tensors(digest, self.state_dict())
         parts = [self.config["model"], self.config["inference"], self.palette]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         return digest.hexdigest()

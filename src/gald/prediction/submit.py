@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,6 +11,7 @@ from rich import progress
 from gald.data.reading.files import fingerprint, read_image
 from gald.device import pick_device
 from gald.prediction.output_log import OutputLog
+from gald.prediction.pipeline import pipeline
 from gald.prediction.predictor import load
 from gald.prediction.submission import Submission
 from gald.progress import Lines, console
@@ -69,12 +71,17 @@ def submit(
     with progress.Progress(console=console()) as bar:
         task = bar.add_task("predicting", total=len(sources), completed=len(sources) - len(pending))
         lines = Lines("predicting", len(sources))
-        for number, name in enumerate(pending, len(sources) - len(pending)):
-            lines.show(number)
-            image = read_image(submission.images[name])
-            labels = predictor.predict(image, confidence=False, ld_map=False).labels
-            log.write(f"maps/{name}", submission.encode(labels), *sources[name])
-            bar.advance(task)
+        contents = pipeline(
+            pending,
+            lambda name: read_image(submission.images[name]),
+            lambda image: predictor.predict(image, confidence=False, ld_map=False).labels,
+            submission.encode,
+        )
+        with closing(contents):
+            for number, (name, content) in enumerate(zip(pending, contents, strict=True), 1):
+                log.write(f"maps/{name}", content, *sources[name])
+                bar.advance(task)
+                lines.show(len(sources) - len(pending) + number)
     submission.check(log.folder / "maps")
     submission.pack(log.folder / "maps", to)
     shutil.rmtree(log.folder)

@@ -4,8 +4,12 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # takes seconds to import
+    from torch import Tensor
 
 
 def versions() -> dict[str, str]:
@@ -37,3 +41,12 @@ def sha256(value: Any) -> str:
         with value.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_tensors(digest: "hashlib._Hash", tensors: "Mapping[str, Tensor]") -> None:
+    """Add names, types, shapes and bytes of tensors to a hash, whatever their device and layout."""
+    import torch
+
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())

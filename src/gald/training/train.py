@@ -24,6 +24,7 @@ from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
+from gald.inference.precision import refuse_two_precisions
 from gald.logger.tolerant import warn
 from gald.metrics.base import CountMetric
 from gald.model.freezing import check_frozen_weights
@@ -121,7 +122,10 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
             say(warning, soft_wrap=True)
     costs = part_costs(task.model, _image_size(data))
 
+    metrics = build_metrics(cfg.metrics, data.num_classes)
+    task.count_last_validation(metrics)
     trainer = build_training(cfg, folder, data, int(costs["cost/total/params"]))
+    refuse_two_precisions(task.inference.precision, str(trainer.precision))
     during.enter_context(end_together(trainer))
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
@@ -170,10 +174,19 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     # A callback that replaces the weights during a validation would change what is evaluated.
     kept = [c for c in trainer.callbacks if isinstance(c, DURING_EVALUATION)]  # ty: ignore[missing-attribute]
     trainer.callbacks = kept  # ty: ignore[missing-attribute]
-    metrics = build_metrics(cfg.metrics, data.num_classes)
     config = task.provenance["config"]
     results = final_evaluation(
-        trainer, checkpoint, task.model, task.inference, data, splits, metrics, folder, config, run
+        trainer,
+        checkpoint,
+        task.model,
+        task.inference,
+        data,
+        splits,
+        metrics,
+        folder,
+        config,
+        run,
+        task.last_validation,
     )
     results["seconds"] = round(task.seconds_before + time.monotonic() - start, 1)
     if trainer.is_global_zero:
