@@ -86,8 +86,9 @@ def camvid_with_uneven_void(root):
             image, mask = fake.sample(rng, range(11))
             rows = round(len(mask) * (0, 0.6, 0.1, 0.5)[i % 4])
             mask[:rows] = 11
-            fake.write_image(root / split / f"{i}.png", image)
-            fake.write_labels(root / f"{split}annot" / f"{i}.png", mask)
+            name = f"{'ab'[i % 2]}_{i}.png"  # frames of two videos
+            fake.write_image(root / split / name, image)
+            fake.write_labels(root / f"{split}annot" / name, mask)
     return root
 
 
@@ -127,6 +128,8 @@ def test_two_processes_train_and_evaluate_as_one(console, gald_cli, elsewhere, l
             torch.testing.assert_close(value, others[key], rtol=1e-5, atol=1e-5)
     trained = json.loads((two / "results.json").read_text())
     assert trained["val/receipt"]["processes"] == 2 and trained["steps"] == 4
+    images = ImageCounts.load(two / "images_val.npz")
+    assert images.groups == tuple(name[0] for name in images.names) == tuple("aaaabbb")
 
     scores = evaluated_by((1, 2), two, console, gald_cli, elsewhere)
     both = ("val/miou", "val/iou/Road", "val/accuracy")

@@ -146,6 +146,8 @@ def count_share(rank, processes, folder):
             metric.update(*batch(*item))
             images.add(f"image{seed}", metric.name, metric.count(*item))
     totals = {key: metric.compute() for key, metric in metrics.items()}
+    assert images.groups is None
+    images.set_groups({f"image{seed}": f"video {seed // 2}" for seed in range(7)})
     images = images.gather()
     if rank == processes - 1:
         torch.save(totals, folder / "totals.pt")
@@ -173,6 +175,7 @@ def test_seven_images_have_the_same_counts_with_any_number_of_processes(processe
             images.add(f"image{seed}", metric.name, metric.count(*sample(seed)))
     totals = torch.load(tmp_path / "totals.pt", weights_only=True)
     gathered = ImageCounts.load(tmp_path / "images.npz")
+    assert gathered.groups == tuple(f"video {number}" for number in (0, 0, 1, 1, 2, 2, 3))
     assert gathered.names == images.names
     for key, metric in expected.items():
         assert torch.equal(totals[key], metric.compute()), key

@@ -44,6 +44,49 @@ def test_saved_counts_are_loaded_unchanged(tmp_path):
         assert np.array_equal(again.dense(metric), counts.dense(metric))
 
 
+def test_groups_are_in_the_order_of_names(tmp_path):
+    counts = counts_of(["2", "1", "3"])
+    assert counts.groups is None
+    counts.save(tmp_path / "without.npz")
+    assert ImageCounts.load(tmp_path / "without.npz").groups is None
+    counts.set_groups({"1": "grüße", "2": "b", "3": "b", "of another split": "c"})
+    assert counts.groups == ("grüße", "b", "b")
+    counts.save(tmp_path / "with.npz")
+    assert ImageCounts.load(tmp_path / "with.npz").groups == ("grüße", "b", "b")
+    assert counts.gather().groups == ("grüße", "b", "b")
+
+
+@pytest.mark.parametrize("groups", [{}, {"a": "x"}, {"a": "x", "b": ""}])
+def test_image_without_a_group_is_named(groups):
+    with pytest.raises(ValueError, match=f"{2 - ('a' in groups)} of 2 images have no group, first"):
+        counts_of(["a", "b"]).set_groups(groups)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        np.array(["x"]),
+        np.array(["x", "y", "z"]),
+        np.array([["x", "y"]]),
+        np.array("x"),
+        np.array([1, 2]),
+        np.array([b"x", b"y"]),
+        np.array(["x", ""]),
+        np.array(["x", "\x1b[2J"]),
+        np.array(["x", "y" * 1001]),
+        np.array([{"a": 1}, None], dtype=object),
+    ],
+    ids=lambda groups: f"{groups.dtype}{groups.shape}",
+)
+def test_groups_that_are_no_names_are_refused(tmp_path, groups):
+    counts_of(["a", "b"]).save(tmp_path / "c.npz")
+    arrays = dict(np.load(tmp_path / "c.npz"))
+    np.savez(tmp_path / "c.npz", **arrays, groups=groups)
+    with pytest.raises(ValueError, match=r"c\.npz cannot be read as image counts \(") as refusal:
+        ImageCounts.load(tmp_path / "c.npz")
+    assert "\n" not in str(refusal.value) and "\x1b" not in str(refusal.value)
+
+
 def test_many_classes_take_little_disk_space(tmp_path):
     counts = ImageCounts()
     for i in range(100):

@@ -242,6 +242,7 @@ class ADE20KDataModule(DatasetDataModule):
     Args:
         root: folder of the dataset, or its zip.
         train_split: `train`, or `train+val` for a final training after model selection.
+        groups: see `DatasetDataModule`.
         loading: see `SegmentationDataModule`.
     """
 

@@ -150,6 +150,7 @@ class CamVidDataModule(DatasetDataModule):
     Args:
         root: folder with the folders and lists of the splits.
         train_split: `train`, or `train+val` for a final training after model selection.
+        groups: see `DatasetDataModule`.
         loading: see `SegmentationDataModule`.
     """
 

@@ -138,6 +138,7 @@ class CityscapesDataModule(DatasetDataModule):
         root: folder with the folders or zips.
         train_split: `train`; `train+train_extra` adds the coarse labels, `train+val` the other fine
             labels for a final training after model selection.
+        groups: see `DatasetDataModule`.
         loading: see `SegmentationDataModule`.
     """
 

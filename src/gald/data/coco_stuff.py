@@ -406,6 +406,7 @@ class CocoStuff10kDataModule(DatasetDataModule):
     Args:
         root: folder of the dataset, or its zip.
         train_split: `train`, or `train+val` for a final training after model selection.
+        groups: see `DatasetDataModule`.
         loading: see `SegmentationDataModule`.
     """
 
@@ -419,6 +420,7 @@ class CocoStuff164kDataModule(DatasetDataModule):
     Args:
         root: folder with the folders or zips.
         train_split: `train`, or `train+val` for a final training after model selection.
+        groups: see `DatasetDataModule`.
         loading: see `SegmentationDataModule`.
     """
 

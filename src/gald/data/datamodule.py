@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from gald.data.checks import check_splits
 from gald.data.dataset import BaseDataset, SegmentationDataset
+from gald.data.groups import check_groups, groups_of
 from gald.data.loading.cache import cached
 from gald.data.loading.class_counts import class_counts
 from gald.data.loading.copy_paste import CopyPaste
@@ -143,6 +144,13 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         if stage in (None, "test") and self.has_test and self.test_dataset is None:
             self.test_dataset = self.make_dataset("test")
 
+    def image_groups(self, split: str) -> dict[str, str] | None:
+        """Return the group of each image of `val` or `test` by the image's name.
+
+        None says that the images are independent, as here; a subclass may know groups.
+        """
+        return None
+
     def check(self, test: bool = False) -> None:
         """Refuse faulty data before the first step, after `setup("fit")`.
 
@@ -152,7 +160,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             test: whether the training reports the test split at its end.
 
         Raises:
-            ValueError: `copy_paste` has no transform to make crops.
+            ValueError: `copy_paste` has no transform to make crops, or an image has no group.
             SampleError: one sentence with the file or split, the cause and the remedy.
             FileNotFoundError: the test split does not exist.
         """
@@ -165,6 +173,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             self.setup("test")
         splits = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
         check_splits({name: dataset for name, dataset in splits.items() if dataset is not None})
+        for split in ("val", *(["test"] if test else [])):
+            self.image_groups(split)
 
     def plan_batches(self, world_size: int = 1) -> int:
         """Return how many micro-batches a device accumulates per optimiser step."""
@@ -292,16 +302,41 @@ class DatasetDataModule(SegmentationDataModule):
     Args:
         root: folder of the dataset.
         train_split: split to train on, or several joined by `+`, e.g. `train+val`.
+        groups: how the path of an image names the video, city or place that it shares with others;
+            see `gald.data.groups`. None for independent images.
         loading: see `SegmentationDataModule`.
     """
 
     dataset_class: type[SegmentationDataset]  # ty: ignore[incompatible-mutable-override]
 
-    def __init__(self, root: str, train_split: str = "train", **loading: Unpack[Loading]) -> None:
+    def __init__(
+        self,
+        root: str,
+        train_split: str = "train",
+        groups: str | None = None,
+        **loading: Unpack[Loading],
+    ) -> None:
         super().__init__(**loading)
+        check_groups(groups)
         self.root = root
         self.train_split = train_split
+        self.groups = groups
 
     def make_dataset(self, split: str) -> SegmentationDataset:
         """List the samples of one split."""
         return self.dataset_class(self.root, self.train_split if split == "train" else split)
+
+    def image_groups(self, split: str) -> dict[str, str] | None:
+        """Return the group of each image of `val` or `test` by its name; None without groups.
+
+        Raises:
+            ValueError: `groups` gives no name for an image.
+        """
+        if self.groups is None:
+            return None
+        self.setup({"val": "validate", "test": "test"}[split])
+        dataset = {"val": self.val_dataset, "test": self.test_dataset}[split]
+        assert dataset is not None, f"{type(self).__name__} has no split {split}"
+        indices = range(len(dataset))
+        groups = groups_of([dataset.image_path(index) for index in indices], self.groups)
+        return dict(zip(map(dataset.image_name, indices), groups, strict=True))

@@ -84,6 +84,10 @@ class BaseDataset(Dataset, ABC):
     def image_name(self, index: int) -> str:
         """Return the name of a sample in figures and predictions."""
 
+    def image_path(self, index: int) -> str:
+        """Return the path of a sample, with `/`, in which `data.groups` finds the group."""
+        return self.image_name(index)
+
     @abstractmethod
     def pixels(self, index: int) -> RawSample:
         """Decode one sample."""
@@ -278,6 +282,12 @@ steps:
     def image_name(self, index: int) -> str:
         """Return the stem of the image file, unless a subclass names samples differently."""
         return self.samples[index].name
+
+    def image_path(self, index: int) -> str:
+        """Return the path of the image file, relative to `root` where it is inside."""
+        image = self.samples[index].image
+        inside = image.is_relative_to(self.root)
+        return (image.relative_to(self.root) if inside else image).as_posix()
 
     def open_labels(self, sample: Sample) -> LazyArray:
         """Open the stored labels (H, W) uint8 of one sample; a grey png unless overridden."""

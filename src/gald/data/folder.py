@@ -138,20 +138,32 @@ The layouts of VOC, CVAT, Roboflow and mmsegmentation are read as they are; othe
         train_ids = {train_id: train_id for train_id in (*range(len(self.class_names)), VOID)}
         others = dict.fromkeys(range(256), VOID) if self.classes.rest_is_void else {}
         self.label_map = train_ids if self.colours else others | self.classes.ids
+        self.image_folders: list[Path] = []  # of the splits
         super().__init__(root, split)
 
     def list_samples(self, split: str) -> list[Sample]:
         """Pair the images and masks of a split by their relative paths."""
         if self.val_fraction is None or split == "test":
-            return list_pairs(self._place(split))
+            return self._pairs(split)
         if place := find_place(self.root, "val", self.keys):
             raise ValueError(
                 f"data.val_fraction is {self.val_fraction}, but {self.root} has a val split "
                 f"({place.layout.at(place.name)}); remove data.val_fraction or the split"
             )
-        samples = list_pairs(self._place("train"))
+        samples = self._pairs("train")
         held_out = _held_out(samples, self.val_fraction)
         return [sample for sample in samples if (sample.name in held_out) == (split == "val")]
+
+    def _pairs(self, split: str) -> list[Sample]:
+        place = self._place(split)
+        self.image_folders.append(place.images)
+        return list_pairs(place)
+
+    def image_path(self, index: int) -> str:
+        """Return the path of the image file below its folder of images."""
+        image = self.samples[index].image
+        folder = next(folder for folder in self.image_folders if image.is_relative_to(folder))
+        return image.relative_to(folder).as_posix()
 
     def _place(self, split: str) -> Place:
         place = find_place(self.root, split, self.keys)
@@ -226,6 +238,8 @@ class FolderDataModule(DatasetDataModule):
         lists: file with the names of a split; see `Folder`.
         val_fraction: fraction of train that becomes val; see `Folder`.
         train_split: `train`, or `train+val` for a final training after model selection.
+        groups: regular expression with one group in parentheses, or `folder`, for the path of an
+            image below its folder of images; see `gald.data.groups`. None for independent images.
         loading: see `SegmentationDataModule`.
     """
 
@@ -242,9 +256,10 @@ class FolderDataModule(DatasetDataModule):
         lists: str | None = None,
         val_fraction: Annotated[float, Range(above=0, below=1, example=0.2)] | None = None,
         train_split: str = "train",
+        groups: str | None = None,
         **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, train_split, **loading)
+        super().__init__(root, train_split, groups, **loading)
         self.classes = classes
         self.keys = Keys(images, masks, lists, image_suffix, mask_suffix)
         self.val_fraction = _check_fraction(val_fraction)

@@ -329,6 +329,7 @@ class PascalContextDataModule(DatasetDataModule):
         source: files of the labels; see `PascalContext59`.
         order: order of png labels; see `PascalContext59`.
         train_split: `train`, or `train+val` for a final training after model selection.
+        groups: see `DatasetDataModule`.
         loading: see `SegmentationDataModule`.
     """
 
@@ -342,9 +343,10 @@ class PascalContextDataModule(DatasetDataModule):
         source: Literal["auto", "png", "json", "mat"] = "auto",
         order: Literal["auto", "alphabetical", "voc_first"] = "auto",
         train_split: str = "train",
+        groups: str | None = None,
         **loading: Unpack[Loading],
     ) -> None:
-        super().__init__(root, train_split, **loading)
+        super().__init__(root, train_split, groups, **loading)
         if classes not in _SCORED:
             raise ValueError(
                 f"data.classes is {classes}; Pascal Context has 59, or 60 with the background"

@@ -36,6 +36,8 @@ def evaluate(
 ) -> Results:
     """Evaluate a network on a split, and write the counts per image to `images_<split>.npz`.
 
+    If the data knows groups of images, such as videos, the file has the group of each image.
+
     Args:
         trainer: runs the network on its devices.
         model: the network, with its weights.
@@ -52,11 +54,14 @@ def evaluate(
         scores such as `val/miou`, and `val/receipt`: split, hashes of images, masks and
         predictions, settings, device, commit and versions.
     """
+    groups = data.image_groups(split)  # refuses before the evaluation
     evaluator = Evaluator(metrics, per_image=True)
     task = EvaluationTask(model, inference, evaluator, data.class_names)
     run = {"val": trainer.validate, "test": trainer.test}[split]
     run(task, datamodule=data, verbose=False)
     if trainer.is_global_zero:
+        if groups is not None:
+            evaluator.images.set_groups(groups)
         evaluator.images.save(folder / f"images_{split}.npz")
     if Path(about.get("checkpoint", "/")).is_relative_to(folder.absolute()):
         about = about | {

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from gald.run.atomic import write_bytes
 from gald.run.checksum import find_damage, seal
+from gald.run.class_names import unusable
 from gald.run.limits import refuse_above, refuse_unpacked
 
 if TYPE_CHECKING:
@@ -31,15 +33,27 @@ def _check_counts(name: str, width: int, *arrays: np.ndarray) -> None:
         raise ValueError(f"{name} is not in order")
 
 
+def _read_groups(array: np.ndarray, count: int) -> list[str]:
+    """Return the names of the groups of a file's images; refuse other content."""
+    if array.dtype.kind != "U" or array.shape != (count,):
+        raise ValueError(f"groups is no list of {count} names, one for each image")
+    groups = [str(group) for group in array]
+    for group in groups:
+        if not group or unusable(group):
+            raise ValueError(f"groups has {group[:40]!a}, which is no name")
+    return groups
+
+
 class ImageCounts:
     """Count vectors by image and metric; only nonzero counts are stored.
 
     With 171 classes, an image has a few hundred nonzero counts among its 171 x 171 confusion
-    counts.
+    counts. Images that are not independent may have groups, such as videos or places.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Sparse]] = {}  # metric -> image -> counts
+        self._groups: dict[str, str] | None = None  # image -> group
 
     @property
     def names(self) -> list[str]:
@@ -50,6 +64,28 @@ class ImageCounts:
     def metrics(self) -> list[str]:
         """Sorted names of the metrics that were counted."""
         return sorted(self._rows)
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """Group of each image, in the order of `names`; None without groups, as in old files."""
+        return None if self._groups is None else tuple(self._groups[name] for name in self.names)
+
+    def set_groups(self, groups: Mapping[str, str]) -> None:
+        """Set the group of each image that was counted.
+
+        Args:
+            groups: name of the group by the name of the image; further images are left out.
+
+        Raises:
+            ValueError: an image has no group.
+        """
+        names = self.names
+        if missing := [name for name in names if not groups.get(name)]:
+            raise ValueError(
+                f"{len(missing)} of {len(names)} images have no group, first {missing[0]}; give "
+                "every image a group, or none"
+            )
+        self._groups = {name: groups[name] for name in names}
 
     def add(self, name: str, metric_name: str, vector: "Tensor") -> None:
         """Store the counts of one image.
@@ -126,6 +162,8 @@ class ImageCounts:
     def gather(self) -> "ImageCounts":
         """Merge the images of all processes; return itself if there is only one process.
 
+        Groups are kept if every process has set them.
+
         Raises:
             ValueError: two processes counted the same image.
         """
@@ -134,18 +172,23 @@ class ImageCounts:
         if not (dist.is_available() and dist.is_initialized()):
             return self
         parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, self._rows)
+        dist.all_gather_object(parts, (self._rows, self._groups))
         whole = ImageCounts()
-        for part in parts:
+        for part, _ in parts:
             for metric_name, rows in part.items():
                 for name, row in rows.items():
                     whole._put(name, metric_name, row)
+        groups = [part for _, part in parts]
+        if None not in groups:
+            whole.set_groups({name: group for part in groups for name, group in part.items()})
         return whole
 
     def save(self, path: str | Path) -> None:
         """Write one compressed file with a checksum, atomically."""
         path, names = Path(path), self.names
         arrays: dict[str, Any] = {"names": np.array(names, dtype=np.str_)}
+        if self.groups is not None:
+            arrays["groups"] = np.array(self.groups, dtype=np.str_)
         for metric_name in self.metrics:
             self.dense(metric_name)  # raises if the metric was not counted for every image
             rows = [self._rows[metric_name][name] for name in names]
@@ -196,6 +239,9 @@ class ImageCounts:
                     parts = map(slice, [0, *ends[:-1].tolist()], ends.tolist())
                     for name, part in zip(names, parts, strict=True):
                         counts._put(name, metric_name, (width, places[part], values[part]))
+                if "groups" in file.files:
+                    groups = _read_groups(file["groups"], len(names))
+                    counts.set_groups(dict(zip(names, groups, strict=True)))
         except Exception as error:
             raise ValueError(
                 f"{path} cannot be read as image counts ({str(error).splitlines()[0]}); "

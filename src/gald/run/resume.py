@@ -20,6 +20,7 @@ FREE = (
     "logger",
     "callbacks",
     "data.root",
+    "data.groups",  # of the final evaluation
     "data.num_workers",
     "data.cache",
     "data.cache_dir",

@@ -65,6 +65,10 @@ class CachedDataset(BaseDataset):
         """Return the name in the source."""
         return self.source.image_name(index)
 
+    def image_path(self, index: int) -> str:
+        """Return the path in the source."""
+        return self.source.image_path(index)
+
     def pixels(self, index: int) -> RawSample:
         """Return read-only views of one sample."""
         height, width = self.shapes[index]
