@@ -17,7 +17,7 @@ from gald.run.resume import changed_options, list_options
 from gald.run.shape import read_config_file
 from gald.sweep.cells import Cell, Sweep, declare
 from gald.sweep.compose import Source, compose_cell
-from gald.sweep.grid import command_line
+from gald.sweep.grid import command_line, primary_of
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.runner import RetryPolicy, Stopped, run_cells
 from gald.sweep.state import Record
@@ -48,7 +48,8 @@ def launch(
         ValueError: the folder holds a different sweep.
     """
     folder = Path(config.hydra.sweep.dir)
-    cells = declare(folder, str(config.name), command_line(), job_overrides)
+    primary = primary_of(config.hydra)
+    cells = declare(folder, str(config.name), command_line(), job_overrides, primary)
     sweep = Sweep.load(folder)
     unique = list({cell.number: cell for cell in cells}.values())
     _announce(folder, len(unique), len(cells))

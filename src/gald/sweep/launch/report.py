@@ -16,7 +16,7 @@ from typing_extensions import override
 from gald.options.check import check_part
 from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
-from gald.sweep.grid import check_levels, command_line, grid
+from gald.sweep.grid import check_grid, check_levels, command_line, grid, primary_of
 from gald.sweep.state import read_state
 
 
@@ -45,7 +45,8 @@ class SweepReport(Callback):
                 tell_jobs()
             cells = grid(config, OverridesParser.create(config_loader=loader)) or []
             check_levels(cells, lambda words: loader.load_sweep_config(config, words))
-            declare(folder, str(config.name), command_line(), cells)
+            check_grid(config, loader)
+            declare(folder, str(config.name), command_line(), cells, primary_of(config.hydra))
 
     @override
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
