@@ -36,7 +36,13 @@ import numpy as np
 from IPython.display import Image, display
 
 import gald
-from gald.comparison.bootstrap import class_iou, paired_bootstrap, true_class_iou, true_mean_iou
+from gald.comparison.bootstrap import (
+    Difference,
+    class_iou,
+    paired_bootstrap,
+    true_class_iou,
+    true_mean_iou,
+)
 from gald.comparison.figures import difference_chart
 from gald.comparison.runs import read_pair
 
@@ -85,7 +91,7 @@ def estimate(row):
     value, low, high, p = (float(row[key]) for key in ("difference", "low", "high", "p"))
     score = float(row["mIoU"]) / 100
     ends = (value / 100, low / 100, high / 100)
-    parts = (score - ends[0], score, *ends, np.nan, np.nan, p)
+    parts = (score - ends[0], score, *ends, np.nan, np.nan, p, np.nan)
     return Difference(*map(np.asarray, parts))
 
 
