@@ -63,7 +63,13 @@ def test_two_seeds_of_one_arm_are_no_finding(compared, tmp_path):
     assert shown.startswith("Two seeds of one arm: mIoU of s1 is ")
     assert "noise between seeds and no finding about the arm" in shown
     assert record["same_arm"] is True and record["scores"]["miou"]["p"] < 0.05
-    assert "better:" not in report and "| other seed |" in report and "| s1 |" not in report
+    assert "better:" not in report and "| same arm |" in report and "| s1 |" not in report
+
+
+def test_two_checkpoints_of_one_training_are_no_finding_either(compared, tmp_path):
+    a = write(tmp_path / "best", 0.70, seed=3, config="mask")
+    b = write(tmp_path / "last", 0.74, seed=3, config="mask")
+    assert compared(a, b)[0].startswith("One arm and one seed: mIoU of last is ")
 
 
 def test_one_training_a_side_speaks_of_these_two_trainings(compared, tmp_path):

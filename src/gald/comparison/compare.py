@@ -92,7 +92,7 @@ def compare(
     rows = differences(a, b, units, samples, seed)
     if seed_sd is not None:
         rows[HEADLINE] = _widened(rows[HEADLINE], seed_sd / 100)
-    scope = Scope(len(names_of_images), same_arm(a, b), seed_sd, margin)
+    scope = Scope(len(names_of_images), *same_arm(a, b), seed_sd, margin)
     first, second = run_names([a.folder, b.folder])
     names = first, second
     sentence = conclusion(rows[HEADLINE], scope, names)

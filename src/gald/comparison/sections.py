@@ -25,13 +25,15 @@ class Scope(NamedTuple):
 
     Attributes:
         images: number of images.
-        same_arm: whether the two are seeds of one arm; None if it is not known.
+        same_arm: whether the two are trainings of one arm; None if it is not known.
+        same_seed: whether they are of one seed, too.
         seed_sd: deviation between seeds that the user states, in points of mIoU, or None.
         margin: difference that counts as none, in points of mIoU, or None.
     """
 
     images: int
     same_arm: bool | None = None
+    same_seed: bool = False
     seed_sd: float | None = None
     margin: float | None = None
 
@@ -40,7 +42,7 @@ class Scope(NamedTuple):
         """Text that stands where a row would name the better run; empty if it may."""
         if self.images < ENOUGH:
             return "no verdict"
-        return "other seed" if self.same_arm else ""
+        return "same arm" if self.same_arm else ""
 
 
 class _Part(NamedTuple):
@@ -74,6 +76,11 @@ def conclusion(miou: Difference, scope: Scope, names: Names = UNNAMED) -> str:
             f"({numbers})."
         )
     if scope.same_arm:
+        if scope.same_seed:
+            return (
+                f"One arm and one seed: {change} ({numbers}). The configs are equal, so these are "
+                "repeats or two checkpoints of one training: no finding about the arm."
+            )
         return (
             f"Two seeds of one arm: {change} ({numbers}). The two trainings differ in nothing but "
             "the seed, so this is noise between seeds and no finding about the arm."

@@ -36,13 +36,16 @@ def without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def same_arm(a: EvaluatedRun, b: EvaluatedRun) -> bool | None:
-    """Return whether two trainings differ in nothing but the seed; None if a config is missing."""
+def same_arm(a: EvaluatedRun, b: EvaluatedRun) -> tuple[bool | None, bool]:
+    """Return whether two trainings differ in nothing but the seed, and whether in nothing at all.
+
+    The first is None if a config is missing.
+    """
     configs = [_config(run) for run in (a, b)]
     if not all(configs):
-        return None
+        return None, False
     one, other = (_without_seeds(without_irrelevant(config)) for config in configs)
-    return one == other
+    return one == other, one == other and configs[0].get("seed") == configs[1].get("seed")
 
 
 def chose_the_checkpoint(results: Mapping[str, Any], split: str) -> str:
