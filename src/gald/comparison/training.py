@@ -8,13 +8,14 @@ from gald.comparison.runs import EvaluatedRun
 from gald.run.building import refuse_other_machine
 from gald.run.plain import plain_data
 from gald.run.results import SPLITS
+from gald.run.resume import changed_options
 from gald.run.shape import read_config_file
 from gald.run.text_file import read_json
 
 # Keys that change neither weights nor scores: file locations, loggers, number of workers.
 IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
 IRRELEVANT_DATA_KEYS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size", "groups")
-OF_THE_RUN = ("tags", "report", "test", "metrics")  # of one run, and not of its training
+INITIAL = ("init_from", "model.backbone.weights", "model.host.weights")  # free in a resumption
 
 
 def without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +45,10 @@ def same_arm(a: EvaluatedRun, b: EvaluatedRun) -> tuple[bool | None, bool]:
     configs = [_config(run) for run in (a, b)]
     if not all(configs):
         return None, False
-    one, other = (_without_seeds(without_irrelevant(config)) for config in configs)
-    return one == other, one == other and configs[0].get("seed") == configs[1].get("seed")
+    one, other = map(without_irrelevant, configs)
+    # An option that an older run does not have is off there: it is no change in one direction.
+    same = not _changed(one, other) or not _changed(other, one)
+    return same, same and one.get("seed") == other.get("seed")
 
 
 def chose_the_checkpoint(results: Mapping[str, Any], split: str) -> str:
@@ -98,8 +101,15 @@ def _plain(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in plain_data(config, path).items()}
 
 
-def _without_seeds(value: Any, at_root: bool = True) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    left_out = ("seed", *(OF_THE_RUN if at_root else ()))
-    return {k: _without_seeds(part, False) for k, part in value.items() if k not in left_out}
+def _changed(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two configs differ in more than seeds, devices and what is only reported."""
+    if any(_at(one, key) != _at(other, key) for key in INITIAL):
+        return True
+    return any(key.rpartition(".")[2] != "seed" for key in changed_options(one, other))
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
