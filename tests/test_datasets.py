@@ -63,6 +63,8 @@ TWINS = {
         (),
         1,
     ),
+    "labelmefacade": ("labelmefacade", fake.labelmefacade, (), 2),
+    "crackforest": ("crackforest", fake.crackforest, ("data.class_uniform=0.5",), 2),
     "folder": ("folder", lambda root: fake.folder(root, "colours"), (), None),
 }
 

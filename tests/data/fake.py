@@ -219,6 +219,63 @@ def coco_stuff_164k(root, zipped=False):
     return root
 
 
+LABELMEFACADE = (  # ids from 0: various, building, car, ...
+    *((0, 0, 0), (128, 0, 0), (128, 0, 128), (128, 128, 0), (128, 128, 128)),
+    *((128, 64, 0), (0, 128, 128), (0, 128, 0), (0, 0, 128)),
+)
+
+
+def labelmefacade(root, kind="colours"):
+    """Write 6 train, 3 val and 2 test samples; masks: `colours` of 16 bits, or `ids`."""
+    rng = np.random.default_rng(0)
+    places = 3 * ["boston_static_street", "a new place"]
+    places += ["paris_static_street", "paris_static_street", "static_outdoor_urban_city_london_uk"]
+    places += ["madrid_static_street", "static_outdoor_montana_usa"]
+    for i, place in enumerate(places):
+        image, ids = sample(rng, range(9))
+        name = f"{place}__IMG_{i}"
+        if kind == "ids":
+            write_image(root / "images" / "train" / f"{name}.jpg", image)
+            write_labels(root / "masks" / "train" / f"{name}.png", ids)
+        else:
+            write_image(root / "images" / f"{name}.jpg", image)
+            (root / "labels").mkdir(exist_ok=True)
+            write_deep(root / "labels" / f"{name}.png", np.array(LABELMEFACADE)[ids])
+    (root / "images" / "filelist.txt").touch()
+    return root
+
+
+def write_deep(path, colours):
+    """Write colours (H, W, 3) of 0 to 255 as an RGBA png of 16 bits per value."""
+    opaque = np.full((*colours.shape[:2], 1), 255)
+    deep = 257 * np.concatenate((colours[..., ::-1], opaque), 2).astype(np.uint16)
+    assert cv2.imwrite(str(path), deep)
+
+
+def crackforest(root, kind="seg"):
+    """Write 6 train, 3 val and 2 test samples; masks: the owners' `seg`, or `ids`."""
+    rng = np.random.default_rng(0)
+    for number in (1, 2, 12, 58, 68, 69, 70, 71, 79, 80, 118):
+        image, segments = sample(rng, range(4))
+        name = f"{number:03d}"
+        if kind == "ids":
+            write_image(root / "images" / "val" / f"{name}.jpg", image)
+            write_labels(root / "masks" / "val" / f"{name}.png", segments == 1)
+            continue
+        write_image(root / "image" / f"{name}.jpg", image)
+        lines = [f"width {WIDTH}", f"height {HEIGHT}", "segments 4", "data"]
+        for row, line in enumerate(segments):
+            ends = [*np.flatnonzero(np.diff(line)), WIDTH - 1]
+            firsts = [0, *(end + 1 for end in ends[:-1])]
+            runs = zip(line[firsts], firsts, ends, strict=True)
+            lines += [f"{segment} {row} {first} {last}" for segment, first, last in runs]
+        (root / "seg").mkdir(exist_ok=True)
+        (root / "seg" / f"{name}.seg").write_text("\r\n".join(lines) + "\r\n")
+    if kind == "seg":
+        write_image(root / "image" / "201.jpg", image)  # without labels
+    return root
+
+
 # Labels of `data=folder`: id in the mask, colour in the mask, train id.
 FOLDER = (
     (0, (0, 0, 0), 255),

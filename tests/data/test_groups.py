@@ -96,6 +96,22 @@ def test_group_that_no_screen_shows_is_refused():
         groups_of(["a\x1b[2J/1.jpg"], "folder")
 
 
+def test_verify_counts_groups_and_names_those_of_two_splits(gald_cli, tmp_path, capsys):
+    root = places(tmp_path / "data")
+    with pytest.raises(SystemExit) as done:
+        gald_cli("data", "verify", "folder", f"data.root={root}", "data.groups='^([^/.]+)[/.]'")
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    (line,) = (line for line in out.splitlines() if "groups" in line and "note" not in line)
+    assert [int(word) for word in line.split() if word.isdigit()] == [6, 2, 2]
+    assert "note on test: 2 of its 2 groups are in train too, first 0\n" in out
+    assert "note on val" not in out
+    with pytest.raises(SystemExit) as done:
+        gald_cli("data", "verify", "folder", f"data.root={root}", "data.groups=folder")
+    assert done.value.code == 1
+    assert "problem in test: data.groups is 'folder', but 2 of 2" in capsys.readouterr().out
+
+
 def test_groups_reach_the_counts_of_each_image(gald_cli, tmp_path, capsys):
     root = places(tmp_path / "data")
     words = ["data=folder", f"data.root={root}"]

@@ -145,7 +145,21 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             self.test_dataset = self.make_dataset("test")
 
     def image_groups(self, split: str) -> dict[str, str] | None:
-        """Return the group of each image of `val` or `test` by the image's name.
+        """Return the group of each image of `val` or `test` by its name; None without groups.
+
+        Raises:
+            ValueError: an image has no group.
+        """
+        self.setup({"val": "validate", "test": "test"}[split])
+        dataset = {"val": self.val_dataset, "test": self.test_dataset}[split]
+        assert dataset is not None, f"{type(self).__name__} has no split {split}"
+        groups = self.groups_in(dataset)
+        if groups is None:
+            return None
+        return dict(zip(map(dataset.image_name, range(len(dataset))), groups, strict=True))
+
+    def groups_in(self, dataset: BaseDataset) -> list[str] | None:
+        """Return the group of each image of a split, by index.
 
         None says that the images are independent, as here; a subclass may know groups.
         """
@@ -326,17 +340,12 @@ class DatasetDataModule(SegmentationDataModule):
         """List the samples of one split."""
         return self.dataset_class(self.root, self.train_split if split == "train" else split)
 
-    def image_groups(self, split: str) -> dict[str, str] | None:
-        """Return the group of each image of `val` or `test` by its name; None without groups.
+    def groups_in(self, dataset: BaseDataset) -> list[str] | None:
+        """Return the group of each image of a split, by index; None without `groups`.
 
         Raises:
             ValueError: `groups` gives no name for an image.
         """
         if self.groups is None:
             return None
-        self.setup({"val": "validate", "test": "test"}[split])
-        dataset = {"val": self.val_dataset, "test": self.test_dataset}[split]
-        assert dataset is not None, f"{type(self).__name__} has no split {split}"
-        indices = range(len(dataset))
-        groups = groups_of([dataset.image_path(index) for index in indices], self.groups)
-        return dict(zip(map(dataset.image_name, indices), groups, strict=True))
+        return groups_of([dataset.image_path(i) for i in range(len(dataset))], self.groups)

@@ -179,6 +179,7 @@ class SegmentationDataset(BaseDataset):
         submission_splits: splits that `gald submit` predicts, the default first.
         follows_tags: whether photos are turned upright by their EXIF orientation, and masks with
             them; False where the owners' masks follow the stored pixels, whatever the tags.
+        mask_depth: most bits per value of a mask that is as its owners publish it.
         samples: names and files, in order.
     """
 
@@ -199,6 +200,7 @@ steps:
     published_counts: ClassVar[dict[str, tuple[int, ...]]] = {}
     submission_splits: ClassVar[tuple[str, ...]] = ()
     follows_tags: ClassVar[bool] = True
+    mask_depth: ClassVar[int] = 8
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root).expanduser()
@@ -325,7 +327,7 @@ steps:
         if image is None or mask is None:
             return
         same_size = (image.height, image.width) == (mask.height, mask.width)
-        if not same_size or image.orientation != UPRIGHT or mask.depth > 8:
+        if not same_size or image.orientation != UPRIGHT or mask.depth > self.mask_depth:
             self.pixels(index)
 
     def pixels(self, index: int) -> RawSample:

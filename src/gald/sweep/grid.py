@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -16,9 +17,9 @@ from gald.sweep.compose import fill
 GRID_SWEEPERS = ("BasicSweeper", "GaldSweeper")
 
 
-def command_line() -> list[str]:
-    """Return the command line of this process."""
-    return ["gald", "train", *sys.argv[1:]]
+def command_line(verb: str) -> list[str]:
+    """Return the command line of this process, of a verb that trains."""
+    return ["gald", verb, *sys.argv[1:]]
 
 
 def grid(config: DictConfig, parser: OverridesParser) -> list[list[str]] | None:
@@ -40,13 +41,16 @@ def grid(config: DictConfig, parser: OverridesParser) -> list[list[str]] | None:
 
 
 def check_levels(
-    cells: Iterable[Sequence[str]], compose: Callable[[list[str]], DictConfig]
+    cells: Iterable[Sequence[str]],
+    compose: Callable[[list[str]], DictConfig],
+    roots: Any = Train,
 ) -> None:
     """Check a few cells in which every value occurs, before any cell is declared.
 
     Args:
         cells: Hydra overrides of each cell.
         compose: composes the config of a cell, Hydra's section included.
+        roots: root keys of the config, see `gald.options.roots`.
 
     Raises:
         ValueError: a value does not fit its option.
@@ -57,7 +61,7 @@ def check_levels(
         with open_dict(config):
             config.pop("hydra", None)
         fill(config)
-        check_config(config, Train)
+        check_config(config, roots)
 
 
 def check_grid(config: DictConfig, loader: ConfigLoader) -> None:

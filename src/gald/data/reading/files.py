@@ -163,14 +163,29 @@ def open_labels(path: Path) -> LazyArray:
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """Read a mask that stores colours, as RGB.
+    """Read a mask that stores colours, as RGB; 16 bits per value are read if 8 lose nothing.
 
     Shape:
         returns: (H, W, 3) uint8
     """
     data = _read_complete(path)
     refuse_lossy(data, path)
+    header = read_header(data)
+    if header is not None and header.depth == 16:
+        return _in_8_bits(data, header, path)
     return np.asarray(_decode_photo(data, path)[0])
+
+
+def _in_8_bits(data: bytes, header: Header, path: Path) -> np.ndarray:
+    """Decode a png of 16 bits per value as RGB of 8, if the two bytes of each value are equal."""
+    refuse_large((header.height, header.width), f"mask {path}")
+    colours = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
+    if colours is None:
+        raise SampleError(_undecodable("mask", path))
+    high, low = np.divmod(colours, 256)
+    if (high != low).any():
+        raise SampleError(_too_deep(path, header.depth))
+    return high.astype(np.uint8)
 
 
 def refuse_large(size: tuple[int, int] | None, what: str) -> None:

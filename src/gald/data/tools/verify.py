@@ -53,6 +53,7 @@ class Report:
         pixels: (256,) number of pixels per train id, 255 void, of the readable samples.
         pictures: hash of the pixels of each readable image -> a file or name with this image.
         dataset: what was read; None if it could not be listed.
+        groups: names of the groups of images, see `gald.data.groups`.
         files: hash of all file names.
         labels: hash of all stored labels; empty unless all are readable.
     """
@@ -68,6 +69,7 @@ class Report:
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     pictures: dict[str, str] = field(default_factory=dict)
     dataset: BaseDataset | None = None
+    groups: set[str] = field(default_factory=set)
     files: str = ""
     labels: str = ""
 
@@ -85,6 +87,7 @@ class Report:
             "median": median,
             "largest": largest,
             "grey images": self.grey,
+            "groups": len(self.groups) or "",
             "hash of names": self.files,
             "hash of labels": self.labels,
         }
@@ -191,6 +194,10 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
     report = Report(getattr(dataset, "split", split), [*rejects], samples=len(dataset))
     report.dataset = dataset
     report.problems += _check_names(dataset)
+    try:
+        report.groups = set(data.groups_in(dataset) or ())
+    except ValueError as error:
+        report.problems.append(to_sentence(error))
     if isinstance(dataset, SegmentationDataset):
         report.published_counts = _published_counts(dataset)
         report.label_map = dataset.label_map
@@ -225,12 +232,21 @@ def inspect_split(data: SegmentationDataModule, split: str) -> Report:
 
 
 def _compare_splits(reports: Sequence[Report]) -> None:
-    """Report pictures that are in two splits; as a note where the owners chose the splits."""
+    """Report pictures and groups that are in two splits.
+
+    Pictures are a note where the owners chose the splits, and groups always: a place of train in
+    test says that the scores are not those of another place.
+    """
     for one, two in combinations(reports, 2):
         if one.dataset is None or two.dataset is None:
             continue
         if not are_disjoint(one.dataset, two.dataset):
             continue
+        if groups := sorted(one.groups & two.groups):
+            two.notes.append(
+                f"{len(groups)} of its {len(two.groups)} groups are in {one.split} too, "
+                f"first {groups[0]}"
+            )
         shared = [
             same_picture(one.split, one.pictures[picture], two.split, image)
             for picture, image in two.pictures.items()

@@ -23,13 +23,18 @@ class CrissCross(nn.Module):
         channels: width of the feature map, in and out.
         recurrences: number of rounds; with two or more, every position reaches every other.
         key_channels: width of q and k; None is an eighth of channels.
+        residual: whether a round adds its result to x.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
     def __init__(
-        self, channels: Width, recurrences: Count = 2, key_channels: Width | None = None
+        self,
+        channels: Width,
+        recurrences: Count = 2,
+        key_channels: Width | None = None,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         if recurrences < 1:
@@ -39,6 +44,7 @@ class CrissCross(nn.Module):
             )
         key_channels = max(channels // 8, 1) if key_channels is None else key_channels
         self.recurrences = recurrences
+        self.residual = residual
         self.widths = [key_channels, key_channels, channels]
         self.qkv = nn.Linear(channels, sum(self.widths))  # one product for all three
         self.gamma = nn.Parameter(torch.ones(1))
@@ -49,7 +55,8 @@ class CrissCross(nn.Module):
             # Channels last, so that rows and columns are batches of plain matrix products.
             q, k, v = self.qkv(x.permute(0, 2, 3, 1)).split(self.widths, dim=3)
             y = rows_and_columns(q, k, v, self.qkv.weight.dtype).permute(0, 3, 1, 2)
-            x = x + (self.gamma * y).to(x.dtype)
+            y = (self.gamma * y).to(x.dtype)
+            x = x + y if self.residual else y
         return x
 
 

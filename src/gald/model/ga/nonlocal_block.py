@@ -14,6 +14,7 @@ class NonLocal(nn.Module):
     """Non-local block: every position attends to all positions.
 
     With q, k, v three 1x1 projections: out = x + BN(W softmax(q k^T / sqrt(key_channels)) v).
+    With residual=False (ours, model/ga=nonlocal_bare) x is not added: out = BN(W softmax(...) v).
     Memory grows with N, not N^2, where torch has a fused attention kernel; time grows with N^2.
 
     Paper: "Non-local Neural Networks", https://arxiv.org/abs/1711.07971 (embedded Gaussian).
@@ -24,13 +25,17 @@ class NonLocal(nn.Module):
     Args:
         channels: width of the feature map, in and out.
         key_channels: width of q, k and v; None is half of channels.
+        residual: whether x is added to the result.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
     """
 
-    def __init__(self, channels: Width, key_channels: Width | None = None) -> None:
+    def __init__(
+        self, channels: Width, key_channels: Width | None = None, residual: bool = True
+    ) -> None:
         super().__init__()
+        self.residual = residual
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels
         self.query = nn.Conv2d(channels, key_channels, 1)
         self.key = nn.Conv2d(channels, key_channels, 1)
@@ -38,8 +43,9 @@ class NonLocal(nn.Module):
         self.project = ConvNormAct(key_channels, channels, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend to every position and add the result to x."""
-        return x + self.project(self._attend(x)).to(x.dtype)
+        """Attend to every position; add the result to x if the block is residual."""
+        y = self.project(self._attend(x)).to(x.dtype)
+        return x + y if self.residual else y
 
     def _attend(self, x: Tensor) -> Tensor:
         # A separate method frees q, k and v before the output projection allocates its maps.

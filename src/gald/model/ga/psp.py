@@ -13,6 +13,8 @@ class PSP(nn.Module):
     The map is averaged to bin x bin cells per bin, each projected to C / bins channels and resized
     back; all of them and x are concatenated and fused by a 3x3 convolution:
     out = W * [x, up(W1 mean_1(x)), up(W2 mean_2(x)), ...].
+    With concat_input=False (ours, model/ga=psp_bare) x itself is left out, so that the local
+    feature has no path through the module: what the averages lose is lost.
 
     Paper: "Pyramid Scene Parsing Network", https://arxiv.org/abs/1612.01105
     Reference: open-mmlab/mmsegmentation@0d003bc mmseg/models/decode_heads/psp_head.py:PSPHead, the
@@ -27,6 +29,7 @@ class PSP(nn.Module):
         channels: width of the feature map, in and out.
         bins: grid sizes, one pooled branch each.
         align_corners: how the pooled maps are resized.
+        concat_input: whether x is fused with the averages.
 
     Shape:
         x: (B, C, h, w) -> (B, C, h, w)
@@ -37,10 +40,12 @@ class PSP(nn.Module):
         channels: Width,
         bins: Counts = (1, 2, 3, 6),
         align_corners: bool = False,
+        concat_input: bool = True,
     ) -> None:
         super().__init__()
         self.bins = tuple(bins)
         self.align_corners = align_corners
+        self.concat_input = concat_input
         if not 1 <= len(self.bins) <= channels:
             raise ValueError(
                 f"bins ({len(self.bins)}) must be between 1 and channels ({channels}) in number;"
@@ -48,7 +53,7 @@ class PSP(nn.Module):
             )
         width = channels // len(self.bins)
         self.branches = nn.ModuleList(ConvNormAct(channels, width) for _ in self.bins)
-        self.fuse = ConvNormAct(channels + width * len(self.bins), channels, 3)
+        self.fuse = ConvNormAct(channels * concat_input + width * len(self.bins), channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool, project, resize and fuse."""
@@ -57,4 +62,5 @@ class PSP(nn.Module):
             resize(branch(adaptive_avg_pool(x, cells)), (h, w), self.align_corners).to(x.dtype)
             for cells, branch in zip(self.bins, self.branches, strict=True)
         ]
-        return self.fuse(torch.cat([x, *pooled], dim=1)).to(x.dtype)
+        parts = [x, *pooled] if self.concat_input else pooled
+        return self.fuse(torch.cat(parts, dim=1)).to(x.dtype)
