@@ -23,7 +23,8 @@ def test_a_gain_on_all_datasets_is_found_and_described(toy_sweep, gald_cli, caps
     assert "better" in row and "100%" in row and len(re.findall(r"\+\d+\.\d\d ", row)) >= 4
     assert "3 datasets say little about others" in shown
     assert "Kendall's tau, mean of 3 pairs of datasets): 1.00" in shown
-    assert "facade: The images of val chose the checkpoints" in shown
+    assert "facade: The 30 images were drawn one by one" in shown
+    assert "The images of val chose the checkpoints" in shown
     assert "camvid" in (to / "report.html").read_text()
 
 

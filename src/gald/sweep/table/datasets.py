@@ -18,6 +18,7 @@ from rich.console import Console
 from gald.comparison.bootstrap import Difference, estimated, holm
 from gald.comparison.names import run_names
 from gald.comparison.report import Section, screen_table, write_report
+from gald.comparison.units import Units
 from gald.run.atomic import new_folder
 from gald.sweep.table.analysis import LEVEL, analyse
 from gald.sweep.table.arms import Arm, SweepRuns, find_baseline
@@ -76,8 +77,10 @@ def print_datasets(
     base_label = next(arm.label for arm in sweeps[0].arms if arm.values == base)
     parts = [_differences(rows, names, base_label), _ranks(rows, names)]
     summary = _conclusion(rows, len(names), base_label)
-    left_out = [f"{name}: {sweep.selected}" for name, sweep in zip(names, sweeps, strict=True)]
-    notes = [note for note, sweep in zip(left_out, sweeps, strict=True) if sweep.selected]
+    notes = []
+    for name, sweep in zip(names, sweeps, strict=True):
+        drawn = Units.of(sweep.images, sweep.groups, sampling.block).words
+        notes.append(f"{name}: {drawn} {sweep.selected}".rstrip())
     about = f"Datasets: {', '.join(names)}; {len(common)} arms that all have, split "
     about = " ".join([f"{about}{sweeps[0].split}.", *notes])
     if to is not None:
