@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -78,8 +79,8 @@ def check_grid(config: DictConfig, loader: ConfigLoader) -> None:
     cells = grid(config, OverridesParser.create(config_loader=loader))
     if primary is None or not cells:
         return
-    from gald.sweep.table.primary import check_primary  # reads scores, which takes a while
-
+    # By name, as commands are: tables import launchers, which import this file.
+    check_primary = resolve_name("gald.sweep.table.primary:check_primary")
     check_primary(primary, cells, loader.load_sweep_config(config, cells[0]).metrics)
 
 
