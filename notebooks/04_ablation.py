@@ -36,7 +36,13 @@ import numpy as np
 from IPython.display import Image, display
 
 import gald
-from gald.comparison.bootstrap import Difference, class_iou, mean_iou, paired_bootstrap
+from gald.comparison.bootstrap import (
+    Difference,
+    class_iou,
+    paired_bootstrap,
+    true_class_iou,
+    true_mean_iou,
+)
 from gald.comparison.figures import difference_chart
 from gald.comparison.runs import read_pair
 
@@ -85,7 +91,7 @@ def estimate(row):
     value, low, high, p = (float(row[key]) for key in ("difference", "low", "high", "p"))
     score = float(row["mIoU"]) / 100
     ends = (value / 100, low / 100, high / 100)
-    parts = (score - ends[0], score, *ends, np.nan, np.nan, p)
+    parts = (score - ends[0], score, *ends, np.nan, np.nan, p, np.nan)
     return Difference(*map(np.asarray, parts))
 
 
@@ -120,12 +126,12 @@ for ld in ("mask", "affinity"):
 # %%
 _, (a, b) = read_pair(*map(Path, PAIR), "test")
 both = a.class_counts, b.class_counts
-by_class = zip(*paired_bootstrap(*both, class_iou, SAMPLES), strict=True)
-ious = dict(zip(a.class_names, (Difference(*row) for row in by_class), strict=True))
+by_class = paired_bootstrap(*both, true_class_iou, SAMPLES)
+ious = {name: by_class.of(place) for place, name in enumerate(a.class_names)}
 sure = [bool(row.low > 0 or row.high < 0) for row in ious.values()]
 label = f"{PAIR[1]} minus {PAIR[0]} (points)"
 display(Image(difference_chart(ious, sure, "IoU by class", label)))
-miou = paired_bootstrap(*both, mean_iou, SAMPLES)
+miou = paired_bootstrap(*both, true_mean_iou, SAMPLES)
 ends = f"{100 * miou.low:+.2f} to {100 * miou.high:+.2f}"
 print(f"mIoU {100 * miou.a:.2f} and {100 * miou.b:.2f}: {100 * miou.difference:+.2f} ({ends})")
 

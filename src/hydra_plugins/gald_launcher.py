@@ -114,7 +114,18 @@ class GaldSweeper(BasicSweeper):
     Args:
         max_batch_size: null; kept for Hydra.
         params: values by key, as on the command line.
+        primary: the one contrast that the sweep is about, as `ld=mask given ga != none on mIoU`;
+            null: everything is exploratory. See `gald.sweep.table.primary`.
     """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, Any] | None = None,
+        primary: str | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.primary = primary
 
     @override
     def setup(
@@ -142,6 +153,10 @@ class GaldSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from gald.sweep.launch.report import forgotten_if_empty
 
-        assert self.config is not None, "it is set up"
+        assert self.hydra_context is not None and self.config is not None, "it is set up"
+        if self.roots is not None:
+            from gald.sweep.grid import check_grid
+
+            check_grid(self.config, self.hydra_context.config_loader)
         with forgotten_if_empty(Path(self.config.hydra.sweep.dir)):
             return super().sweep(arguments)

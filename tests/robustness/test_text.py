@@ -278,7 +278,9 @@ def test_figures_show_names_as_they_are_and_long_ones_leave_room():
     assert [text.get_text() for text in legend.get_texts()] == [short_name(n) for n in names]
     half = np.full(len(names), 0.5)
     rows = [Difference(*[half] * len(Difference._fields))] * 2
-    assert class_chart(["$a$", "y" * 300], names, rows, "z" * 300).startswith(b"\x89PNG")
+    assert class_chart(["$a$", "y" * 300], names, rows, [half > 1] * 2, "z" * 300).startswith(
+        b"\x89PNG"
+    )
 
 
 def test_the_page_of_serve_has_no_element_of_a_name():

@@ -47,7 +47,7 @@ def contours(skill, wobble):
     return np.tile([1000, 1000, matched, matched], len(CLASSES))
 
 
-def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="val"):
+def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="val", groups=None):
     folder.mkdir(parents=True, exist_ok=True)
     matrices = confusion(skill, images, 1000 * noise + seed)
     counts = ImageCounts()
@@ -55,6 +55,8 @@ def write_run(folder: Path, skill, seed, images=30, noise=0, costs=None, split="
         counts.add(f"street_{index:03}", "confusion", torch.from_numpy(matrix.ravel()))
         wobble = (7 * index + noise) % 5 - 2  # 0 in the mean over five images
         counts.add(f"street_{index:03}", "boundary_f", torch.from_numpy(contours(skill, wobble)))
+    if groups is not None:
+        counts.set_groups({name: groups(place) for place, name in enumerate(counts.names)})
     counts.save(folder / f"images_{split}.npz")
     total = ConfusionMatrix(len(CLASSES))
     scores = total.scores(torch.from_numpy(matrices.sum(0).ravel()), CLASSES)
@@ -85,13 +87,18 @@ def toy_sweep(tmp_path):
         name="toy",
         unfinished=None,
         config=None,
+        primary=None,
+        groups=None,
+        split="val",
     ):
         folder = tmp_path / name
         grid = list(product(ga, ld, seeds))
         words = [(f"model/ga={g}", f"model/ld={d}", f"seed={seed}") for g, d, seed in grid]
         cells = [Cell(index, f"cell_{index}", overrides) for index, overrides in enumerate(words)]
         folder.mkdir()
-        lines = [{"version": 2, "name": name, "command": COMMAND}, *map(asdict, cells)]
+        header = {"version": 2, "name": name, "command": COMMAND}
+        header |= {"primary": primary} if primary else {}
+        lines = [header, *map(asdict, cells)]
         (folder / "cells.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         for cell, (g, d, seed) in zip(cells, grid, strict=True):
             index = cell.number
@@ -103,7 +110,8 @@ def toy_sweep(tmp_path):
                     "cost/total/params": 1_000_000 * (1 + ga.index(g)) + ld.index(d),
                     "cost/total/gmacs": 1.5 + ga.index(g) + 0.5 * ld.index(d),
                 }
-                write_run(folder / cell.folder, skill(g, d, seed), seed, images, index, costs)
+                place, amount = folder / cell.folder, skill(g, d, seed)
+                write_run(place, amount, seed, images, index, costs, split, groups)
                 content = {
                     "name": name,
                     "output_dir": str(folder / cell.folder),

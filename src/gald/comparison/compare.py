@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from gald.comparison.bootstrap import Difference, estimated
 from gald.comparison.differences import Differences, differences, influence
 from gald.comparison.names import run_names
 from gald.comparison.report import Section, screen_table, write_report
-from gald.comparison.runs import EvaluatedRun, read_pair
-from gald.comparison.sections import conclusion, sections
+from gald.comparison.runs import EvaluatedRun, groups_of, read_pair
+from gald.comparison.sections import HEADLINE, Scope, conclusion, sections
+from gald.comparison.training import chose_the_checkpoint, same_arm
+from gald.comparison.units import Units
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
 from gald.run.plain import RefusedError
@@ -34,8 +37,15 @@ def compare(
     samples: int = 10_000,
     seed: int = 0,
     trust: Sequence[str] = (),
+    block: int | None = None,
+    seed_sd: float | None = None,
+    margin: float | None = None,
 ) -> dict[str, Any]:
     """Compare two evaluations image by image; print and write where B differs from A.
+
+    With one training a side the verdict is about these two trainings, unless `seed_sd` states how
+    much trainings of one arm differ. Below 30 images, or between two seeds of one arm, there is no
+    verdict.
 
     The folder contains `report.html`, `report.md` with its figures, and `comparison.json`. It is
     written atomically.
@@ -48,6 +58,12 @@ def compare(
         samples: number of times that the images are drawn.
         seed: seed of the draws.
         trust: packages of your own with classes that the two folders may name.
+        block: images of a block that is drawn together, see `gald.comparison.units`; None draws
+            whole groups if there are 10 or more, blocks of 20 images if there are fewer, and
+            single images if they have no groups.
+        seed_sd: standard deviation of mIoU between seeds, in points, as `gald table` prints it; it
+            widens the interval of mIoU by the chance of two trainings.
+        margin: mIoU difference in points that counts as none, for a test of equivalence.
 
     Returns:
         The content of `comparison.json`.
@@ -64,32 +80,40 @@ def compare(
         raise ValueError(f"--samples is {samples}; an interval needs at least --samples 100")
     if seed < 0:
         raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
+    for option, value in (("--seed-sd", seed_sd), ("--margin", margin)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{option} is {value:g}; it must be above 0, as in {option} 0.5")
     trust = check_trust(trust)
     split, (a, b) = read_pair(run_a, run_b, split, trust)
     refuse_unwritable(folder, "--to")
 
-    rows = differences(a, b, samples, seed)
+    names_of_images = a.images.names
+    units = Units.of(names_of_images, groups_of([a, b]), block)
+    rows = differences(a, b, units, samples, seed)
+    if seed_sd is not None:
+        rows[HEADLINE] = _widened(rows[HEADLINE], seed_sd / 100)
+    scope = Scope(len(names_of_images), *same_arm(a, b), seed_sd, margin)
     first, second = run_names([a.folder, b.folder])
     names = first, second
-    sentence = conclusion(rows["miou"], len(a.images.names), names)
+    sentence = conclusion(rows[HEADLINE], scope, names)
+    chosen_by = chose_the_checkpoint(a.results, split) or chose_the_checkpoint(b.results, split)
     images_with_class = (a.class_counts[:, 1] > 0).sum(0)
     images_of_class = dict(zip(a.class_names, images_with_class.tolist(), strict=True))
-    parts = sections(rows, a.metrics, images_of_class, samples, names)
+    parts = sections(rows, a.metrics, images_of_class, scope, names)
     influences = influence(a.class_counts, b.class_counts)
     images, without_sheet = _images(a, b, split, influences, names, trust)
     count = len(influences)
     about = (
         f"{first} is {a.folder}. {second} is {b.folder}. Both were evaluated on {count} images of "
         f"{split}. Differences are {second} minus {first}; blue is in favour of {second}, orange "
-        f"of {first}."
+        f"of {first}. {chosen_by}".rstrip()
     )
     how = Section(
         "How to read this",
-        f"Images were drawn {samples} times with replacement. Each time the counts of the drawn "
-        "images were summed and scored, with the same draws for both (paired percentile "
-        "bootstrap). With fewer than about 30 images such intervals are too narrow. Trainings were "
-        "not repeated: a network trained with another seed may differ by more than these "
-        "intervals, so train several seeds before you call a module better.",
+        f"{units.words} This was done {samples} times with replacement. Each time the counts "
+        "drawn were summed and scored, with the same draws for both (paired bootstrap); the "
+        "interval is Student's with the variance of these scores. A class without a true pixel "
+        f"among the drawn images counts for neither network. {_about_seeds(seed_sd)}",
     )
     record = {
         "conclusion": sentence,
@@ -97,6 +121,12 @@ def compare(
         "b": str(b.folder),
         "split": split,
         "images": count,
+        "units": units.words,
+        "groups": units.groups,
+        "drawn_units": units.count,
+        "same_arm": scope.same_arm,
+        "seed_sd": seed_sd,
+        "margin": margin,
         "samples": samples,
         "seed": seed,
         "scores": _plain(rows),
@@ -106,6 +136,8 @@ def compare(
     }
     words = ["gald", "compare", *map(str, (run_a, run_b)), "--split", split]
     words += ["--samples", str(samples), "--seed", str(seed)]
+    for option, value in (("--block", block), ("--seed-sd", seed_sd), ("--margin", margin)):
+        words += [] if value is None else [option, f"{value:g}"]
     title = f"Is {second} better than {first}?"
     with new_folder(folder) as scratch:
         write_report(scratch, title, sentence, about, [*parts, images, how], shlex.join(words))
@@ -114,6 +146,9 @@ def compare(
 
     console = Console(markup=False, emoji=False)
     console.print(sentence, style="bold", soft_wrap=True, highlight=False)
+    for line in (units.words, chosen_by):
+        if line:
+            console.print(line, soft_wrap=True, highlight=False)
     for part in parts:
         if part.title in ON_SCREEN:
             columns = [name for name in part.header if name not in ("p", "p (Holm)", "images")]
@@ -157,11 +192,32 @@ def _images(
     return section._replace(figure=("images.png", png)), ""
 
 
+def _widened(miou: Difference, deviation: float) -> Difference:
+    """Add the chance of two trainings to the interval of a difference."""
+    (images,) = miou.sources
+    wider = estimated(miou.a, miou.difference, images, (2 * deviation**2, np.inf))
+    return wider._replace(b=miou.b)
+
+
+def _about_seeds(seed_sd: float | None) -> str:
+    if seed_sd is None:
+        return (
+            "Trainings were not repeated: a network trained with another seed may differ by more "
+            "than these intervals. --seed-sd adds a deviation between seeds, as gald table prints "
+            "it, to the interval of mIoU."
+        )
+    return (
+        f"The interval of mIoU, and no other, has the chance of two trainings added, with a "
+        f"deviation between seeds of {seed_sd:g} points (--seed-sd)."
+    )
+
+
 def _plain(rows: Differences) -> dict[str, dict[str, float | None]]:
     return {
         key: {
-            name: None if math.isnan(value) else float(value)
+            name: float(value) if math.isfinite(value) else None
             for name, value in row._asdict().items()
+            if name != "sources"
         }
         for key, row in rows.items()
     }

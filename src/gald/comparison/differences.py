@@ -7,17 +7,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from gald.comparison.bootstrap import Difference, Score, class_iou, mean_iou, paired_bootstrap
+from gald.comparison.bootstrap import (
+    Difference,
+    Score,
+    paired_bootstrap,
+    true_class_iou,
+    true_mean_iou,
+)
 from gald.comparison.runs import EvaluatedRun
+from gald.comparison.units import Units
 from gald.metrics.base import CountMetric
 
 Differences = dict[str, Difference]
 
 
-def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Differences:
+def differences(
+    a: EvaluatedRun, b: EvaluatedRun, units: Units, samples: int, seed: int
+) -> Differences:
     """Bootstrap every score that both evaluations have: key -> difference, B minus A.
 
-    The same images are drawn for all scores.
+    The same units are drawn for all scores.
     """
     counts = a.class_counts, b.class_counts
     result: Differences = {}
@@ -26,15 +35,15 @@ def differences(a: EvaluatedRun, b: EvaluatedRun, samples: int, seed: int) -> Di
         def resample(
             keys: Sequence[str], pair: Sequence[np.ndarray], score: Score, what: str
         ) -> None:
-            steps = progress.add_task(escape(what), total=2 * samples + 2)
+            steps = progress.add_task(escape(what), total=2 * (samples + 1 + units.count))
+            pair = [units.sums(table) for table in pair]
 
             def score_with_progress(sums: np.ndarray) -> np.ndarray:
                 progress.advance(steps, len(sums))
                 return score(sums)
 
             all_scores = paired_bootstrap(*pair, score_with_progress, samples, seed)
-            rows = zip(keys, *all_scores, strict=True)
-            result.update((key, Difference(*row)) for key, *row in rows)
+            result.update((key, all_scores.of(place)) for place, key in enumerate(keys))
 
         resample(pixel_keys(a.class_names), counts, pixel_scores, "pixels")
         for metric in a.metrics:
@@ -56,15 +65,16 @@ def pixel_keys(class_names: Sequence[str]) -> list[str]:
 def pixel_scores(sums: np.ndarray) -> np.ndarray:
     """Compute all scores (S, 4 + 2K) from summed hits, true and predicted pixels (S, 3, K).
 
-    The numbers equal those of `gald.metrics.confusion`, for thousands of samples at once.
+    The numbers equal those of `gald.metrics.confusion`, for thousands of samples at once, but for
+    classes that are predicted and have no true pixel: they count in no mean here.
     """
     hits, true = sums[:, 0], sums[:, 1]
-    iou = class_iou(sums)
+    iou = true_class_iou(sums)
     with np.errstate(invalid="ignore"):
         right = hits / true
         pixels = true.sum(-1)
         means = [
-            mean_iou(sums),
+            true_mean_iou(sums),
             hits.sum(-1) / pixels,
             np.nansum(right, -1) / (true > 0).sum(-1),
             np.nansum(iou * true, -1) / pixels,
@@ -76,7 +86,7 @@ def scores_by_key(metric: CountMetric, class_names: Sequence[str], keys: Sequenc
     """Wrap the scores of a metric as a function of summed vectors (S, width) to (S, keys)."""
 
     def score(sums: np.ndarray) -> np.ndarray:
-        scores = metric.scores_of_sets(sums, class_names)
+        scores = metric.scores_of_sets(metric.true_classes_only(sums), class_names)
         return np.stack([scores[key] for key in keys], -1)
 
     return score
@@ -89,5 +99,5 @@ def influence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a: class counts (N, 3, K) of the first network.
         b: class counts (N, 3, K) of the second network.
     """
-    with_all = mean_iou(b.sum(0)) - mean_iou(a.sum(0))
-    return with_all - (mean_iou(b.sum(0) - b) - mean_iou(a.sum(0) - a))
+    with_all = true_mean_iou(b.sum(0)) - true_mean_iou(a.sum(0))
+    return with_all - (true_mean_iou(b.sum(0) - b) - true_mean_iou(a.sum(0) - a))

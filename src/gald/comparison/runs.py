@@ -1,6 +1,6 @@
 """Reading of evaluations from run folders, and the check that two of them are comparable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,6 +172,13 @@ def check_pair(a: EvaluatedRun, b: EvaluatedRun, split: str) -> None:
             f"{a.folder} was evaluated with {place} = {one} and {b.folder} with {other}; evaluate "
             "both with the same settings"
         )
+    if a.images.groups and b.images.groups and a.images.groups != b.images.groups:
+        pairs = zip(a.images.names, a.images.groups, b.images.groups, strict=True)
+        image, one, other = next(pair for pair in pairs if pair[1] != pair[2])
+        raise ValueError(
+            f"{a.folder} has {image} of {split} in group {one} and {b.folder} has it in {other}; "
+            "evaluate both with the same data.groups"
+        )
     changed = np.flatnonzero((a.class_counts[:, 1] != b.class_counts[:, 1]).any(1))
     if len(changed):
         image, total = a.images.names[changed[0]], len(a.images.names)
@@ -186,6 +193,11 @@ def _known(value: object) -> object:
     if isinstance(value, dict):
         return {key: _known(part) for key, part in value.items() if part is not None}
     return value
+
+
+def groups_of(runs: Iterable[EvaluatedRun]) -> tuple[str, ...] | None:
+    """Return the group of each image, from the first run that has groups; None if none has."""
+    return next((run.images.groups for run in runs if run.images.groups is not None), None)
 
 
 def _first_difference(place: str, one: object, other: object) -> tuple[str, object, object]:

@@ -124,6 +124,15 @@ class CountMetric(ABC):
         rows = [self.scores(vector, class_names) for vector in vectors]
         return {key: np.array([row[key] for row in rows], float) for key in rows[0]}
 
+    def true_classes_only(self, sums: NDArray) -> NDArray:
+        """Return summed counts (S, width) without those of classes that the truth of a set lacks.
+
+        Networks are compared on these: in a set without a rare class, a single false pixel would
+        otherwise score 0 for one network where the other has no score. A metric with means over
+        classes that have no score without pixels implements it.
+        """
+        return sums
+
     def places(self, key: str) -> NDArray[np.intp]:
         """Return the places of the counts that decide a score; here all of them.
 

@@ -111,6 +111,11 @@ class BoundaryF(CountMetric):
         counts = sums.reshape(len(sums), self.num_classes, -1).astype(np.float64)
         return _by_width(self.name, self.widths, class_names, f_scores(counts))
 
+    @override
+    def true_classes_only(self, sums: NDArray) -> NDArray:
+        counts = sums.reshape(len(sums), self.num_classes, -1)
+        return np.where(counts[..., :1] > 0, counts, 0).reshape(sums.shape)
+
 
 class BoundaryFDecoupleSegNets(CountMetric):
     """Boundary F-score as measured by GALD's authors: mean over classes of means over images.

@@ -140,3 +140,8 @@ class BoundaryIoU(CountMetric):
             result[key] = means[:, i]
             result |= columns(key, class_names, per_class[:, i])
         return result
+
+    @override
+    def true_classes_only(self, sums: NDArray) -> NDArray:
+        table = sums.reshape(len(sums), len(self.widths), 3, self.num_classes)
+        return np.where(table[:, :, 1:2] > 0, table, 0).reshape(sums.shape)

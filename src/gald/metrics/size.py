@@ -142,3 +142,8 @@ class ObjectSize(CountMetric):
             result[f"size/iou/{name}"] = iou[:, i]
             result[f"size/objects/{name}"] = objects[..., i].sum(1)
         return result
+
+    @override
+    def true_classes_only(self, sums: NDArray) -> NDArray:
+        table = sums.reshape(len(sums), 4, self.num_classes, -1)
+        return np.where(table[:, 1:2] > 0, table, 0).reshape(sums.shape)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gald.comparison.bootstrap import class_iou
+from gald.comparison.training import chose_the_checkpoint
 from gald.metrics.base import CountMetric
 from gald.painting import Palette
 from gald.report.stored import Stored
@@ -185,7 +186,7 @@ def conclusion(run: Stored) -> str:
             f" The most frequent error takes {true.text} for {predicted.text}: {share.text}% of "
             "all wrong pixels."
         )
-    return text
+    return f"{text} {chose_the_checkpoint(run.results, run.split)}".rstrip()
 
 
 def image_scores(run: Stored) -> np.ndarray:

@@ -58,12 +58,14 @@ class Sweep:
         name: name of the sweep.
         command: the command line that declared it.
         cells: its cells; the number of a cell is its index.
+        primary: the primary contrast in words, see `gald.sweep.table.primary`, or None.
     """
 
     path: Path
     name: str
     command: list[str]
     cells: list[Cell] = field(default_factory=list)
+    primary: str | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> "Sweep":
@@ -102,6 +104,7 @@ def declare(
     name: str,
     command: Sequence[str],
     cells: Iterable[Sequence[str]],
+    primary: str | None = None,
 ) -> list[Cell]:
     """Add cells to a sweep, which is created if necessary; cells that it has already are kept.
 
@@ -110,12 +113,14 @@ def declare(
         name: name of the sweep.
         command: the command line that declares the cells, stored with a new sweep.
         cells: Hydra overrides of each cell.
+        primary: the primary contrast in words, stored with a new sweep.
 
     Returns:
         the cell of each; the same one for equal overrides.
 
     Raises:
-        ValueError: the folder holds a sweep over other keys, or of an earlier version.
+        ValueError: the folder holds a sweep over other keys, with another primary contrast, or of
+            an earlier version.
     """
     wanted = [tuple(overrides) for overrides in cells]
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,9 +131,11 @@ def declare(
                 "continued; choose a new folder with name=NAME"
             )
         header = {"version": VERSION, "name": name, "command": list(command)}
+        header |= {"primary": primary} if primary else {}
         content = (folder / NAME).read_bytes() if (folder / NAME).is_file() else b""
         sweep = _parse(folder, content or _line(header))
         _refuse_other_keys(folder, sweep.cells, wanted)
+        _refuse_other_primary(sweep, primary)
         numbered = _number(wanted, sweep.command, sweep.cells)
         added = {c.number: c for c in numbered if c.number >= len(sweep.cells)}
         _append(folder / NAME, content, header, list(added.values()))
@@ -189,7 +196,9 @@ def _parse(folder: Path, content: bytes) -> Sweep:
             "use the gald version that wrote it"
         )
     check_shape(path, header, {"name": str, "command": list[str]}, _AGAIN, "line 1")
-    sweep = Sweep(folder, header["name"], header["command"])
+    primary = header.get("primary")
+    check_shape(path, {"primary": primary}, {"primary": Text | None}, _AGAIN, "line 1")
+    sweep = Sweep(folder, header["name"], header["command"], primary=primary)
     for number, line in enumerate(lines[1:]):
         cell = _read_line(path, line, number + 2)
         its = Annotated[int, Range(least=number, most=number)]
@@ -276,6 +285,18 @@ def _refuse_other_keys(
         raise ValueError(
             f"{folder} holds a sweep over {', '.join(sorted(known))}, but this one is over "
             f"{', '.join(sorted(new))}; choose a new folder with name=NAME"
+        )
+
+
+def _refuse_other_primary(sweep: Sweep, primary: str | None) -> None:
+    if sweep.cells and sweep.primary != primary:
+        before, now = (f"{text!r}" if text else "none" for text in (sweep.primary, primary))
+        again = f"'{sweep.primary}'" if sweep.primary else "null"
+        raise ValueError(
+            f"{sweep.path} was declared with primary contrast {before}, but this command has "
+            f"{now}; it is fixed before the first cell, so choose a new folder with name=NAME, or "
+            "go on "
+            f'with "hydra.sweeper.primary={again}"'
         )
 
 

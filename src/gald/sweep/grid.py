@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -61,6 +63,31 @@ def check_levels(
             config.pop("hydra", None)
         fill(config)
         check_config(config, roots)
+
+
+def check_grid(config: DictConfig, loader: ConfigLoader) -> None:
+    """Check the primary contrast of a multirun against all its cells.
+
+    Args:
+        config: the multirun's own config, Hydra's section included.
+        loader: loads the config of a cell.
+
+    Raises:
+        ValueError: a word of it names nothing of the sweep.
+    """
+    primary = primary_of(config.hydra)
+    cells = grid(config, OverridesParser.create(config_loader=loader))
+    if primary is None or not cells:
+        return
+    # By name, as commands are: tables import launchers, which import this file.
+    check_primary = resolve_name("gald.sweep.table.primary:check_primary")
+    check_primary(primary, cells, loader.load_sweep_config(config, cells[0]).metrics)
+
+
+def primary_of(hydra: DictConfig) -> str | None:
+    """Return the primary contrast of Hydra's section of a multirun's config, or None."""
+    given = hydra.sweeper.get("primary")
+    return " ".join(str(given).split()) if given else None
 
 
 def each_level_once(cells: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:

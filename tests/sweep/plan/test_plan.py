@@ -2,12 +2,19 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from gald import cli
 from gald.sweep.cells import Sweep, declare
 from gald.sweep.plan.plan import plan
-from gald.sweep.plan.power import detectable, power_sentence, seeds_needed
+from gald.sweep.plan.power import (
+    Assumption,
+    detectable,
+    detectable_by_contrast,
+    power_sentence,
+    seeds_needed,
+)
 
 TINY = (
     "model.channels=8",
@@ -100,11 +107,42 @@ def test_too_few_seeds_give_a_warning_with_the_formula(capsys):
     assert "2 arms with 1 seed can detect no difference, but --difference is 0.5" in shown
 
 
-def test_deviation_comes_from_an_earlier_sweep(toy_sweep, capsys):
+def test_deviation_of_a_pilot_is_the_paired_one(toy_sweep, capsys):
+    # The mIoU of all arms rises by about 5 points from seed to seed, which no comparison sees.
     folder = toy_sweep(lambda ga, ld, seed: 0.6 + 0.05 * seed)
     planned("model/ga=none,psp", deviation=str(folder))
-    points = float(capsys.readouterr().out.split(" points between seeds")[0].rpartition("(")[2])
-    assert 4 < points < 8  # the mIoU rises by about 5 points from seed to seed
+    shown = capsys.readouterr().out
+    points = float(shown.split(" points between paired seeds")[0].rpartition("(")[2])
+    assert 0.2 < points < 1.5
+    assert f"measured in {folder} with 6 degrees of freedom, 95% interval " in shown
+
+
+def test_a_plan_without_a_deviation_says_that_it_assumes_one(capsys):
+    planned("model/ga=none,psp", "seed=0,1,2")
+    shown = capsys.readouterr().out
+    assert "(0.54 points between paired seeds, assumed, from experiment=ablation_camvid;" in shown
+    planned("model/ga=none,psp", "seed=0,1,2", deviation="0.3")
+    assert "(0.3 points between paired seeds, given by --sd;" in capsys.readouterr().out
+
+
+def test_pilot_without_seed_noise_is_refused(toy_sweep):
+    folder = toy_sweep(seeds=(0,))
+    with pytest.raises(ValueError, match="has no arm with two seeds of different mIoU; set --sd"):
+        planned("model/ga=none,psp", deviation=str(folder))
+
+
+PRIMARY = "hydra.sweeper.primary='ld=mask given ga != none on "
+
+
+def test_plan_says_what_the_primary_contrast_can_detect(capsys):
+    grid = ("model/ga=none,psp", "model/ld=none,mask", "seed=0,1,2")
+    planned(*grid, f"{PRIMARY}mIoU'", deviation="0.54")
+    # One arm with mask minus one without: 3 x 2 degrees of freedom.
+    expected = (2.4469 + 0.9057) * 0.54 * (2 / 3) ** 0.5
+    line = "primary: ld=mask given ga != none on mIoU: can detect "
+    assert f"{line}{expected:.2f} points or more" in capsys.readouterr().out
+    planned(*grid, f"{PRIMARY}boundary F'")
+    assert "is unknown, because the deviation of boundary F" in capsys.readouterr().out
 
 
 def test_power_matches_the_textbook_formula():
@@ -113,9 +151,13 @@ def test_power_matches_the_textbook_formula():
     assert detectable(2, 1, 1.0) == float("inf")
     needed = seeds_needed(4, 0.5, 0.4)
     assert needed and detectable(4, needed, 0.4) <= 0.5 < detectable(4, needed - 1, 0.4)
-    assert f"take {needed} seeds" in power_sentence(4, 3, 0.5, 0.4)
+    assert f"take {needed} seeds" in power_sentence(4, 3, 0.5, Assumption(0.4, "given"))
+    one = detectable_by_contrast(2, 10, 1.0, np.array([-1.0, 1]))
+    assert one == pytest.approx(detectable(2, 10, 1.0))
     assert seeds_needed(4, 0.001, 10.0) is None
-    assert power_sentence(1, 3, 0.5, 0.4) == "seeds: one arm only, nothing to compare"
+    assert (
+        power_sentence(1, 3, 0.5, Assumption.default()) == "seeds: one arm only, nothing to compare"
+    )
 
 
 def test_command_reports_errors_in_one_sentence(monkeypatch, capsys):

@@ -8,24 +8,43 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from scipy import optimize, stats
 
 from gald.comparison import bootstrap
-from gald.comparison.bootstrap import Draws, class_iou, mean_iou, summarise
+from gald.comparison.bootstrap import Difference, Draws, class_iou, mean_iou
 from gald.metrics.images import ImageCounts
 from gald.sweep.table import analysis
 from gald.sweep.table.analysis import analyse
 from gald.sweep.table.arms import read_sweep
-from gald.sweep.table.contrasts import Estimator, contrast
+from gald.sweep.table.contrasts import Estimator
 
+NUMBERS = Difference._fields[:-1]
 HEAVY = (
     "torch torchvision torchmetrics timm pytorch_lightning lightning_fabric wandb albumentations"
 )
 
 
-def plain_contrast(arms, seeds, weights, scores, drawn, seed):
-    """The formula of `contrast`, one score after the other: arms and seeds by least squares."""
-    arms, seeds, noise, parts = np.array(arms), np.array(seeds), {}, {}
-    generator = np.random.default_rng(seed)
+def plain_interval(base, difference, samples, units, seeds, freedom, shared):
+    """The formula of `gald.comparison.bootstrap`, for one score."""
+    images = max(np.nanvar(samples) - shared, 0) * units / (units - 1)
+    error = np.sqrt(images + seeds)
+
+    def reach(level):  # of one side
+        weighted = images * stats.t.isf(level, units - 1)
+        return (weighted + (seeds * stats.t.isf(level, freedom) if freedom else 0)) / error
+
+    low, high, tail = 1e-15, 0.5 - 1e-14, 0.5
+    if error > 0 and abs(difference) > 1e-14:
+        excess = reach(low) - abs(difference)
+        tail = 0 if excess < 0 else optimize.brentq(lambda x: reach(x) - abs(difference), low, high)
+    ends = difference - reach(0.025), difference + reach(0.025)
+    above = tail if difference < 0 else 1 - tail
+    return Difference(base, base + difference, difference, *ends, error, above, 2 * tail, None)
+
+
+def plain_contrast(arms, seeds, weights, scores, drawn, units):
+    """The formula of `Estimator`, one score after the other: arms and seeds by least squares."""
+    arms, seeds, parts = np.array(arms), np.array(seeds), {}
     known = ~np.isnan(scores)
     for pattern in np.unique(known, axis=1).T:
         runs = np.flatnonzero(pattern)
@@ -39,24 +58,28 @@ def plain_contrast(arms, seeds, weights, scores, drawn, seed):
                 break
         else:
             continue
-        if freedom:
-            noise[tuple(pattern)] = generator.standard_t(freedom, len(drawn))
         for m in np.flatnonzero((known == pattern[:, None]).all(0)):
             y = scores[runs, m]
             fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
             samples = np.array([draw[runs, m] @ solved for draw in drawn])
-            if freedom:
-                spread = np.sqrt(((y - fitted) ** 2).sum() / freedom * (solved**2).sum())
-                samples += spread * noise[tuple(pattern)]
-            base = y[np.array(weights)[arms[runs]] < 0].mean()
-            parts[m] = summarise(base, base + y @ solved, samples)
-    absent = summarise(np.nan, np.nan, np.array([np.nan]))
+            seeds_part = ((y - fitted) ** 2).sum() / max(freedom, 1)
+            x = drawn[:, runs, m]
+            x = x[~np.isnan(x).any(1)].T
+            rest = x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
+            of_run = rest.var(1).sum() / max(freedom, 1)
+            base, squares = y[np.array(weights)[arms[runs]] < 0].mean(), (solved**2).sum()
+            shared = min(of_run, seeds_part) * squares
+            parts[m] = plain_interval(
+                base, y @ solved, samples, units, seeds_part * squares, freedom, shared
+            )
+    absent = Difference(*[np.nan] * 9)
     return [parts.get(m, absent) for m in range(scores.shape[1])]
 
 
 def assert_same(found, expected):
-    for name, value in found._asdict().items():
-        assert value == pytest.approx(getattr(expected, name), rel=1e-9, abs=1e-12, nan_ok=True)
+    for name in NUMBERS:
+        expectation = pytest.approx(getattr(expected, name), rel=1e-9, abs=1e-9, nan_ok=True)
+        assert getattr(found, name) == expectation, name
 
 
 def test_numbers_are_those_of_the_plain_formulas(toy_sweep):
@@ -89,12 +112,11 @@ def test_numbers_are_those_of_the_plain_formulas(toy_sweep):
             ),
         ):
             scores, scores_drawn = np.array(scores)[:, None], np.array(scores_drawn).T[..., None]
-            (expected,) = plain_contrast(arms, seeds, weight, scores, scores_drawn, 5)
+            (expected,) = plain_contrast(arms, seeds, weight, scores, scores_drawn, 30)
             assert_same(results[arm].estimate, expected)
         iou, iou_drawn = np.array([*map(class_iou, whole)]), np.stack([*map(class_iou, sums)], 1)
-        for k, expected in enumerate(plain_contrast(arms, seeds, weight, iou, iou_drawn, 5)):
-            one = type(expected)(*(part[k] for part in found.classes[arm]))
-            assert_same(one, expected)
+        for k, expected in enumerate(plain_contrast(arms, seeds, weight, iou, iou_drawn, 30)):
+            assert_same(found.classes[arm].of(k), expected)
 
 
 def test_scores_that_some_runs_lack_are_estimated_from_the_others():
@@ -105,18 +127,19 @@ def test_scores_that_some_runs_lack_are_estimated_from_the_others():
     drawn[:, np.isnan(scores)] = np.nan
     drawn[:7, 4, 0] = np.nan  # a rare class that seven draws lack
     contrasts = [np.array(w, float) for w in ([-1, 1, 0, 0], [-1, 0, 0, 1], [1, -1, -1, 1])]
-    estimator = Estimator(arms, seeds, scores, 3)
+    estimator = Estimator(arms, seeds, scores, 40)
     at_once = [found for found, _ in estimator.estimate(contrasts, drawn)]
     blocks = [
         [found for found, _ in estimator.estimate(contrasts, drawn[..., first : first + 2], first)]
         for first in (0, 2, 4)
     ]
     for number, weights in enumerate(contrasts):
-        plain = plain_contrast(arms, seeds, weights, scores, drawn, 3)
+        plain = plain_contrast(arms, seeds, weights, scores, drawn, 40)
         for m, expected in enumerate(plain):
-            assert_same(type(expected)(*(part[m] for part in at_once[number])), expected)
-        joined = [np.concatenate(parts) for parts in zip(*(b[number] for b in blocks), strict=True)]
-        np.testing.assert_allclose(joined, at_once[number], rtol=1e-9, atol=1e-12)
+            assert_same(at_once[number].of(m), expected)
+        for name in NUMBERS:
+            joined = np.concatenate([getattr(part[number], name) for part in blocks])
+            np.testing.assert_allclose(joined, getattr(at_once[number], name), rtol=1e-9, atol=1e-9)
     assert np.isnan(at_once[0].p[2]) and np.isfinite(at_once[1].p[2])
 
 
@@ -125,7 +148,7 @@ def test_equal_runs_differ_by_nothing_at_all():
     drawn = np.tile(np.random.default_rng(1).random((50, 3, 1)), (1, 3, 1)) / 3
     arms, seeds = np.repeat(np.arange(3), 3), np.tile(np.arange(3), 3)
     for weights in ([-1, 1, 0], [-1, 0.5, 0.5]):
-        found, freedom = contrast(arms, seeds, np.array(weights), scores, drawn)
+        ((found, freedom),) = Estimator(arms, seeds, scores, 9).estimate([np.array(weights)], drawn)
         assert found.p == 1 and not found.clear and found.low == found.high == 0 == found.difference
         assert freedom == 4
 
@@ -136,7 +159,9 @@ def test_classes_that_do_not_fit_into_memory_are_drawn_in_turn(toy_sweep, monkey
     monkeypatch.setattr(analysis, "CLASS_CELLS", 12 * 200 * 2)
     in_turn = analyse(sweep, 0, samples=200)
     assert len(in_turn.classes) == 3 and in_turn.classes[0].p.shape == (3,)
-    np.testing.assert_allclose(in_turn.classes, at_once.classes, rtol=1e-9, atol=1e-12)
+    for one, other in zip(in_turn.classes, at_once.classes, strict=True):
+        for name in NUMBERS:
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-9)
 
 
 def test_draws_that_are_not_kept_are_drawn_again(monkeypatch):

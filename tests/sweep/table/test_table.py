@@ -67,6 +67,8 @@ def test_boundaries_have_their_own_differences_and_intervals(toy_sweep, capsys):
         "ga=psp ld=mask": "better",
         "ga=psp": "noise",
         "ld=mask": "better",
+        "ga=psp given ld!=none": "noise",
+        "ld=mask given ga!=none": "better",
     }
     print_table(toy_sweep(ld_helps, name="again"), samples=300, form="md")
     text = capsys.readouterr().out
@@ -117,7 +119,7 @@ def test_folder_holds_all_formats_and_their_figures(toy_sweep, tmp_path):
     to = tmp_path / "report"
     print_table(toy_sweep(ld_helps), to, samples=500)
     images = {"arms.png", "pareto.png", "classes.png"}
-    texts = {"report.md", "report.html", "table.tex", "table.csv", "runs.csv"}
+    texts = {"report.md", "report.html", "table.tex", "table.csv", "runs.csv", "contrasts.csv"}
     assert {path.name for path in to.iterdir()} == images | texts
     assert all((to / name).read_bytes().startswith(b"\x89PNG") for name in images)
     page = (to / "report.html").read_text()

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from gald.sweep.cells import Sweep, declare
 from gald.sweep.compose import Source
-from gald.sweep.grid import GRID_SWEEPERS, command_line
+from gald.sweep.grid import GRID_SWEEPERS, command_line, primary_of
 from gald.sweep.launch.devices import count_devices, visible_gpus
 from gald.sweep.launch.door import run_cell
 from gald.sweep.launch.launcher import score_or_reason
@@ -29,7 +29,8 @@ def run_single(cfg: DictConfig) -> float | str:
         return "this task is not the first of its job"
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
-    (cell,) = declare(folder, str(cfg.name), command_line("train"), [list(hydra.overrides.task)])
+    primary, words = primary_of(cast(DictConfig, hydra)), [list(hydra.overrides.task)]
+    (cell,) = declare(folder, str(cfg.name), command_line("train"), words, primary)
     # Optuna may ask for one cell twice at once, and needs the score for both trials.
     wait = not str(hydra.sweeper._target_).endswith(GRID_SWEEPERS)
     record = run_cell(Sweep.load(folder), cell, Source.of(cast(DictConfig, hydra)), wait=wait)

@@ -17,7 +17,7 @@ from gald.run.resume import changed_options, list_options
 from gald.run.shape import read_config_file
 from gald.sweep.cells import Cell, Sweep, declare
 from gald.sweep.compose import Source, compose_cell
-from gald.sweep.grid import command_line
+from gald.sweep.grid import command_line, primary_of
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.runner import RetryPolicy, Stopped, run_cells
 from gald.sweep.state import Record
@@ -62,7 +62,7 @@ def declared(
     """
     folder = Path(config.hydra.sweep.dir)
     command = command_line(config.hydra.job.config_name)
-    cells = declare(folder, str(config.name), command, job_overrides)
+    cells = declare(folder, str(config.name), command, job_overrides, primary_of(config.hydra))
     unique = list({cell.number: cell for cell in cells}.values())
     _announce(folder, len(unique), len(cells))
     return Sweep.load(folder), cells, unique

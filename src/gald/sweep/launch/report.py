@@ -17,7 +17,7 @@ from gald.options.check import check_part
 from gald.options.roots import Probe, Train
 from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
-from gald.sweep.grid import check_levels, command_line, grid
+from gald.sweep.grid import check_grid, check_levels, command_line, grid, primary_of
 from gald.sweep.state import read_state
 
 SWEPT = {"train": Train, "probe": Probe}  # verbs with cells, and the root keys of their configs
@@ -50,7 +50,8 @@ class SweepReport(Callback):
             cells = grid(config, OverridesParser.create(config_loader=loader)) or []
             compose = partial(loader.load_sweep_config, config)
             check_levels(cells, compose, SWEPT[verb])
-            declare(folder, str(config.name), command_line(verb), cells)
+            check_grid(config, loader)
+            declare(folder, str(config.name), command_line(verb), cells, primary_of(config.hydra))
 
     @override
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:

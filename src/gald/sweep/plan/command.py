@@ -13,7 +13,7 @@ def main(
     multirun: Annotated[bool, Parameter(name=("--multirun", "-m"))] = False,
     baseline: str | None = None,
     difference: float = 0.5,
-    sd: str = "0.4",
+    sd: str | None = None,
     no_probe: bool = False,
     to: Path | None = None,
     trust: Trust = (),
@@ -25,7 +25,7 @@ def main(
         multirun: accepted, but not needed
         baseline: baseline arm, such as 'model/ga=none model/ld=none'
         difference: mIoU difference to detect, in points
-        sd: deviation between seeds in points, or a finished sweep
+        sd: paired deviation between seeds in points, or a finished sweep (default: assumed)
         no_probe: do not build and time networks
         to: declare the cells in this folder, for gald sweep run
         trust: package with classes of your own that the file may name; repeat for more

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.config import CONF_DIR, hints
 from gald.sweep.cells import NAME, Cell, Sweep, split_overrides
-from gald.sweep.grid import check_levels, grid
+from gald.sweep.grid import check_grid, check_levels, grid
 from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED
 
@@ -66,6 +66,7 @@ def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
                 "hydra/sweeper=... to plan a grid"
             )
         check_levels(cells, lambda overrides: loader.load_sweep_config(master, overrides))
+        check_grid(master, loader)
         return master, cells
 
 

@@ -10,6 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gald.cli import silence_warnings
+from gald.comparison.bootstrap import ROUNDING
 from gald.config import refuse_words
 from gald.errors import to_sentence
 from gald.run.new_folders import refuse_unwritable
@@ -17,14 +18,16 @@ from gald.run.slots import check_trust
 from gald.sweep.cell_cost import TrainingCost, Workload, architecture, probe, workload_of
 from gald.sweep.cells import declare, number_cells
 from gald.sweep.compose import Need, fill
+from gald.sweep.grid import primary_of
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.live_table import duration
 from gald.sweep.plan.grid import Entry, declared_cells, plan_entries
-from gald.sweep.plan.power import power_sentence
-from gald.sweep.table.arms import SEED, Arm, find_baseline, label, read_sweep
-from gald.sweep.table.columns import Column, values
+from gald.sweep.plan.power import Assumption, detectable_by_contrast, power_sentence
+from gald.sweep.table.arms import SEED, Arm, SweepRuns, find_baseline, label, read_sweep
+from gald.sweep.table.columns import Column, columns, values
 from gald.sweep.table.consistency import Audited, audit_configs, audit_seeds
-from gald.sweep.table.contrasts import seed_deviation
+from gald.sweep.table.contrasts import Deviation, seed_deviation
+from gald.sweep.table.primary import MIOU, read_primary
 
 
 def write_plan(words: Sequence[str], folder: Path) -> None:
@@ -37,7 +40,7 @@ def write_plan(words: Sequence[str], folder: Path) -> None:
     refuse_unwritable(folder, "--to")
     master, declared = declared_cells(words)
     command = ["gald", "train", "-m", *words]
-    cells = declare(folder, str(master.name), command, declared)
+    cells = declare(folder, str(master.name), command, declared, primary_of(master.hydra))
     count = len({cell.number for cell in cells})
     print(f"{count} cells in {folder}; to run them: gald sweep run {folder}")
     print(f"one cell, N from 0 to {count - 1}: gald sweep run {folder} --cell N")
@@ -47,7 +50,7 @@ def plan(
     words: Sequence[str],
     baseline: str | None = None,
     difference: float = 0.5,
-    deviation: str = "0.4",
+    deviation: str | None = None,
     probing: bool = True,
     trust: Sequence[str] = (),
 ) -> list[Entry]:
@@ -57,8 +60,8 @@ def plan(
         words: overrides as `gald train -m` takes them.
         baseline: the arm that the others will be compared with, see `gald table`.
         difference: mIoU difference to detect, in points.
-        deviation: standard deviation of mIoU between seeds, in points, or the folder of a sweep
-            to estimate it from.
+        deviation: paired standard deviation of mIoU between seeds, in points, or the folder of a
+            finished sweep, a pilot, to estimate it from; None assumes one, and says so.
         probing: whether to build each distinct network and time a few steps.
         trust: packages of your own with classes that the runs of the finished sweep may name.
 
@@ -70,10 +73,11 @@ def plan(
             not above 0, or the sweep's folder cannot be written.
     """
     silence_warnings()
-    points = _deviation(deviation, check_trust(trust))
-    if not (0 < difference < math.inf and 0 < points < math.inf):
+    pilot = _pilot(deviation, check_trust(trust))
+    assumed = _assumption(deviation, pilot)
+    if not (0 < difference < math.inf and 0 < assumed.points < math.inf):
         raise ValueError(
-            f"--difference is {difference:g} and --sd is {points:g}; both must be above 0"
+            f"--difference is {difference:g} and --sd is {assumed.points:g}; both must be above 0"
         )
     refuse_words("sweep plan", words, "train")
     master, declared = declared_cells(words)
@@ -103,7 +107,9 @@ def plan(
     for warning in _warnings(entries):
         console.print(f"warning: {warning}")
     fewest = min(len({entry.values.get(SEED) for entry in cells}) for cells in arms.values())
-    console.print(power_sentence(len(arms), fewest, difference, points))
+    console.print(power_sentence(len(arms), fewest, difference, assumed))
+    if (words_of := primary_of(master.hydra)) is not None:
+        console.print(_primary_sentence(words_of, empty_arms, fewest, assumed, pilot))
     return entries
 
 
@@ -222,18 +228,52 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
     return audit_configs(cells) + audit_seeds([entry.values for entry in entries])
 
 
-def _deviation(given: str, trust: Sequence[str]) -> float:
-    """Return the deviation between seeds in points, from a number or from a finished sweep."""
+def _pilot(given: str | None, trust: Sequence[str]) -> SweepRuns | None:
+    """Read the finished sweep that `--sd` names; None if it names a number, or nothing."""
     try:
-        return float(given)
+        float(given or "0")
     except ValueError:
-        sweep = read_sweep(Path(given).expanduser(), trust=trust)
-    arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
-    miou = Column("mIoU", f"{sweep.split}/miou", 100, True, "%")
-    scores = [score for arm in sweep.arms for score in values(arm, miou)]
-    measured = seed_deviation(arms, scores)
-    if not measured:
+        return read_sweep(Path(given or "").expanduser(), trust=trust)
+    return None
+
+
+def _assumption(given: str | None, pilot: SweepRuns | None) -> Assumption:
+    if given is None:
+        return Assumption.default()
+    if pilot is None:
+        return Assumption(float(given), "given by --sd")
+    found = _deviation(pilot, Column("mIoU", f"{pilot.split}/miou", 100, True, "%"))
+    if found is None or not found.paired > ROUNDING:
         raise ValueError(
             f"{given} has no arm with two seeds of different mIoU; set --sd to a number of points"
         )
-    return measured
+    return Assumption.measured(found.paired, found.degrees_of_freedom, given)
+
+
+def _deviation(sweep: SweepRuns, column: Column) -> Deviation | None:
+    arms = [place for place, arm in enumerate(sweep.arms) for _ in arm.runs]
+    seeds = [seed for arm in sweep.arms for seed in arm.runs]
+    return seed_deviation(arms, seeds, [x for arm in sweep.arms for x in values(arm, column)])
+
+
+def _primary_sentence(
+    text: str, arms: Sequence[Arm], seeds: int, assumed: Assumption, pilot: SweepRuns | None
+) -> str:
+    """Describe what the primary contrast can detect; of another score only with a pilot."""
+    factors = {key: list(dict.fromkeys(arm.values[key] for arm in arms)) for key in arms[0].values}
+    primary = read_primary(text, factors)
+    contrast = primary.contrast(arms)
+    assert contrast is not None, "it was checked with the cells"
+    if primary.score.casefold() != MIOU.casefold():
+        shown = columns(pilot.arms, pilot.split) if pilot is not None else []
+        own = [one for one in shown if one.name.casefold() == primary.score.casefold()]
+        found = _deviation(pilot, own[0]) if pilot is not None and own else None
+        if found is None:
+            return (
+                f"primary: {text}: what it can detect is unknown, because the deviation of "
+                f"{primary.score} between seeds is; --sd FOLDER of a pilot with that score has it"
+            )
+        assumed = Assumption.measured(found.paired, found.degrees_of_freedom, "the pilot")
+    reach = detectable_by_contrast(len(arms), seeds, assumed.points, contrast.weights)
+    size = f"{reach:.2f} points or more" if reach < math.inf else "nothing with one seed"
+    return f"primary: {text}: can detect {size} ({assumed.words}; power 80%, one test at 5%)"

@@ -1,8 +1,7 @@
 """Finished runs of a sweep, grouped into arms: an arm is one way to train, with all its seeds."""
 
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gald.comparison.runs import EvaluatedRun, check_pair, read_run
+from gald.comparison.training import chose_the_checkpoint
 from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
 from gald.run.plain import RefusedError
@@ -122,6 +122,11 @@ class SweepRuns:
         arms: arms with at least one run, in order of declaration.
         missing_cells: cells without a run that can be compared.
         notes: deviations of runs from the declared settings.
+        declared: values of all arms that were declared, in order.
+        images: names of the images that every run was evaluated on.
+        groups: group of each image; None if no run has groups.
+        selected: warning that these images chose the checkpoints, or empty.
+        primary: words of the primary contrast, or None.
     """
 
     name: str
@@ -130,6 +135,11 @@ class SweepRuns:
     arms: list[Arm]
     missing_cells: list[MissingCell]
     notes: list[str]
+    declared: list[dict[str, str]]
+    images: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    selected: str
+    primary: str | None = None
 
 
 def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> SweepRuns:
@@ -148,6 +158,7 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
     missing_cells: list[MissingCell] = []
     notes: list[str] = []
     first: EvaluatedRun | None = None
+    groups, selected = None, ""
     for cell in sweep.cells:
         state = read_state(sweep.place(cell))
         overrides = split_overrides(cell.overrides)
@@ -161,6 +172,11 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             run = read_run(folder / cell.folder, split, trust)
             if first is not None:
                 check_pair(first, run, split)
+            if groups and run.images.groups not in (None, groups):
+                raise ValueError(
+                    f"{folder / cell.folder} has other groups of images than the cells before it; "
+                    "evaluate all with the same data.groups"
+                )
             _check_widths(first or run, run, split)
             trained = int(run.results.get("seed", seed or 0))
             if trained in arm.runs:
@@ -173,6 +189,8 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             missing_cells.append(MissingCell(arm.label, seed, "unreadable", str(error)))
             continue
         first = first or run
+        groups = groups or run.images.groups
+        selected = selected or chose_the_checkpoint(run.results, split)
         arm.runs[trained] = FinishedRun.of(run, split)
         if state.micro_batch_size is not None:
             notes.append(
@@ -189,7 +207,22 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
             f"none of the {len(sweep.cells)} cells in {folder} has results for {split}"
             f"{example}; see gald sweep status {folder}"
         )
-    return SweepRuns(sweep.name, split, factors, kept, missing_cells, notes)
+    assert first is not None, "an arm with a run has read one"
+    declared = [arm.values for arm in arms.values()]
+    images = tuple(first.images.names)
+    return SweepRuns(
+        sweep.name,
+        split,
+        factors,
+        kept,
+        missing_cells,
+        notes,
+        declared,
+        images,
+        groups,
+        selected,
+        sweep.primary,
+    )
 
 
 def _check_widths(first: EvaluatedRun, run: EvaluatedRun, split: str) -> None:
@@ -228,7 +261,7 @@ def find_baseline(arms: Sequence[Arm], factors: dict[str, list[str]], wanted: st
         ValueError: no arm or more than one matches.
     """
     if wanted is None:
-        usual = {k: "none" if "none" in levels else levels[0] for k, levels in factors.items()}
+        usual = {key: usual_level(levels) for key, levels in factors.items()}
         return next((i for i, arm in enumerate(arms) if arm.values == usual), 0)
     pairs = split_overrides(wanted.split())
     matches = [i for i, arm in enumerate(arms) if _matches(pairs, arm)]
@@ -242,10 +275,19 @@ def find_baseline(arms: Sequence[Arm], factors: dict[str, list[str]], wanted: st
 
 def _matches(pairs: dict[str, str], arm: Arm) -> bool:
     """Return whether an arm has these values; a key's last word will do where it is unique."""
-    ends = Counter(_last_word(key) for key in arm.values)
-    short = {_last_word(key): value for key, value in arm.values.items()}
-    known = {word: value for word, value in short.items() if ends[word] == 1} | arm.values
-    return all(known.get(key) == value for key, value in pairs.items())
+    return all(arm.values.get(resolve(key, arm.values) or "") == v for key, v in pairs.items())
+
+
+def usual_level(levels: Sequence[str]) -> str:
+    """Return the level of a factor that others are compared with: none, or the first."""
+    return "none" if "none" in levels else levels[0]
+
+
+def resolve(word: str, keys: Iterable[str]) -> str | None:
+    """Return the key that a word names: the key itself, or one that alone ends with the word."""
+    known = list(keys)
+    ends = [key for key in known if _last_word(key) == word]
+    return word if word in known else ends[0] if len(ends) == 1 else None
 
 
 def _last_word(key: str) -> str:

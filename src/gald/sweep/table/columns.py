@@ -25,6 +25,7 @@ class Column(NamedTuple):
         score: whether it is a score and not a cost.
         unit: unit of the number that is shown, if it is a score.
         higher_is_better: whether a larger number is better.
+        name: name of the score in words, without its place on a curve.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Column(NamedTuple):
     score: bool
     unit: str = ""
     higher_is_better: bool = True
+    name: str = ""
 
 
 def columns(arms: Sequence[Arm], split: str) -> list[Column]:
@@ -53,6 +55,7 @@ def columns(arms: Sequence[Arm], split: str) -> list[Column]:
                     True,
                     metric.unit,
                     bool(metric.higher_is_better),
+                    metric.label,
                 )
             )
     return scores + [

@@ -6,10 +6,10 @@ from typing import Literal
 from gald.command_line.app import Trust
 
 
-def main(
+def main(  # noqa: PLR0913  every option of the command is a key of its own
     sweep: Path,
     /,
-    *,
+    *more: Path,
     to: Path | None = None,
     split: Literal["val", "test"] = "val",
     baseline: str | None = None,
@@ -17,12 +17,15 @@ def main(
     measure: bool = False,
     samples: int = 10_000,
     seed: int = 0,
+    block: int | None = None,
+    margin: float | None = None,
     trust: Trust = (),
 ) -> None:
     """Print which arms of an ablation differ, where, and at what cost.
 
     Args:
         sweep: folder of a sweep, as gald train -m printed it
+        more: sweeps of the same arms on other datasets, for one analysis of all
         to: a new folder for all formats
         split: val or test
         baseline: baseline arm, such as 'model/ga=none model/ld=none'
@@ -30,8 +33,18 @@ def main(
         measure: measure latency and memory of each arm on this machine
         samples: number of bootstrap samples
         seed: seed of the bootstrap
+        block: frames that are drawn together (default: whole groups, or 20 if groups are few)
+        margin: mIoU difference in points that counts as none, to test equivalence
         trust: package with classes of your own that the file may name; repeat for more
     """
-    from gald.sweep.table.table import print_table
+    from gald.sweep.table.table import print_table, print_tables
 
-    print_table(sweep, to, split, baseline, format, samples, seed, measure, trust)
+    if more:
+        if format is not None or measure or margin is not None:
+            raise ValueError(
+                f"--format, --measure and --margin are for one sweep, and {1 + len(more)} are "
+                "given; leave them out, or give one sweep"
+            )
+        print_tables([sweep, *more], to, split, baseline, samples, seed, trust, block)
+        return
+    print_table(sweep, to, split, baseline, format, samples, seed, measure, trust, block, margin)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gald.comparison.training import without_irrelevant
 from gald.run.plain import plain_data
 from gald.run.results import SPLITS
 from gald.run.shape import read_config_file
@@ -13,9 +14,6 @@ from gald.sweep.cells import Sweep, split_overrides
 from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED, label
 
-# Keys that change neither weights nor scores: file locations, loggers, number of workers.
-IRRELEVANT_KEYS = ("name", "output_dir", "ckpt_path", "logger", "hydra")
-IRRELEVANT_DATA_KEYS = ("root", "num_workers", "cache", "cache_dir", "eval_batch_size")
 # Topic of a config key, by the first prefix that matches.
 TOPICS = {
     "data.global_batch_size": "global batch",
@@ -170,25 +168,6 @@ def _audit_receipts(receipts: _Texts, names: Sequence[str]) -> list[str]:
         sentence = _sentence(f"{RECEIPT[key]} ({place})", values, names)
         findings.setdefault((key, *values), sentence)
     return list(findings.values())
-
-
-def without_irrelevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a resolved config that decide the outcome of a training run.
-
-    Two runs have equal parts if they differ only in file locations, loggers or the number of
-    loading processes.
-    """
-    folder = str(config.get("output_dir"))
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): strip(part) for key, part in value.items()}
-        return value.replace(folder, "RUN") if isinstance(value, str) else value
-
-    kept = {key: strip(value) for key, value in config.items() if key not in IRRELEVANT_KEYS}
-    if isinstance(kept.get("data"), dict):
-        kept["data"] = {k: v for k, v in kept["data"].items() if k not in IRRELEVANT_DATA_KEYS}
-    return kept
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

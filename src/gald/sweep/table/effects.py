@@ -1,7 +1,7 @@
 """Contrasts between the arms of a sweep: differences, main effects, interactions."""
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from itertools import combinations, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,11 @@ HOW_TO_READ = (
     "over the settings of the other factors. An interaction is the gain of two levels together "
     "beyond the sum of their separate gains: above 0 they help each other, below 0 they do the "
     "same work twice."
+)
+GIVEN = (
+    "The gain of a level over the baseline's level of the same factor, among the arms in which "
+    "another factor has a given level. A claim about LD after a GA is 'ld=mask given ga!=none', "
+    "and no main effect: that averages over the arms without a GA too. In points of mIoU."
 )
 
 
@@ -54,8 +59,42 @@ def main_effects(
         for key, levels in factors.items()
         for level in levels
         if level != base[key]
-        and (effect := _averaged(arms, {key: level}, {key: base[key]}, _name(key, level)))
+        and (effect := averaged(arms, {key: level}, {key: base[key]}, _name(key, level)))
     ]
+
+
+def given_levels(
+    arms: Sequence[Arm], factors: dict[str, list[str]], base: dict[str, str]
+) -> list[Contrast]:
+    """List the effect of every level where another factor has a level, or any but its base level.
+
+    Those that equal a difference from the baseline, a main effect or one another are left out: with
+    two levels "given ga!=none" is "given ga=psp".
+    """
+    known = [*main_effects(arms, factors, base)]
+    index = next((i for i, arm in enumerate(arms) if arm.values == base), None)
+    known += [] if index is None else differences(arms, index)
+    found: list[Contrast] = []
+    for key, other in permutations(factors, 2):
+        levels = factors[other]
+        for level in factors[key]:
+            if level == base[key]:
+                continue
+            conditions = [(f"{_name(other, base[other], '!=')}", set(levels) - {base[other]})]
+            conditions += [(_name(other, one), {one}) for one in levels]
+            for words, allowed in conditions:
+                effect = averaged(
+                    arms,
+                    {key: level},
+                    {key: base[key]},
+                    f"{_name(key, level)} given {words}",
+                    lambda values, other=other, allowed=allowed: values[other] in allowed,
+                )
+                if effect and not any(
+                    np.allclose(effect.weights, one.weights) for one in (*known, *found)
+                ):
+                    found.append(effect)
+    return found
 
 
 def interactions(
@@ -75,20 +114,34 @@ def interactions(
                     continue
                 name = f"{_name(one, a)} : {_name(other, b)}"
                 levels = {one: a, other: b}
-                effect = _averaged(arms, levels, {key: base[key] for key in levels}, name)
+                effect = averaged(arms, levels, {key: base[key] for key in levels}, name)
                 if effect:
                     contrasts.append(effect)
     return contrasts
 
 
-def _averaged(
-    arms: Sequence[Arm], levels: dict[str, str], base: dict[str, str], name: str
+def averaged(
+    arms: Sequence[Arm],
+    levels: dict[str, str],
+    base: dict[str, str],
+    name: str,
+    chosen: Callable[[dict[str, str]], bool] = lambda values: True,
 ) -> Contrast | None:
-    """Build a difference of differences over the levels, averaged over the other factors."""
+    """Build a difference of differences over the levels, averaged over the other factors.
+
+    None if there is no setting of the other factors with all its arms.
+
+    Args:
+        arms: arms of the sweep.
+        levels: the levels, by factor.
+        base: the level of each of these factors that they are compared with.
+        name: name of the contrast.
+        chosen: whether an arm's values belong to a setting that is averaged.
+    """
     index = {tuple(sorted(arm.values.items())): i for i, arm in enumerate(arms)}
     total, settings = np.zeros(len(arms)), 0
     for arm in arms:
-        if not levels.items() <= arm.values.items():
+        if not levels.items() <= arm.values.items() or not chosen(arm.values):
             continue
         corners = []
         for size in range(len(levels) + 1):
@@ -102,5 +155,5 @@ def _averaged(
     return Contrast(name, total / settings, settings) if settings else None
 
 
-def _name(key: str, level: str) -> str:
-    return f"{key.replace('/', '.').rpartition('.')[2]}={level}"
+def _name(key: str, level: str, relation: str = "=") -> str:
+    return f"{key.replace('/', '.').rpartition('.')[2]}{relation}{level}"

@@ -83,23 +83,28 @@ def _move_apart(figure: "Figure") -> None:
 
 
 def class_chart(
-    arms: Sequence[str], names: Sequence[str], differences: Sequence[Difference], against: str
+    arms: Sequence[str],
+    names: Sequence[str],
+    differences: Sequence[Difference],
+    stars: Sequence[np.ndarray],
+    against: str,
 ) -> bytes:
     """Draw the IoU difference of each class and arm as numbers on blue (better) or red (worse).
 
-    A star marks a 95% interval of the class that excludes 0. Darker cells have larger differences.
+    A star marks what is more than noise. Darker cells have larger differences.
 
     Args:
         arms: labels of the columns.
         names: names of the classes.
         differences: IoU differences of each arm, arrays (K,), as fractions.
+        stars: which of them get a star, arrays (K,).
         against: label of the baseline.
 
     Returns:
         A png.
     """
     table = 100 * np.stack([row.difference for row in differences], 1)  # K, arms
-    clear = np.stack([row.clear for row in differences], 1)
+    clear = np.stack(stars, 1)
     arms, names = ([short_name(label) for label in labels] for labels in (arms, names))
     longest_arm, longest_name = (max(map(len, labels)) for labels in (arms, names))
     width = max(2.2, 0.07 * longest_name) + max(1.1 * len(arms), 0.07 * longest_arm)

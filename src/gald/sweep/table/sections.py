@@ -4,19 +4,71 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gald.comparison.bootstrap import holm
 from gald.comparison.figures import difference_chart
 from gald.comparison.report import Section
 from gald.sweep.table.analysis import LEVEL, Analysis, ContrastResult
 from gald.sweep.table.arms import Arm, SweepRuns
 from gald.sweep.table.columns import Column, mean_and_deviation, values
-from gald.sweep.table.effects import HOW_TO_READ
+from gald.sweep.table.effects import GIVEN, HOW_TO_READ
 from gald.sweep.table.figures import Point, class_chart, pareto_chart
+from gald.sweep.table.robust import interquartile_mean, probability_of_improvement
 
+EXPLORATORY = "Exploratory: corrected for all tests of the report, see the end."
 RESULT_HEADER = ("difference", "95% interval", "p (Holm)", "conclusion")
 
 
-def conclusion(sweep: SweepRuns, analysis: Analysis) -> str:
-    """Summarise in one or two sentences which arms differ from the baseline."""
+def conclusion(sweep: SweepRuns, analysis: Analysis, margin: float | None = None) -> str:
+    """Answer the primary contrast, and summarise which arms differ from the baseline.
+
+    Args:
+        sweep: the runs of the sweep.
+        analysis: their comparison.
+        margin: difference in points that counts as none, if none was declared; or None.
+    """
+    arms = _conclusion_of_arms(sweep, analysis)
+    if analysis.primary is None:
+        undeclared = " No primary contrast was declared, so every finding is exploratory."
+        return arms if analysis.deviation is None or not analysis.differences else arms + undeclared
+    return f"{_answer(sweep, analysis, margin)} Exploratory: {arms}"
+
+
+def _answer(sweep: SweepRuns, analysis: Analysis, margin: float | None) -> str:
+    primary, answer = analysis.primary, analysis.answer
+    assert primary is not None, "it was declared"
+    question = f"Primary contrast, {primary.text}:"
+    if answer is None:
+        return (
+            f"{question} no answer, because no setting has all its runs, or the runs have no "
+            f"counts of {primary.score} for every image."
+        )
+    size = _ends_of(answer, analysis.factor_of(primary.score))
+    words = {"noise": "inside the noise"}.get(answer.conclusion, answer.conclusion)
+    sentence = f"{question} {words}, {size}."
+    declared = primary.contrast([Arm(values, "") for values in sweep.declared])
+    if declared is not None and declared.settings > answer.contrast.settings:
+        sentence += (
+            f" It has {answer.contrast.settings} of {declared.settings} settings; the others lack "
+            "runs, so this is not yet the declared contrast."
+        )
+    within = primary.margin or margin
+    if within is not None and answer.degrees_of_freedom:
+        p = answer.estimate.equivalence(within / analysis.factor_of(primary.score))
+        relation = "Equivalent" if p < LEVEL else "Not shown to be equivalent"
+        later = "" if primary.margin else ", a margin of --margin that was not declared"
+        sentence += (
+            f" {relation} within {within:g} points (two one-sided tests, p {_p(float(p))}{later})."
+        )
+    return sentence
+
+
+def _ends_of(result: ContrastResult, factor: float) -> str:
+    ends = (result.estimate.difference, result.estimate.low, result.estimate.high)
+    value, low, high = (_signed(end, factor) for end in ends)
+    return f"{value} points (95% interval {low} to {high}, p {_p(result.p)})"
+
+
+def _conclusion_of_arms(sweep: SweepRuns, analysis: Analysis) -> str:
     base, results = sweep.arms[analysis.baseline].label, analysis.differences
     count = len(sweep.missing_cells)
     missing = "1 cell is missing" if count == 1 else f"{count} cells are missing"
@@ -48,7 +100,11 @@ def conclusion(sweep: SweepRuns, analysis: Analysis) -> str:
 
 
 def sections(
-    sweep: SweepRuns, analysis: Analysis, warnings: Sequence[str], drawing: bool = True
+    sweep: SweepRuns,
+    analysis: Analysis,
+    warnings: Sequence[str],
+    drawing: bool = True,
+    margin: float | None = None,
 ) -> list[Section]:
     """Build all sections of the report.
 
@@ -57,6 +113,7 @@ def sections(
         analysis: their comparison.
         warnings: findings of the audit, which come first.
         drawing: whether to draw the figures too.
+        margin: mIoU difference in points that counts as none, or None.
     """
     shown = analysis.columns
     parts = []
@@ -65,13 +122,17 @@ def sections(
         parts.append(Section("Audit", words, ("warning",), [[text] for text in warnings]))
     parts.append(_arms(sweep, analysis, drawing))
     parts.append(_columns(sweep, shown, drawing))
+    parts.append(_runs(sweep, analysis))
+    if margin is not None:
+        parts.append(_equivalence(analysis, margin))
     if analysis.other_scores:
         parts.append(_other_scores(sweep, analysis))
-    if len(sweep.factors) > 1 and analysis.main_effects:
-        parts.append(_effects("Main effects", analysis.main_effects, HOW_TO_READ, analysis))
-        correction = _holm(analysis.interactions, analysis)
-        words = f"For each pair of levels, in points of mIoU. {correction}"
-        parts.append(_effects("Interactions", analysis.interactions, words, analysis))
+    if analysis.main_effects:
+        parts.append(_effects("Main effects", analysis.main_effects, HOW_TO_READ))
+        if analysis.given:
+            parts.append(_effects("Given a level", analysis.given, GIVEN))
+        words = "For each pair of levels, in points of mIoU."
+        parts.append(_effects("Interactions", analysis.interactions, words))
     if analysis.classes:
         parts.append(_classes(sweep, analysis, drawing))
     if sweep.missing_cells:
@@ -82,7 +143,7 @@ def sections(
     if sweep.notes:
         rows = [[note] for note in sweep.notes]
         parts.append(Section("Deviations from the declared settings", "", ("cell",), rows))
-    return [*parts, _how_to_read(analysis)]
+    return [*parts, _how_to_read(sweep, analysis)]
 
 
 def _arms(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
@@ -97,7 +158,8 @@ def _arms(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
     known = {arm.label for arm in sweep.arms}
     for name in dict.fromkeys(cell.arm for cell in sweep.missing_cells if cell.arm not in known):
         rows.append([name, "0", "", "", "", "", "no result"])
-    words = f"Differences are from {base.label}. " + _holm(analysis.differences, analysis)
+    correction = _holm(analysis.differences) if analysis.primary is None else EXPLORATORY
+    words = f"Differences are from {base.label}. {correction}"
     chart = None
     if drawing and analysis.differences:
         bars = {result.contrast.name: result.estimate for result in analysis.differences}
@@ -136,14 +198,52 @@ def _other_scores(sweep: SweepRuns, analysis: Analysis) -> Section:
         for results in zip(*analysis.other_scores.values(), strict=True)
     ]
     base = sweep.arms[analysis.baseline].label
-    more = ", then main effects," if len(sweep.factors) > 1 else ""
+    more = ", then main effects and given levels," if analysis.main_effects else ""
     words = (
         f"Differences from {base}{more} in points with 95% intervals. A star marks more than "
-        "noise, corrected within each score for the number of arms, and separately for the number "
-        "of main effects."
+        f"noise. {EXPLORATORY}"
     )
     header = ("effect", *(column.title for column in shown))
     return Section("Boundaries and small things", words, header, rows)
+
+
+def _runs(sweep: SweepRuns, analysis: Analysis) -> Section:
+    base = sweep.arms[analysis.baseline]
+    baseline, rows = _miou(sweep, base), []
+    for arm in sweep.arms:
+        scores = _miou(sweep, arm)
+        middle, better = interquartile_mean(scores), probability_of_improvement(scores, baseline)
+        cells = [f"{100 * better:.0f}%" if better == better else "", f"{middle:.2f}"]
+        rows.append([arm.label, "" if arm is base else cells[0], cells[1]])
+    words = (
+        f"P(better): the share of pairs of runs in which the arm has a higher mIoU than "
+        f"{base.label}, a tie counts half. Interquartile mean: the mean of the middle half of the "
+        "runs. Both only describe these runs."
+    )
+    return Section("Runs", words, ("arm", "P(better)", "interquartile mean"), rows)
+
+
+def _miou(sweep: SweepRuns, arm: Arm) -> np.ndarray:
+    return values(arm, Column("mIoU", f"{sweep.split}/miou", 100, True, "%"))
+
+
+def _equivalence(analysis: Analysis, margin: float) -> Section:
+    results = [*analysis.differences, *analysis.main_effects, *analysis.given]
+    known = [one for one in results if one.degrees_of_freedom]
+    p = [float(one.estimate.equivalence(margin / 100)) for one in known]
+    adjusted = holm(np.array(p))
+    rows = [
+        [one.contrast.name, _signed(one.estimate.difference), _p(raw), _p(corrected), verdict]
+        for one, raw, corrected in zip(known, p, adjusted, strict=True)
+        for verdict in ["equivalent" if corrected < LEVEL else "not shown"]
+    ]
+    words = (
+        f"Is the difference in mIoU within {margin:g} points of 0? Two one-sided tests: p below 5% "
+        "means that the 90% interval lies within the margin. Noise alone does not mean this. "
+        f"p (Holm) is corrected for the {len(p)} rows. State the margin before you look."
+    )
+    header = ("effect on mIoU", "difference", "p", "p (Holm)", "conclusion")
+    return Section("Equivalence", words, header, rows)
 
 
 def shown_value(arm: Arm, column: Column) -> str:
@@ -159,72 +259,118 @@ def _point(arm: Arm, score: Column, cost: Column) -> Point:
     return Point(arm.label, mean_and_deviation(values(arm, cost))[0], mean, deviation)
 
 
-def _effects(
-    title: str, results: Sequence[ContrastResult], words: str, analysis: Analysis
-) -> Section:
+def _effects(title: str, results: Sequence[ContrastResult], words: str) -> Section:
     if not results:
         return Section(title, "No two factors have four arms with runs that form a 2 x 2 square.")
     rows = [[r.contrast.name, str(r.contrast.settings), *_result_cells(r)] for r in results]
-    if title == "Main effects":
-        words = f"{words} {_holm(results, analysis)}"
-    return Section(title, words, ("effect on mIoU", "settings", *RESULT_HEADER), rows)
+    header = ("effect on mIoU", "settings", *RESULT_HEADER)
+    return Section(title, f"{words} {EXPLORATORY}", header, rows)
 
 
 def _classes(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
     names = next(iter(sweep.arms[0].runs.values())).class_names
     arms = [result.contrast.name for result in analysis.differences]
+    stars = [p < LEVEL for p in analysis.class_p]  # nan is no star
     rows = [
-        [name, *(_starred(arm.difference[k], arm.clear[k]) for arm in analysis.classes)]
+        [
+            name,
+            *(
+                _starred(arm.difference[k], star[k])
+                for arm, star in zip(analysis.classes, stars, strict=True)
+            ),
+        ]
         for k, name in enumerate(names)
     ]
-    tested = sum(int(np.count_nonzero(~np.isnan(arm.p))) for arm in analysis.classes)
     base = sweep.arms[analysis.baseline].label
-    words = (
-        f"IoU difference from {base} in points. A star marks a 95% interval of the class that "
-        f"excludes 0; about {LEVEL * tested:.1f} of these {tested} would do so by chance."
-    )
+    words = f"IoU difference from {base} in points. A star marks more than noise. {EXPLORATORY}"
     chart = None
     if drawing:
-        chart = ("classes.png", class_chart(arms, names, analysis.classes, base))
+        chart = ("classes.png", class_chart(arms, names, analysis.classes, stars, base))
     return Section("Classes", words, ("class", *arms), rows, chart)
 
 
-def _how_to_read(analysis: Analysis) -> Section:
-    spread = "" if analysis.deviation is None else f" {100 * analysis.deviation:.2f} points here,"
+def _how_to_read(sweep: SweepRuns, analysis: Analysis) -> Section:
     return Section(
         "How to read this",
-        f"{analysis.images} images were drawn {analysis.samples} times with replacement, with the "
-        "same draws for all runs (paired bootstrap). The noise of training seeds was added: "
-        f"Student's t with the standard deviation between seeds, pooled over all arms,{spread} "
-        "with runs of the same seed compared with each other. The standard deviation is assumed to "
-        "be equal in all arms. An interval that contains 0 is noise. Holm's correction keeps the "
-        "chance of any false alarm among the arms below 5%.",
+        f"{analysis.units.words} This was done {analysis.samples} times with replacement, with the "
+        "same draws for all runs (paired bootstrap). An interval is Student's, from the variance "
+        "of the draws plus the variance between seeds. A class without a true pixel among the "
+        f"drawn images counts for no run.{_unseen(sweep)} {_about_seeds(analysis)} An interval "
+        f"that contains 0 is noise. {families(analysis)}",
     )
 
 
-def _holm(results: Sequence[ContrastResult], analysis: Analysis) -> str:
-    count = sum(not np.isnan(result.p) for result in results)
-    comparisons = "1 comparison" if count == 1 else f"{count} comparisons"
-    words = f"p values are corrected for {comparisons} (Holm)."
-    if count * 2 / (analysis.samples + 1) >= LEVEL:
-        words += (
-            f" With {analysis.samples} samples no difference can be significant: take more with "
-            "--samples."
+def _about_seeds(analysis: Analysis) -> str:
+    if analysis.deviation is None:
+        return "No arm has two seeds, so the intervals leave the chance of seeds out."
+    paired, unpaired = (100 * part for part in analysis.deviation[:2])
+    return (
+        f"Between seeds, mIoU deviates by {unpaired:.2f} points in one arm, and by {paired:.2f} "
+        "points once runs of the same seed are compared with each other, as they are here "
+        f"({analysis.deviation.degrees_of_freedom} degrees of freedom, pooled over all arms; "
+        f"gald sweep plan --sd {paired:.2f}). The deviation is assumed to be equal in all arms."
+    )
+
+
+def families(analysis: Analysis) -> str:
+    """State the chance of a false star in the report."""
+    if analysis.primary is not None:
+        return (
+            "The primary contrast is tested at 5%. All other tables are exploratory: their "
+            f"{analysis.tests} tests are one family for Holm's correction, so the chance of any "
+            "false star or verdict among them is below 5%, too."
         )
-    return words
+    return (
+        "No primary contrast was declared (hydra.sweeper.primary). p values are corrected by "
+        f"Holm's method in two families: {_comparisons(analysis.differences)} of the arms in mIoU, "
+        f"and the {analysis.tests} exploratory tests of all other tables. The chance of any false "
+        "star or verdict is below 5% in each family, and below 10% in the report."
+    )
+
+
+def _unseen(sweep: SweepRuns) -> str:
+    """Name the classes that only predictions have, which the mIoU of results.json counts as 0."""
+    runs = [run for arm in sweep.arms for run in arm.runs.values()]
+    false = np.any([(run.total[1] == 0) & (run.total[2] > 0) for run in runs], axis=0)
+    names = [name for name, is_false in zip(runs[0].class_names, false, strict=True) if is_false]
+    if not names:
+        return ""
+    return (
+        f" No image of {sweep.split} has {', '.join(names)}, but some run predicts it: the mIoU "
+        "of that run counts it as 0, and the differences leave it out."
+    )
+
+
+def _holm(results: Sequence[ContrastResult]) -> str:
+    return f"p values are corrected for {_comparisons(results)} (Holm)."
+
+
+def _comparisons(results: Sequence[ContrastResult]) -> str:
+    count = sum(not np.isnan(result.p) for result in results)
+    return "1 comparison" if count == 1 else f"{count} comparisons"
 
 
 def _result_cells(result: ContrastResult) -> list[str]:
-    if np.isnan(result.estimate.p):
+    if np.isnan(result.estimate.difference):
         return ["", "", "", result.conclusion]
+    if np.isnan(result.estimate.p):
+        return [_signed(result.estimate.difference), "", "", result.conclusion]
     low, high = _signed(result.estimate.low), _signed(result.estimate.high)
-    p = f"{result.p:.4f}" if result.p < 0.01 else f"{result.p:.3f}"
-    return [_signed(result.estimate.difference), f"{low} to {high}", p, result.conclusion]
+    difference = _signed(result.estimate.difference)
+    return [difference, f"{low} to {high}", _p(result.p), result.conclusion]
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
 
 
 def _brief(result: ContrastResult, column: Column) -> str:
-    if np.isnan(result.estimate.p):
+    if np.isnan(result.estimate.difference):
         return "absent"
+    if np.isnan(result.estimate.p):
+        return f"{_signed(result.estimate.difference, column.factor)} (too few images)"
     ends = (result.estimate.difference, result.estimate.low, result.estimate.high)
     value, low, high = (_signed(end, column.factor) for end in ends)
     return f"{value} ({low} to {high}){'*' if result.clear else ''}"

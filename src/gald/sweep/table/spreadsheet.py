@@ -41,7 +41,7 @@ def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
     header = ["arm", *sweep.factors, "seeds"]
     for column in shown:
         header += [column.title, f"{column.title} sd"] if column.score else [column.title]
-    header += [*ENDS, "p", "p_holm", "degrees_of_freedom", "conclusion"]
+    header += [*ENDS, "p", "p_holm", "degrees_of_freedom", "conclusion", "role"]
     header += [f"{column.title} {end}" for column in other_scores for end in (*ENDS, "p_holm")]
     header.append("missing")
     rows = []
@@ -57,7 +57,7 @@ def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
             result = results[arm.label]
             row |= _ends(result) | {"p": _number(float(result.estimate.p))}
             row |= {"degrees_of_freedom": str(result.degrees_of_freedom)}
-            row |= {"conclusion": result.conclusion}
+            row |= {"conclusion": result.conclusion, "role": "exploratory"}
             for column, column_results in other_scores.items():
                 ends = _ends(column_results[arm.label], column.factor)
                 row |= {f"{column.title} {end}": text for end, text in ends.items()}
@@ -67,6 +67,34 @@ def arms_csv(sweep: SweepRuns, analysis: Analysis) -> str:
         missing = _missing(sweep, name)
         rows.append({"arm": name, "conclusion": "no result", "missing": missing})
     return _csv(header, rows)
+
+
+def contrasts_csv(analysis: Analysis) -> str:
+    """Return one line per contrast and score: the primary one, then the exploratory ones."""
+    answer, primary = analysis.answer, analysis.primary
+    tested = [] if not (answer and primary) else [("primary", primary.score, answer)]
+    of_miou = (analysis.differences, analysis.main_effects, analysis.given, analysis.interactions)
+    tested += [("exploratory", "mIoU", one) for results in of_miou for one in results]
+    tested += [
+        ("exploratory", column.title, one)
+        for column, results in analysis.other_scores.items()
+        for one in results
+    ]
+    header = ["role", "contrast", "score", "settings", *ENDS, "p", "p_holm", "degrees_of_freedom"]
+    rows = [
+        {
+            "role": role,
+            "contrast": one.contrast.name,
+            "score": score,
+            "settings": str(one.contrast.settings),
+            "p": _number(float(one.estimate.p)),
+            "degrees_of_freedom": str(one.degrees_of_freedom),
+            "conclusion": one.conclusion,
+            **_ends(one, analysis.factor_of(score)),
+        }
+        for role, score, one in tested
+    ]
+    return _csv([*header, "conclusion"], rows)
 
 
 def runs_csv(sweep: SweepRuns, analysis: Analysis) -> str:

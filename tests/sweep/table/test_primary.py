@@ -1,0 +1,197 @@
+"""The primary contrast: its words, when it is fixed, and how a table marks it."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from gald.sweep.cells import Sweep, declare
+from gald.sweep.table.arms import Arm, label
+from gald.sweep.table.primary import read_primary
+from gald.sweep.table.table import print_table
+
+FACTORS = {"model/ga": ["none", "psp", "cgnl"], "model/ld": ["none", "mask", "const"]}
+SCORES = ["mIoU", "boundary F", "thin classes"]
+ARMS = [
+    Arm(values, label(values))
+    for values in (
+        {"model/ga": g, "model/ld": d} for g in FACTORS["model/ga"] for d in FACTORS["model/ld"]
+    )
+]
+
+
+def weights(text):
+    primary = read_primary(text, FACTORS, SCORES)
+    contrast = primary.contrast(ARMS)
+    return {
+        arm.label: round(w, 6) for arm, w in zip(ARMS, contrast.weights, strict=True) if w
+    }, primary
+
+
+def test_words_become_weights_of_arms():
+    found, primary = weights("ld=mask given ga != none on boundary F")
+    assert primary.score == "boundary F" and primary.margin is None
+    assert found == {
+        "ga=psp ld=none": -0.5,
+        "ga=psp ld=mask": 0.5,
+        "ga=cgnl ld=none": -0.5,
+        "ga=cgnl ld=mask": 0.5,
+    }
+    found, primary = weights("ld=mask vs const given ga = psp on Thin Classes within 0.5")
+    assert found == {"ga=psp ld=const": -1, "ga=psp ld=mask": 1}
+    assert (primary.score, primary.margin) == ("thin classes", 0.5)
+    found, primary = weights("model/ld given ga!=none and ga!=cgnl")
+    assert found == {"ga=psp ld=none": -1, "ga=psp ld=mask": 0.5, "ga=psp ld=const": 0.5}
+    assert primary.score == "mIoU"
+    found, _ = weights("ga=psp")
+    assert set(found.values()) == {1 / 3, -1 / 3} or len(found) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("lr=0.1", "'lr' is no factor; name one of them .model/ga, model/ld., or go on without it"),
+        ("ld=maks", "model/ld has no value 'maks'; its values are none, mask, const"),
+        ("ld=mask vs maks", "model/ld has no value 'maks'"),
+        ("ld=none", "compares model/ld=none with itself"),
+        ("ld=mask given ga ! none", "'ga ! none' is no condition; write FACTOR = LEVEL or"),
+        ("ld=mask given head=x", "'head' is no factor"),
+        ("ld=mask given ga != pps", "model/ga has no value 'pps'; its values are none, psp, cgnl"),
+        ("ld=mask given ld != none", "with a condition on model/ld, the factor itself"),
+        ("ld=mask on sharpness", "no score 'sharpness'; choose one of mIoU, boundary F, thin"),
+        ("ld=mask within -1", "where -1 is no margin; write a number of points above 0"),
+        ("ld=mask within much", "where much is no margin; write a number of points above 0"),
+        ("", "is no contrast; write FACTOR=LEVEL"),
+        ("does ld help?", "is no contrast; write FACTOR=LEVEL"),
+        ("ld=mask given " + "x " * 999, "is no contrast; write FACTOR=LEVEL"),
+    ],
+)
+def test_words_that_name_nothing_are_refused_with_those_that_do(text, sentence):
+    with pytest.raises(ValueError, match=r"hydra\.sweeper\.primary is") as raised:
+        read_primary(text, FACTORS, SCORES)
+    assert re.search(sentence, str(raised.value))
+
+
+def test_primary_contrast_is_checked_before_anything_trains(gald_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "-m", "model/ga=none,psp", "model/ld=none,mask", "seed=0,1", "name=x"]
+    words += ["model.backbone.name=test_resnet"]
+    for text, sentence in (
+        ("ld=mask on sharpness", "no score 'sharpness'; choose one of mIoU, boundary IoU, bound"),
+        ("ld=mask given ga != none and ga != psp", "but no two of the 4 arms differ in model/ld"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            gald_cli(*words, f"hydra.sweeper.primary='{text}'")
+        assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").rglob("config.yaml"))
+
+
+def test_primary_contrast_is_fixed_with_the_first_cell(gald_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", "plan", "model/ld=none,mask", "seed=0,1", "--to", "grid"]
+    gald_cli(*words, "hydra.sweeper.primary='ld=mask on mIoU'")
+    assert Sweep.load(tmp_path / "grid").primary == "ld=mask on mIoU"
+    with pytest.raises(ValueError, match=r"primary contrast 'ld=mask on mIoU', but .* has none"):
+        gald_cli(*words)
+    with pytest.raises(ValueError, match="but this command has 'ld=mask on thin classes'"):
+        gald_cli(*words, "hydra.sweeper.primary='ld=mask on thin classes'")
+    old = declare(tmp_path / "old", "old", [], [["model/ld=mask", "seed=0"]])
+    with pytest.raises(ValueError, match=r"contrast none, but .*primary=null"):
+        declare(tmp_path / "old", "old", [], [old[0].overrides], "ld=mask")
+
+
+def with_ga_only(ga, ld, seed):
+    """LD helps where there is a GA, and harms where there is none."""
+    return 0.7 + 0.003 * seed + (0.04 if ga != "none" else -0.04) * (ld == "mask")
+
+
+PRIMARY = "ld=mask given ga != none on boundary F within 0.5"
+
+
+def test_table_answers_the_primary_contrast_and_marks_the_rest(toy_sweep, tmp_path, capsys):
+    folder = toy_sweep(with_ga_only, ga=("none", "psp", "cc"), primary=PRIMARY)
+    to = tmp_path / "report"
+    found = print_table(folder, to, samples=400)
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Primary contrast, {PRIMARY}: better, +2.00 points (95% interval ")
+    assert "Not shown to be equivalent within 0.5 points (two one-sided" in shown
+    assert (
+        "Exploratory: " in shown
+        and "The primary contrast is tested at 5%." in (to / "report.md").read_text()
+    )
+    assert found.answer.p == pytest.approx(float(found.answer.estimate.p))  # not corrected
+    rows = list(csv.DictReader(io.StringIO((to / "contrasts.csv").read_text())))
+    assert [row["role"] for row in rows[:2]] == ["primary", "exploratory"]
+    assert sum(row["role"] == "primary" for row in rows) == 1
+    assert rows[0]["score"] == "boundary F" and float(rows[0]["difference"]) == pytest.approx(2)
+    text = (to / "report.md").read_text()
+    assert text.count("Exploratory: corrected for all tests of the report") >= 5
+
+
+def test_effect_given_a_ga_is_beside_the_main_effect_that_hides_it(toy_sweep, capsys):
+    found = print_table(toy_sweep(with_ga_only, seeds=(0, 1, 2)), samples=400)
+    main = {one.contrast.name: one for one in found.main_effects}
+    given = {one.contrast.name: one for one in found.given}
+    assert main["ld=mask"].conclusion == "noise"
+    assert given["ld=mask given ga!=none"].conclusion == "better"
+    assert given["ld=mask given ga!=none"].degrees_of_freedom == 6  # of all runs, paired
+    assert "Given a level" in capsys.readouterr().out
+    assert "No primary contrast was declared, so every finding is exploratory." in (
+        print_table(toy_sweep(name="again"), samples=200) and capsys.readouterr().out
+    )
+
+
+def test_answer_says_what_is_missing(toy_sweep, capsys):
+    cells = {("cc", "mask", seed): ("failed", "x") for seed in (0, 1, 2)}
+    folder = toy_sweep(with_ga_only, ga=("none", "psp", "cc"), primary=PRIMARY, unfinished=cells)
+    print_table(folder, samples=200)
+    assert "It has 1 of 2 settings; the others lack runs" in capsys.readouterr().out
+    cells |= {("psp", "mask", seed): ("pending", None) for seed in (0, 1, 2)}
+    name = {"name": "fewer", "unfinished": cells, "primary": PRIMARY}
+    print_table(toy_sweep(with_ga_only, ga=("none", "psp", "cc"), **name), samples=200)
+    assert "no answer, because no setting has all its runs" in capsys.readouterr().out
+    folder = toy_sweep(name="thin", primary="ld=mask on thin classes")
+    print_table(folder, samples=200)
+    assert "have no counts of thin classes for every image" in capsys.readouterr().out
+
+
+def test_one_seed_answers_no_primary_contrast(toy_sweep, capsys):
+    print_table(toy_sweep(with_ga_only, seeds=(0,), primary="ld=mask on mIoU"), samples=200)
+    assert "Primary contrast, ld=mask on mIoU: seeds unknown" in capsys.readouterr().out
+
+
+def test_margin_of_a_table_tests_equivalence(toy_sweep, capsys):
+    print_table(toy_sweep(), samples=300, form="md", margin=30)
+    text = capsys.readouterr().out
+    section = text[text.index("## Equivalence") : text.index("## Boundaries")]
+    assert section.count("| equivalent |") == 7 and "within 30 points of 0" in section
+    with pytest.raises(ValueError, match="--margin is 0; it must be above 0"):
+        print_table(toy_sweep(name="x"), margin=0)
+
+
+def test_deviation_is_printed_paired_and_unpaired(toy_sweep, capsys):
+    print_table(toy_sweep(lambda ga, ld, seed: 0.6 + 0.05 * seed), samples=200, form="md")
+    text = capsys.readouterr().out
+    unpaired, paired = re.search(
+        r"mIoU deviates by (\d\.\d\d) points in one arm, and by (\d\.\d\d) points once", text
+    ).groups()
+    assert float(unpaired) > 4 > 2 > float(paired) and f"--sd {paired}" in text
+
+
+def test_units_and_selection_are_printed(toy_sweep, capsys):
+    folder = toy_sweep(groups=lambda place: f"place {place // 2}")
+    print_table(folder, samples=200, form="md")
+    text = capsys.readouterr().out
+    assert "15 groups of images, 30 images in all, were drawn as wholes" in text
+    assert "The images of val chose the checkpoints" in text and "report --split test" in text
+    honest = toy_sweep(name="t", split="test", groups=lambda place: "one video")
+    print_table(honest, split="test", samples=200)
+    shown = capsys.readouterr().out
+    assert "1 group cannot support a claim about other places" in shown
+    assert "chose the checkpoints" not in shown
+    results = honest / "cell_0" / "results.json"
+    stored = json.loads(results.read_text()) | {"val/receipt": {"ground_truth_sha256": "2e"}}
+    results.write_text(json.dumps(stored))
+    print_table(honest, split="test", samples=200)
+    assert "The images of test are those of val" in capsys.readouterr().out
