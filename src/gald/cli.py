@@ -47,6 +47,10 @@ HEADINGS = {
         ),
     },
     "Ablate": {
+        "probe": (
+            "gald.probe.command:main",
+            "train hundreds of heads on frozen features: gald probe experiment=screen_camvid",
+        ),
         "sweep": (
             "gald.sweep.command:app",
             "plan, run and inspect an ablation: gald sweep status FOLDER",
@@ -96,7 +100,7 @@ HEADINGS = {
     },
 }
 VERBS = {verb: entry for verbs in HEADINGS.values() for verb, entry in verbs.items()}
-HYDRA_VERBS = ("train", "eval", "profile")
+HYDRA_VERBS = ("train", "eval", "profile", "probe")
 
 
 def main() -> None:
@@ -115,7 +119,7 @@ def main() -> None:
         fail(_no_such_verb(verb))
     target = VERBS[verb][0]
     _set_main_module(target.partition(":")[0])
-    with exit_on_signals() if verb in ("train", "sweep") else nullcontext():
+    with exit_on_signals() if verb in ("train", "sweep", "probe") else nullcontext():
         run(target, sys.argv[2:])
 
 

@@ -18,6 +18,7 @@ from gald.evaluation.task import Batch, EvaluationTask
 from gald.inference import Inference
 from gald.metrics.confusion import ConfusionMatrix
 from gald.model.network import Network
+from gald.model.truth import shown_to
 from gald.optimizer import OptimizerFactory, build_optimizer, group_table, refuse_fused_clipping
 from gald.options.ranges import NotNegative, Range, Seed
 from gald.run.old_names import renew_weights
@@ -93,9 +94,8 @@ class SegmentationTask(EvaluationTask):
         strategy, accumulated = self.trainer.strategy, self.trainer.accumulate_grad_batches
         if batch_idx % accumulated == 0:
             self.step_pixels = strategy.reduce(batch["step_pixels"], reduce_op="sum")
-        part = self.loss(
-            self.model(batch["image"]), batch["mask"], batch["pixels"], self.step_pixels
-        )
+        image = shown_to(self.model, batch["image"], batch["mask"])
+        part = self.loss(self.model(image), batch["mask"], batch["pixels"], self.step_pixels)
         self.step_loss.add(part, batch["name"])
         if (batch_idx + 1) % accumulated == 0:
             total = strategy.reduce(self.step_loss.total(), reduce_op="sum")

@@ -79,6 +79,32 @@ class GaldLauncher(Launcher):
         return launch(self.config, job_overrides, devices, RetryPolicy(*self.patience))
 
 
+class ProbeLauncher(Launcher):
+    """Hydra launcher that runs the cells of `gald probe -m`, one after the other in this process.
+
+    Several processes may run the same command beside each other; they share the cells.
+    """
+
+    @override
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config, self.verb = config, task_function.__module__
+
+    @override
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        # Imported here, because Hydra imports every plugin at every start.
+        from gald.probe.launch import launch
+
+        if self.verb != "gald.probe.command":
+            raise ValueError(
+                "hydra/launcher=probe runs the cells of gald probe; leave it out, or use gald probe"
+            )
+        return launch(self.config, job_overrides)
+
+
 class GaldSweeper(BasicSweeper):
     """Hydra's basic sweeper, except that it does not compose all cells before the first starts.
 
@@ -95,19 +121,22 @@ class GaldSweeper(BasicSweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.trains = task_function.__module__ == "gald.training.command"
+        verb = task_function.__module__.split(".")[1]
+        self.roots = {"training": "Train", "probe": "Probe"}.get(verb)
 
     @override
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        if not self.trains:
+        if self.roots is None:
             super().validate_batch_is_legal(batch)
             return
         # Imported here, because Hydra imports every plugin at every start.
+        from gald.options import roots
         from gald.sweep.grid import check_levels
 
         assert self.hydra_context is not None and self.config is not None, "it is set up"
         loader, config = self.hydra_context.config_loader, self.config
-        check_levels(batch, lambda words: loader.load_sweep_config(config, words))
+        known = getattr(roots, self.roots)
+        check_levels(batch, lambda words: loader.load_sweep_config(config, words), known)
 
     @override
     def sweep(self, arguments: list[str]) -> Any:

@@ -44,6 +44,8 @@ def extra_inputs(module, x):
     reads = getattr(module, "reads", None)
     if reads == "maps":
         return ((F.interpolate(x[:, : CHANNELS // 2], scale_factor=2.0), x),)
+    if reads == "truth":
+        return (F.interpolate((x[:, :1] > 1).float(), scale_factor=4.0),)
     return (x[:, :5],) if reads == "aux" else ()
 
 

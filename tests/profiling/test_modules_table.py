@@ -54,7 +54,8 @@ def test_rows_agree_with_counts_by_hand(current):
     by_hand = cells * 4 * 512 * 256 + 2 * cells * cells * 256  # four projections, two products
     assert float(gmacs) == pytest.approx(by_hand / 1e9, abs=0.001)
     assert int(params.replace(",", "")) == pytest.approx(4 * 512 * 256, rel=0.01)
-    assert current["ld/none"][4:] == ["context, x", "0", "0.000"]
+    assert current["ld/none"][4:] == ["context, x", "no", "0", "0.000"]
+    assert current["ld/const"][5] == "yes"
     assert current["ld/lowlevel"][4] == "context, x, maps"
     assert current["ga/cgnl_stride2"][3].count("https://") == 2
 

@@ -89,18 +89,21 @@ class Slow(BaseException):
 
 @contextmanager
 def at_most(seconds):
-    """Interrupt what takes longer."""
+    """Interrupt what takes more time of the CPU, or waits ten times as long."""
 
     def interrupt(*_):
         raise Slow
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 10))
+    before = [signal.signal(number, interrupt) for number, *_ in timers]
+    for _, timer, factor in timers:
+        signal.setitimer(timer, factor * seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (number, timer, _), old in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, old)
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +231,7 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
             for name in [*names, "unknown", "_args_", "_recursive_"]:
                 for value in HOSTILE:
                     value = value.format(tmp=tmp_path) if isinstance(value, str) else value
-                    start = time.monotonic()
+                    start = time.process_time()
                     try:
                         with at_most(SECONDS):
                             build(slot, config | {name: value}, more, device)
@@ -236,7 +239,7 @@ def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_pat
                         pytest.fail(f"{target} {name}={value!r} takes more than {SECONDS} s")
                     except (ValueError, FileNotFoundError) as error:
                         assert_refused(error)
-                    assert time.monotonic() - start < SECONDS
+                    assert time.process_time() - start < SECONDS
                     tried += 1
     assert not found
     assert tried > 100
@@ -495,10 +498,10 @@ def deep():
 )
 def test_a_config_that_cannot_be_is_refused_soon(place, value, words, content, tmp_path):
     folder = planted(tmp_path / "run", content, place, value)
-    start = time.monotonic()
+    start = time.process_time()
     with at_most(3), audit.audited() as found, pytest.raises(ValueError) as caught:
         gald.load(folder)
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert_refused(caught.value, "best.ckpt", words)
     assert not found
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gald.errors import to_sentence
+from gald.model.truth import shown_to
 from gald.options.ranges import Count
 from gald.painting import colourise
 
@@ -56,8 +57,9 @@ class PredictionImages(Callback):
         for index in range(min(self.count, len(dataset))):
             item = dataset[index]
             # No collectives here: only the first process runs this method.
+            image, mask = (item[key][None].to(task.device) for key in ("image", "mask"))
             with torch.no_grad():
-                labels = task(item["image"][None].to(task.device)).argmax(1)[0]
+                labels = task(shown_to(task.model, image, mask)).argmax(1)[0]
             predicted.append((item, labels.to(torch.uint8)))
         return predicted
 

@@ -9,6 +9,7 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from gald.data.labels import VOID
+from gald.model.truth import shown_to
 
 
 class ValidationLoss(Callback):
@@ -38,7 +39,8 @@ class ValidationLoss(Callback):
         task: Any = pl_module  # a SegmentationTask
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for part in batch:  # one part per image size
-                loss = task.loss(task.model(part["image"]), part["mask"])
+                image = shown_to(task.model, part["image"], part["mask"])
+                loss = task.loss(task.model(image), part["mask"])
                 self.mean.update(loss, (part["mask"] != VOID).sum())
 
     @override

@@ -1,9 +1,11 @@
 """Evaluate a network on a split: per-image counts, scores, and a receipt of hashes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import nn
 
 from gald.data.datamodule import SegmentationDataModule
 from gald.data.labels import VOID
@@ -12,6 +14,7 @@ from gald.evaluation.task import EvaluationTask
 from gald.inference import Inference
 from gald.metrics.base import CountMetric
 from gald.model.network import Network
+from gald.model.truth import reads_truth
 from gald.run.building import build_own
 from gald.run.provenance import commit, sha256, versions
 from gald.run.results import Results
@@ -67,20 +70,42 @@ def evaluate(
         about = about | {
             "checkpoint": str(Path(about["checkpoint"]).relative_to(folder.absolute()))
         }
-    receipt = {
-        "split": split,
-        **evaluator.fingerprints(),
-        "classes_sha256": sha256(list(data.class_names)),
-        "void": VOID,
-        **about,
+    about |= {
         "device": str(trainer.strategy.root_device),
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
+    }
+    receipt = receipt_of(evaluator, split, data.class_names, model, about)
+    scores = {f"{split}/{name}": value for name, value in evaluator.scores.items()}
+    return scores | {f"{split}/receipt": receipt}
+
+
+def receipt_of(
+    evaluator: Evaluator,
+    split: str,
+    class_names: Sequence[str],
+    model: nn.Module,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the receipt of an evaluation.
+
+    Args:
+        evaluator: the evaluator, after `compute`.
+        split: the split.
+        class_names: names of the K classes.
+        model: the network.
+        about: further entries: settings, device, precision.
+    """
+    return {
+        "split": split,
+        **evaluator.fingerprints(),
+        "classes_sha256": sha256(list(class_names)),
+        "void": VOID,
+        **about,
+        **({"reads_truth": True} if reads_truth(model) else {}),
         "commit": commit(),
         **versions(),
     }
-    scores = {f"{split}/{name}": value for name, value in evaluator.scores.items()}
-    return scores | {f"{split}/receipt": receipt}
 
 
 def describe(config: dict[str, Any], checkpoint: str | Path | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing_extensions import override
 from gald.evaluation.evaluator import Evaluator
 from gald.inference import Inference
 from gald.model.network import Network
+from gald.model.truth import refuse_silent_leak, shown_to
 
 Batch = dict[str, Any]
 
@@ -22,6 +23,10 @@ class EvaluationTask(pl.LightningModule):
         inference: how the network predicts label maps.
         evaluator: counts the predictions and keeps the scores.
         class_names: names of the K classes.
+
+    Raises:
+        ValueError: the network reads the ground truth, and its options do not say that this is
+            known.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class EvaluationTask(pl.LightningModule):
         class_names: Sequence[str],
     ) -> None:
         super().__init__()
+        refuse_silent_leak(model)
         self.model = model
         self.inference = inference
         self.evaluator = evaluator
@@ -45,7 +51,8 @@ class EvaluationTask(pl.LightningModule):
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
         for part in batch:  # one part per image size
             confidence = self.evaluator.needs_confidence
-            prediction = self.inference.predict(self.model, part["image"], confidence)
+            image = shown_to(self.model, part["image"], part["mask"])
+            prediction = self.inference.predict(self.model, image, confidence)
             self.evaluator.update(prediction, part["mask"], part["name"])
 
     @override

@@ -17,7 +17,7 @@ def idle_parameters(model: nn.Module, size: tuple[int, int]) -> list[str]:
     number is drawn, and the network is unchanged.
 
     Args:
-        model: image (B, 3, H, W) -> tuple of tensors or None.
+        model: image (B, 3, H, W), or (B, model.image_channels, H, W) -> tuple of tensors or None.
         size: height and width of an image for it.
 
     Returns:
@@ -29,7 +29,7 @@ def idle_parameters(model: nn.Module, size: tuple[int, int]) -> list[str]:
     device = next(model.parameters()).device
     try:
         with fakes:
-            image = torch.empty(2, 3, *size, device=device)
+            image = torch.empty(2, getattr(model, "image_channels", 3), *size, device=device)
             outputs = functional_call(model, parameters | buffers, (image,))
     except Exception:  # a module of the user may do anything
         return []

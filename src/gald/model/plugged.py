@@ -89,6 +89,8 @@ class Plugged(nn.Module):
             self.register_buffer(key, value.view(1, 3, 1, 1), persistent=False)
         self.stop_idle_parameters()
 
+    image_channels = 3
+
     @property
     def trunk(self) -> Any:
         """The part that GA and LD are added to: the host."""

@@ -13,6 +13,7 @@ from gald.model.depthwise import fast_depthwise as make_depthwise_fast
 from gald.model.depthwise import has_depthwise
 from gald.model.idle import idle_parameters
 from gald.model.layers import ConvNormAct
+from gald.model.truth import reads_truth
 from gald.options.ranges import Width
 
 
@@ -31,12 +32,14 @@ class Aggregated(NamedTuple):
         x: the feature before aggregation, (B, C, h, w).
         context: the globally aggregated feature; x itself if local distribution comes first.
         aux: scores of the auxiliary head if the aggregation reads them, else None.
+        truth: boundaries of the ground truth (B, 1, H, W) in [0, 1] if LD reads them, else None.
     """
 
     maps: tuple[Tensor, ...]
     x: Tensor
     context: Tensor
     aux: Tensor | None
+    truth: Tensor | None
 
 
 class Segmentor(nn.Module):
@@ -70,6 +73,10 @@ class Segmentor(nn.Module):
             `auto` does it for the maps on a CPU if the backbone has depth-wise convolutions.
         fast_depthwise: give the backbone's depth-wise convolutions a faster backward pass on a CPU,
             see `gald.model.depthwise`. Scores are the same; gradients differ by rounding.
+
+    Attributes:
+        image_channels: channels of the image: 3, or 4 if LD reads the ground truth, see
+            `gald.model.truth`.
 
     Shape:
         image: (B, 3, H, W), uint8 or float in [0, 1] -> SegOutput
@@ -119,6 +126,7 @@ class Segmentor(nn.Module):
         self.reduce = ConvNormAct(pyramid.channels[-1], channels, 3)
         self.ga = ga
         self.ld = ld if isinstance(ld, nn.Module) else ld(**inputs)
+        self.image_channels = 4 if reads_truth(self) else 3
         self.head = head(**inputs, num_classes=num_classes)
         self.aux_head = None if aux_head is None else aux_head(**inputs, num_classes=num_classes)
         if channels_last is True:  # maps take the layout of the first convolution's weights
@@ -146,14 +154,24 @@ class Segmentor(nn.Module):
     def aggregate(self, image: Tensor) -> Aggregated:
         """Compute everything up to local distribution."""
         self._check_size(image)
+        image, truth = self._split(image)
         on_cpu = image.device.type == "cpu"
         if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_compiling():
             image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
-        maps = self.neck(self.backbone(image))
+        return self.aggregate_maps(self.backbone(image), truth)
+
+    def aggregate_maps(self, maps: tuple[Tensor, ...], truth: Tensor | None = None) -> Aggregated:
+        """Compute everything from the maps of the backbone up to local distribution.
+
+        Args:
+            maps: output of the backbone.
+            truth: boundaries of the ground truth (B, 1, H, W) in [0, 1] if LD reads them.
+        """
+        maps = self.neck(maps)
         x = self.reduce(maps[-1])
         reads_aux = self.aux_head is not None and extra_input(self.ga) == "aux"
         aux = self.aux_head(maps) if reads_aux else None
-        return Aggregated(maps, x, context_of(self._ga(aux), x, self.order), aux)
+        return Aggregated(maps, x, context_of(self._ga(aux), x, self.order), aux, truth)
 
     def distribution_map(self, parts: Aggregated) -> Tensor | None:
         """Return the map of local distribution, or None if it has none."""
@@ -186,7 +204,10 @@ class Segmentor(nn.Module):
 
     @override
     def forward(self, image: Tensor) -> SegOutput:
-        parts = self.aggregate(image)
+        return self.finish(self.aggregate(image))
+
+    def finish(self, parts: Aggregated) -> SegOutput:
+        """Run local distribution, the head and the auxiliary head."""
         aux = parts.aux
         if aux is None and self.aux_head is not None:
             aux = self.aux_head(parts.maps)
@@ -195,8 +216,23 @@ class Segmentor(nn.Module):
     def _ga(self, aux: Tensor | None) -> Callable[[Tensor], Tensor]:
         return self.ga if aux is None else lambda x: self.ga(x, aux)
 
-    def _extra_ld_inputs(self, parts: Aggregated) -> tuple[tuple[Tensor, ...], ...]:
+    def _extra_ld_inputs(self, parts: Aggregated) -> tuple[tuple[Tensor, ...] | Tensor, ...]:
+        if parts.truth is not None:
+            return (parts.truth,)
         return (parts.maps,) if extra_input(self.ld) == "maps" else ()
+
+    def _split(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Separate the boundaries of the ground truth from the image, if LD reads them."""
+        if self.image_channels == 3:
+            return image, None
+        if image.shape[1] != self.image_channels:
+            raise ValueError(
+                f"the image has {image.shape[1]} channels, but model/ld=oracle also reads the "
+                "boundaries of the ground truth, which only gald train, gald eval and gald probe "
+                "have; use another LD to predict, export or inspect"
+            )
+        truth = image[:, 3:]
+        return image[:, :3], truth if truth.is_floating_point() else truth.float() / 255
 
     def _check_size(self, image: Tensor) -> None:
         height, width = image.shape[-2:]

@@ -46,6 +46,22 @@ class Train(_Run, _Lists):
     metrics: Annotated[Named, Length(1)]
 
 
+class Probe(TypedDict):
+    """Keys of conf/probe.yaml."""
+
+    name: Text
+    seed: Seed
+    output_dir: Text
+    data: Part
+    model: Part
+    loss: Part
+    optimizer: Part
+    scheduler: Part
+    metrics: Annotated[Named, Length(1)]
+    probe: Part
+    device: str
+
+
 class _Parts(TypedDict, total=False):
     data: Part | None
     inference: Part | None

@@ -95,7 +95,7 @@ def part_costs(model: Network, image_size: Sequence[int]) -> dict[str, float]:
     model.eval()
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
-            model.logits(torch.empty(1, 3, *image_size, device=device))
+            model.logits(torch.empty(1, model.image_channels, *image_size, device=device))
     finally:
         _remove(hooks)
         for module in was_training:

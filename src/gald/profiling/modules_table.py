@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gald.config import CONF_DIR
 from gald.profiling.flops import NOT_COUNTED, MacCounter, count_params
 from gald.profiling.memory import TensorMemoryTracker
+from gald.profiling.restores import restores_x
 from gald.run.atomic import atomic_file
 from gald.run.building import build_own
 
@@ -36,7 +37,11 @@ INTRODUCTION = """# Modules
 Every option of `model/ga` and `model/ld`, with the cost of one module for one image
 ([how it is measured](#how-the-costs-are-measured)).
 """
-MEASURED = f"""## How the costs are measured
+MEASURED = f"""An LD *restores x* if the local feature x shows in its output where the context is
+the same everywhere. Only such an LD can give back what a GA removed; the others scale, move or
+filter the context.
+
+## How the costs are measured
 
 Parameters and GMACs are those of one module with its default arguments, in evaluation, for one
 image, as computed on a CPU (there `danet` and `danet_position` also multiply padded keys; on a GPU
@@ -79,11 +84,13 @@ def modules_table(known: Mapping[str, Sequence[str]] | None = None) -> str:
         known: time and memory of rows that are not measured again, see `measurements`; None
             measures nothing and leaves out these two columns.
     """
-    head = ["option", "what it is", "formula", "paper", "reads", "params", "GMACs"]
-    head += [] if known is None else ["ms", "MiB"]
+    numbers = ["params", "GMACs", *([] if known is None else ["ms", "MiB"])]
     text = [INTRODUCTION]
     for slot, title in TITLES.items():
-        rule = [*["---"] * 5, *["---:"] * (len(head) - 5)]
+        words = ["option", "what it is", "formula", "paper", "reads"]
+        words += ["restores x"] if slot == "ld" else []
+        head = words + numbers
+        rule = [*["---"] * len(words), *["---:"] * len(numbers)]
         text += [f"## {title}\n", _line(head), _line(rule)]
         files = sorted((CONF_DIR / "model" / slot).glob("*.yaml"))
         text += [_line(_cells(slot, path, known)) for path in files]
@@ -96,13 +103,13 @@ def measurements(page: str) -> dict[str, list[str]]:
     result = {}
     for line in page.splitlines():
         cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
-        if line.startswith("| [`") and len(cells) == 9:
+        if line.startswith("| [`") and len(cells) >= 9:
             result[_identity(cells)] = cells[-2:]
     return result
 
 
 def _identity(cells: Sequence[str]) -> str:
-    return " ".join((cells[0], *cells[5:7]))
+    return " ".join((cells[0], *cells[-4:-2]))
 
 
 def _line(cells: list[str]) -> str:
@@ -110,11 +117,8 @@ def _line(cells: list[str]) -> str:
 
 
 def _cells(slot: str, path: Path, known: Mapping[str, Sequence[str]] | None) -> list[str]:
-    whole = {"model": {"channels": CHANNELS, "align_corners": False, slot: OmegaConf.load(path)}}
-    config = OmegaConf.create(whole).model[slot]
     widths, strides, _ = zip(*MAPS, strict=True)
-    from_backbone = {"in_channels": widths, "in_strides": strides} if "_partial_" in config else {}
-    module: nn.Module = build_own(config, **from_backbone, _partial_=False).eval()
+    config, module = _build(slot, path, CHANNELS, widths, strides)
     names, shapes = _inputs(slot, getattr(module, "reads", None))
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), MacCounter() as counter:
         module(*_random(shapes))
@@ -124,12 +128,35 @@ def _cells(slot: str, path: Path, known: Mapping[str, Sequence[str]] | None) -> 
         f"`{_formula(config)}`",
         ", ".join(_papers(config)) or "-",
         ", ".join(names),
+        *([_restores(path)] if slot == "ld" else []),
         f"{count_params(module):,}",
         "< 0.001" if 0 < counter.macs < 1e6 else f"{counter.macs / 1e9:.3f}",
     ]
     if known is None:
         return cells
-    return cells + list(known.get(_identity(cells)) or _measure(module, list(_random(shapes))))
+    old = known.get(" ".join((cells[0], *cells[-2:])))
+    return cells + list(old or _measure(module, list(_random(shapes))))
+
+
+def _build(
+    slot: str, path: Path, channels: int, widths: Sequence[int], strides: Sequence[int]
+) -> tuple[DictConfig, nn.Module]:
+    """Return the config of an option and its module in evaluation mode."""
+    whole = {"model": {"channels": channels, "align_corners": False, slot: OmegaConf.load(path)}}
+    config = OmegaConf.create(whole).model[slot]
+    maps = {"in_channels": widths, "in_strides": strides} if "_partial_" in config else {}
+    return config, build_own(config, **maps, _partial_=False).eval()
+
+
+def _restores(path: Path) -> str:
+    """Say whether an LD can restore x, see `restores_x`; the weights are random, but fixed."""
+    torch.manual_seed(0)
+    _, ld = _build("ld", path, 16, (8, 16), (4, 8))
+    more = {
+        "maps": ((torch.randn(1, 8, 128, 128), torch.randn(1, 16, 64, 64)),),
+        "truth": (torch.rand(1, 1, 64, 64),),
+    }
+    return "yes" if restores_x(ld, 16, *more.get(getattr(ld, "reads", None) or "", ())) else "no"
 
 
 @torch.no_grad()
@@ -154,6 +181,8 @@ def _inputs(slot: str, reads: str | None) -> tuple[list[str], list[Any]]:
         named["aux"] = (1, CLASSES, SIDE, SIDE)
     if reads == "maps":
         named["maps"] = [(1, width, side, side) for width, _, side in MAPS]
+    if reads == "truth":
+        named["truth"] = (1, 1, 8 * SIDE, 8 * SIDE)
     return list(named), list(named.values())
 
 

@@ -50,7 +50,8 @@ def profile(cfg: DictConfig) -> Results:
         trunk.weights = None  # they do not change the cost, and may need a download
     num_classes = cfg.num_classes or build_own(cfg.data).num_classes
     model: Network = build_own(cfg.model, num_classes=num_classes).to(device)
-    image = torch.randint(256, (cfg.batch_size, 3, *cfg.size), dtype=torch.uint8, device=device)
+    shape = (cfg.batch_size, model.image_channels, *cfg.size)
+    image = torch.randint(256, shape, dtype=torch.uint8, device=device)
 
     meter = CostMeter(device, DTYPES[cfg.precision], cfg.rounds)
     results: Results = {f"{name}/params": count_params(m) for name, m in parts(model).items()}

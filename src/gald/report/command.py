@@ -72,7 +72,5 @@ def _source(
         raise ValueError(f"no image can be shown from --data-root {root}: {run.missing}")
     network = network_of(run.evaluated, trust).to(device)
     dataset = dataset_of(run.evaluated, network, run.split, trust, root)
-    predict = predict_with(
-        lambda batch: network.inference.predict(network.model, batch).labels, device
-    )
+    predict = predict_with(network.model, network.inference, device)
     return Source(dataset, predict, network.palette)

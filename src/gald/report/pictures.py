@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from gald.comparison.runs import EvaluatedRun
-from gald.data.dataset import BaseDataset
+from gald.data.dataset import BaseDataset, Item
 from gald.data.labels import VOID
+from gald.inference import Inference
+from gald.model.network import Network
+from gald.model.truth import shown_to
 from gald.painting import Palette, colourise
 
 SHOWN = 4  # worst images, and best ones
@@ -26,12 +28,12 @@ class Source(NamedTuple):
 
     Attributes:
         dataset: the labelled images.
-        predict: function from an image (3, H, W) uint8 to train ids (H, W) uint8.
+        predict: function from an item of the dataset to train ids (H, W) uint8.
         palette: colours of the classes.
     """
 
     dataset: BaseDataset
-    predict: Callable[[Tensor], np.ndarray]
+    predict: Callable[[Item], np.ndarray]
     palette: Palette
 
 
@@ -91,7 +93,7 @@ def draw(run: EvaluatedRun, chosen: Sequence[Chosen], source: Source) -> tuple[l
             raise ValueError(f"the data has no image {one.name}")
         item = dataset[index_of[one.name]]
         mask = item["mask"].numpy()
-        labels = source.predict(item["image"])
+        labels = source.predict(item)
         counts = run.class_counts[one.place]
         valid = mask != VOID
         size = counts.shape[-1]
@@ -106,13 +108,14 @@ def draw(run: EvaluatedRun, chosen: Sequence[Chosen], source: Source) -> tuple[l
 
 
 def predict_with(
-    predict: Callable[[Tensor], Tensor], device: torch.device
-) -> Callable[[Tensor], np.ndarray]:
-    """Wrap a network's labels (1, H, W) of a batch of one image on a device, for `Source`."""
+    model: Network, inference: Inference, device: torch.device
+) -> Callable[[Item], np.ndarray]:
+    """Return a network's prediction for an item of a dataset, for `Source`."""
 
-    def labels(image: Tensor) -> np.ndarray:
+    def labels(item: Item) -> np.ndarray:
+        image, mask = (item[key].to(device)[None] for key in ("image", "mask"))
         with torch.inference_mode():
-            return predict(image.to(device)[None])[0].to(torch.uint8).cpu().numpy()
+            return inference.predict(model, shown_to(model, image, mask)).labels[0].cpu().numpy()
 
     return labels
 

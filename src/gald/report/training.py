@@ -46,5 +46,4 @@ def _source(task: SegmentationTask, data: SegmentationDataModule, split: str) ->
     assert dataset is not None, "the evaluation has set up the data"
     task.eval()
     device = next(task.parameters()).device
-    predict = predict_with(lambda batch: task.inference.predict(task.model, batch).labels, device)
-    return Source(dataset, predict, data.palette)
+    return Source(dataset, predict_with(task.model, task.inference, device), data.palette)

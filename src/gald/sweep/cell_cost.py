@@ -144,7 +144,7 @@ def probe(config: DictConfig, workload: Workload) -> TrainingCost:
         config.task.decay_norm_and_bias,
         config.task.get("layer_decay"),
     )
-    image = _pixels(workload.micro_batch_size, workload.size, meter)
+    image = _pixels(model, workload.micro_batch_size, workload.size, meter)
     mask = torch.randint(workload.num_classes, (len(image), *workload.size), device=meter.device)
     step = meter.measure(model.train(), partial(_loss, model, loss, mask), (image,), "train")
     for group in optimizer.param_groups:
@@ -186,7 +186,7 @@ def evaluation_costs(file: Path, trust: Sequence[str] = ()) -> dict[str, float]:
         trainer.get("accelerator"),
         trainer.get("precision"),
     )
-    cost = meter.measure(model.eval(), model.logits, (_pixels(1, size, meter),), "eval")
+    cost = meter.measure(model.eval(), model.logits, (_pixels(model, 1, size, meter),), "eval")
     return {"cost/total/ms": cost.ms, "cost/total/mib": cost.mib + _weights_mib(model)}
 
 
@@ -215,8 +215,8 @@ def _place(
     return make().to(device), CostMeter(device, dtype, ROUNDS)
 
 
-def _pixels(images: int, size: tuple[int, int], meter: CostMeter) -> torch.Tensor:
-    shape = (images, 3, *size)
+def _pixels(model: Network, images: int, size: tuple[int, int], meter: CostMeter) -> torch.Tensor:
+    shape = (images, model.image_channels, *size)
     return torch.randint(256, shape, dtype=torch.uint8, device=meter.device)
 
 

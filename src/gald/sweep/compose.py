@@ -62,7 +62,8 @@ def compose_cell(overrides: Sequence[str], source: Source, folder: Path) -> Dict
         config = hydra_compose(source.name, words)
     OmegaConf.set_struct(config, False)
     config.output_dir = str(folder.absolute())
-    config.ckpt_path = None
+    if "ckpt_path" in config:
+        config.ckpt_path = None
     fill(config)  # first, because parts refer to the width that a host decides
     OmegaConf.resolve(config)
     return config

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,9 +16,9 @@ from gald.sweep.compose import fill
 GRID_SWEEPERS = ("BasicSweeper", "GaldSweeper")
 
 
-def command_line() -> list[str]:
-    """Return the command line of this process."""
-    return ["gald", "train", *sys.argv[1:]]
+def command_line(verb: str) -> list[str]:
+    """Return the command line of this process, of a verb that trains."""
+    return ["gald", verb, *sys.argv[1:]]
 
 
 def grid(config: DictConfig, parser: OverridesParser) -> list[list[str]] | None:
@@ -39,13 +40,16 @@ def grid(config: DictConfig, parser: OverridesParser) -> list[list[str]] | None:
 
 
 def check_levels(
-    cells: Iterable[Sequence[str]], compose: Callable[[list[str]], DictConfig]
+    cells: Iterable[Sequence[str]],
+    compose: Callable[[list[str]], DictConfig],
+    roots: Any = Train,
 ) -> None:
     """Check a few cells in which every value occurs, before any cell is declared.
 
     Args:
         cells: Hydra overrides of each cell.
         compose: composes the config of a cell, Hydra's section included.
+        roots: root keys of the config, see `gald.options.roots`.
 
     Raises:
         ValueError: a value does not fit its option.
@@ -56,7 +60,7 @@ def check_levels(
         with open_dict(config):
             config.pop("hydra", None)
         fill(config)
-        check_config(config, Train)
+        check_config(config, roots)
 
 
 def each_level_once(cells: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:

@@ -28,6 +28,7 @@ from gald.logger.tolerant import warn
 from gald.metrics.base import CountMetric
 from gald.model.freezing import check_frozen_weights
 from gald.model.host.fill import fill_host
+from gald.model.truth import shown_to
 from gald.options.check import check_config
 from gald.options.roots import Train
 from gald.profiling.flops import part_costs
@@ -233,7 +234,9 @@ def _save_picture(path: Path, task: SegmentationTask, data: SegmentationDataModu
     dataset = data.test_dataset or data.val_dataset
     assert dataset is not None, "the evaluation has set up the data"
     item = dataset[0]
-    image = item["image"].to(next(task.parameters()).device)
+    device = next(task.parameters()).device
+    image, mask = (item[key].to(device)[None] for key in ("image", "mask"))
+    image = shown_to(task.model, image, mask)[0]
     task.eval()
     with torch.no_grad():
         labels = task(image[None]).argmax(1)[0]

@@ -15,8 +15,9 @@ import pytest
 
 from gald.data.dataset import BaseDataset, RawSample
 from gald.data.labels import label_lut
-from gald.data.loading import decoded as module
-from gald.data.loading.decoded import build, decode, estimate, open_decoded
+from gald.data.loading import blocks as module
+from gald.data.loading.blocks import open_blocks
+from gald.data.loading.decoded import build, decode, estimate
 from gald.data.reading.files import SampleError
 
 COUNT = 6
@@ -67,7 +68,7 @@ def expected():
 
 
 def assert_whole(folder):
-    shapes, blocks = open_decoded(folder)
+    shapes, blocks = open_blocks(folder)
     assert [tuple(shape) for shape in shapes] == [(20 + i, 30 - i) for i in range(COUNT)]
     assert [blocks[i].tobytes() for i in range(COUNT)] == expected()
     assert sorted(path.name for path in folder.iterdir()) == ["index.json", "pixels.u8"]
@@ -102,7 +103,7 @@ def decoded_by(dataset, folder, tmp_path):
 def test_bytes_are_image_then_mask_of_train_ids(folder):
     build(Painted(), folder)
     assert_whole(folder)
-    _, blocks = open_decoded(folder)
+    _, blocks = open_blocks(folder)
     image, labels, lut = Painted().draw(3)
     assert blocks[3].tobytes() == image.tobytes() + lut[labels].tobytes()
     assert not blocks[3].flags.writeable
@@ -182,7 +183,7 @@ def test_a_kill_at_any_write_leaves_no_folder_that_seems_complete(tmp_path):
         assert run(build_and_die, folder, at) == -signal.SIGKILL
         if folder.exists():
             assert at == steps  # the last sync of the parent folder, after the renaming
-            shapes, blocks = open_decoded(folder)
+            shapes, blocks = open_blocks(folder)
             assert [blocks[i].tobytes() for i in range(len(shapes))] == expected()
             continue
         build(Painted(), folder)
@@ -201,7 +202,7 @@ def test_a_build_killed_several_times_completes(folder):
         if folder.exists():
             break
     build(Painted(), folder)
-    _, blocks = open_decoded(folder)
+    _, blocks = open_blocks(folder)
     assert [blocks[i].tobytes() for i in range(COUNT)] == expected()
 
 
@@ -322,7 +323,9 @@ def test_two_processes_decode_each_sample_once(folder, tmp_path, capfd):
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert sorted(log.read_text().split()) == [str(i) for i in range(COUNT)]
-    assert f"waiting for another process that decodes into {folder}\n" in capfd.readouterr().err
+    assert (
+        f"waiting for another process, which is decoding into {folder}\n" in capfd.readouterr().err
+    )
     assert_whole(folder)
 
 
@@ -398,10 +401,10 @@ def test_a_truncated_file_is_refused(folder):
     size = (folder / "pixels.u8").stat().st_size
     os.truncate(folder / "pixels.u8", size - 1)
     with pytest.raises(ValueError) as caught:
-        open_decoded(folder)
+        open_blocks(folder)
     assert str(caught.value) == (
         f"{folder}/pixels.u8 has {size - 1} bytes, expected {size}; "
-        f"delete {folder} and repeat the command, which decodes again"
+        f"delete {folder} and repeat the command, which writes it again"
     )
 
 
@@ -422,14 +425,14 @@ def test_an_invalid_index_is_refused(folder, index, why):
         (folder / "index.json").write_text(index)
     with pytest.raises(
         ValueError,
-        match=f"index.json.*{why}.*; delete {folder} and repeat the command, which decodes again$",
+        match=f"index.json.*{why}.*; delete {folder} and repeat the command, which writes it again$",
     ):
-        open_decoded(folder)
+        open_blocks(folder)
 
 
 def test_another_process_maps_the_file_itself(folder):
     build(Painted(), folder)
-    _, blocks = open_decoded(folder)
+    _, blocks = open_blocks(folder)
     before = blocks[2].tobytes()
     packed = pickle.dumps(blocks)
     assert len(packed) < 2000 and before[:100] not in packed

@@ -7,7 +7,8 @@ import numpy as np
 from rich.filesize import decimal
 
 from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
-from gald.data.loading.decoded import MappedBlocks, build, decode, estimate, open_decoded
+from gald.data.loading.blocks import MappedBlocks, open_blocks
+from gald.data.loading.decoded import build, decode, estimate
 from gald.progress import in_order, say
 
 _MODES = ("none", "ram", "decoded")
@@ -36,7 +37,7 @@ def cached(dataset: BaseDataset, mode: str, cache_dir: str) -> BaseDataset:
         folder = Path(cache_dir).expanduser() / "decoded" / dataset.cache_name()
         if not folder.exists():
             build(dataset, folder)
-        return CachedDataset(dataset, *open_decoded(folder))
+        return CachedDataset(dataset, *open_blocks(folder))
     return dataset
 
 

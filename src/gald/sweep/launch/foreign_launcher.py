@@ -29,7 +29,7 @@ def run_single(cfg: DictConfig) -> float | str:
         return "this task is not the first of its job"
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
-    (cell,) = declare(folder, str(cfg.name), command_line(), [list(hydra.overrides.task)])
+    (cell,) = declare(folder, str(cfg.name), command_line("train"), [list(hydra.overrides.task)])
     # Optuna may ask for one cell twice at once, and needs the score for both trials.
     wait = not str(hydra.sweeper._target_).endswith(GRID_SWEEPERS)
     record = run_cell(Sweep.load(folder), cell, Source.of(cast(DictConfig, hydra)), wait=wait)

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -47,12 +47,29 @@ def launch(
     Raises:
         ValueError: the folder holds a different sweep.
     """
+    sweep, cells, unique = declared(config, job_overrides)
+    records = run_and_report(sweep, unique, Source.of(config.hydra), devices, policy)
+    return results_of(cells, records)
+
+
+def declared(
+    config: DictConfig, job_overrides: Sequence[Sequence[str]]
+) -> tuple[Sweep, list[Cell], list[Cell]]:
+    """Declare the cells that a sweeper requests; return the sweep, the cells, and each cell once.
+
+    Raises:
+        ValueError: the folder holds a different sweep.
+    """
     folder = Path(config.hydra.sweep.dir)
-    cells = declare(folder, str(config.name), command_line(), job_overrides)
-    sweep = Sweep.load(folder)
+    command = command_line(config.hydra.job.config_name)
+    cells = declare(folder, str(config.name), command, job_overrides)
     unique = list({cell.number: cell for cell in cells}.values())
     _announce(folder, len(unique), len(cells))
-    records = run_and_report(sweep, unique, Source.of(config.hydra), devices, policy)
+    return Sweep.load(folder), cells, unique
+
+
+def results_of(cells: Sequence[Cell], records: Mapping[int, Record]) -> list[JobReturn]:
+    """Return what Hydra's sweeper gets for each cell."""
     return [_result(cell, records[cell.number]) for cell in cells]
 
 
@@ -69,7 +86,7 @@ def run_and_report(
     Raises:
         ValueError: cells that were trained have another config than they would have now.
     """
-    _refuse_other_config(sweep, cells, source)
+    refuse_other_config(sweep, cells, source)
     try:
         return run_cells(sweep, cells, source, devices, policy, wait)
     except (KeyboardInterrupt, Stopped) as stop:
@@ -83,8 +100,12 @@ def run_and_report(
         sys.exit(128 + signal.SIGINT if interrupted else PREEMPTED)
 
 
-def _refuse_other_config(sweep: Sweep, cells: Sequence[Cell], source: Source) -> None:
-    """Compare the first trained cell with what its overrides mean now."""
+def refuse_other_config(sweep: Sweep, cells: Sequence[Cell], source: Source) -> None:
+    """Compare the first trained cell with what its overrides mean now.
+
+    Raises:
+        ValueError: it was trained with other options.
+    """
     trained = (cell for cell in cells if (sweep.place(cell) / "config.yaml").is_file())
     cell = next(trained, None)
     if cell is None:

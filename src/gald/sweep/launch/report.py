@@ -14,10 +14,13 @@ from rich.console import Console
 from typing_extensions import override
 
 from gald.options.check import check_part
+from gald.options.roots import Probe, Train
 from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
 from gald.sweep.grid import check_levels, command_line, grid
 from gald.sweep.state import read_state
+
+SWEPT = {"train": Train, "probe": Probe}  # verbs with cells, and the root keys of their configs
 
 
 class SweepReport(Callback):
@@ -29,7 +32,8 @@ class SweepReport(Callback):
 
     @override
     def on_multirun_start(self, config: DictConfig, **more: object) -> None:
-        if more.get("config_name") != "train":
+        verb = str(more.get("config_name"))
+        if verb not in SWEPT:
             return
         folder = Path(config.hydra.sweep.dir)
         remember(folder)
@@ -44,8 +48,9 @@ class SweepReport(Callback):
 
                 tell_jobs()
             cells = grid(config, OverridesParser.create(config_loader=loader)) or []
-            check_levels(cells, lambda words: loader.load_sweep_config(config, words))
-            declare(folder, str(config.name), command_line(), cells)
+            compose = partial(loader.load_sweep_config, config)
+            check_levels(cells, compose, SWEPT[verb])
+            declare(folder, str(config.name), command_line(verb), cells)
 
     @override
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:

@@ -1,0 +1,111 @@
+"""Cells of a probe, one after the other in this process; several processes share a folder."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
+
+from gald.device import pick_device
+from gald.errors import to_sentence
+from gald.options.check import check_config
+from gald.options.roots import Probe as Root
+from gald.probe.bench import Bench
+from gald.probe.cell import run_cell
+from gald.run.fresh import clear
+from gald.sweep.cells import Cell, Sweep
+from gald.sweep.claim import Claim, claim
+from gald.sweep.compose import Source, compose_cell
+from gald.sweep.launch.launcher import declared, refuse_other_config, results_of
+from gald.sweep.launch.live_table import LiveTable
+from gald.sweep.state import Record, read_score, read_state, write_record
+
+
+def launch(config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Run the cells that a sweeper requests, except those already done; return results in order.
+
+    Cells that another process runs at the moment are left to it.
+
+    Raises:
+        ValueError: the folder holds a different sweep, or its cells had other options.
+    """
+    sweep, cells, unique = declared(config, job_overrides)
+    source = Source.of(config.hydra)
+    refuse_other_config(sweep, unique, source)
+    records = {cell.number: Record(**_record(sweep, cell)) for cell in unique}
+    bench: Bench | None = None
+    with LiveTable(sweep.path, unique) as table:
+        for cell in unique:
+            held = None
+            if records[cell.number].state not in ("done", "failed"):
+                held = claim(sweep.place(cell))
+            if held is None:
+                continue
+            try:
+                if _record(sweep, cell)["state"] != "done":  # another process may have ended it
+                    settings = compose_cell(cell.overrides, source, sweep.place(cell))
+                    bench = bench or Bench(pick_device(settings.device))
+                    _Run(sweep, cell, settings, table, records, held)(bench)
+            finally:
+                held.release()
+    return results_of(cells, records)
+
+
+def _record(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    state = asdict(read_state(sweep.place(cell)))
+    return {key: state[key] for key in Record.__dataclass_fields__}
+
+
+class _Run:
+    """One cell, as the live table watches it."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        cell: Cell,
+        config: DictConfig,
+        table: LiveTable,
+        records: dict[int, Record],
+        held: Claim,
+    ) -> None:
+        self.folder, self.number, self.config = sweep.place(cell), cell.number, config
+        self.table, self.records, self.held = table, records, held
+        self.started, self.steps = time.monotonic(), 0
+
+    @property
+    def seconds(self) -> float:
+        """Time since its start."""
+        return time.monotonic() - self.started
+
+    def heartbeat(self) -> dict[str, Any]:
+        """Return its progress."""
+        return {"step": self.steps, "steps": self.config.probe.steps}
+
+    def __call__(self, bench: Bench) -> None:
+        """Run the cell; an error is recorded, and does not stop the others."""
+        record = self.records[self.number]
+        record.state, record.reason, record.attempts = "pending", None, record.attempts + 1
+        write_record(self.folder, record)
+        record.state = "running"
+        self._show({self.number: self})
+        try:
+            check_config(self.config, Root)
+            clear(self.folder)
+            run_cell(self.config, bench, self.folder, self._step)
+        except Exception as error:
+            record.state, record.reason = "failed", to_sentence(error)
+        else:
+            record.state, record.score = "done", read_score(self.folder)
+        record.seconds = round(self.seconds, 1)
+        write_record(self.folder, record)
+        self._show({})
+
+    def _step(self, done: int) -> None:
+        self.steps = done
+        self.held.touch()
+        self._show({self.number: self})
+
+    def _show(self, running: Mapping[int, "_Run"]) -> None:
+        self.table.update(self.records, running)
