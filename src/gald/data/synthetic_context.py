@@ -118,7 +118,7 @@ def _draw(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, 
     mask = np.zeros(size, np.uint8)
     cells = height * width // 100
     for _ in range(rng.integers(1, 2 + cells // 4)):
-        centre = rng.integers(width), rng.integers(height)
+        centre = rng.integers((width, height))
         cv2.circle(mask, _point(centre), int(rng.integers(2, 4)), 1 + len(_KINDS) + kind, -1)
     for _ in range(rng.integers(2, 3 + cells // 2)):
         ends = rng.integers((width, height), size=(2, 2))
@@ -134,7 +134,7 @@ def _draw(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, 
     return np.ascontiguousarray(image), np.ascontiguousarray(mask[turn])
 
 
-def _point(place: Sequence[int]) -> tuple[int, int]:
+def _point(place: np.ndarray) -> tuple[int, int]:
     return int(place[0]), int(place[1])
 
 
