@@ -21,6 +21,7 @@ from gald.run.limits import refuse_pixels
 _SCENE = 7  # separates this random stream from others with the same seed
 _CUE = 6  # side of the cue in pixels
 _FAR = 6  # pixels between the cue and all lines and blobs
+_LEAST_SHARE = 0.03  # of the pixels that are line or blob
 _LEAST = 24  # smallest side: half of it is near the cue
 _KINDS = ((240, 30, 30), (40, 60, 250))  # colours of the cue: red, blue
 _INK = (225, 215, 195)  # colour of all lines and blobs, of any kind
@@ -113,10 +114,23 @@ class SyntheticContext(BaseDataset):
 
 def _draw(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw image (H, W, 3) and mask (H, W), both uint8."""
-    height, width = size
     kind = int(rng.integers(len(_KINDS)))
-    mask = np.zeros(size, np.uint8)
-    cells = height * width // 100
+    mask = _shapes(size, kind, rng)
+    while (mask > 0).mean() < _LEAST_SHARE:  # all of it was near the cue
+        mask = _shapes(size, kind, rng)
+    image = np.full((*size, 3), _GROUND, np.float32)
+    image[mask > 0] = _INK
+    image[:_CUE, :_CUE] = _KINDS[kind]
+    image += rng.normal(0, _NOISE, image.shape)
+    turn = (slice(None, None, rng.choice((-1, 1))), slice(None, None, rng.choice((-1, 1))))
+    image = np.clip(image[turn], 0, 255).astype(np.uint8)  # to one of the four corners
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask[turn])
+
+
+def _shapes(size: tuple[int, int], kind: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw blobs, and lines over them, with a cue in the first corner; (H, W) uint8."""
+    height, width = size
+    mask, cells = np.zeros(size, np.uint8), height * width // 100
     for _ in range(rng.integers(1, 2 + cells // 4)):
         centre = rng.integers((width, height))
         cv2.circle(mask, _point(centre), int(rng.integers(2, 4)), 1 + len(_KINDS) + kind, -1)
@@ -125,13 +139,7 @@ def _draw(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, 
         cv2.line(mask, _point(ends[0]), _point(ends[1]), 1 + kind)
     near = _CUE + _FAR
     mask[:near, :near] = 0
-    image = np.full((*size, 3), _GROUND, np.float32)
-    image[mask > 0] = _INK
-    image[:_CUE, :_CUE] = _KINDS[kind]
-    image += rng.normal(0, _NOISE, image.shape)
-    turn = (slice(None, None, rng.choice((-1, 1))), slice(None, None, rng.choice((-1, 1))))
-    image = np.clip(image[turn], 0, 255).astype(np.uint8)  # to one of the four corners
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask[turn])
+    return mask
 
 
 def _point(place: np.ndarray) -> tuple[int, int]:
