@@ -22,7 +22,8 @@ from gald.model.layers import pool_by_matrices
 NET = ["model/ga=none", "model/ld=mask"]
 EVERY = [("ga", path.stem) for path in sorted((CONF_DIR / "model" / "ga").glob("*.yaml"))]
 EVERY += [("ld", path.stem) for path in sorted((CONF_DIR / "model" / "ld").glob("*.yaml"))]
-EVERY.remove(("ld", "oracle"))  # reads the ground truth, which an exported network does not have
+# An oracle reads the ground truth, which an exported network does not have.
+EVERY = [(slot, name) for slot, name in EVERY if "oracle" not in name]
 EVERY += [("head", path.stem) for path in sorted((CONF_DIR / "model" / "head").glob("*.yaml"))]
 NEED_A_SIZE = ("isa", "guided")  # in ONNX, see the docstring of export
 

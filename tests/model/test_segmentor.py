@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("GALD_GOLDEN", ROOT.parent / "shared" / "golden"))
 GAS = sorted(p.stem for p in (CONF_DIR / "model" / "ga").glob("*.yaml"))
 LDS = sorted(p.stem for p in (CONF_DIR / "model" / "ld").glob("*.yaml"))
-LDS.remove("oracle")  # reads the ground truth, see test_truth.py
+LDS = [name for name in LDS if "oracle" not in name]  # they read the truth, see test_truth.py
 # The unpadded published mask needs 15 cells a side, so each size gives at least that many.
 BACKBONES = {
     "resnet18": (8, "none", (121, 135)),

@@ -34,7 +34,8 @@ def refuse_silent_leak(model: nn.Module, other_images: bool = False) -> None:
     if not ld.leak:
         raise ValueError(
             "model/ld=oracle reads the boundaries of the ground truth, in evaluation too, so its "
-            "scores are an upper bound and not those of a method; set model.ld.leak=true to run it"
+            "scores are an upper bound and not those of a method; set model.ld.leak=true to run "
+            "it, or model/ld=leaky_oracle in a sweep"
         )
     if ld.other_image and not other_images:
         raise ValueError(
