@@ -1,8 +1,9 @@
 """Plugins for gald's launcher and sweeper; Hydra loads plugins only from this namespace package."""
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -13,6 +14,9 @@ from omegaconf import DictConfig
 from typing_extensions import override
 
 from gald.options.ranges import Count, NotNegative, Positive, Whole
+
+if TYPE_CHECKING:
+    from gald.sweep.launch.cell_process import Start
 
 
 class GaldLauncher(Launcher):
@@ -29,6 +33,7 @@ class GaldLauncher(Launcher):
             failed.
         retries: number of restarts of a cell that was killed from outside.
         grace_seconds: time in which cells can save when the sweep is stopped.
+        warm: start each cell as a copy of a process that has imported everything; Linux only.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class GaldLauncher(Launcher):
         watchdog_minutes: Positive = 30.0,
         retries: Whole = 2,
         grace_seconds: NotNegative = 60.0,
+        warm: bool = False,
     ) -> None:
         self.options: dict[str, Any] = {
             "jobs": jobs,
@@ -45,10 +51,13 @@ class GaldLauncher(Launcher):
             "watchdog_minutes": watchdog_minutes,
             "retries": retries,
             "grace_seconds": grace_seconds,
+            "warm": warm,
         }
         self.jobs = jobs
         self.jobs_per_gpu = jobs_per_gpu
         self.patience = (watchdog_minutes, retries, grace_seconds)
+        self.warm = warm
+        self.start: Start | None = None
         self.plain: BasicLauncher | None = None
 
     @override
@@ -75,8 +84,20 @@ class GaldLauncher(Launcher):
         from gald.sweep.launch.runner import RetryPolicy
 
         check_arguments(GaldLauncher, self.options, "hydra.launcher")
-        devices = Devices(self.jobs, self.jobs_per_gpu)
-        return launch(self.config, job_overrides, devices, RetryPolicy(*self.patience))
+        devices, policy = Devices(self.jobs, self.jobs_per_gpu), RetryPolicy(*self.patience)
+        return launch(self.config, job_overrides, devices, policy, self._start())
+
+    def _start(self) -> "Start":
+        """Return how cells start; some sweepers call `launch` often, and imports are done once."""
+        from gald.sweep.launch.cell_process import start_cold
+        from gald.sweep.launch.warm import WarmStart
+
+        if self.start is None:
+            self.start = start_cold
+            if self.warm:
+                self.start = warm = WarmStart()
+                weakref.finalize(self, warm.close)
+        return self.start
 
 
 class ProbeLauncher(Launcher):

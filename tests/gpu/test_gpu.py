@@ -242,6 +242,20 @@ def test_batches_reach_the_gpu_from_pinned_memory(train, monkeypatch):
     assert pinned == [(True, True)]
 
 
+def test_warm_cells_train_on_the_device_like_cold_ones(gald_cli, tmp_path, monkeypatch):
+    """A copy of a process can use CUDA only if the process itself has never done so."""
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for word in ("false", "true"):
+        device = f"trainer.accelerator={'gpu' if ON_GPU else 'cpu'}"
+        words = [*TINY, device, "trainer.deterministic=true", "seed=0,1", f"name={word}"]
+        gald_cli("train", "-m", *words, f"hydra.launcher.warm={word}")
+        files = sorted((tmp_path / "runs" / word).glob("*/results.json"))
+        found.append([json.loads(file.read_text()) for file in files])
+    assert [r["device"] for r in found[1]] == [f"{DEVICE}:0" if ON_GPU else "cpu"] * 2
+    assert [r["val/miou"] for r in found[0]] == [r["val/miou"] for r in found[1]]
+
+
 @needs_cuda  # on a CPU the compilation takes a minute
 def test_compiled_network_gives_the_same_scores():
     model, image = network(), torch.rand(2, 3, 64, 96, device=DEVICE)

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,19 @@ if TYPE_CHECKING:  # takes seconds to import
     from torch import Tensor
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of the packages that can affect a result, as flat keys."""
     packages = ("gald", "torch", "pytorch-lightning", "timm", "albumentations")
     return {f"version/{name}": importlib.metadata.version(name) for name in packages}
 
 
+@cache
 def commit() -> str | None:
-    """Return the git commit of the code, plus `+` if files changed; None outside a checkout."""
+    """Return the git commit of the code, plus `+` if files changed; None outside a checkout.
+
+    It is looked up once in a process, whose code does not change later either.
+    """
 
     def git(*arguments: str) -> str:
         where = Path(__file__).parent

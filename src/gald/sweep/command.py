@@ -109,6 +109,7 @@ def run_cells(
     cell: int | None = None,
     jobs: int | None = None,
     jobs_per_gpu: int = 1,
+    warm: bool = False,
     config_dir: Sequence[Path] = (),
     trust: Trust = (),
 ) -> int:
@@ -122,6 +123,7 @@ def run_cells(
         cell: only this cell, counted from 0
         jobs: most cells at once (default: as many as fit)
         jobs_per_gpu: cells that share a GPU
+        warm: import once, and start each cell as a copy of that process; Linux only
         config_dir: folder with configs of yours; repeat for more
         trust: package with classes of your own that the file may name; repeat for more
 
@@ -137,7 +139,13 @@ def run_cells(
     from gald.sweep.launch.launcher import run_and_report
     from gald.sweep.launch.report import report
     from gald.sweep.launch.runner import RetryPolicy
+    from gald.sweep.launch.warm import starting
 
+    if warm and cell is not None:
+        raise ValueError(
+            f"--warm saves imports from the second cell on, but --cell {cell} is one; "
+            "leave --warm out"
+        )
     for name, number in (("--jobs", jobs), ("--jobs-per-gpu", jobs_per_gpu)):
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}; choose 1 or more")
@@ -151,7 +159,8 @@ def run_cells(
     searchpath = tuple(f"file://{place.absolute()}" for place in config_dir)
     source, devices = Source(searchpath=searchpath), Devices(jobs, jobs_per_gpu)
     if cell is None:
-        run_and_report(sweep, sweep.cells, source, devices, RetryPolicy())
+        with starting(warm) as start:
+            run_and_report(sweep, sweep.cells, source, devices, RetryPolicy(), start=start)
         return 1 if report(sweep) else 0
     if not 0 <= cell < len(sweep.cells):
         raise ValueError(

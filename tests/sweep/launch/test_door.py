@@ -102,6 +102,21 @@ def test_wrong_words_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
         assert sentence in capsys.readouterr().err
 
 
+def test_process_that_runs_cells_imports_nothing_heavy_itself(tmp_path):
+    grid(tmp_path, 1)
+    heavy = ("torch", "pytorch_lightning", "timm", "scipy", "matplotlib", "wandb")
+    code = f"import atexit\natexit.register(lambda: print({{*{heavy}}} & {{*sys.modules}}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}{DOOR}", "sweep", "run", "grid"],
+        cwd=tmp_path,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "set()", done.stdout
+
+
 @pytest.mark.parametrize(
     "word",
     [

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gald.run.fresh import HEARTBEAT, clear
 from gald.run.preemption import exit_on_signals
+from gald.sweep.launch.leave import leave_quickly
 
 CONFIG = "cell"  # name of the resolved config in the cell's folder, without .yaml
 LAUNCHER = "GALD_LAUNCHER"  # environment variable: id of the process that started the cell
@@ -122,4 +123,4 @@ def _end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_quickly(main)

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gald.run.fresh import HEARTBEAT
 from gald.run.results import is_finished
@@ -24,6 +24,42 @@ MARK = "GALD_ATTEMPT"  # environment variable by which the processes of an attem
 FOREIGN = ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE")
 
 
+class Process(Protocol):
+    """What a cell needs of its first process; `subprocess.Popen` has it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Return its exit code, or the negative number of a signal; None while it runs."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        ...
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal, unless it has ended."""
+        ...
+
+
+# Starts the first process of a cell: words of its command line, environment variables, its log.
+Start = Callable[[Sequence[str], Mapping[str, str], Path], Process]
+
+
+def start_cold(words: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+    """Start the first process of a cell, which imports all it needs itself."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, *ENTRY, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
 class CellProcess:
     """Running attempt at a cell, in its own process group.
 
@@ -34,6 +70,7 @@ class CellProcess:
         options: what to run there.
         device_variables: environment variables that name its devices.
         timeout: seconds without a heartbeat after which the cell counts as hung.
+        start: starts its first process, the leader of a new session.
     """
 
     def __init__(
@@ -42,6 +79,7 @@ class CellProcess:
         options: Options,
         device_variables: Mapping[str, str],
         timeout: float,
+        start: Start = start_cold,
     ) -> None:
         self.folder = folder
         self.timeout = timeout
@@ -57,15 +95,7 @@ class CellProcess:
             environment["SLURM_JOB_NAME"] = "interactive"
         log = self.folder / LOG
         self.log_start = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, *ENTRY, str(folder), options.as_text()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+        self.process = start([str(folder), options.as_text()], environment, log)
         self.last_beat, self.alive_at = 0, time.monotonic()
 
     @property
@@ -87,7 +117,9 @@ class CellProcess:
             return ExitStatus("failed", f"no progress for {minutes}, so it was killed; see log.txt")
         kernel_killed = kernel_kills() > self.kills
         finished = is_finished(self.folder)
-        return classify_exit(self.process.returncode, self.log(), finished, kernel_killed)
+        code = self.process.returncode
+        assert code is not None, "it has ended"
+        return classify_exit(code, self.log(), finished, kernel_killed)
 
     def log(self) -> str:
         """Return the output of this attempt."""

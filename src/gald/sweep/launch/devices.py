@@ -1,6 +1,7 @@
 """Devices of this machine, assigned to cells that run side by side."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ from filelock import FileLock, Timeout
 from gald.install.environment import require_posix
 from gald.sweep.compose import Need
 
+# Files of /dev by which Linux offers GPUs to CUDA, also on Jetson and in the WSL, and to ROCm.
+DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
 GPUS = "GALD_GPUS"  # environment variable: names of the GPUs for the jobs of submitit
 
 
@@ -129,7 +132,9 @@ def visible_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]
-    import torch  # takes seconds, which a machine with the variable set need not spend
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in DRIVERS):
+        return []
+    import torch  # takes seconds, which a machine without a GPU need not spend
 
     return [str(index) for index in range(torch.cuda.device_count())]
 

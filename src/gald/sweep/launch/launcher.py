@@ -18,6 +18,7 @@ from gald.run.shape import read_config_file
 from gald.sweep.cells import Cell, Sweep, declare
 from gald.sweep.compose import Source, compose_cell
 from gald.sweep.grid import command_line, primary_of
+from gald.sweep.launch.cell_process import Start, start_cold
 from gald.sweep.launch.devices import Devices
 from gald.sweep.launch.runner import RetryPolicy, Stopped, run_cells
 from gald.sweep.state import Record
@@ -41,6 +42,7 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     devices: Devices,
     policy: RetryPolicy,
+    start: Start = start_cold,
 ) -> list[JobReturn]:
     """Run the cells that a sweeper requests, except those already done; return results in order.
 
@@ -48,7 +50,7 @@ def launch(
         ValueError: the folder holds a different sweep.
     """
     sweep, cells, unique = declared(config, job_overrides)
-    records = run_and_report(sweep, unique, Source.of(config.hydra), devices, policy)
+    records = run_and_report(sweep, unique, Source.of(config.hydra), devices, policy, start=start)
     return results_of(cells, records)
 
 
@@ -80,6 +82,7 @@ def run_and_report(
     devices: Devices,
     policy: RetryPolicy,
     wait: bool = True,
+    start: Start = start_cold,
 ) -> dict[int, Record]:
     """Run cells; if a signal stops them, say how to go on, and exit with code 75 or 130.
 
@@ -88,7 +91,7 @@ def run_and_report(
     """
     refuse_other_config(sweep, cells, source)
     try:
-        return run_cells(sweep, cells, source, devices, policy, wait)
+        return run_cells(sweep, cells, source, devices, policy, wait, start)
     except (KeyboardInterrupt, Stopped) as stop:
         interrupted = isinstance(stop, KeyboardInterrupt)
         Console(markup=False, emoji=False, stderr=True).print(

@@ -17,7 +17,7 @@ from gald.sweep.cells import Cell, Sweep
 from gald.sweep.claim import Claim, claim
 from gald.sweep.compose import Need, Needs, Source
 from gald.sweep.launch.cell import CONFIG, Options
-from gald.sweep.launch.cell_process import CellProcess
+from gald.sweep.launch.cell_process import CellProcess, Start, start_cold
 from gald.sweep.launch.devices import Devices, DeviceSlot, count_devices
 from gald.sweep.launch.exit_status import ExitStatus
 from gald.sweep.launch.live_table import LiveTable
@@ -72,6 +72,7 @@ def run_cells(
     devices: Devices,
     policy: RetryPolicy,
     wait: bool = True,
+    start: Start = start_cold,
 ) -> dict[int, Record]:
     """Run the cells that are neither done nor failed nor run by another process.
 
@@ -83,6 +84,7 @@ def run_cells(
         policy: limits.
         wait: whether to wait for cells that other processes run, and take over those that they
             leave unfinished.
+        start: starts the first process of each cell.
 
     Returns:
         the record of each cell by its number.
@@ -90,7 +92,7 @@ def run_cells(
     Raises:
         KeyboardInterrupt, Stopped: a signal arrived; the cells have saved and ended.
     """
-    runner = _Runner(sweep, cells, source, devices, policy, wait)
+    runner = _Runner(sweep, cells, source, devices, policy, wait, start)
     if any(runner.waiting.values()) or runner.elsewhere:
         runner.run()
     return runner.records
@@ -105,9 +107,11 @@ class _Runner:
         devices: Devices,
         policy: RetryPolicy,
         wait: bool,
+        start: Start,
     ) -> None:
         self.sweep, self.source = sweep, source
         self.devices, self.policy, self.wait = devices, policy, wait
+        self.start = start
         self.needs = Needs(source)
         self.records: dict[int, Record] = {}
         self.waiting: dict[Need, deque[Cell]] = {}
@@ -186,6 +190,10 @@ class _Runner:
             if held is not None:
                 held.release()
             return False
+        except BaseException:  # a signal, or no process can start: the cell belongs to nobody
+            if held is not None:
+                held.release()
+            raise
         self.running[cell.number] = _Attempt(cell, record, process, slot, held, need)
         record.state = "running"
         self.records[cell.number] = record
@@ -201,7 +209,8 @@ class _Runner:
             record.micro_batch_size,
         )
         timeout = 60 * self.policy.minutes
-        return CellProcess(self.sweep.place(cell), options, slot.environment(), timeout)
+        environment = slot.environment()
+        return CellProcess(self.sweep.place(cell), options, environment, timeout, self.start)
 
     def _look_elsewhere(self) -> None:
         """Take over cells that another process has left unfinished."""
