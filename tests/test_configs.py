@@ -219,6 +219,7 @@ ELSEWHERE = {
     "callbacks/epochs": "pytorch_lightning.callbacks",
     "callbacks/learning_rate": "pytorch_lightning.callbacks",
     "hydra/launcher/gald": "hydra_plugins.gald_launcher",
+    "hydra/launcher/probe": "hydra_plugins.gald_launcher",
     "hydra/sweeper/gald": "hydra_plugins.gald_launcher",
     "model/ga/cgnl_stride2": "gald.model.layers",
     "model/ga/none": "torch.nn",

@@ -19,7 +19,7 @@ from gald.config import CONF_DIR, compose
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-COMPOSED = ("train", "eval", "profile")
+COMPOSED = ("train", "eval", "profile", "probe")
 BUILD = """
 import socket, sys
 def refuse(*_):

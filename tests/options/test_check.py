@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from gald.config import CONF_DIR, compose
 from gald.options.check import check_config, check_part
-from gald.options.roots import Eval, Profile, Train
+from gald.options.roots import Eval, Probe, Profile, Train
 
-ROOTS = {"train": Train, "eval": Eval, "profile": Profile}
+ROOTS = {"train": Train, "eval": Eval, "profile": Profile, "probe": Probe}
 GROUPS = (
     *("data", "augment", "loss", "optimizer", "scheduler", "inference", "metrics", "trainer"),
     *(f"model/{slot}" for slot in ("backbone", "neck", "ga", "ld", "head", "aux_head")),
@@ -20,7 +20,7 @@ GROUPS = (
 FREE_TEXTS = {
     *("name", "output_dir", "ckpt_path", "init_from", "root", "cache_dir", "train_split", "path"),
     *("dirpath", "monitor", "filename", "project", "group", "experiment", "tracking_uri", "device"),
-    *("classes", "image_suffix", "mask_suffix", "images", "masks", "lists", "weights"),
+    *("classes", "image_suffix", "mask_suffix", "images", "masks", "lists", "weights", "groups"),
     *("decoder", "encoder", "network", "at"),  # of a host, which names its choices
     *("strategy", "default_root_dir", "devices", "trust"),  # strategy, devices: see gald.trainer
     "precision",  # of the trainer, which refuses it with the choices
@@ -47,7 +47,7 @@ def composed():
     yield "model=plugged", ("train", ["model=plugged", "model.channels=16", "model.at=x"])
     for group in ("callbacks", "logger"):
         yield group, ("train", [f"{group}=[{','.join(options(group))}]"])
-    yield from ((root, (root, ["ckpt_path=x"])) for root in ROOTS)
+    yield from ((root, (root, [] if root == "probe" else ["ckpt_path=x"])) for root in ROOTS)
 
 
 CASES = dict(composed())
@@ -146,7 +146,8 @@ def test_every_file_of_conf_is_in_a_case():
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "experiment").glob("*.yaml")), ids=str)
 def test_every_experiment_passes(path):
     assert yaml.safe_load(path.read_text())
-    check_config(compose("train", [f"experiment={path.stem}", "output_dir=x"]), Train)
+    root = "probe" if "probe" in yaml.safe_load(path.read_text()) else "train"
+    check_config(compose(root, [f"experiment={path.stem}", "output_dir=x"]), ROOTS[root])
 
 
 def test_a_key_that_others_refer_to_is_accepted():
