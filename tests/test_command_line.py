@@ -154,8 +154,8 @@ def test_keys_of_the_trainer_are_in_the_yaml_or_are_added_with_a_plus():
     ("line", "words"),
     {
         "gald tr": ["train"],
-        "gald train model/ga=p": ["model/ga=psp"],
-        "gald train -m model/ga=none,ps": ["model/ga=none,psp"],
+        "gald train model/ga=ps": ["model/ga=psp", "model/ga=psp_bare"],
+        "gald train -m model/ga=none,st": ["model/ga=none,strip"],
         "gald train experiment=dem": ["experiment=demo"],
         "gald train optimizer.l": ["optimizer.lr="],
         "gald train +callbacks=em": ["+callbacks=ema"],
@@ -203,7 +203,7 @@ COMP_LINE='gald train model/ga=ps'; COMP_POINT=${{#COMP_LINE}}
 _gald 2>/dev/null; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
-    assert done.stdout == "psp\n"  # bash takes = for the end of a word
+    assert done.stdout == "psp\npsp_bare\n"  # bash takes = for the end of a word
 
 
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from gald.callbacks.compiled import check_compiler
 from gald.run.checkpoint import read_checkpoint
+from gald.run.compiled import check_compiler
 from gald.task import SegmentationTask
 
 TINY = [

@@ -41,9 +41,11 @@ class Count(pl.Callback):
 
     def __init__(self):
         self.reads = host_reads.HostReads()
+        self.entered = False
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if batch_idx == 1:
+        if trainer.global_step == 1 and not self.entered:  # the first of its micro-batches
+            self.entered = True
             self.reads.__enter__()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):

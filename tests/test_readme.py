@@ -59,6 +59,10 @@ def shrunk(arguments):
         return ["3" if word == "320" else "2" if word == "180" else word for word in arguments]
     if verb == "profile":
         return [*arguments, *SMALL[:3], "size=[64,64]", "rounds=1", "device=cpu"]
+    if verb == "probe":
+        small = ["data.size=[48,64]", "data.train_count=4", "data.val_count=2", "data.test_count=2"]
+        probe = ["probe.size=[32,64]", "probe.steps=1", "probe.batch_size=2", "metrics=miou"]
+        return [*arguments, *SMALL[:3], *small, *probe, "device=cpu"]
     return shrunk_training(arguments, line) if verb == "train" else arguments
 
 

@@ -238,10 +238,10 @@ def test_faults_of_the_test_split_are_found_first_or_after_val_is_written(train,
     assert not (tmp_path / "first" / "checkpoints").exists()
 
     # An unknown label in the middle is seen only by the evaluation.
-    shutil.copy(camvid / "test" / "test_00.png", camvid / "test" / "middle.png")
-    fake.write_labels(camvid / "testannot" / "middle.png", np.full((24, 32), 99, np.uint8))
+    shutil.copy(camvid / "test" / "test_00.png", camvid / "test" / "test_middle.png")
+    fake.write_labels(camvid / "testannot" / "test_middle.png", np.full((24, 32), 99, np.uint8))
     lines = (camvid / "test.txt").read_text().splitlines()
-    lines.insert(1, lines[0].replace("test_00", "middle"))
+    lines.insert(1, lines[0].replace("test_00", "test_middle"))
     (camvid / "test.txt").write_text("\n".join(lines) + "\n")
     with pytest.raises(Exception, match=r"middle\.png"):
         train("second", *words)

@@ -62,7 +62,7 @@ def program(*command, **variables):
 def test_every_option_is_an_argument_of_lightnings_trainer(name):
     cfg = composed(f"trainer={name}").trainer
     OmegaConf.resolve(cfg)
-    assert set(cfg) - {"_target_"} <= set(inspect.signature(pl.Trainer).parameters)
+    assert set(cfg) - {"_target_", "compile"} <= set(inspect.signature(pl.Trainer).parameters)
     assert cfg._target_ == "gald.trainer.build_trainer"
     gpus = name in ("ddp", "ddp_nodes", "slurm")
     assert cfg.sync_batchnorm is gpus

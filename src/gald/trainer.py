@@ -15,8 +15,8 @@ from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from typing_extensions import override
 
-from gald.callbacks.compiled import CompiledTraining
 from gald.run.checkpoint_io import AtomicCheckpointIO
+from gald.run.compiled import CompiledTraining
 
 PRECISIONS = ("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
 STRATEGY = re.compile(r"auto|ddp|ddp_find_unused_parameters_(true|false)")
