@@ -62,5 +62,5 @@ def is_ours(handler: object) -> bool:
 
 def _exit(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
-    print(f"stopped by {name} before the training began; repeat the command", file=sys.stderr)
+    print(f"stopped by {name}; repeat the command", file=sys.stderr)
     sys.exit(PREEMPTED)

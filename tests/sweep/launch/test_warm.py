@@ -124,10 +124,12 @@ def test_warm_cells_end_in_every_way_as_cold_ones_do(sweep, monkeypatch):
     assert not runs((place(copied, 11) / "stray.txt").read_text())
 
 
-def test_warm_cell_has_the_environment_of_a_cold_one_and_gpus_of_its_own(warm_run, monkeypatch):
+def test_warm_cell_has_the_environment_of_a_cold_one_and_gpus_of_its_own(
+    warm_run, monkeypatch, tmp_path
+):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("WORLD_SIZE", "7")
-    monkeypatch.setattr("tempfile.tempdir", str(Path.cwd()))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the locks of this test alone
     environments, pids = [], []
     for name, words in {"cold": (), "warm": ("--warm",)}.items():
         _, cells = warm_run(name, (1, 2), *words)
