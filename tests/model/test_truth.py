@@ -55,7 +55,7 @@ def test_diagonal_neighbours_count():
     assert found.tolist() == [[[False, False, False], [False, True, True], [False, True, True]]]
 
 
-def test_oracle_with_an_even_share_is_the_constant_mix():
+def test_oracle_is_a_constant_mix_inside_and_another_at_boundaries():
     oracle = BoundaryOracle(4, leak=True)
     torch.nn.init.normal_(oracle.mix)
     torch.nn.init.normal_(oracle.at_boundary)

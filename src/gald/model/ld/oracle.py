@@ -10,11 +10,12 @@ from gald.options.ranges import Width
 
 
 class BoundaryOracle(nn.Module):
-    """Oracle (ours): mixes context and local feature by the share of true boundary at a position.
+    """Oracle (ours): takes the context inside of areas, and the local feature at true boundaries.
 
-    out = x + A * (context - x), with A = sigmoid(b + c * t), t in [0, 1] the share of a cell's
-    pixels that lie on a boundary between two classes of the ground truth, and b, c one parameter
-    per channel. It is the constant mix (model/ld=const) that is also told the place.
+    out = x + A * (context - x), with A = sigmoid(b + c * t), t = 1 where a cell has a pixel on a
+    boundary between two classes of the ground truth and 0 elsewhere, and b, c one parameter per
+    channel. It is the constant mix (model/ld=const) that is also told the place. A starts at 0.88
+    inside and at 0.12 at boundaries, which is what a perfect local distribution would do.
 
     It LEAKS the ground truth, in evaluation too, so its scores are an upper bound of what a
     distribution could gain from knowing the boundaries, not those of a method. Training and
@@ -36,8 +37,8 @@ class BoundaryOracle(nn.Module):
         super().__init__()
         self.leak = leak
         self.other_image = other_image
-        self.mix = nn.Parameter(torch.zeros(channels))
-        self.at_boundary = nn.Parameter(torch.zeros(channels))
+        self.mix = nn.Parameter(torch.full((channels,), 2.0))
+        self.at_boundary = nn.Parameter(torch.full((channels,), -4.0))
 
     def distribution_map(self, context: Tensor, x: Tensor, truth: Tensor) -> Tensor:
         """Return the mix A: 1 takes the context, 0 keeps x; channels are independent.
@@ -51,8 +52,8 @@ class BoundaryOracle(nn.Module):
             context, x: (B, C, h, w), truth: (B, 1, H, W) -> (B, C, h, w)
         """
         h, w = x.shape[-2:]
-        share = F.adaptive_avg_pool2d(truth.to(self.mix.dtype), (h, w))
-        return torch.sigmoid(self.mix[:, None, None] + self.at_boundary[:, None, None] * share)
+        there = F.adaptive_max_pool2d(truth.to(self.mix.dtype), (h, w))
+        return torch.sigmoid(self.mix[:, None, None] + self.at_boundary[:, None, None] * there)
 
     def forward(self, context: Tensor, x: Tensor, truth: Tensor) -> Tensor:
         """Move from x towards the context by the fraction A."""
