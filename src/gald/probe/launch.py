@@ -34,28 +34,38 @@ def launch(config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[J
     sweep, cells, unique = declared(config, job_overrides)
     source = Source.of(config.hydra)
     refuse_other_config(sweep, unique, source)
-    records = {cell.number: Record(**_record(sweep, cell)) for cell in unique}
+    records: dict[int, Record] = {}
     bench: Bench | None = None
     with LiveTable(sweep.path, unique) as table:
         for cell in unique:
+            _look(sweep, unique, records)  # at what other processes have done meanwhile
             held = None
             if records[cell.number].state not in ("done", "failed"):
                 held = claim(sweep.place(cell))
             if held is None:
                 continue
             try:
-                if _record(sweep, cell)["state"] != "done":  # another process may have ended it
+                if _record(sweep, cell).state != "done":  # another process may have ended it
                     settings = compose_cell(cell.overrides, source, sweep.place(cell))
                     bench = bench or Bench(pick_device(settings.device))
                     _Run(sweep, cell, settings, table, records, held)(bench)
             finally:
                 held.release()
+    _look(sweep, unique, records)
     return results_of(cells, records)
 
 
-def _record(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+def _look(sweep: Sweep, cells: Sequence[Cell], records: dict[int, Record]) -> None:
+    """Read the states of the cells that have not ended as far as is known."""
+    for cell in cells:
+        known = records.get(cell.number)
+        if known is None or known.state not in ("done", "failed"):
+            records[cell.number] = _record(sweep, cell)
+
+
+def _record(sweep: Sweep, cell: Cell) -> Record:
     state = asdict(read_state(sweep.place(cell)))
-    return {key: state[key] for key in Record.__dataclass_fields__}
+    return Record(**{key: state[key] for key in Record.__dataclass_fields__})
 
 
 class _Run:
