@@ -1,6 +1,7 @@
 """`gald probe`: cells on frozen features are runs, and the same command gives the same numbers."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 import gald
+from gald import cli
 from gald.config import compose
 from gald.metrics.images import ImageCounts
 from gald.model.ld.oracle import BoundaryOracle
@@ -19,6 +21,7 @@ from gald.probe.bench import Bench
 from gald.probe.features import resized
 from gald.probe.scoring import shown_boundaries
 from gald.run.building import build_own
+from gald.sweep.cells import Sweep
 
 WORDS = [
     "data=synthetic",
@@ -50,18 +53,23 @@ def bench():
     return Bench(torch.device("cpu"))
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """Return the folder of a probe of four cells, and what it printed."""
-    return tmp_path_factory.mktemp("swept") / "sweep"
-
-
 GRID = ["model/ga=psp_bare", "model/ld=none,const", "seed=0,1"]
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Return the folder of a probe of four cells."""
+    folder = tmp_path_factory.mktemp("swept") / "sweep"
+    words = ["gald", "probe", "-m", *WORDS, *GRID, f"hydra.sweep.dir={folder}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys.modules["__main__"], "__spec__", None)
+        patch.setenv("PYTHONSAFEPATH", "")
+        cli.main()
+    return folder
+
+
 def test_a_sweep_ends_in_runs_that_table_and_compare_read(gald_cli, swept, capsys):
-    gald_cli("probe", "-m", *WORDS, *GRID, f"hydra.sweep.dir={swept}")
-    assert "4 of 4 cells done" in capsys.readouterr().out
     runs = sorted(path.parent for path in swept.glob("*/results.json"))
     assert len(runs) == 4
     for run in runs:
@@ -99,6 +107,7 @@ def test_a_failed_cell_does_not_stop_the_others(gald_cli, tmp_path, capsys):
 def test_sweep_run_names_the_command_of_a_probe(gald_cli, swept):
     with pytest.raises(ValueError, match="cells of gald probe; repeat its command"):
         gald_cli("sweep", "run", str(swept))
+    assert Sweep.load(swept).go_on.startswith("gald probe -m data=synthetic")
 
 
 def test_gald_train_refuses_the_experiment_of_a_probe(gald_cli, tmp_path):
@@ -212,6 +221,14 @@ def test_a_crop_off_the_grid_is_refused_with_the_stride(bench):
     material = bench[cfg]
     with pytest.raises(ValueError, match=r"probe.crop=\[32, 40\] must be multiples .*\(32\)"):
         Batches(material.splits["val"], build_own(cfg.probe), (4, 32), False, torch.device("cpu"))
+
+
+def test_a_table_says_which_arm_reads_the_ground_truth(gald_cli, tmp_path, capsys):
+    sweep = tmp_path / "sweep"
+    grid = ["model/ga=psp_bare", "model/ld=none,leaky_oracle", "seed=0"]
+    gald_cli("probe", "-m", *WORDS, *grid, f"hydra.sweep.dir={sweep}")
+    gald_cli("table", str(sweep), "--split", "test", "--samples", "100", "--format", "md")
+    assert "ld=leaky_oracle: the network reads the ground truth" in capsys.readouterr().out
 
 
 def test_the_oracle_runs_only_in_the_open_and_is_marked(gald_cli, tmp_path):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,6 +94,17 @@ class Sweep:
             for key, value in split_overrides(cell.overrides).items():
                 values.setdefault(key, {})[value] = None
         return {key: list(seen) for key, seen in values.items() if len(seen) > 1}
+
+    @property
+    def of_probe(self) -> bool:
+        """Whether `gald probe` declared it, so that only the same command runs its cells."""
+        return self.command[:2] == ["gald", "probe"]
+
+    @property
+    def go_on(self) -> str:
+        """The command that runs the cells that are not done."""
+        words = self.command if self.of_probe else ["gald", "sweep", "run", str(self.path)]
+        return shlex.join(words)
 
     def place(self, cell: Cell) -> Path:
         """Return the run folder of a cell."""

@@ -1,6 +1,5 @@
 """`gald sweep ACTION FOLDER`: plan and check a sweep, and repeat its failed cells."""
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -71,7 +70,9 @@ def _print_states(console: Console, folder: Path, states: dict["Cell", "CellStat
     counted = Counter(state.state for state in states.values())
     print(", ".join(f"{counted[name]} {name}" for name in STATES if counted[name]))
     if counted["pending"]:
-        print(f"to run the pending cells: {shlex.join(['gald', 'sweep', 'run', str(folder)])}")
+        from gald.sweep.cells import Sweep
+
+        print(f"to run the pending cells: {Sweep.load(folder).go_on}")
 
 
 @app.command
@@ -97,7 +98,7 @@ def retry(folder: Folder, /) -> int:
         print("no cell has failed")
     else:
         print(f"{count} cells are pending again; to run them:")
-        print(shlex.join(["gald", "sweep", "run", str(sweep.path)]))
+        print(sweep.go_on)
     return 0
 
 
@@ -151,10 +152,10 @@ def run_cells(
             raise ValueError(f"{name} is {number}; choose 1 or more")
     sweep = Sweep.load(folder)
     refuse_code(sweep, check_trust(trust))
-    if sweep.command[:2] == ["gald", "probe"]:
+    if sweep.of_probe:
         raise ValueError(
             f"{folder} has cells of gald probe; repeat its command, which runs those that are not "
-            f"done: {shlex.join(sweep.command)}"
+            f"done: {sweep.go_on}"
         )
     searchpath = tuple(f"file://{place.absolute()}" for place in config_dir)
     source, devices = Source(searchpath=searchpath), Devices(jobs, jobs_per_gpu)

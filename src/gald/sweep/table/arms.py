@@ -192,6 +192,11 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
         groups = groups or run.images.groups
         selected = selected or chose_the_checkpoint(run.results, split)
         arm.runs[trained] = FinishedRun.of(run, split)
+        if run.receipt.get("reads_truth") and len(arm.runs) == 1:
+            notes.append(
+                f"{arm.label}: the network reads the ground truth, in evaluation too, so its "
+                "scores are an upper bound and not those of a method"
+            )
         if state.micro_batch_size is not None:
             notes.append(
                 f"{arm.label}, seed {trained}: micro-batch size {state.micro_batch_size} instead "
