@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from typing_extensions import override
 
 from gald.options.ranges import Count, NotNegative, Positive, Whole
+from gald.options.roots import SWEPT
 
 if TYPE_CHECKING:
     from gald.sweep.launch.cell_process import Start
@@ -153,8 +154,7 @@ class GaldSweeper(BasicSweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        verb = task_function.__module__.split(".")[1]
-        self.roots = {"training": "Train", "probe": "Probe"}.get(verb)
+        self.roots = SWEPT.get(str(config.hydra.job.config_name))
 
     @override
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -162,13 +162,11 @@ class GaldSweeper(BasicSweeper):
             super().validate_batch_is_legal(batch)
             return
         # Imported here, because Hydra imports every plugin at every start.
-        from gald.options import roots
         from gald.sweep.grid import check_levels
 
         assert self.hydra_context is not None and self.config is not None, "it is set up"
         loader, config = self.hydra_context.config_loader, self.config
-        known = getattr(roots, self.roots)
-        check_levels(batch, lambda words: loader.load_sweep_config(config, words), known)
+        check_levels(batch, lambda words: loader.load_sweep_config(config, words), self.roots)
 
     @override
     def sweep(self, arguments: list[str]) -> Any:

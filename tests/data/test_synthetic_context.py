@@ -62,7 +62,7 @@ def test_scene_depends_on_seed_split_and_index_alone():
     assert not np.array_equal(scenes(1, split="val")[0].image, first[0].image)
     assert again.fingerprint() != SyntheticContext(count=9, seed=1).fingerprint()
     larger = SyntheticContextDataModule(size=(30, 40)).make_dataset("test")
-    assert larger.pixels(0).labels.shape == (30, 40) and len(larger) == 128
+    assert larger.pixels(0).labels.shape == (30, 40) and len(larger) == 64
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from types import SimpleNamespace
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -14,12 +14,11 @@ import gald
 from gald import cli
 from gald.config import compose
 from gald.metrics.images import ImageCounts
-from gald.model.ld.oracle import BoundaryOracle
 from gald.model.truth import boundaries
 from gald.probe.batches import Batches
 from gald.probe.bench import Bench
+from gald.probe.cell import build_network, truth_of
 from gald.probe.features import resized
-from gald.probe.scoring import shown_boundaries
 from gald.run.building import build_own
 from gald.sweep.cells import Sweep
 
@@ -54,6 +53,29 @@ def bench():
 
 
 GRID = ["model/ga=psp_bare", "model/ld=none,const", "seed=0,1"]
+
+
+@pytest.mark.slow
+def test_the_console_script_probes_from_another_folder_and_ends_in_a_table(console, tmp_path):
+    cache = {"GALD_CACHE": str(tmp_path / "cache")}
+    done = console("probe", "-m", *WORDS, *GRID, "name=mine", cwd=tmp_path, **cache)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 cells done" in done.stdout and "ld=const" in done.stdout.partition("Arms")[2]
+    again = console("probe", "-m", *WORDS, *GRID, "name=mine", cwd=tmp_path, **cache)
+    assert again.returncode == 0 and "computing" not in again.stderr
+    wrong = console("probe", "modell/ga=psp", cwd=tmp_path)
+    assert wrong.returncode == 1 and "model/ga=psp" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cells_and_both_end_well(console, tmp_path):
+    words = ["probe", "-m", *WORDS, "probe.steps=40", "seed=range(8)", "name=shared"]
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(console, *words, cwd=tmp_path) for _ in range(2)]
+        done = [one.result() for one in both]
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    starts = [json.loads(f.read_text())["attempts"] for f in tmp_path.rglob("cell.json")]
+    assert starts == [1] * 8
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +198,7 @@ def test_batches_depend_on_seed_and_step_alone(bench):
 
     def draw(seed):
         batches = Batches(
-            material.splits["train"], probe, material.backbone.strides, True, torch.device("cpu")
+            material.splits["train"], probe, material.backbone.strides, None, torch.device("cpu")
         )
         return list(batches.of_training(seed))
 
@@ -194,7 +216,7 @@ def test_a_crop_cuts_mask_and_maps_at_the_same_place(bench):
     drawn = [
         list(
             Batches(
-                material.splits["train"], build_own(c.probe), strides, True, device
+                material.splits["train"], build_own(c.probe), strides, None, device
             ).of_training(3)
         )
         for c in (whole, cropped)
@@ -220,7 +242,7 @@ def test_a_crop_off_the_grid_is_refused_with_the_stride(bench):
     cfg = config("probe.crop=[32,40]")
     material = bench[cfg]
     with pytest.raises(ValueError, match=r"probe.crop=\[32, 40\] must be multiples .*\(32\)"):
-        Batches(material.splits["val"], build_own(cfg.probe), (4, 32), False, torch.device("cpu"))
+        Batches(material.splits["val"], build_own(cfg.probe), (4, 32), None, torch.device("cpu"))
 
 
 def test_a_table_says_which_arm_reads_the_ground_truth(gald_cli, tmp_path, capsys):
@@ -246,17 +268,13 @@ def test_the_oracle_gets_the_boundaries_of_its_own_or_of_another_image(bench):
     cfg = config()
     material = bench[cfg]
     features = material.splits["val"]
-    batches = Batches(
-        features, build_own(cfg.probe), material.backbone.strides, True, torch.device("cpu")
-    )
-    ((_, batch),) = batches.of_evaluation(16)
     masks = torch.from_numpy(features.masks([0, 1, 2]))
-    assert torch.equal(batch.own, boundaries(masks)[:, None].float())
-    assert torch.equal(batch.other, boundaries(masks[[1, 2, 0]])[:, None].float())
-    for other in (True, False):
-        model = SimpleNamespace(ld=BoundaryOracle(4, other_image=other))
-        shown = shown_boundaries(model, batch.own, batch.other)
-        assert shown is (batch.other if other else batch.own)
+    for name, order in (("leaky_oracle", [0, 1, 2]), ("leaky_oracle_other", [1, 2, 0])):
+        truth = truth_of(build_network(config(f"model/ld={name}"), material))
+        strides, device = material.backbone.strides, torch.device("cpu")
+        batches = Batches(features, build_own(cfg.probe), strides, truth, device)
+        ((_, batch),) = batches.of_evaluation(16)
+        assert torch.equal(batch.truth, boundaries(masks[order])[:, None].float())
 
 
 def test_a_host_network_is_refused(gald_cli, tmp_path):

@@ -85,7 +85,7 @@ class Units(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What was drawn, and of which population the intervals speak."""
+        """What was drawn, and the population that the intervals describe."""
         images = f"{len(self.of_image)} images"
         few = f"{self.groups} group{'s' if self.groups > 1 else ''}"
         if self.block:

@@ -4,21 +4,16 @@ Here it is known where global aggregation (GA) must help and what local distribu
 back, so that an ablation of the two can be tested itself.
 """
 
-import hashlib
-import inspect
 import sys
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Unpack
+from typing import ClassVar
 
 import cv2
 import numpy as np
+from typing_extensions import override
 
-from gald.data.datamodule import Loading, SegmentationDataModule
-from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
-from gald.options.ranges import Count, Length, Range, Seed
-from gald.run.limits import refuse_pixels
+from gald.data.drawn import DrawnDataModule, DrawnDataset
 
-_SCENE = 7  # separates this random stream from others with the same seed
 _CUE = 6  # side of the cue in pixels
 _FAR = 6  # pixels between the cue and all lines and blobs
 _LEAST_SHARE = 0.03  # of the pixels that are line or blob
@@ -28,10 +23,8 @@ _INK = (225, 215, 195)  # colour of all lines and blobs, of any kind
 _GROUND = (95, 95, 95)
 _NOISE = 12  # standard deviation of every pixel
 
-Scene = Annotated[Sequence[Annotated[int, Range(least=_LEAST)]], Length(2, 2)]
 
-
-class SyntheticContext(BaseDataset):
+class SyntheticContext(DrawnDataset):
     """Lines of one pixel and blobs of one colour; a far cue decides their classes.
 
     A square in one corner, the cue, is red or blue, and so is the class of all lines and blobs of
@@ -56,7 +49,6 @@ class SyntheticContext(BaseDataset):
     """
 
     title = "synthetic context"
-    licence = "none to observe, the images are drawn by code"
     class_names: ClassVar[tuple[str, ...]] = (
         "ground",
         "red line",
@@ -71,45 +63,23 @@ class SyntheticContext(BaseDataset):
         (170, 20, 20),
         (30, 40, 170),
     )
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    stream = 7
+    code = sys.modules[__name__]
+    least = _LEAST
+    why = "place far from the cue"
 
     def __init__(
-        self, split: str = "train", count: int = 320, size: Scene = (24, 24), seed: int = 0
+        self,
+        split: str = "train",
+        count: int = 320,
+        size: Sequence[int] = (24, 24),
+        seed: int = 0,
     ) -> None:
-        if split not in self.splits:
-            raise ValueError(f"split ({split}) is unknown; choose one of {', '.join(self.splits)}")
-        if len(size) != 2 or min(size) < _LEAST:
-            raise ValueError(
-                f"size ({list(size)}) must be a height and a width of at least {_LEAST}; smaller "
-                "scenes have no place far from the cue"
-            )
-        if count < 1:
-            raise ValueError(f"count ({count}) must be at least 1; set it to the number of scenes")
-        refuse_pixels(size[0], size[1], "size", "choose a smaller data.size")
-        self.split = split
-        self.count = count
-        self.size = (size[0], size[1])
-        self.seed = seed
+        super().__init__(split, count, size, seed)
 
-    def __len__(self) -> int:
-        return self.count
-
-    def image_name(self, index: int) -> str:
-        """Return split and index."""
-        return f"{self.split}_{index:04d}"
-
-    def pixels(self, index: int) -> RawSample:
-        """Draw one scene; its labels are train ids."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"index ({index}) must be from 0 to {self.count - 1}")
-        key = (_SCENE, self.seed, self.splits.index(self.split), index)
-        return RawSample(*_draw(self.size, np.random.default_rng(key)), IDENTITY_LUT)
-
-    def fingerprint(self) -> str:
-        """Hash of the code that draws, and of all arguments that determine a scene."""
-        code = inspect.getsource(sys.modules[__name__])
-        parts = (code, self.split, self.count, self.size, self.seed)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+    @override
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return _draw(self.size, rng)
 
 
 def _draw(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -146,37 +116,11 @@ def _point(place: np.ndarray) -> tuple[int, int]:
     return int(place[0]), int(place[1])
 
 
-class SyntheticContextDataModule(SegmentationDataModule):
-    """Data module of synthetic context: three disjoint sets of scenes from one seed.
-
-    `scene_seed` is separate from `seed`, so that runs with different seeds use the same data.
-
-    Args:
-        size: height and width of the scenes.
-        train_count: number of training scenes.
-        val_count: number of validation scenes.
-        test_count: number of test scenes.
-        scene_seed: seed of the scenes.
-        loading: see `SegmentationDataModule`.
-    """
+class SyntheticContextDataModule(DrawnDataModule):
+    """Data module of synthetic context; see `DrawnDataModule` for the arguments."""
 
     dataset_class = SyntheticContext
 
-    def __init__(
-        self,
-        size: Scene = (24, 24),
-        train_count: Count = 320,
-        val_count: Count = 128,
-        test_count: Count = 128,
-        scene_seed: Seed = 0,
-        **loading: Unpack[Loading],
-    ) -> None:
-        super().__init__(**loading)
-        self.size = size
-        self.counts = {"train": train_count, "val": val_count, "test": test_count}
-        self.scene_seed = scene_seed
-
+    @override
     def make_dataset(self, split: str) -> SyntheticContext:
-        """Draw one split."""
-        # the dataset raises the error about an unknown split
-        return SyntheticContext(split, self.counts.get(split, 1), self.size, self.scene_seed)
+        return SyntheticContext(*self.scenes(split))

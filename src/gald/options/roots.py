@@ -85,3 +85,6 @@ class Profile(Train):
     device: str
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     rounds: Count
+
+
+SWEPT = {"train": Train, "probe": Probe}  # commands with cells, by the name of their config

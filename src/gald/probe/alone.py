@@ -8,12 +8,9 @@ from rich.console import Console
 from gald.device import pick_device
 from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.score_table import score_table
-from gald.options.check import check_config
-from gald.options.roots import Probe
-from gald.probe.bench import Bench, refuse_host
+from gald.probe.bench import Bench, check
 from gald.probe.cell import run_cell
 from gald.progress import Lines
-from gald.run.building import build_own
 from gald.run.lock import own_folder
 from gald.training.start import refuse_to_overwrite
 
@@ -26,12 +23,12 @@ def run_alone(config: DictConfig) -> float:
     """
     folder = Path(config.output_dir)
     with own_folder(folder) as began:
-        refuse_host(config)
-        check_config(config, Probe)
+        check(config)
         refuse_to_overwrite(folder, began)
         lines = Lines("step", config.probe.steps)
-        results = run_cell(config, Bench(pick_device(config.device)), folder, lines.show)
-    data = build_own(config.data)
+        bench = Bench(pick_device(config.device))
+        results = run_cell(config, bench, folder, lines.show)
+        data = bench[config].data
     say = Console(markup=False, emoji=False).print
     say(f"run folder: {folder}", soft_wrap=True)
     say(score_table(results, data.class_names, build_metrics(config.metrics, data.num_classes)))

@@ -1,7 +1,7 @@
 """Batches of features: the same for the same seed, whichever cells ran before."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,20 +15,21 @@ from gald.probe.probe import Probe
 _AUGMENT = 5  # separates this random stream from others with the same seed
 
 
+Truth = Literal["own", "other"] | None
+
+
 class Batch(NamedTuple):
     """Features of some images.
 
     Attributes:
         mask: train ids (B, H, W) uint8, void 255.
         maps: the backbone's maps, (B, c, h, w) float32.
-        own: boundaries of the mask, (B, 1, H, W) in [0, 1]; None unless they are wanted.
-        other: boundaries of other images, likewise.
+        truth: true boundaries of these or of other images, (B, 1, H, W) in [0, 1], if wanted.
     """
 
     mask: Tensor
     maps: tuple[Tensor, ...]
-    own: Tensor | None
-    other: Tensor | None
+    truth: Tensor | None
 
 
 class Batches:
@@ -38,7 +39,7 @@ class Batches:
         features: the images.
         probe: how they are drawn, mirrored and cropped.
         strides: strides of the maps.
-        truth: whether the boundaries of masks are wanted.
+        truth: boundaries that are wanted: those of the image itself, of another one, or none.
         device: device of the tensors.
 
     Raises:
@@ -50,7 +51,7 @@ class Batches:
         features: Features,
         probe: Probe,
         strides: Sequence[int],
-        truth: bool,
+        truth: Truth,
         device: torch.device,
     ) -> None:
         self.features, self.probe, self.strides = features, probe, strides
@@ -79,9 +80,8 @@ class Batches:
         """Yield names and batches of all images, whole and not mirrored."""
         for start in range(0, len(self.features), size):
             indices = list(range(start, min(start + size, len(self.features))))
-            masks, maps, others = self._read(indices, [False] * len(indices))
             names = [self.features.names[index] for index in indices]
-            yield names, self._batch(masks, maps, others)
+            yield names, self._batch(*self._read(indices, [False] * len(indices)))
 
     def _training(self, requests: Sequence[CropRequest], seed: int) -> Batch:
         draws = [
@@ -89,31 +89,31 @@ class Batches:
             for request in requests
         ]
         mirror = [bool(draw[0] < self.probe.flip) for draw in draws]
-        masks, maps, others = self._read([request.image for request in requests], mirror)
+        masks, maps, shown = self._read([request.image for request in requests], mirror)
         if (crop := self.probe.crop) is not None:
             places = [_place(draw[1:], self.probe.size, crop, max(self.strides)) for draw in draws]
-            masks, others = (_cropped(one, places, crop, 1) for one in (masks, others))
+            masks, shown = (_cropped(one, places, crop, 1) for one in (masks, shown))
             pairs = zip(maps, self.strides, strict=True)
             maps = [_cropped(level, places, crop, stride) for level, stride in pairs]
-        return self._batch(masks, maps, others)
+        return self._batch(masks, maps, shown)
 
     def _read(
         self, indices: Sequence[int], mirror: Sequence[bool]
     ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-        """Return the masks, the maps, and the masks of other images, half the split away."""
-        count = len(self.features)
-        others = [(index + max(1, count // 2)) % count for index in indices] if self.truth else []
-        masks = [self.features.masks(some) for some in (indices, others or indices)]
-        own, other = (_flipped(one, mirror) for one in masks)
-        return own, self.features.maps(indices, mirror), other
+        """Return the masks, the maps, and the masks with the boundaries that LD reads."""
+        masks = shown = _flipped(self.features.masks(indices), mirror)
+        if self.truth == "other":  # half the split away
+            count = len(self.features)
+            others = [(index + max(1, count // 2)) % count for index in indices]
+            shown = _flipped(self.features.masks(others), mirror)
+        return masks, self.features.maps(indices, mirror), shown
 
-    def _batch(self, masks: np.ndarray, maps: Sequence[np.ndarray], others: np.ndarray) -> Batch:
-        mask, other = (torch.from_numpy(one).to(self.device) for one in (masks, others))
+    def _batch(self, masks: np.ndarray, maps: Sequence[np.ndarray], shown: np.ndarray) -> Batch:
+        truth = None
+        if self.truth is not None:
+            truth = boundaries(torch.from_numpy(shown).to(self.device))[:, None].float()
         levels = tuple(torch.from_numpy(level).to(self.device).float() for level in maps)
-        if not self.truth:
-            return Batch(mask, levels, None, None)
-        own, other = (boundaries(one)[:, None].float() for one in (mask, other))
-        return Batch(mask, levels, own, other)
+        return Batch(torch.from_numpy(masks).to(self.device), levels, truth)
 
 
 def _flipped(masks: np.ndarray, mirror: Sequence[bool]) -> np.ndarray:

@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from gald.data.datamodule import SegmentationDataModule
 from gald.model.backbone import TimmBackbone
+from gald.options.check import check_config
+from gald.options.roots import Probe as Root
 from gald.probe.features import Features, FrozenBackbone
 from gald.probe.probe import Probe
 from gald.run.building import build_own
@@ -29,16 +31,17 @@ class Material(NamedTuple):
     whole: TimmBackbone
 
 
-def refuse_host(config: DictConfig) -> None:
-    """Refuse a network without a backbone of its own.
+def check(config: DictConfig) -> None:
+    """Check the config of a cell.
 
     Raises:
-        ValueError: it is a host network.
+        ValueError: the network has no backbone of its own, or a value does not fit its option.
     """
     if "backbone" not in config.model:
         raise ValueError(
             "gald probe trains what follows a backbone, and a host network has none; set model=gald"
         )
+    check_config(config, Root)
 
 
 class Bench:

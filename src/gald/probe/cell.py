@@ -15,10 +15,10 @@ from torch import nn
 from gald.model.segmentor import Segmentor
 from gald.model.truth import reads_truth, refuse_silent_leak
 from gald.optimizer import build_optimizer
-from gald.probe.batches import Batches
+from gald.probe.batches import Batches, Truth
 from gald.probe.bench import Bench, Material
 from gald.probe.probe import Probe
-from gald.probe.scoring import as_config, score, shown_boundaries
+from gald.probe.scoring import as_config, score
 from gald.profiling.flops import count_params
 from gald.run.atomic import atomic_file
 from gald.run.building import build_own
@@ -49,9 +49,9 @@ def run_cell(config: DictConfig, bench: Bench, folder: Path, report: Report) -> 
     """
     start = time.monotonic()
     material, probe = bench[config], build_own(config.probe)
-    model = _build(config, material).to(bench.device)
+    model = build_network(config, material).to(bench.device)
     batches = {
-        split: Batches(features, probe, material.backbone.strides, reads_truth(model), bench.device)
+        split: Batches(features, probe, material.backbone.strides, truth_of(model), bench.device)
         for split, features in material.splits.items()
     }
     _train(config, probe, model, batches["train"], report)
@@ -83,7 +83,12 @@ def run_cell(config: DictConfig, bench: Bench, folder: Path, report: Report) -> 
     return results
 
 
-def _build(config: DictConfig, material: Material) -> Segmentor:
+def build_network(config: DictConfig, material: Material) -> Segmentor:
+    """Build the network of a cell, with a stand-in for its backbone.
+
+    Raises:
+        ValueError: it reads the ground truth, and its options do not say that this is known.
+    """
     torch.manual_seed(config.seed)
     behind: Any = OmegaConf.to_container(config.model, resolve=True)
     del behind["backbone"]
@@ -91,6 +96,13 @@ def _build(config: DictConfig, material: Material) -> Segmentor:
     model: Segmentor = build_own(behind, backbone=material.backbone, num_classes=classes)
     refuse_silent_leak(model, other_images=True)
     return model
+
+
+def truth_of(model: Segmentor) -> Truth:
+    """Return the true boundaries that the LD of a network reads: of its own image, or another."""
+    if not reads_truth(model):
+        return None
+    return "other" if getattr(model.ld, "other_image", False) else "own"
 
 
 def _train(
@@ -104,8 +116,8 @@ def _train(
         # Seeds dropout by position, as in gald train, so that no cell depends on those before it.
         key = np.random.SeedSequence((config.seed, epoch, step))
         torch.manual_seed(int(key.generate_state(1)[0]))
-        truth = shown_boundaries(model, batch.own, batch.other)
-        value = loss(model.finish(model.aggregate_maps(batch.maps, truth)), batch.mask)
+        parts = model.aggregate_maps(batch.maps, batch.truth)
+        value = loss(model.finish(parts), batch.mask)
         if not value.isfinite():
             raise ValueError(
                 f"the loss is {value.item()} at step {step + 1} of {probe.steps}; lower "

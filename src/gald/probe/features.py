@@ -18,6 +18,7 @@ from gald.data.labels import UNKNOWN
 from gald.data.loading.blocks import Block, Words, build, open_blocks
 from gald.data.reading.files import SampleError
 from gald.model.backbone import TimmBackbone
+from gald.run.provenance import digest_tensors
 
 FORMAT = 1  # increase it when the same images and weights would give other bytes
 _HALF = 2  # bytes of a number
@@ -242,9 +243,7 @@ class Features:
 def _key(backbone: TimmBackbone, layout: Layout) -> str:
     """Hash what the features depend on besides the images: weights, structure and layout."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest_tensors(digest, backbone.state_dict())
     facts: dict[str, Any] = {
         "format": FORMAT,
         "network": str(backbone.net),

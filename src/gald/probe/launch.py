@@ -10,9 +10,7 @@ from omegaconf import DictConfig
 
 from gald.device import pick_device
 from gald.errors import to_sentence
-from gald.options.check import check_config
-from gald.options.roots import Probe as Root
-from gald.probe.bench import Bench, refuse_host
+from gald.probe.bench import Bench, check
 from gald.probe.cell import run_cell
 from gald.run.fresh import clear
 from gald.sweep.cells import Cell, Sweep
@@ -20,13 +18,16 @@ from gald.sweep.claim import Claim, claim
 from gald.sweep.compose import Source, compose_cell
 from gald.sweep.launch.launcher import declared, refuse_other_config, results_of
 from gald.sweep.launch.live_table import LiveTable
+from gald.sweep.launch.runner import ELSEWHERE
 from gald.sweep.state import Record, read_score, read_state, write_record
+
+ENDED = ("done", "failed")
 
 
 def launch(config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
     """Run the cells that a sweeper requests, except those already done; return results in order.
 
-    Cells that another process runs at the moment are left to it.
+    It waits for cells that another process runs, and takes over those that it leaves unfinished.
 
     Raises:
         ValueError: the folder holds a different sweep, or its cells had other options.
@@ -37,30 +38,35 @@ def launch(config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[J
     records: dict[int, Record] = {}
     bench: Bench | None = None
     with LiveTable(sweep.path, unique) as table:
-        for cell in unique:
-            _look(sweep, unique, records)  # at what other processes have done meanwhile
-            held = None
-            if records[cell.number].state not in ("done", "failed"):
+        while waiting := _look(sweep, unique, records):
+            busy = len(waiting)
+            for cell in waiting:
                 held = claim(sweep.place(cell))
-            if held is None:
-                continue
-            try:
-                if _record(sweep, cell).state != "done":  # another process may have ended it
-                    settings = compose_cell(cell.overrides, source, sweep.place(cell))
-                    bench = bench or Bench(pick_device(settings.device))
-                    _Run(sweep, cell, settings, table, records, held)(bench)
-            finally:
-                held.release()
-    _look(sweep, unique, records)
+                if held is None:
+                    continue
+                busy -= 1
+                try:
+                    records[cell.number] = record = _record(sweep, cell)
+                    if record.state not in ENDED:  # another process may have ended it meanwhile
+                        settings = compose_cell(cell.overrides, source, sweep.place(cell))
+                        bench = bench or Bench(pick_device(settings.device))
+                        _look(sweep, unique, records)
+                        _Run(sweep, cell, settings, table, records, held)(bench)
+                finally:
+                    held.release()
+            if busy == len(waiting):
+                time.sleep(ELSEWHERE)
+            table.update(records, {})
     return results_of(cells, records)
 
 
-def _look(sweep: Sweep, cells: Sequence[Cell], records: dict[int, Record]) -> None:
-    """Read the states of the cells that have not ended as far as is known."""
+def _look(sweep: Sweep, cells: Sequence[Cell], records: dict[int, Record]) -> list[Cell]:
+    """Read the states of the cells that had not ended before; return those that have not yet."""
     for cell in cells:
         known = records.get(cell.number)
-        if known is None or known.state not in ("done", "failed"):
+        if known is None or known.state not in ENDED:
             records[cell.number] = _record(sweep, cell)
+    return [cell for cell in cells if records[cell.number].state not in ENDED]
 
 
 def _record(sweep: Sweep, cell: Cell) -> Record:
@@ -101,8 +107,7 @@ class _Run:
         record.state = "running"
         self._show({self.number: self})
         try:
-            refuse_host(self.config)
-            check_config(self.config, Root)
+            check(self.config)
             clear(self.folder)
             run_cell(self.config, bench, self.folder, self._step)
         except Exception as error:

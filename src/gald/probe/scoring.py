@@ -43,13 +43,15 @@ def score(
     """
     evaluator = Evaluator(build_metrics(config.metrics, len(class_names)), per_image=True)
     inference = FullImage(model.align_corners)
-    for names, batch in batches.of_evaluation(_IMAGES):
-        truth = shown_boundaries(model, batch.own, batch.other)
-        known: Any = _Known(model.distribute(model.aggregate_maps(batch.maps, truth)))
-        image: Any = batch.mask[:, None]  # only its size is read
-        labels = inference.predict(known, image, evaluator.needs_confidence)
-        evaluator.update(labels, batch.mask, names)
-    scores = evaluator.compute(class_names)
+    try:
+        for names, batch in batches.of_evaluation(_IMAGES):
+            known: Any = _Known(model.distribute(model.aggregate_maps(batch.maps, batch.truth)))
+            image: Any = batch.mask[:, None]  # only its size is read
+            labels = inference.predict(known, image, evaluator.needs_confidence)
+            evaluator.update(labels, batch.mask, names)
+        scores = evaluator.compute(class_names)
+    finally:
+        evaluator.stop()
     if batches.features.groups is not None:
         evaluator.images.set_groups(batches.features.groups)
     evaluator.images.save(folder / f"images_{split}.npz")
@@ -69,13 +71,8 @@ def as_config(model: Segmentor) -> dict[str, Any]:
     }
 
 
-def shown_boundaries(model: Segmentor, own: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """Return the boundaries that an LD reads: of its own image, or of another as a control."""
-    return other if getattr(model.ld, "other_image", False) else own
-
-
 class _Known(nn.Module):
-    """Network of which the logits are known already."""
+    """Network with known logits."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """Return the git commit of the code, plus `+` if files changed; None outside a checkout.
 
-    It is looked up once in a process, whose code does not change later either.
+    It is looked up once in a process, because its code does not change later either.
     """
 
     def git(*arguments: str) -> str:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class ToHost:
-    """Copy of a tensor that a GPU makes while the host goes on.
+    """Copy of a tensor that a GPU makes while the host continues.
 
     Reading a number from a GPU waits until all work before it is done. A copy that is read one
     optimizer step later waits for nothing.

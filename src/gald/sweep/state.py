@@ -94,13 +94,14 @@ def read_state(folder: Path) -> CellState:
         state = CellState(**asdict(read_record(folder)))
     except ValueError as error:
         return CellState("failed", str(error))
-    owner = read_owner(folder)
-    if owner is not None and owner.alive:
+    owner, results = read_owner(folder), folder / "results.json"
+    # A done cell is owned for a moment by a process that looks whether it is done.
+    is_done = state.state == "done" and results.exists()
+    if owner is not None and owner.alive and not is_done:
         state.state, state.owner = "running", str(owner)
         state.silent = _silence(folder, owner.since)
         return state
-    results = folder / "results.json"
-    if state.state == "done" and not results.exists():
+    if state.state == "done" and not is_done:
         state.state, state.reason, state.score = "pending", "its results were deleted", None
     elif state.state == "pending" and results.exists() and is_finished(folder):
         state.state, state.reason = "done", None  # its launcher ended before it could note it

@@ -14,13 +14,11 @@ from rich.console import Console
 from typing_extensions import override
 
 from gald.options.check import check_part
-from gald.options.roots import Probe, Train
+from gald.options.roots import SWEPT
 from gald.run.new_folders import no_empty_folder, remember
 from gald.sweep.cells import NAME, Sweep, declare
 from gald.sweep.grid import check_grid, check_levels, command_line, grid, primary_of
 from gald.sweep.state import read_state
-
-SWEPT = {"train": Train, "probe": Probe}  # verbs with cells, and the root keys of their configs
 
 
 class SweepReport(Callback):

@@ -52,7 +52,7 @@ class Condition(NamedTuple):
 
 
 class Primary(NamedTuple):
-    """A primary contrast whose words all belong to a sweep.
+    """A primary contrast; all its words belong to a sweep.
 
     Attributes:
         text: the words as declared.
