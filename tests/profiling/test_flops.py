@@ -1,6 +1,5 @@
 """Parameters and multiply-adds of a network, against counts by hand and published numbers."""
 
-from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from gald.config import CONF_DIR, compose
-from gald.model.idle import idle_parameters
-from gald.model.shape_norms import ShapeNorms
 from gald.profiling.flops import MacCounter, part_costs, parts
 
 TINY = ("model.backbone.name=test_resnet", "model.backbone.weights=null", "model.channels=16")
@@ -65,46 +62,6 @@ def test_cost_of_every_module_is_counted_and_the_parts_add_up(ga, ld):
     for key in ("params", "gmacs"):
         total = costs.pop(f"cost/total/{key}")
         assert sum(v for k, v in costs.items() if k.endswith(key)) == pytest.approx(total, abs=1e-9)
-
-
-@pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet"])
-def test_cheap_norms_change_no_count_and_no_idle_parameter(name, monkeypatch):
-    words = [f"model.backbone.name={name}", "model.backbone.output_stride=null", "model/neck=fpn"]
-    model = build(*TINY, *words, "model/ga=ocr", "model/ld=affinity").train()
-    model.unused = nn.Linear(2, 2)
-    cheap = part_costs(model, (96, 128)), idle_parameters(model, (512, 512))
-    for module in ("profiling.flops", "model.idle"):
-        monkeypatch.setattr(f"gald.{module}.ShapeNorms", nullcontext)
-    assert (part_costs(model, (96, 128)), idle_parameters(model, (512, 512))) == cheap
-    assert {"unused.weight", "unused.bias"} <= set(cheap[1])
-
-
-@pytest.mark.parametrize(
-    "norm",
-    [
-        nn.BatchNorm2d(6),
-        nn.BatchNorm2d(6, affine=False, track_running_stats=False),
-        nn.GroupNorm(2, 6),
-        nn.GroupNorm(3, 6, affine=False),
-        nn.LayerNorm([5, 4]),
-        nn.LayerNorm(4, bias=False),
-        nn.LayerNorm(4, elementwise_affine=False),
-    ],
-    ids=str,
-)
-def test_cheap_norm_has_shape_layout_and_gradients_of_the_real_one(norm):
-    x = torch.zeros(2, 6, 5, 4).to(memory_format=torch.channels_last).requires_grad_()
-    found = []
-    for context in (nullcontext(), ShapeNorms()):
-        with context:
-            y = norm(x)
-        y.sum().backward()
-        found.append((y.shape, y.dtype, [p.grad is None for p in (x, *norm.parameters())]))
-        norm.zero_grad(set_to_none=True)
-        x.grad = None
-        if not isinstance(norm, nn.LayerNorm):  # torch's makes the channels contiguous
-            assert y.is_contiguous(memory_format=torch.channels_last)
-    assert found[0] == found[1] and not any(found[0][2])
 
 
 def test_counting_leaves_network_and_random_numbers_unchanged():

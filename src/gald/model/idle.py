@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from gald.model.shape_norms import ShapeNorms
-
 
 def idle_parameters(model: nn.Module, size: tuple[int, int]) -> list[str]:
     """List the trained parameters of a network that get no gradient.
@@ -30,7 +28,7 @@ def idle_parameters(model: nn.Module, size: tuple[int, int]) -> list[str]:
     buffers: dict[str, Tensor] = {key: fakes.from_tensor(b) for key, b in model.named_buffers()}
     device = next(model.parameters()).device
     try:
-        with fakes, ShapeNorms():
+        with fakes:
             image = torch.empty(2, getattr(model, "image_channels", 3), *size, device=device)
             outputs = functional_call(model, parameters | buffers, (image,))
     except Exception:  # a module of the user may do anything

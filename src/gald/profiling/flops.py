@@ -9,7 +9,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from gald.model.network import Network
-from gald.model.shape_norms import ShapeNorms
 
 NAMES = ("backbone", "host", "neck", "reduce", "ga", "ld", "expand", "head", "aux_head")
 NOT_COUNTED = "norms, activations, pooling, resizing, sums, element-wise products"
@@ -95,8 +94,7 @@ def part_costs(model: Network, image_size: Sequence[int]) -> dict[str, float]:
     device = next(model.parameters()).device
     model.eval()
     try:
-        shapes = FakeTensorMode(allow_non_fake_inputs=True)
-        with torch.no_grad(), shapes, counter, ShapeNorms():
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), counter:
             model.logits(torch.empty(1, model.image_channels, *image_size, device=device))
     finally:
         _remove(hooks)
