@@ -37,7 +37,7 @@ def launch(config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[J
     refuse_other_config(sweep, unique, source)
     records: dict[int, Record] = {}
     bench: Bench | None = None
-    with LiveTable(sweep.path, unique) as table:
+    with LiveTable(sweep.path, unique, logs=False) as table:
         while waiting := _look(sweep, unique, records):
             busy = len(waiting)
             for cell in waiting:

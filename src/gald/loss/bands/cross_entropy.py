@@ -103,11 +103,6 @@ def second_pass(
     return _SecondPass.apply(value, logits, target, factor, softmax)
 
 
-def pixel_losses(logits: Tensor, target: Target) -> Tensor:
-    """Return the cross-entropy of each pixel (B, H, W), float32, without a gradient."""
-    return first_pass(logits, target)[0]
-
-
 class _BandedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Target, factor: Tensor | None) -> Tensor:

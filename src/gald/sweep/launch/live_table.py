@@ -41,10 +41,17 @@ class LiveTable:
         folder: folder of the sweep.
         cells: the cells of the launch.
         console: console to print to; null: standard output.
+        logs: whether each cell has a log.
     """
 
-    def __init__(self, folder: Path, cells: Sequence[Cell], console: Console | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        cells: Sequence[Cell],
+        console: Console | None = None,
+        logs: bool = True,
+    ) -> None:
+        self.folder, self.logs = folder, logs
         self.folders = {cell.number: cell.folder for cell in cells}
         self.labels = {cell.number: cell.label for cell in cells}
         self.console = console or Console(markup=False, emoji=False)
@@ -128,8 +135,8 @@ class LiveTable:
     def _describe(self, number: int, cell: Record) -> str:
         """Describe the state of a cell in a few words."""
         if cell.state == "running":
-            log = f"running, log in {self.folder / self.folders[number]}"
-            return log if cell.attempts < 2 else "running again"
+            log = f", log in {self.folder / self.folders[number]}" if self.logs else ""
+            return f"running{log}" if cell.attempts < 2 else "running again"
         words = [cell.state, *([f"({cell.reason})"] if cell.reason else [])]
         if cell.state == "done" and cell.score is not None:
             words.append(f"val/miou {cell.score:.4f}")

@@ -86,5 +86,6 @@ def report(sweep: Sweep) -> int:
     for cell, state in missing.items():
         write(f"  {state.state}: {cell.folder}: {state.reason or state.owner or 'not started'}")
     if any(state.state == "failed" for state in missing.values()):
-        write(f"see log.txt in each folder; to let failed cells run: gald sweep retry {sweep.path}")
+        log = "" if sweep.of_probe else "see log.txt in each folder; "
+        write(f"{log}to let failed cells run: gald sweep retry {sweep.path}")
     return len(missing)
