@@ -63,6 +63,7 @@ OPTIONS = {
     "data.class_uniform=2": "data.class_uniform=2 | <= 1",
     "data.cache=disk": "data.cache=disk | one of none, ram, decoded",
     "data.size=[5,5]": "data.size=[5,5] | >= 32",
+    "data=synthetic_context data.size=[5,5]": "data.size=[5,5] | >= 24",
     "data.train_count=0": "data.train_count=0 | >= 1",
     "data.scene_seed=-1": "data.scene_seed=-1",
     "data.workers=2": "data.workers | num_workers",

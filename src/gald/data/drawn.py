@@ -5,16 +5,23 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Annotated, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 import numpy as np
 
 from gald.data.datamodule import Loading, SegmentationDataModule
 from gald.data.dataset import IDENTITY_LUT, BaseDataset, RawSample
-from gald.options.ranges import Count, Length, Range, Seed
+from gald.options.ranges import Count, Seed
 from gald.run.limits import refuse_pixels
 
-Scene = Annotated[Sequence[Annotated[int, Range(least=24)]], Length(2, 2)]
+
+class Drawn(Loading, total=False):
+    """Keyword arguments that data modules of drawn scenes accept; see `DrawnDataModule`."""
+
+    train_count: Count
+    val_count: Count
+    test_count: Count
+    scene_seed: Seed
 
 
 class DrawnDataset(BaseDataset):
@@ -83,7 +90,8 @@ class DrawnDataset(BaseDataset):
 class DrawnDataModule(SegmentationDataModule):
     """Base of data modules of drawn scenes: three disjoint sets from one seed.
 
-    `scene_seed` is separate from `seed`, so that runs with different seeds use the same data.
+    A subclass says how small `size` may be. `scene_seed` is separate from `seed`, so that runs with
+    different seeds use the same data.
 
     Args:
         size: height and width of the scenes.
@@ -96,7 +104,7 @@ class DrawnDataModule(SegmentationDataModule):
 
     def __init__(
         self,
-        size: Scene = (96, 128),
+        size: Sequence[int],
         train_count: Count = 256,
         val_count: Count = 64,
         test_count: Count = 64,

@@ -1,13 +1,16 @@
 """Synthetic streets, drawn on the fly: data for the demo, the tests and quick ablations."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 import numpy as np
 from typing_extensions import override
 
 from gald.data import street_painter
-from gald.data.drawn import DrawnDataModule, DrawnDataset
+from gald.data.drawn import Drawn, DrawnDataModule, DrawnDataset
+from gald.options.ranges import Length, Range
+
+_LEAST = 32  # smallest side: smaller scenes have no poles and signs
 
 
 class SyntheticStreets(DrawnDataset):
@@ -61,7 +64,7 @@ class SyntheticStreets(DrawnDataset):
     )
     stream = 3
     code = street_painter
-    least = 32
+    least = _LEAST
     why = "poles and signs"
 
     def __init__(
@@ -82,6 +85,13 @@ class SyntheticDataModule(DrawnDataModule):
     """Data module of synthetic streets; see `DrawnDataModule` for the arguments."""
 
     dataset_class = SyntheticStreets
+
+    def __init__(
+        self,
+        size: Annotated[Sequence[Annotated[int, Range(least=_LEAST)]], Length(2, 2)] = (96, 128),
+        **drawn: Unpack[Drawn],
+    ) -> None:
+        super().__init__(size, **drawn)
 
     @override
     def make_dataset(self, split: str) -> SyntheticStreets:

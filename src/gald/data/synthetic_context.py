@@ -6,13 +6,14 @@ back, so that an ablation of the two can be tested itself.
 
 import sys
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 import cv2
 import numpy as np
 from typing_extensions import override
 
-from gald.data.drawn import DrawnDataModule, DrawnDataset
+from gald.data.drawn import Drawn, DrawnDataModule, DrawnDataset
+from gald.options.ranges import Length, Range
 
 _CUE = 6  # side of the cue in pixels
 _FAR = 6  # pixels between the cue and all lines and blobs
@@ -120,6 +121,13 @@ class SyntheticContextDataModule(DrawnDataModule):
     """Data module of synthetic context; see `DrawnDataModule` for the arguments."""
 
     dataset_class = SyntheticContext
+
+    def __init__(
+        self,
+        size: Annotated[Sequence[Annotated[int, Range(least=_LEAST)]], Length(2, 2)] = (24, 24),
+        **drawn: Unpack[Drawn],
+    ) -> None:
+        super().__init__(size, **drawn)
 
     @override
     def make_dataset(self, split: str) -> SyntheticContext:
