@@ -8,6 +8,7 @@ fastest method, or are stored as train ids.
 import sys
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import cv2
@@ -144,6 +145,10 @@ class NoOperators(types.ModuleType):
     """Stub module: every attribute exists and is None."""
 
     __file__ = "none"  # mmengine reads __file__ of all modules
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)  # mmengine looks for its loader
 
     def __getattr__(self, name: str) -> None:
         return None

@@ -33,6 +33,8 @@ CASES = [
     (nn.Conv2d, {"padding": 2}),
     (nn.Conv2d, {"padding": 4, "dilation": 2, "bias": False}),
     (nn.Conv2d, {"padding": (8, 0), "dilation": (2, 1)}),
+    (nn.Conv2d, {"padding": 3, "dilation": 2}),
+    (nn.Conv2d, {"padding": (6, 3), "dilation": 3, "bias": False}),
     (nn.Conv2d, {"padding": 9, "dilation": 2}),  # wider than the kernel reaches
     (nn.Conv2d, {"padding": 2, "stride": 2, "dilation": 2}),
     (Conv2dSame, {"stride": 2}),
@@ -48,7 +50,7 @@ def test_output_is_equal_and_gradients_differ_by_rounding(kind, options, layout)
     fast = nn.Sequential(copy.deepcopy(plain))
     fast_depthwise(fast)
     assert type(fast[0]) is not kind and fast[0].state_dict().keys() == plain.state_dict().keys()
-    x = torch.randn(2, 6, 13, 10).to(memory_format=layout)
+    x = torch.randn(2, 6, 17, 16).to(memory_format=layout)
     expected, got = gradients(plain, x), gradients(fast, x)
     assert got[0].equal(expected[0])
     for a, b in zip(got, expected, strict=True):
