@@ -20,8 +20,10 @@ _FAR = 6  # pixels between the cue and all lines and blobs
 _LEAST_SHARE = 0.03  # of the pixels that are line or blob
 _LEAST = 24  # smallest side: half of it is near the cue
 _KINDS = ((240, 30, 30), (40, 60, 250))  # colours of the cue: red, blue
+_OPPOSITE = np.array([0, 2, 1, 4, 3], np.uint8)  # class of the other kind
 _INK = (225, 215, 195)  # colour of all lines and blobs, of any kind
 _GROUND = (95, 95, 95)
+_LIGHT = (150, 150, 150)  # colour of the part of the ground where the cue means the opposite
 _NOISE = 12  # standard deviation of every pixel
 
 
@@ -39,14 +41,19 @@ class SyntheticContext(DrawnDataset):
     - whatever gives the local feature back after the aggregation gives the lines back, also without
       a notion of place.
 
-    A scene is a function of (seed, split, index, size). Everything is drawn by code, so there is no
-    licence to observe.
+    With `place`, one half of the ground is lighter, and there the cue means the opposite: a line is
+    a `blue line` if the cue is red. Then no sum of a local and a global feature knows the class,
+    and what decides by place whether to take the global one does.
+
+    A scene is a function of (seed, split, index, size, place). Everything is drawn by code, so
+    there is no licence to observe.
 
     Args:
         split: `train`, `val` or `test`.
         count: number of scenes.
         size: height and width.
         seed: seed of all scenes.
+        place: whether the ground around a line or blob inverts the cue.
     """
 
     title = "synthetic context"
@@ -75,21 +82,33 @@ class SyntheticContext(DrawnDataset):
         count: int = 320,
         size: Sequence[int] = (24, 24),
         seed: int = 0,
+        place: bool = False,
     ) -> None:
         super().__init__(split, count, size, seed)
+        self.place = place
 
     @override
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return _draw(self.size, rng)
+        return _draw(self.size, self.place, rng)
+
+    @override
+    def fingerprint(self) -> str:
+        return super().fingerprint() + ("-place" if self.place else "")
 
 
-def _draw(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    size: tuple[int, int], place: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw image (H, W, 3) and mask (H, W), both uint8."""
     kind = int(rng.integers(len(_KINDS)))
     mask = _shapes(size, kind, rng)
     while (mask > 0).mean() < _LEAST_SHARE:  # all of it was near the cue
         mask = _shapes(size, kind, rng)
     image = np.full((*size, 3), _GROUND, np.float32)
+    if place:
+        light = _half(size, rng)
+        image[light] = _LIGHT
+        mask[light] = _OPPOSITE[mask[light]]
     image[mask > 0] = _INK
     image[:_CUE, :_CUE] = _KINDS[kind]
     image += rng.normal(0, _NOISE, image.shape)
@@ -113,22 +132,39 @@ def _shapes(size: tuple[int, int], kind: int, rng: np.random.Generator) -> np.nd
     return mask
 
 
+def _half(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Draw a half of the scene: left, right, upper or lower; (H, W) bool."""
+    half = np.zeros(size, bool)
+    axis, upper = rng.integers(2, size=2)
+    middle = size[axis] // 2
+    half.swapaxes(0, axis)[middle:] = True
+    return half ^ bool(upper)
+
+
 def _point(place: np.ndarray) -> tuple[int, int]:
     return int(place[0]), int(place[1])
 
 
 class SyntheticContextDataModule(DrawnDataModule):
-    """Data module of synthetic context; see `DrawnDataModule` for the arguments."""
+    """Data module of synthetic context.
+
+    Args:
+        size: height and width of the scenes.
+        place: see `SyntheticContext`.
+        drawn: see `DrawnDataModule`.
+    """
 
     dataset_class = SyntheticContext
 
     def __init__(
         self,
         size: Annotated[Sequence[Annotated[int, Range(least=_LEAST)]], Length(2, 2)] = (24, 24),
+        place: bool = False,
         **drawn: Unpack[Drawn],
     ) -> None:
         super().__init__(size, **drawn)
+        self.place = place
 
     @override
     def make_dataset(self, split: str) -> SyntheticContext:
-        return SyntheticContext(*self.scenes(split))
+        return SyntheticContext(*self.scenes(split), self.place)
