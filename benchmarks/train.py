@@ -302,7 +302,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         loops = _loops(dataset, Path(folder))
         if rates["bf16"] < rates["fp32"] / 4:
-            print(f"rows in bf16 are skipped: this CPU has no instructions for it ({peaks} GFLOP/s)")
+            print("rows in bf16 are skipped, because this CPU has no instructions for it")
             loops = {name: loop for name, loop in loops.items() if not name.endswith("bf16")}
         seconds, sizes = _measure(loops, args)
     note = f"{data.machine()}; {'CamVid' if args.camvid else 'synthetic'} crops of 288x384, batch "

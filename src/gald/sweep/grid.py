@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gald.options.check import check_config
 from gald.options.roots import Train
-from gald.sweep.cells import split_overrides
+from gald.sweep.cells import NAME, Sweep, split_overrides
 from gald.sweep.compose import fill
 
 GRID_SWEEPERS = ("BasicSweeper", "GaldSweeper")
@@ -65,12 +66,15 @@ def check_levels(
         check_config(config, roots)
 
 
-def check_grid(config: DictConfig, loader: ConfigLoader) -> None:
-    """Check the primary contrast of a multirun against all its cells.
+def check_grid(config: DictConfig, loader: ConfigLoader, folder: Path | None = None) -> None:
+    """Check the primary contrast of a multirun against all cells that its sweep then has.
+
+    So a command may run a part of a sweep that is declared, or add an arm to it.
 
     Args:
         config: the multirun's own config, Hydra's section included.
         loader: loads the config of a cell.
+        folder: folder of the sweep; None is that of the config.
 
     Raises:
         ValueError: a word of it names nothing of the sweep.
@@ -81,7 +85,10 @@ def check_grid(config: DictConfig, loader: ConfigLoader) -> None:
         return
     # By name, as commands are: tables import launchers, which import this file.
     check_primary = resolve_name("gald.sweep.table.primary:check_primary")
-    check_primary(primary, cells, loader.load_sweep_config(config, cells[0]).metrics)
+    folder = folder or Path(config.hydra.sweep.dir)
+    before = [c.overrides for c in Sweep.load(folder).cells] if (folder / NAME).is_file() else []
+    metrics = loader.load_sweep_config(config, cells[0]).metrics
+    check_primary(primary, [*before, *cells], metrics)
 
 
 def primary_of(hydra: DictConfig) -> str | None:

@@ -101,6 +101,18 @@ def test_primary_contrast_is_fixed_with_the_first_cell(gald_cli, tmp_path, monke
         declare(tmp_path / "old", "old", [], [old[0].overrides], "ld=mask")
 
 
+def test_a_part_of_a_declared_sweep_and_one_more_arm_keep_its_primary_contrast(gald_cli, tmp_path):
+    grid, words = tmp_path / "grid", ["sweep", "plan", "--to", str(tmp_path / "grid")]
+    words.append("hydra.sweeper.primary='ld=mask vs const given ga=psp on mIoU'")
+    arm = ["model/ga=none", "model/ld=none", "seed=0,1"]
+    with pytest.raises(ValueError, match="'ld' is no factor"):
+        gald_cli(*words, *arm)
+    gald_cli(*words, "model/ga=psp,cgnl", "model/ld=none,mask,const", "seed=0,1")
+    gald_cli(*words, *arm)
+    gald_cli(*words, "model/ga=psp", "model/ld=none,mask", "seed=0,1")
+    assert len(Sweep.load(grid).cells) == 14
+
+
 def with_ga_only(ga, ld, seed):
     """LD helps where there is a GA, and harms where there is none."""
     return 0.7 + 0.003 * seed + (0.04 if ga != "none" else -0.04) * (ld == "mask")

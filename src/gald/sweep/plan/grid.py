@@ -39,7 +39,9 @@ class Entry:
         return {key: value for key, value in self.values.items() if key != SEED}
 
 
-def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
+def declared_cells(
+    words: Sequence[str], folder: Path | None = None
+) -> tuple[DictConfig, list[list[str]]]:
     """List the cells that the overrides of a multirun declare.
 
     One cell with each value is composed, so that a wrong value is found.
@@ -47,6 +49,7 @@ def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
     Args:
         words: overrides as `gald train -m` takes them, with lists, ranges and globs; those in
             `hydra.sweeper.params` of an experiment are added.
+        folder: folder of the sweep; None is that of the config.
 
     Returns:
         the multirun's own config, and the overrides of its cells in Hydra's order, duplicates
@@ -66,7 +69,7 @@ def declared_cells(words: Sequence[str]) -> tuple[DictConfig, list[list[str]]]:
                 "hydra/sweeper=... to plan a grid"
             )
         check_levels(cells, lambda overrides: loader.load_sweep_config(master, overrides))
-        check_grid(master, loader)
+        check_grid(master, loader, folder)
         return master, cells
 
 

@@ -38,7 +38,7 @@ def write_plan(words: Sequence[str], folder: Path) -> None:
     """
     refuse_words("sweep plan", words, "train")
     refuse_unwritable(folder, "--to")
-    master, declared = declared_cells(words)
+    master, declared = declared_cells(words, folder)
     command = ["gald", "train", "-m", *words]
     cells = declare(folder, str(master.name), command, declared, primary_of(master.hydra))
     count = len({cell.number for cell in cells})
