@@ -70,6 +70,7 @@ def train(gald_cli, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_compiled_runs_have_the_checkpoints_of_others_and_resume_either_way(train, monkeypatch):
     """The backend "eager" traces the network as the compiler does, and rounds as PyTorch."""
     calls = []

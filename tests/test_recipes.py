@@ -139,6 +139,7 @@ def train_two_steps(gald_cli, tmp_path, monkeypatch):
     gc.collect()  # a training is full of cycles, and the next one needs its memory
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_at_full_width(train_two_steps, capsys):
     train_two_steps("camvid_dinov3_s")
     assert "fast_dev_run: training and validation ran" in capsys.readouterr().out

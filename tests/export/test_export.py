@@ -115,6 +115,7 @@ def test_onnx_reproduces_the_scores_at_any_size_and_contains_the_classes(
         assert (labels == scores.argmax(1)).all()
 
 
+@pytest.mark.slow
 def test_torch_program_reproduces_the_scores_and_contains_the_classes(network, tmp_path):
     target = tmp_path / "net.pt2"
     assert "images of any size" in export_network(network, target, "torch")

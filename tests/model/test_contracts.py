@@ -226,7 +226,15 @@ def test_channels_last_gives_the_same_output_and_gradient(slot, path):
         assert (contiguous - channels_last).abs().max() < 1e-4 * contiguous.abs().max()
 
 
-@every_module
+@pytest.mark.parametrize(
+    ("slot", "path"),
+    [  # Each takes a second, so most are left to `make test-slow`.
+        case
+        if case.values[1].stem in ("psp", "nonlocal", "mask", "affinity")
+        else pytest.param(*case.values, id=case.id, marks=pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_compiles_without_a_graph_break(slot, path):
     torch.compiler.reset()
     module = build(slot, path).eval()

@@ -366,6 +366,7 @@ TINY += ("trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=csv", "repor
 TINY += ("metrics=miou", "model.channels=16")
 
 
+@pytest.mark.slow
 @lacks("unet")
 def test_host_goes_through_every_command(gald_cli, tmp_path, camvid, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

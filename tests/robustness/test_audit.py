@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import audit
@@ -395,11 +396,16 @@ def test_a_verb_refuses_a_file_that_calls_code(verb, place, value, words, scene,
     assert all(name.endswith((".log", ".yaml", ".lock")) for name in left), left  # of Hydra
 
 
+FOLDERS = ["/etc", "..", ".", "", "a/b", "~", "cell\n", "${oc.env:GALD_SECRET}", 3]
+
+
 @pytest.mark.parametrize(
-    "folder",
-    ["../victim", "/etc", "..", ".", "", "a/b", "~", "cell\n", "${oc.env:GALD_SECRET}", 3, None],
+    ("verb", "folder"),
+    [  # every verb reads the cells with the same function
+        *product(("status", "retry", "run", "audit", "table", "train"), ["../victim", None]),
+        *product(["status"], FOLDERS),
+    ],
 )
-@pytest.mark.parametrize("verb", ["status", "retry", "run", "audit", "table", "train"])
 def test_the_folder_of_a_cell_is_a_name_in_its_sweep(verb, folder, scene, gald_cli):
     scene("name", "sweep")
     path = Path("runs/sweep/cells.jsonl")
