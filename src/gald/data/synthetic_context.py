@@ -23,7 +23,7 @@ _KINDS = ((240, 30, 30), (40, 60, 250))  # colours of the cue: red, blue
 _OPPOSITE = np.array([0, 2, 1, 4, 3], np.uint8)  # class of the other kind
 _INK = (225, 215, 195)  # colour of all lines and blobs, of any kind
 _GROUND = (95, 95, 95)
-_LIGHT = (150, 150, 150)  # colour of the part of the ground where the cue means the opposite
+_DARK = (20, 20, 30)  # colour of the lines and blobs for which the cue means the opposite
 _NOISE = 12  # standard deviation of every pixel
 
 
@@ -41,9 +41,9 @@ class SyntheticContext(DrawnDataset):
     - whatever gives the local feature back after the aggregation gives the lines back, also without
       a notion of place.
 
-    With `place`, one half of the ground is lighter, and there the cue means the opposite: a line is
-    a `blue line` if the cue is red. Then no sum of a local and a global feature knows the class,
-    and what decides by place whether to take the global one does.
+    With `place`, half of the lines and blobs are dark, and for these the cue means the opposite: a
+    dark line is a `blue line` if the cue is red. Then the local feature decides at each place how
+    the global one is to be taken, which no fixed mix of the two can do.
 
     A scene is a function of (seed, split, index, size, place). Everything is drawn by code, so
     there is no licence to observe.
@@ -53,7 +53,7 @@ class SyntheticContext(DrawnDataset):
         count: number of scenes.
         size: height and width.
         seed: seed of all scenes.
-        place: whether the ground around a line or blob inverts the cue.
+        place: whether some lines and blobs are dark and invert the cue.
     """
 
     title = "synthetic context"
@@ -101,15 +101,13 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw image (H, W, 3) and mask (H, W), both uint8."""
     kind = int(rng.integers(len(_KINDS)))
-    mask = _shapes(size, kind, rng)
+    mask, dark = _shapes(size, kind, place, rng)
     while (mask > 0).mean() < _LEAST_SHARE:  # all of it was near the cue
-        mask = _shapes(size, kind, rng)
+        mask, dark = _shapes(size, kind, place, rng)
     image = np.full((*size, 3), _GROUND, np.float32)
-    if place:
-        light = _half(size, rng)
-        image[light] = _LIGHT
-        mask[light] = _OPPOSITE[mask[light]]
     image[mask > 0] = _INK
+    image[dark] = _DARK
+    mask[dark] = _OPPOSITE[mask[dark]]
     image[:_CUE, :_CUE] = _KINDS[kind]
     image += rng.normal(0, _NOISE, image.shape)
     turn = (slice(None, None, rng.choice((-1, 1))), slice(None, None, rng.choice((-1, 1))))
@@ -117,28 +115,27 @@ def _draw(
     return np.ascontiguousarray(image), np.ascontiguousarray(mask[turn])
 
 
-def _shapes(size: tuple[int, int], kind: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw blobs, and lines over them, with a cue in the first corner; (H, W) uint8."""
+def _shapes(
+    size: tuple[int, int], kind: int, place: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw blobs, and lines over them, with a cue in the first corner.
+
+    Returns:
+        mask (H, W) uint8, and which of it is dark (H, W) bool: with `place`, half of the shapes.
+    """
     height, width = size
-    mask, cells = np.zeros(size, np.uint8), height * width // 100
+    drawn, cells = np.zeros((*size, 2), np.uint8), height * width // 100
     for _ in range(rng.integers(1, 2 + cells // 4)):
+        colour = (1 + len(_KINDS) + kind, int(place and rng.integers(2)))
         centre = rng.integers((width, height))
-        cv2.circle(mask, _point(centre), int(rng.integers(2, 4)), 1 + len(_KINDS) + kind, -1)
+        cv2.circle(drawn, _point(centre), int(rng.integers(2, 4)), colour, -1)
     for _ in range(rng.integers(2, 3 + cells // 2)):
+        colour = (1 + kind, int(place and rng.integers(2)))
         ends = rng.integers((width, height), size=(2, 2))
-        cv2.line(mask, _point(ends[0]), _point(ends[1]), 1 + kind)
+        cv2.line(drawn, _point(ends[0]), _point(ends[1]), colour)
     near = _CUE + _FAR
-    mask[:near, :near] = 0
-    return mask
-
-
-def _half(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draw a half of the scene: left, right, upper or lower; (H, W) bool."""
-    half = np.zeros(size, bool)
-    axis, upper = rng.integers(2, size=2)
-    middle = size[axis] // 2
-    half.swapaxes(0, axis)[middle:] = True
-    return half ^ bool(upper)
+    drawn[:near, :near] = 0
+    return drawn[..., 0].copy(), drawn[..., 1] > 0
 
 
 def _point(place: np.ndarray) -> tuple[int, int]:
