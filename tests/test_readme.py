@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text()
 def lines_of(text):
     """The lines of the blocks of commands, without comments."""
     blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in re.sub(r" *\\\n *", " ", block).splitlines()]
+    return [line.split("#")[0].strip() for line in lines]
 
 
 def gald_lines(page):

@@ -197,8 +197,8 @@ def test_seeds_of_an_arm_share_a_key_to_average_over(tmp_path):
 
 
 def test_the_first_trial_of_an_optimizer_has_its_values_as_tags(tmp_path):
-    command = ["gald", "train", "-m", "seed=3", "x=interval(0,1)"]
-    (cell,) = declare(tmp_path / "s", "s", command, [["seed=3", "x=0.25"]])
+    command = ["gald", "train", "-m", "seed=3", "report=false", "x=interval(0,1)"]
+    (cell,) = declare(tmp_path / "s", "s", command, [["seed=3", "report=False", "x=0.25"]])
     assert cell.folder.startswith("x-0.25_")
     assert run_labels(tmp_path / "s" / cell.folder).tags == ["x=0.25"]
 

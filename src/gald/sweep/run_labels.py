@@ -1,9 +1,15 @@
 """Labels of a run for tracking services: of a single run, or of a cell of a sweep."""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from gald.config import quote_paths
 from gald.sweep.cells import NAME, Sweep, split_overrides
 
 
@@ -51,13 +57,22 @@ def run_labels(folder: Path) -> RunLabels:
             if cell.folder == folder.name:
                 # A sweeper such as Optuna adds cells one by one, so the first cell has no other
                 # to differ from. Overrides that are not in the command were drawn for this cell.
-                typed = set(sweep.command)
-                drawn = split_overrides([word for word in cell.overrides if word not in typed])
+                typed = split_overrides(_as_in_a_cell(sweep.command)).items()
                 factors = sweep.factors
                 chosen = {
                     key: value
                     for key, value in split_overrides(cell.overrides).items()
-                    if key in factors or key in drawn
+                    if key in factors or (key, value) not in typed
                 }
                 return RunLabels(folder.name, "cell", sweep.name, chosen)
     return RunLabels(f"{folder.parent.name}/{folder.name}")
+
+
+def _as_in_a_cell(words: Iterable[str]) -> Iterator[str]:
+    """Write the overrides with one value as Hydra passes them on: `report=False` for `false`."""
+    parser = OverridesParser.create()
+    for word in quote_paths(list(words)):
+        with suppress(HydraException):  # a verb or an option
+            override = parser.parse_override(word)
+            if not override.is_sweep_override():
+                yield f"{override.get_key_element()}={override.get_value_element_as_str()}"
