@@ -13,7 +13,7 @@ from gald.cli import silence_warnings
 from gald.data.datamodule import SegmentationDataModule
 from gald.evaluation.evaluate import EVALUATED, build_metrics, describe, evaluate
 from gald.evaluation.score_table import score_table
-from gald.inference.precision import refuse_two_precisions
+from gald.inference.precision import refuse_two_precisions, slow_precision
 from gald.options.check import check_config
 from gald.options.roots import FROM_CHECKPOINT, Eval
 from gald.run import building
@@ -70,10 +70,13 @@ def evaluate_checkpoint(cfg: DictConfig) -> Results:
     about = describe(parts, checkpoint.path)
     inference = _build("inference", parts, checkpoint, cfg, trust)
     refuse_two_precisions(inference.precision, str(trainer.precision))
+    say = rank_zero_only(Console(markup=False, emoji=False).print)
+    device = trainer.strategy.root_device
+    if warning := slow_precision(inference.precision, str(trainer.precision), device):
+        say(warning, soft_wrap=True)
     with end_together(trainer):
         results = evaluate(trainer, model, inference, data, cfg.split, metrics, path.parent, about)
     results |= {"checkpoint": str(checkpoint.path), "commit": commit(), **versions()}
-    say = rank_zero_only(Console(markup=False, emoji=False).print)
     say(score_table(results, data.class_names, metrics))
     if trainer.is_global_zero:
         write_results(path, results)

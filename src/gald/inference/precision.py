@@ -37,6 +37,28 @@ def refuse_two_precisions(precision: Precision, trainer: str) -> None:
         )
 
 
+def slow_precision(precision: Precision, trainer: str, device: torch.device) -> str | None:
+    """Return a warning if a precision is emulated, which makes a network 10 to 80 times slower.
+
+    Args:
+        precision: that of the inference.
+        trainer: that of the trainer.
+        device: where the network computes.
+    """
+    keys = {"inference.precision": precision == "bf16", "trainer.precision": trainer[:4] == "bf16"}
+    chosen = [key for key, low in keys.items() if low]
+    if not chosen or device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    remedies = {"inference.precision": "null", "trainer.precision": "32-true"}
+    remedy = " ".join(f"{key}={remedies[key]}" for key in chosen)
+    return (
+        "warning: this CPU has no instructions for bfloat16, so it computes many times slower than "
+        f"in 32 bits; add {remedy}"
+    )
+
+
 def run_network(model: Network, image: Tensor, precision: Precision) -> Tensor:
     """Return the logits of an image (B, 3, H, W) -> (B, K, h, w), float32 if a precision is given.
 

@@ -24,7 +24,7 @@ from gald.evaluation.evaluate import build_metrics
 from gald.evaluation.final import final_evaluation
 from gald.evaluation.score_table import score_table
 from gald.inference.ld_map import ld_map
-from gald.inference.precision import refuse_two_precisions
+from gald.inference.precision import refuse_two_precisions, slow_precision
 from gald.logger.tolerant import warn
 from gald.metrics.base import CountMetric
 from gald.model.freezing import check_frozen_weights
@@ -129,7 +129,9 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
     during.enter_context(end_together(trainer))
     say(f"run folder: {folder}", soft_wrap=True)
     say(data.batch_sentence(trainer.world_size))
-    for line in filter(None, (longer, started)):
+    device = trainer.strategy.root_device
+    slow = slow_precision(task.inference.precision, str(trainer.precision), device)
+    for line in filter(None, (longer, started, slow)):
         say(line, soft_wrap=True)
     for logger in trainer.loggers:
         logger.log_hyperparams(task.provenance["config"])
