@@ -274,7 +274,7 @@ def roofline() -> dict[str, float]:
 def gmacs(network: nn.Module) -> float:
     """Return the multiply-adds of an image's step, in billions: three times those of the forward.
 
-    It is that of the backbone alone for mmsegmentation, whose heads want more than a tensor.
+    It is that of the backbone alone for mmsegmentation: its heads need more than a tensor.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.rand(2, 3, 288, 384))
