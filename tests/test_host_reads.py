@@ -123,7 +123,8 @@ def test_on_a_gpu_no_module_reads_or_copies_from_the_host():
         with host_reads.PretendedGpu() as gpu:
             network = network.to("cuda")
             gpu.copies.clear()
-            network(torch.empty(2, 3, 128, 192, device="cuda", dtype=torch.uint8))
+            size = (2, network.image_channels, 128, 192)
+            network(torch.empty(size, device="cuda", dtype=torch.uint8))
         assert not gpu.copies, f"{slot}={name}"
 
 
