@@ -95,7 +95,7 @@ class _Depthwise(torch.autograd.Function):
 
     In torch 2.15 the backward pass in bfloat16 is several times slower than in float32, and that of
     a dilated convolution is up to 26 times slower than a convolution with mirrored weights, which
-    computes the same gradient of the input. The gradient of its weights is 2 to 4 times slower than
+    computes the same gradient of the input. The gradient of its weights is 2 to 8 times slower than
     that of a convolution without dilation, to which `_split` turns it.
     """
 
