@@ -112,7 +112,7 @@ def _schedule(
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"warmup_steps ({warmup_steps}) must be below the {total_steps} steps of this "
-            "training; lower scheduler.warmup_steps or raise trainer.max_epochs"
+            f"training; set scheduler.warmup_steps={total_steps - 1} or less, or train longer"
         )
 
     def scale(step: int) -> float:

@@ -126,6 +126,15 @@ def test_a_failed_cell_does_not_stop_the_others(gald_cli, tmp_path, capsys):
     assert "1 of 2 cells done" in error and "divisible by groups (7)" in error
 
 
+def test_a_warm_up_longer_than_the_training_is_refused_before_features_are_computed(
+    gald_cli, tmp_path, capsys
+):
+    words = ["scheduler.warmup_steps=6", f"probe.cache_dir={tmp_path / 'cache'}"]
+    with pytest.raises(ValueError, match=r"set scheduler\.warmup_steps=5 or less"):
+        gald_cli("probe", *WORDS, "probe.steps=6", *words, f"output_dir={tmp_path / 'run'}")
+    assert "computing the features" not in capsys.readouterr().err
+
+
 def test_sweep_run_names_the_command_of_a_probe(gald_cli, swept):
     with pytest.raises(ValueError, match="cells of gald probe; repeat its command"):
         gald_cli("sweep", "run", str(swept))

@@ -32,16 +32,19 @@ class Material(NamedTuple):
 
 
 def check(config: DictConfig) -> None:
-    """Check the config of a cell.
+    """Check the config of a cell, before features are computed for it.
 
     Raises:
-        ValueError: the network has no backbone of its own, or a value does not fit its option.
+        ValueError: the network has no backbone of its own, a value does not fit its option, or the
+            warm-up is longer than the training.
     """
     if "backbone" not in config.model:
         raise ValueError(
             "gald probe trains what follows a backbone, and a host network has none; set model=gald"
         )
     check_config(config, Root)
+    of_one_number = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    build_own(config.scheduler)(of_one_number, build_own(config.probe).steps)
 
 
 class Bench:
