@@ -12,6 +12,7 @@ import sysconfig
 import threading
 import time
 import venv
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
 from pathlib import Path
@@ -40,8 +41,20 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the files of the longest tests, so that no process works alone at the end."""
+    """Mark the rows that one_in leaves to `make test-slow`, and start with the longest files.
+
+    The longest come first so that no process works alone at the end.
+    """
+    rows: Counter[str] = Counter()
+    for item in items:
+        if (mark := item.get_closest_marker("one_in")) is not None:
+            (count,) = mark.args
+            test = item.nodeid.split("[")[0]
+            if rows[test] % count:
+                item.add_marker(pytest.mark.slow)
+            rows[test] += 1
     items.sort(key=lambda item: item.path.name not in LONG)
 
 

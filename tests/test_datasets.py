@@ -96,6 +96,7 @@ TRAINED = [
 ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", TRAINED)
 def test_one_epoch_through_the_console_script(case, tmp_path, monkeypatch):
     name, write, overrides, evaluated = TWINS[case]
@@ -112,6 +113,7 @@ def test_one_epoch_through_the_console_script(case, tmp_path, monkeypatch):
     assert 0 <= results["val/miou"] <= 1
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", [case for case in TWINS if "decoded" not in case])
 def test_every_action_of_gald_data(case, tmp_path, monkeypatch, capsys):
     name, write, overrides, _ = TWINS[case]

@@ -22,6 +22,7 @@ def error_sentence(capsys, monkeypatch, *arguments):
     return sentence
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,6 +90,7 @@ def relabel(path):
     cv2.imwrite(str(path), mask)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("damage", "file", "message"),

@@ -126,6 +126,7 @@ def test_a_compiled_training_on_a_cpu_differs_by_rounding(train, words):
     assert its_first == pytest.approx(first, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_every_fast_path_resumes_to_the_unbroken_one(train):
     unbroken = train("unbroken", *MOBILE)
     train("stopped", *MOBILE, stop=True)

@@ -65,6 +65,7 @@ def reads_of_two_steps(folder, *words):
     return count.reads.counts
 
 
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_training_step_reads_only_its_own_finished_loss(loss, tmp_path):
     micro = {"combined": ["data.micro_batch_size=2", "data.train_count=12"]}

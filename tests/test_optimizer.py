@@ -116,6 +116,7 @@ def steps(model, optimizer, seeds):
         optimizer.step()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("words", CHOICES, ids=" ".join)
 def test_optimizer_keeps_the_groups_and_continues_from_plain_data(build, words, tmp_path):
     cfg = compose("train", words)

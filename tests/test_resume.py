@@ -90,6 +90,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_resumption_is_equal_or_refused(change, runs, gald_cli, tmp_path, capsys):
     folder = tmp_path / "run"

@@ -83,6 +83,7 @@ def assert_same_run(folder, expected):
     assert (folder / "metrics.csv").read_text() == (expected / "metrics.csv").read_text()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("name", "code"),
     [("SIGTERM", 75), pytest.param("SIGUSR1", 75, marks=pytest.mark.slow), ("SIGINT", 130)],

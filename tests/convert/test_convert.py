@@ -288,6 +288,7 @@ def test_converted_network_gives_the_outputs_of_the_authors_network(network, nor
     same(out.aux, aux)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
 def test_every_tensor_is_copied_once_and_unchanged(network, converted):
     state, folder = converted(network)
@@ -343,6 +344,7 @@ def test_wrapped_and_prefixed_state_with_other_classes_converts(tmp_path, monkey
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
 def test_state_without_auxiliary_head_and_counters_converts(network, tmp_path, monkeypatch, capsys):
     state = {
@@ -389,6 +391,7 @@ def put(key, *shape):
     return lambda state: state.update({key: torch.zeros(shape)})
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

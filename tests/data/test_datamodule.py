@@ -415,6 +415,7 @@ def fit(module, recorder, tmp_path, ckpt_path=None, callbacks=(), **options):
     return recorder.seen
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("workers", "saved_at"), [*((0, at) for at in (2, 3, 5, 6, 8, 11, 12)), (2, 3), (2, 8)]
 )

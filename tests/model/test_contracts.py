@@ -201,6 +201,7 @@ def test_bfloat16_input_gives_bfloat16_output_under_autocast(slot, path):
     assert y.dtype == torch.bfloat16, "keep the dtype of x: end forward with .to(x.dtype)"
 
 
+@pytest.mark.one_in(4)
 @every_module
 def test_float16_autocast_does_not_overflow_where_the_result_fits(slot, path):
     x = 300.0 * image_feature()
@@ -226,6 +227,7 @@ def test_channels_last_gives_the_same_output_and_gradient(slot, path):
         assert (contiguous - channels_last).abs().max() < 1e-4 * contiguous.abs().max()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("slot", "path"),
     [  # Each takes a second, so most are left to `make test-slow`.

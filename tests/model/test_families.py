@@ -42,6 +42,7 @@ def check_sizes(backbone, sizes):
             assert all(m.isfinite().all() for m in maps)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", FITTED)
 def test_maps_have_the_stated_strides_at_any_size(name):
     backbone = TimmBackbone(name)

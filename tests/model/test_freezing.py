@@ -188,6 +188,7 @@ def test_random_weights_are_not_frozen_and_a_frozen_norm_of_them_is_reported(
 # parameters without a gradient
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("overrides", "idle"),
     [

@@ -134,6 +134,7 @@ def test_exports_as_one_graph(name):
     torch.testing.assert_close(program(maps, x), head(maps, x))
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_head_learns_with_every_backbone_at_an_odd_size(name):
     stride, neck, size = BACKBONES[name]

@@ -104,6 +104,7 @@ def test_every_option_of_a_host_is_tested():
     assert names == set(SMALL) | {"own"}
 
 
+@pytest.mark.one_in(2)
 @every_host
 def test_without_blocks_the_logits_are_the_hosts(name):
     network = built(name).eval()
@@ -116,6 +117,7 @@ def test_without_blocks_the_logits_are_the_hosts(name):
     assert (height, width) == (-(-67 // stride), -(-101 // stride))
 
 
+@pytest.mark.one_in(2)
 @every_host
 def test_with_blocks_a_host_trains_at_odd_sizes_and_round_trips(name):
     words = config(name, ga="psp", ld="affinity")
@@ -395,6 +397,7 @@ def test_host_goes_through_every_command(gald_cli, tmp_path, camvid, capsys, mon
         )
 
 
+@pytest.mark.slow
 def test_cell_of_a_sweep_and_its_plan_get_the_width_of_the_place(gald_cli, tmp_path, capsys):
     host = ["model=plugged", "model/host=lraspp", "model.at=backbone.4", "model/ga=gap"]
     model = compose_cell(host, Source(), tmp_path / "cell").model
@@ -464,6 +467,7 @@ def test_onnx_of_a_host_gives_the_same_scores_at_any_size(name, tmp_path):
         assert labels.shape == expected.argmax(1).shape
 
 
+@pytest.mark.slow
 def test_modules_lists_hosts_and_their_places(gald_cli, capsys):
     gald_cli("modules")
     assert "DeepLabV3 of torchvision" in capsys.readouterr().out

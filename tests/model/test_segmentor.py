@@ -63,6 +63,7 @@ def test_slots_are_composed_independently():
     assert merged == both.model
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("ga", GAS)
 def test_every_pair_builds_from_two_overrides_and_trains_one_step(ga):
     street = SyntheticStreets(count=1, size=(128, 136))[0]
@@ -89,6 +90,7 @@ def test_every_pair_builds_from_two_overrides_and_trains_one_step(ga):
         assert moved or not slots or ga == "none", overrides
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
     stride, neck, size = BACKBONES[name]
@@ -227,6 +229,7 @@ def test_low_level_head_error_lists_the_available_strides():
         build("model/head=lowlevel", "model.head.low_stride=3")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [(32, 32), (32, 47), (33, 32), (5, 7), (5, 40), (1, 1)])
 def test_any_size_works_at_batch_one(size):
     model = build("model.backbone.output_stride=32")

@@ -254,6 +254,7 @@ def test_deep_levels_that_are_not_used_are_left(tmp_path, capsys):
     assert re.search(r"left layer3 \(\d+\), layer4 \(\d+\), fc \(2\)", capsys.readouterr().err)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [

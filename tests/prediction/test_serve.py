@@ -49,6 +49,7 @@ def server(tmp_path_factory, port):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_page_shows_overlay_shares_and_ld_map_of_an_image(server, port, browser, tmp_path):
     assert server == f"open http://127.0.0.1:{port} (Ctrl+C stops the server)"
     image = tmp_path / "street.png"

@@ -54,6 +54,7 @@ def test_parts_of_a_tiny_network_by_hand():
     assert costs["cost/head/gmacs"] * 1e9 == pytest.approx(head)
 
 
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(
     ("ga", "ld"), list(zip_longest(options("ga"), options("ld"), fillvalue="mask"))
 )

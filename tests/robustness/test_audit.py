@@ -207,6 +207,7 @@ if missing_packages("smp"):
     SMALL_HOST = ["model/host=lraspp"]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("slot", slots.SLOTS)
 def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_path):
     root = tmp_path / "folder"
@@ -381,6 +382,7 @@ ATTACKS = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("verb", "place", "value", "words"), ATTACKS)
 def test_a_verb_refuses_a_file_that_calls_code(verb, place, value, words, scene, gald_cli):
     scene(place, value)

@@ -657,6 +657,7 @@ def listed(place):
     return [listing(place)]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("line", "named"), ROWS, ids=[line[-70:] for line, _ in ROWS])
 def test_fault_ends_in_one_sentence_and_leaves_nothing(
     line, named, place, listed, monkeypatch, capfd

@@ -134,6 +134,7 @@ def assert_survives(folder, point, end=None, after=None):
     assert_equal_to_an_undisturbed_run(folder)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("where", QUICK)
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(where, whole):
     assert_survives(whole, *KILLS[where])

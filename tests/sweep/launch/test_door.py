@@ -190,6 +190,7 @@ def test_cell_has_one_resolved_config_and_goes_on_from_its_checkpoint(tmp_path):
     assert prepare(folder, options)[-1] == "ckpt_path=last"
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"])
 def test_signal_stops_a_cell_after_its_save_and_a_second_one_undoes_nothing(tmp_path, name):
     sweep = grid(tmp_path, 7)

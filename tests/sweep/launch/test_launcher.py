@@ -316,6 +316,7 @@ def search(sweep, tmp_path, monkeypatch):
 optuna_is_older = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
+@pytest.mark.one_in(3)
 @optuna_is_older
 @pytest.mark.parametrize("launcher", ["gald", "basic"])
 def test_optuna_continues_after_a_failed_trial_and_resumes_from_its_storage(search, launcher):

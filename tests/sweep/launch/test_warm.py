@@ -230,6 +230,7 @@ def declared(folder, words):
     return folder
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGHUP", 75)])
 def test_signal_lets_a_warm_cell_save_and_leaves_no_process(door, name, code):
     process, folder = door

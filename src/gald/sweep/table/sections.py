@@ -30,7 +30,7 @@ def conclusion(sweep: SweepRuns, analysis: Analysis, margin: float | None = None
     if analysis.primary is None:
         undeclared = " No primary contrast was declared, so every finding is exploratory."
         return arms if analysis.deviation is None or not analysis.differences else arms + undeclared
-    return f"{_answer(sweep, analysis, margin)} Exploratory: {arms}"
+    return f"{_answer(sweep, analysis, margin)} What follows is exploratory. {arms}"
 
 
 def _answer(sweep: SweepRuns, analysis: Analysis, margin: float | None) -> str:
