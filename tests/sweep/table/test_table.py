@@ -176,6 +176,12 @@ def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
     assert row["conclusion"] == "no result" and "seed 0: failed crashed" in row["missing"]
 
 
+def test_seeds_that_are_missing_for_one_reason_share_a_row(toy_sweep, capsys):
+    unfinished = {("psp", "mask", seed): ("pending", None) for seed in (0, 2)}
+    print_table(toy_sweep(ld_helps, unfinished=unfinished), samples=500, form="md")
+    assert "| ga=psp ld=mask | 0, 2 | pending |" in capsys.readouterr().out
+
+
 def test_one_seed_never_shows_an_effect(toy_sweep, capsys):
     analysis = print_table(toy_sweep(ld_helps, seeds=(0,)), samples=500)
     assert "No arm was trained with two seeds" in capsys.readouterr().out

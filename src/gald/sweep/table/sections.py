@@ -137,13 +137,20 @@ def sections(
         parts.append(_classes(sweep, analysis, drawing))
     if sweep.missing_cells:
         words = "These cells have no run that can be compared; they are not included above."
-        parts.append(
-            Section("Missing cells", words, ("arm", "seed", "state", "reason"), sweep.missing_cells)
-        )
+        header = ("arm", "seeds", "state", "reason")
+        parts.append(Section("Missing cells", words, header, _missing(sweep)))
     if sweep.notes:
         rows = [[note] for note in sweep.notes]
         parts.append(Section("Deviations from the declared settings", "", ("cell",), rows))
     return [*parts, _how_to_read(sweep, analysis)]
+
+
+def _missing(sweep: SweepRuns) -> list[list[str]]:
+    """One row for all seeds of an arm that are missing for the same reason."""
+    seeds: dict[tuple[str, str, str], list[str]] = {}
+    for cell in sweep.missing_cells:
+        seeds.setdefault((cell.arm, cell.state, cell.reason), []).append(str(cell.seed))
+    return [[arm, ", ".join(which), *why] for (arm, *why), which in seeds.items()]
 
 
 def _arms(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
