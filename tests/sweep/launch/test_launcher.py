@@ -125,6 +125,15 @@ def test_same_command_runs_only_missing_cells(sweep, capsys):
     assert "[1/3] seed-2: running" in capsys.readouterr().out
 
 
+def test_a_command_for_a_part_of_a_sweep_answers_for_its_own_cells(sweep, capsys):
+    assert sweep("1,3")[0] == 1
+    capsys.readouterr()
+    assert sweep("1,2")[0] == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 cells done" in out and "seed-3" not in out.partition("cells done")[2]
+    assert "not named by this command: 1; to list them: gald sweep status runs/train" in out
+
+
 def test_failed_cells_wait_for_retry(sweep, monkeypatch, capsys):
     sweep("1,3")
     code, cells = sweep("1,3")
