@@ -1,6 +1,7 @@
 """The pages of the documentation match the code; `test_site.py` tests the site."""
 
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -33,6 +34,14 @@ def commands():
 
 
 GALD = sorted({(page, line) for page, line in commands() if line.startswith("gald ")})
+
+
+def test_leaderboard_is_current_and_has_every_published_sweep():
+    board = runpy.run_path(str(ROOT / "docs" / "leaderboard.py"))
+    published = {path.parent.name for path in (ROOT / "docs").glob("*/table.csv")}
+    assert {study.folder for study in board["STUDIES"]} == published
+    current = (ROOT / "docs" / "leaderboard.md").read_text()
+    assert current == board["page"](), "renew it: python docs/leaderboard.py"
 
 
 def test_every_verb_is_shown():

@@ -182,6 +182,14 @@ def test_seeds_that_are_missing_for_one_reason_share_a_row(toy_sweep, capsys):
     assert "| ga=psp ld=mask | 0, 2 | pending |" in capsys.readouterr().out
 
 
+def test_an_arm_that_has_not_started_is_listed_as_missing_alone(toy_sweep, capsys):
+    unfinished = {("psp", "mask", seed): ("pending", None) for seed in range(3)}
+    print_table(toy_sweep(ld_helps, unfinished=unfinished), samples=500, form="md")
+    assert [line for line in capsys.readouterr().out.splitlines() if "ga=psp ld=mask" in line] == [
+        "| ga=psp ld=mask | 0, 1, 2 | pending |  |"
+    ]
+
+
 def test_one_seed_never_shows_an_effect(toy_sweep, capsys):
     analysis = print_table(toy_sweep(ld_helps, seeds=(0,)), samples=500)
     assert "No arm was trained with two seeds" in capsys.readouterr().out

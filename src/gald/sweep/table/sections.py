@@ -163,8 +163,10 @@ def _arms(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
         cells = _result_cells(results[arm.label]) if arm is not base else ["", "", "", "baseline"]
         rows.append([arm.label, str(len(arm.runs)), _spread(mean, deviation), *cells])
     known = {arm.label for arm in sweep.arms}
-    for name in dict.fromkeys(cell.arm for cell in sweep.missing_cells if cell.arm not in known):
-        rows.append([name, "0", "", "", "", "", "no result"])
+    tried = (cell.arm for cell in sweep.missing_cells if cell.state != "pending")
+    for name in dict.fromkeys(tried):
+        if name not in known:
+            rows.append([name, "0", "", "", "", "", "no result"])
     correction = _holm(analysis.differences) if analysis.primary is None else EXPLORATORY
     words = f"Differences are from {base.label}. {correction}"
     chart = None
