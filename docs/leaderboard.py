@@ -32,8 +32,9 @@ HEAD = """# Leaderboard
 
 Every arm of every published sweep, from its `table.csv`. On the site, a click on a heading sorts
 the table. Scores compare within one study only: studies differ in data, in the size of the images,
-or in what trains. The difference is that from the study's baseline. Its interval covers seeds and images,
-but not the number of arms; the reports correct for that. An arm marked † reads the ground truth.
+or in what trains. The difference is that from the baseline of the study. Its interval covers seeds
+and images, but not the number of arms; the reports correct for that. An arm marked † reads the
+ground truth.
 
 | arm | data | trains | seeds | mIoU % | difference | 95% interval | boundary F % | GMACs | study |
 |---|---|---|---:|---:|---:|---:|---:|---:|---|
