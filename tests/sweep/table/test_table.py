@@ -118,12 +118,12 @@ def test_two_arms_are_compared_in_one_sentence(toy_sweep, capsys, gain, relation
 def test_folder_holds_all_formats_and_their_figures(toy_sweep, tmp_path):
     to = tmp_path / "report"
     print_table(toy_sweep(ld_helps), to, samples=500)
-    images = {"arms.png", "pareto.png", "classes.png"}
+    images = {"arms.png", "pareto.png", "classes.png", "along_size_recall.png"}
     texts = {"report.md", "report.html", "table.tex", "table.csv", "runs.csv", "contrasts.csv"}
     assert {path.name for path in to.iterdir()} == images | texts
     assert all((to / name).read_bytes().startswith(b"\x89PNG") for name in images)
     page = (to / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and "http" not in page
+    assert page.count("data:image/png;base64,") == 4 and "http" not in page
     assert "pole &amp; sign" in page
     runs = list(csv.DictReader(io.StringIO((to / "runs.csv").read_text())))
     assert [(row["arm"], row["seed"]) for row in runs[:4]] == [

@@ -1,11 +1,13 @@
 """Figures of a sweep, readable without colour."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gald.comparison.bootstrap import Difference
+from gald.metrics.base import Curve
 from gald.painting import new_figure, short_name, to_png
 
 if TYPE_CHECKING:
@@ -57,6 +59,35 @@ def pareto_chart(panels: Mapping[str, Sequence[Point]]) -> bytes:
         axis.set_ylabel("mIoU (%)")
         axis.grid(color="0.85")
     _move_apart(figure)
+    return to_png(figure)
+
+
+def along_chart(
+    lines: Mapping[str, np.ndarray], places: Sequence[str], curve: Curve, baseline: str
+) -> bytes:
+    """Draw the difference of each arm from the baseline along a curve of a metric.
+
+    Args:
+        lines: arm -> its difference at each place, in points; nan where it is unknown.
+        places: labels of the places.
+        curve: what is measured, along which quantity.
+        baseline: the arm that is 0.
+
+    Returns:
+        A png.
+    """
+    figure = new_figure(8, 4.5)
+    axis = figure.subplots()
+    steps = range(len(places))
+    for (arm, values), marker in zip(lines.items(), cycle("os^vDPX*"), strict=False):
+        axis.plot(steps, values, marker=marker, ms=5, lw=1.2, label=short_name(arm))
+    axis.axhline(0, color="black", lw=0.8)
+    axis.set_xticks(steps, list(places), rotation=0 if len(places) < 7 else 30, size=8)
+    axis.set_xlabel(curve.along)
+    axis.set_ylabel(f"difference from {short_name(baseline)} (points)")
+    axis.set_title(curve.title)
+    axis.grid(color="0.85")
+    axis.legend(fontsize=7)
     return to_png(figure)
 
 

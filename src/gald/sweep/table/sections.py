@@ -7,6 +7,7 @@ import numpy as np
 from gald.comparison.bootstrap import holm
 from gald.comparison.figures import difference_chart
 from gald.comparison.report import Section
+from gald.sweep.table.along import along
 from gald.sweep.table.analysis import LEVEL, Analysis, ContrastResult
 from gald.sweep.table.arms import Arm, SweepRuns
 from gald.sweep.table.columns import Column, mean_and_deviation, values
@@ -127,6 +128,7 @@ def sections(
         parts.append(_equivalence(analysis, margin))
     if analysis.other_scores:
         parts.append(_other_scores(sweep, analysis))
+    parts += along(sweep, sweep.arms[analysis.baseline], drawing)
     if analysis.main_effects:
         parts.append(_effects("Main effects", analysis.main_effects, HOW_TO_READ))
         if analysis.given:
