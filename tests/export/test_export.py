@@ -89,6 +89,7 @@ def test_pool_is_torchs_adaptive_pooling(size, cells):
     torch.testing.assert_close(pool_by_matrices(x, cells), F.adaptive_avg_pool2d(x, cells))
 
 
+@pytest.mark.slow
 def test_onnx_reproduces_the_scores_at_any_size_and_contains_the_classes(
     network, tmp_path, export_cli, capsys
 ):

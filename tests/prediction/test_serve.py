@@ -111,6 +111,7 @@ def check_controls(browser):
     assert browser.execute_script(names) == []
 
 
+@pytest.mark.slow
 def test_page_fits_a_phone_and_an_example_is_segmented(server, port, browser):
     phone = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
@@ -126,6 +127,7 @@ def test_page_fits_a_phone_and_an_example_is_segmented(server, port, browser):
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.slow
 def test_an_upload_is_answered_with_its_shares_or_with_the_reason(server, port):
     httpx = pytest.importorskip("httpx")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

@@ -57,7 +57,6 @@ KILLS = {
     "in the picture": (("in", "picture.png", 1), REPEATED),
     "in the report": (("call", "gald.report.training:write_report", 1), REPEATED),
 }
-QUICK = ["just after a save within an epoch"]
 FILES = ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "images_val.npz")
 FILES += ("images_test.npz", "results.json", "picture.png")
 POINTS = [(when, file, 1) for file in FILES for when in ("before", "in", "after")]
@@ -134,14 +133,8 @@ def assert_survives(folder, point, end=None, after=None):
     assert_equal_to_an_undisturbed_run(folder)
 
 
-@pytest.mark.one_in(2)
-@pytest.mark.parametrize("where", QUICK)
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(where, whole):
-    assert_survives(whole, *KILLS[where])
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("where", sorted(set(KILLS) - set(QUICK)))
+@pytest.mark.parametrize("where", KILLS)
 def test_a_run_killed_anywhere_ends_as_if_it_had_not_been_killed(where, whole):
     assert_survives(whole, *KILLS[where])
 

@@ -108,6 +108,7 @@ def run(home, console):
     return home / "run"
 
 
+@pytest.mark.slow
 def test_training_writes_the_scores_of_each_class(run):
     results = read_results(run / "results.json")
     assert [key[9:] for key in results if key.startswith("test/iou/")] == list(CLASSES)
@@ -117,6 +118,7 @@ def test_training_writes_the_scores_of_each_class(run):
     assert float(row["val/miou"]) == pytest.approx(results["val/miou"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_every_verb_reads_and_writes_the_names_unharmed(run, home, gald_cli, capsys):
     options = ["split=test", "trainer.accelerator=cpu", "metrics=miou"]
     gald_cli("eval", f"ckpt_path={run}", f"output_dir={home}/eval", *options)
@@ -196,6 +198,7 @@ def check_report(folder, names):
     assert {one_line(name) for name in names} <= set(map(one_line, page.cells))
 
 
+@pytest.mark.slow
 def test_table_has_arms_of_any_name(run, gald_cli, home):
     sweep = home / "sweep"
     values = (NAME, "=1+1", "-0.5", "0.5")

@@ -36,8 +36,22 @@ def grid(config: DictConfig, parser: OverridesParser) -> list[list[str]] | None:
     sweeper = config.hydra.sweeper
     if not str(sweeper._target_).endswith(GRID_SWEEPERS):
         return None
-    words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    words += [str(word) for word in config.hydra.overrides.task]
+    return _split(parser, [*_params(config), *map(str, config.hydra.overrides.task)])
+
+
+def _declared_by_params(config: DictConfig, parser: OverridesParser) -> list[list[str]]:
+    """Return the cells of `hydra.sweeper.params`, as if the command named none of its keys."""
+    params, task = _params(config), map(str, config.hydra.overrides.task)
+    keys = split_overrides(params).keys()
+    rest = [word for word in task if keys.isdisjoint(split_overrides([word]))]
+    return _split(parser, [*params, *rest])
+
+
+def _params(config: DictConfig) -> list[str]:
+    return [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+
+
+def _split(parser: OverridesParser, words: list[str]) -> list[list[str]]:
     (cells,) = BasicSweeper.split_arguments(parser.parse_overrides(words), None)
     return [list(cell) for cell in cells]
 
@@ -67,9 +81,10 @@ def check_levels(
 
 
 def check_grid(config: DictConfig, loader: ConfigLoader, folder: Path | None = None) -> None:
-    """Check the primary contrast of a multirun against all cells that its sweep then has.
+    """Check the primary contrast of a multirun against all cells of its sweep.
 
-    So a command may run a part of a sweep that is declared, or add an arm to it.
+    Those are the cells that its folder has, those of the command, and those that
+    `hydra.sweeper.params` declares. So a command may run a part of a sweep, or add an arm to it.
 
     Args:
         config: the multirun's own config, Hydra's section included.
@@ -80,7 +95,8 @@ def check_grid(config: DictConfig, loader: ConfigLoader, folder: Path | None = N
         ValueError: a word of it names nothing of the sweep.
     """
     primary = primary_of(config.hydra)
-    cells = grid(config, OverridesParser.create(config_loader=loader))
+    parser = OverridesParser.create(config_loader=loader)
+    cells = grid(config, parser)
     if primary is None or not cells:
         return
     # By name, as commands are: tables import launchers, which import this file.
@@ -88,7 +104,7 @@ def check_grid(config: DictConfig, loader: ConfigLoader, folder: Path | None = N
     folder = folder or Path(config.hydra.sweep.dir)
     before = [c.overrides for c in Sweep.load(folder).cells] if (folder / NAME).is_file() else []
     metrics = loader.load_sweep_config(config, cells[0]).metrics
-    check_primary(primary, [*before, *cells], metrics)
+    check_primary(primary, [*before, *cells], metrics, _declared_by_params(config, parser))
 
 
 def primary_of(hydra: DictConfig) -> str | None:

@@ -113,6 +113,27 @@ def test_a_part_of_a_declared_sweep_and_one_more_arm_keep_its_primary_contrast(g
     assert len(Sweep.load(grid).cells) == 14
 
 
+def test_the_first_command_may_run_a_part_of_what_a_file_declares(gald_cli, tmp_path, capsys):
+    words = ["sweep", "plan", "experiment=confirm_camvid", "model/ga=none"]
+    gald_cli(*words, "model/ld=none", "--to", str(tmp_path / "grid"))
+    gald_cli(*words, "model/ld=none", "--no-probe")
+    assert "on boundary F: these cells alone do not answer it" in capsys.readouterr().out
+    gald_cli(*words[:3], "seed=3", "--to", str(tmp_path / "grid"))
+    cells = Sweep.load(tmp_path / "grid").cells
+    assert len(cells) == 10 + 8
+    other = "hydra.sweeper.primary='ld=affinity given ga=psp on mIoU'"
+    with pytest.raises(ValueError, match="affinity with none, but affinity with mask in the cells"):
+        gald_cli(*words[:3], other, "model/ld=mask,affinity", "--to", str(tmp_path / "other"))
+
+
+def test_table_of_a_part_without_the_arms_of_the_contrast_has_no_answer(toy_sweep, capsys):
+    folder = toy_sweep(primary="ld=const vs guided on boundary F")
+    print_table(folder, samples=200)
+    shown = capsys.readouterr().out
+    assert shown.startswith("Primary contrast, ld=const vs guided on boundary F: no answer, ")
+    assert "No primary contrast was declared" not in shown
+
+
 def with_ga_only(ga, ld, seed):
     """LD helps where there is a GA, and harms where there is none."""
     return 0.7 + 0.003 * seed + (0.04 if ga != "none" else -0.04) * (ld == "mask")

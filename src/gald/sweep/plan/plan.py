@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -261,9 +262,12 @@ def _primary_sentence(
 ) -> str:
     """Describe what the primary contrast can detect; of another score only with a pilot."""
     factors = {key: list(dict.fromkeys(arm.values[key] for arm in arms)) for key in arms[0].values}
-    primary = read_primary(text, factors)
-    contrast = primary.contrast(arms)
-    assert contrast is not None, "it was checked with the cells"
+    primary = contrast = None
+    with suppress(ValueError):  # a command may name a part of the cells that a file declares
+        primary = read_primary(text, factors)
+        contrast = primary.contrast(arms)
+    if primary is None or contrast is None:
+        return f"primary: {text}: these cells alone do not answer it"
     if primary.score.casefold() != MIOU.casefold():
         shown = columns(pilot.arms, pilot.split) if pilot is not None else []
         own = [one for one in shown if one.name.casefold() == primary.score.casefold()]

@@ -1,6 +1,7 @@
 """Statistics of a sweep: differences between arms, effects of factors, differences by class."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -88,7 +89,8 @@ class Analysis:
         classes: IoU difference of each other arm, arrays (K,), in order.
         class_p: their p values after Holm's correction, arrays (K,).
         tests: number of exploratory tests, see `correct`.
-        primary: the primary contrast of the sweep, or None.
+        declared: words of the primary contrast of the sweep, or None.
+        primary: that contrast; None if there is none, or the sweep has no arms of it yet.
         answer: its estimate; None if there is no primary contrast, or no runs for it.
         deviation: deviation of mIoU between seeds, as a fraction; None if no seed was repeated.
         units: what the bootstrap draws.
@@ -108,6 +110,7 @@ class Analysis:
     samples: int
     class_p: list[np.ndarray] = field(default_factory=list)
     tests: int = 0
+    declared: str | None = None
     primary: Primary | None = None
     answer: ContrastResult | None = None
 
@@ -131,7 +134,7 @@ class Analysis:
         10% in the report.
         """
         rest = [*self.main_effects, *self.given, *self.interactions]
-        if self.primary is None:
+        if self.declared is None:
             _correct(self.differences)
         else:
             _correct([self.answer] if self.answer else [])
@@ -282,8 +285,10 @@ def analyse(
         units,
         samples,
     )
-    if sweep.primary:
-        result.primary = read_primary(sweep.primary, sweep.factors)
+    result.declared = sweep.primary
+    with suppress(ValueError):  # a part of a declared sweep may lack the arms of its contrast
+        result.primary = read_primary(sweep.primary, sweep.factors) if sweep.primary else None
+    if result.primary is not None:
         contrast = result.primary.contrast(sweep.arms)
         scores = {MIOU: (drawn.miou, True)} | {
             one.column.name: (scored, one.column.higher_is_better)

@@ -134,24 +134,27 @@ def read_primary(
     )
 
 
-def check_primary(text: str, cells: Iterable[Sequence[str]], metrics: Any) -> Primary:
+def check_primary(
+    text: str,
+    cells: Sequence[Sequence[str]],
+    metrics: Any,
+    planned: Sequence[Sequence[str]] = (),
+) -> Primary:
     """Check a primary contrast against the cells of a sweep, before any of them is trained.
 
     Args:
         text: its words.
-        cells: Hydra overrides of each cell.
+        cells: Hydra overrides of each cell that the sweep has.
         metrics: config of the metrics, as gald train builds it.
+        planned: overrides of cells that the sweep may still get.
 
     Raises:
-        ValueError: a word is unknown, or no two arms differ in the factor under its conditions.
+        ValueError: a word is unknown, no two arms differ in the factor under its conditions, or
+            the contrast compares other levels as long as planned cells are missing.
     """
-    overrides = [split_overrides(cell) for cell in cells]
-    levels: dict[str, dict[str, None]] = {}
-    for values in overrides:
-        for key, value in values.items():
-            levels.setdefault(key, {})[value] = None
-    factors = {k: list(seen) for k, seen in levels.items() if len(seen) > 1 and k != SEED}
+    factors = _varied([*cells, *planned])
     primary = read_primary(text, factors, score_names(metrics))
+    overrides = [split_overrides(cell) for cell in [*cells, *planned]]
     arms = {tuple(v.get(key, "default") for key in factors): None for v in overrides}
     named = [dict(zip(factors, values, strict=True)) for values in arms]
     if primary.contrast([Arm(values, label(values)) for values in named]) is None:
@@ -159,7 +162,26 @@ def check_primary(text: str, cells: Iterable[Sequence[str]], metrics: Any) -> Pr
             f"{KEY} is {text!r}, but no two of the {len(named)} arms differ in {primary.factor} "
             f"only and meet its conditions; declare both arms, {NONE}"
         )
+    try:
+        now = read_primary(text, _varied(cells))
+    except ValueError:  # the table has no answer yet
+        return primary
+    if (now.levels, now.against) != (primary.levels, primary.against):
+        raise ValueError(
+            f"{KEY} is {text!r}, which compares {', '.join(primary.levels)} with "
+            f"{primary.against}, but {', '.join(now.levels)} with {now.against} in the cells of "
+            f"this command alone; write both levels, as {primary.factor}=LEVEL vs LEVEL"
+        )
     return primary
+
+
+def _varied(cells: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Return the levels of each key that varies between cells, without the seed."""
+    levels: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for key, value in split_overrides(cell).items():
+            levels.setdefault(key, {})[value] = None
+    return {key: list(seen) for key, seen in levels.items() if len(seen) > 1 and key != SEED}
 
 
 def score_names(metrics: Any) -> list[str]:

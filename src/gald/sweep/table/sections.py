@@ -28,7 +28,7 @@ def conclusion(sweep: SweepRuns, analysis: Analysis, margin: float | None = None
         margin: difference in points that counts as none, if none was declared; or None.
     """
     arms = _conclusion_of_arms(sweep, analysis)
-    if analysis.primary is None:
+    if analysis.declared is None:
         undeclared = " No primary contrast was declared, so every finding is exploratory."
         return arms if analysis.deviation is None or not analysis.differences else arms + undeclared
     return f"{_answer(sweep, analysis, margin)} What follows is exploratory. {arms}"
@@ -36,8 +36,9 @@ def conclusion(sweep: SweepRuns, analysis: Analysis, margin: float | None = None
 
 def _answer(sweep: SweepRuns, analysis: Analysis, margin: float | None) -> str:
     primary, answer = analysis.primary, analysis.answer
-    assert primary is not None, "it was declared"
-    question = f"Primary contrast, {primary.text}:"
+    question = f"Primary contrast, {analysis.declared}:"
+    if primary is None:
+        return f"{question} no answer, because the sweep has no two arms of it yet."
     if answer is None:
         return (
             f"{question} no answer, because no setting has all its runs, or the runs have no "
@@ -169,7 +170,7 @@ def _arms(sweep: SweepRuns, analysis: Analysis, drawing: bool) -> Section:
     for name in dict.fromkeys(tried):
         if name not in known:
             rows.append([name, "0", "", "", "", "", "no result"])
-    correction = _holm(analysis.differences) if analysis.primary is None else EXPLORATORY
+    correction = _holm(analysis.differences) if analysis.declared is None else EXPLORATORY
     words = f"Differences are from {base.label}. {correction}"
     chart = None
     if drawing and analysis.differences:
@@ -325,7 +326,7 @@ def _about_seeds(analysis: Analysis) -> str:
 
 def families(analysis: Analysis) -> str:
     """State the chance of a false star in the report."""
-    if analysis.primary is not None:
+    if analysis.declared is not None:
         return (
             "The primary contrast is tested at 5%. All other tables are exploratory: their "
             f"{analysis.tests} tests are one family for Holm's correction, so the chance of any "
