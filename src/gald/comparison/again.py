@@ -1,9 +1,9 @@
 """Network and data of an evaluation, to predict some of its images again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from gald.comparison.runs import EvaluatedRun
 from gald.data.datamodule import SegmentationDataModule
 from gald.data.dataset import BaseDataset
 from gald.evaluation.evaluator import sha256
@@ -13,7 +13,26 @@ from gald.run.checkpoint import find_checkpoint
 from gald.run.shape import shown
 
 
-def network_of(run: EvaluatedRun, trust: Sequence[str] = ()) -> Predictor:
+class Evaluation(Protocol):
+    """An evaluation with its folder; see `gald.comparison.runs.EvaluatedRun`."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        ...
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """Flat keys of results.json."""
+        ...
+
+    @property
+    def receipt(self) -> Mapping[str, Any]:
+        """What was measured, on which data and with which settings."""
+        ...
+
+
+def network_of(run: Evaluation, trust: Sequence[str] = ()) -> Predictor:
     """Load the network of an evaluation, with the inference of its receipt.
 
     Raises:
@@ -40,7 +59,7 @@ def network_of(run: EvaluatedRun, trust: Sequence[str] = ()) -> Predictor:
 
 
 def dataset_of(
-    run: EvaluatedRun,
+    run: Evaluation,
     network: Predictor,
     split: str,
     trust: Sequence[str] = (),

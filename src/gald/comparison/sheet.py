@@ -57,7 +57,7 @@ def contact_sheet(
         ]
         views = [item["image"].permute(1, 2, 0).numpy()]
         views += [colourise(mask.numpy(), palette) for mask in (ground_truth, *predictions)]
-        views.append(_changed_pixels(ground_truth, *predictions))
+        views.append(changed_pixels(ground_truth, *predictions))
         for axis, view in zip(row, views, strict=True):
             axis.imshow(view, interpolation="nearest")
             axis.set_xticks([], [])
@@ -69,7 +69,7 @@ def contact_sheet(
     return to_png(figure)
 
 
-def _changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+def changed_pixels(ground_truth: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
     """Paint orange where only A is right, blue where only B is, dark grey where both err apart."""
     right_a, right_b = a == ground_truth, b == ground_truth
     view = np.full((*ground_truth.shape, 3), 200, np.uint8)

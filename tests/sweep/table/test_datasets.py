@@ -50,7 +50,7 @@ def test_sweeps_without_common_arms_and_wrong_options_are_refused(toy_sweep, gal
     with pytest.raises(ValueError, match="2 sweeps are given, and one of them twice"):
         gald_cli("table", str(a), str(a))
     with pytest.raises(
-        ValueError, match="--format, --measure and --margin are for one sweep, and 2"
+        ValueError, match="--format, --measure, --margin and --image are for one sweep, and 2"
     ):
         gald_cli("table", str(a), str(b), "--format", "md")
 

@@ -19,6 +19,7 @@ def main(  # noqa: PLR0913  every option of the command is a key of its own
     seed: int = 0,
     block: int | None = None,
     margin: float | None = None,
+    image: str | None = None,
     trust: Trust = (),
 ) -> None:
     """Print which arms of an ablation differ, where, and at what cost.
@@ -35,16 +36,19 @@ def main(  # noqa: PLR0913  every option of the command is a key of its own
         seed: seed of the bootstrap
         block: frames that are drawn together (default: whole groups, or 20 if groups are few)
         margin: mIoU difference in points that counts as none, to test equivalence
+        image: draw this image by every arm in the report, or 'median' for the one of median change
         trust: package with classes of your own that the file may name; repeat for more
     """
     from gald.sweep.table.table import print_table, print_tables
 
     if more:
-        if format is not None or measure or margin is not None:
+        if format is not None or measure or margin is not None or image is not None:
             raise ValueError(
-                f"--format, --measure and --margin are for one sweep, and {1 + len(more)} are "
-                "given; leave them out, or give one sweep"
+                f"--format, --measure, --margin and --image are for one sweep, and "
+                f"{1 + len(more)} are given; leave them out, or give one sweep"
             )
         print_tables([sweep, *more], to, split, baseline, samples, seed, trust, block)
         return
-    print_table(sweep, to, split, baseline, format, samples, seed, measure, trust, block, margin)
+    print_table(
+        sweep, to, split, baseline, format, samples, seed, measure, trust, block, margin, image
+    )

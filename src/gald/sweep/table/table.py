@@ -34,6 +34,7 @@ def print_table(  # noqa: PLR0913  every option of the command is a key of its o
     trust: Sequence[str] = (),
     block: int | None = None,
     margin: float | None = None,
+    image: str | None = None,
 ) -> Analysis:
     """Analyse the finished runs of a sweep, print the table, and write the report to a folder.
 
@@ -56,6 +57,7 @@ def print_table(  # noqa: PLR0913  every option of the command is a key of its o
             they have no groups.
         margin: difference in points that counts as none, for tests of equivalence; None uses that
             of the primary contrast, if it has one.
+        image: name of an image to draw by every arm, or `median`, see `one_image`; None draws none.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
@@ -75,6 +77,15 @@ def print_table(  # noqa: PLR0913  every option of the command is a key of its o
     drawing = to is not None or form == "html"
     summary = conclusion(sweep, analysis, margin)
     parts = sections(sweep, analysis, audit(folder), drawing, margin)
+    if image is not None:
+        if not drawing:
+            raise ValueError(
+                f"--image {image} is drawn into a report; add --to FOLDER or --format html"
+            )
+        # Imported late: it loads networks, which the table alone does not need.
+        from gald.sweep.table.one_image import one_image
+
+        parts.insert(1, one_image(sweep, sweep.arms[base], image, trust))
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
         f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, evaluated on {analysis.images} "
@@ -83,6 +94,7 @@ def print_table(  # noqa: PLR0913  every option of the command is a key of its o
     chosen = ["--baseline", baseline] if baseline else []
     for option, value in (("--block", block), ("--margin", margin)):
         chosen += [] if value is None else [option, f"{value:g}"]
+    chosen += ["--image", image] if image else []
     chosen += ["--samples", str(samples), "--seed", str(seed)]
     command = shlex.join(["gald", "table", str(folder), "--split", split, *chosen])
     latex = _latex(sweep, parts)
