@@ -119,7 +119,7 @@ def main() -> None:
         fail(_no_such_verb(verb))
     target = VERBS[verb][0]
     _set_main_module(target.partition(":")[0])
-    with exit_on_signals() if verb in ("train", "sweep", "probe") else nullcontext():
+    with nullcontext() if verb == "serve" else exit_on_signals():  # a server ends by SIGTERM
         run(target, sys.argv[2:])
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -14,6 +15,7 @@ from gald.data.dataset import BaseDataset, Item
 from gald.data.loading.copy_paste import CopyPaste
 from gald.data.loading.sampler import CropRequest, GlobalBatchSampler
 from gald.data.reading.files import SampleError
+from gald.run.preemption import SIGNALS
 
 JointTransform = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -165,6 +167,17 @@ def stack_by_size(items: list[Item | None]) -> list[Item]:
 
 
 def start_worker(worker: int) -> None:
-    """Limit OpenCV to one thread in a worker, and leave Ctrl-C to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Limit OpenCV to one thread in a worker, and leave signals to the main process.
+
+    Terminals and clusters send them to all processes of a job. A worker that died of one would end
+    the run with an error, before it has saved.
+    """
+    for number in (signal.SIGINT, *SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_at_the_next)
     cv2.setNumThreads(0)  # threads of several workers would compete for the cores
+
+
+def _end_at_the_next(number: int, frame: FrameType | None) -> None:
+    """Ignore the first SIGTERM; the main process sends one more to a worker that does not end."""
+    signal.signal(number, signal.SIG_DFL)
