@@ -8,7 +8,7 @@ import pytest
 
 from gald.data.ade20k import ADE20K, ADE20KDataModule
 from gald.data.labels import stored_labels
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.transforms import TrainTransform
 
 # objectInfo150.txt and the label maps, read with PIL

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gald.data.camvid import CamVid, CamVidDataModule
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 
 def test_item_is_uint8_rgb_image_mask_and_name(camvid):

@@ -9,7 +9,7 @@ import pytest
 from gald.data.cityscapes import Cityscapes, CityscapesDataModule
 from gald.data.labels import stored_labels
 from gald.data.pairs import note_rejects
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.transforms import TrainTransform
 
 

@@ -14,7 +14,7 @@ from gald.data.coco_stuff import (
     CocoStuff164kDataModule,
 )
 from gald.data.labels import stored_labels
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.transforms import TrainTransform
 
 TWINS = {CocoStuff10k: fake.coco_stuff_10k, CocoStuff164k: fake.coco_stuff_164k}

@@ -5,7 +5,7 @@ import pytest
 from gald.config import compose
 from gald.data.crackforest import CrackForest, CrackForestDataModule
 from gald.data.groups import groups_of
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 
 def test_number_decides_the_split(tmp_path):

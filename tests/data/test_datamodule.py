@@ -18,7 +18,7 @@ from gald.config import compose
 from gald.data.camvid import CamVidDataModule
 from gald.data.dataset import IDENTITY_LUT, RawSample
 from gald.data.loading.copy_paste import CopyPaste
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.synthetic import SyntheticDataModule, SyntheticStreets
 from gald.data.transforms import TrainTransform
 

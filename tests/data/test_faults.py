@@ -21,7 +21,10 @@ from gald.data.coco_stuff import CocoStuff
 from gald.data.folder import Folder, FolderDataModule
 from gald.data.pascal_context import PascalContext59
 from gald.data.reading import files
-from gald.data.reading.files import SampleError, list_files, read_image, read_labels
+from gald.data.reading.image import read_image
+from gald.data.reading.listing import list_files
+from gald.data.reading.mask import read_labels
+from gald.data.reading.sample_error import SampleError
 from gald.data.synthetic import SyntheticDataModule
 from gald.data.tools.class_report import print_classes
 from gald.data.tools.verify import verify

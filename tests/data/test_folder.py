@@ -12,7 +12,7 @@ from gald.data import folder as folder_module
 from gald.data.folder import Folder, FolderDataModule
 from gald.data.folder_classes import distinct_colour, read_classes
 from gald.data.pairs import note_rejects
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.transforms import TrainTransform
 
 KINDS = ("ids", "colours", "palette")

@@ -11,7 +11,7 @@ import pytest
 
 from gald.data.folder import Folder, FolderDataModule
 from gald.data.pairs import note_rejects
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 NAMES = ("background", "road", "car")
 COLOURS = np.array([(0, 0, 0), (128, 64, 128), (0, 0, 142)], np.uint8)

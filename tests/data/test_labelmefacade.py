@@ -8,7 +8,7 @@ import pytest
 from gald.config import compose
 from gald.data.groups import groups_of
 from gald.data.labelmefacade import LabelMeFacade, LabelMeFacadeDataModule, split_of
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 
 @pytest.mark.parametrize("kind", ["colours", "ids"])

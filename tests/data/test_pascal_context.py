@@ -11,7 +11,7 @@ from scipy.io import savemat
 from gald.data import pascal_context
 from gald.data.pairs import note_rejects
 from gald.data.pascal_context import PascalContext59, PascalContext60, PascalContextDataModule
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 SOURCES = ("png", "png_voc_first", "json", "mat")
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from gald.data.reading import png
-from gald.data.reading.files import open_image, open_labels, read_image, read_labels
+from gald.data.reading.image import open_image, read_image
+from gald.data.reading.mask import open_labels, read_labels
 from gald.errors import to_sentence
 from gald.install.extras import EXTRAS, package
 from gald.logger.mlflow import mlflow_logger

@@ -20,7 +20,7 @@ from gald.config import compose
 from gald.data.ade20k import ADE20K
 from gald.data.cityscapes import Cityscapes
 from gald.data.coco_stuff import CocoStuff10k
-from gald.data.reading.files import read_image
+from gald.data.reading.image import read_image
 from gald.inference import Slide
 from gald.prediction.predictor import Predictor
 from gald.prediction.submission import Submission

@@ -22,7 +22,9 @@ from scipy.io import savemat
 from gald.data.datamodule import SegmentationDataModule
 from gald.data.folder import FolderDataModule
 from gald.data.folder_classes import read_classes
-from gald.data.reading.files import image_header, mask_header, read_bytes, read_colours, read_labels
+from gald.data.reading.files import read_bytes
+from gald.data.reading.image import image_header
+from gald.data.reading.mask import mask_header, read_colours, read_labels
 from gald.data.reading.mat import read_mat
 from gald.data.tools.download import extract
 from gald.data.transforms import TrainTransform

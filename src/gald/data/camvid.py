@@ -8,7 +8,8 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
-from gald.data.reading.files import is_dir, is_file, read_lines
+from gald.data.reading.files import is_dir, is_file
+from gald.data.reading.listing import read_lines
 
 
 class CamVid(SegmentationDataset):

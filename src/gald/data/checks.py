@@ -20,7 +20,8 @@ import numpy as np
 from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.loading.cache import CachedDataset
-from gald.data.reading.files import SampleError, file_size, read_bytes
+from gald.data.reading.files import file_size, read_bytes
+from gald.data.reading.sample_error import SampleError
 from gald.progress import in_order
 
 T = TypeVar("T")

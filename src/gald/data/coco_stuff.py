@@ -10,8 +10,9 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
-from gald.data.reading.files import SampleError, read_lines
+from gald.data.reading.listing import read_lines
 from gald.data.reading.mat import read_mat
+from gald.data.reading.sample_error import SampleError
 
 # label, name, colour; in the order of the train ids. The colours are those of mmsegmentation: the
 # 171 classes share 162 colours, and handbag has the colour of void.

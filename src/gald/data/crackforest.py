@@ -10,8 +10,11 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, pair, reject
-from gald.data.reading.files import SampleError, open_labels, read_lines, refuse_large
+from gald.data.reading.image import refuse_large
+from gald.data.reading.listing import read_lines
+from gald.data.reading.mask import open_labels
 from gald.data.reading.png import LazyArray
+from gald.data.reading.sample_error import SampleError
 
 _FIRST = {"train": 1, "val": 70, "test": 80}  # number of the first photograph of each split
 _LAST = 118

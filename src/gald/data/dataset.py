@@ -13,20 +13,13 @@ from torch.utils.data import Dataset
 
 from gald.data.downloads import Download
 from gald.data.labels import UNKNOWN, label_lut, label_ranges
-from gald.data.reading.files import (
-    READING,
-    SampleError,
-    check_sizes,
-    fingerprint,
-    image_header,
-    is_dir,
-    mask_header,
-    open_labels,
-    open_photo,
-)
+from gald.data.reading.files import fingerprint, is_dir
 from gald.data.reading.header import UPRIGHT
+from gald.data.reading.image import READING, image_header, open_photo
+from gald.data.reading.mask import check_sizes, mask_header, open_labels
 from gald.data.reading.orientation import mask_is_upright, upright
 from gald.data.reading.png import LazyArray
+from gald.data.reading.sample_error import SampleError
 
 Item = dict[str, Any]
 IDENTITY_LUT = np.arange(256, dtype=np.uint8)  # for stored labels that are train ids

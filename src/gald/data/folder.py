@@ -65,7 +65,7 @@ from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.folder_classes import Classes, find_classes, read_classes
 from gald.data.folder_layout import NAMES, Keys, Place, find_place, list_pairs, looked_for
 from gald.data.labels import UNKNOWN, VOID
-from gald.data.reading.files import open_labels, read_colours, read_labels
+from gald.data.reading.mask import open_labels, read_colours, read_labels
 from gald.data.reading.png import LazyArray
 from gald.options.ranges import Range
 from gald.progress import say

@@ -9,15 +9,9 @@ from typing import NamedTuple
 
 from gald.data.dataset import Sample
 from gald.data.pairs import reject
-from gald.data.reading.files import (
-    IMAGE_SUFFIXES,
-    composed,
-    is_dir,
-    is_file,
-    list_files,
-    not_png,
-    read_lines,
-)
+from gald.data.reading.files import is_dir, is_file
+from gald.data.reading.listing import IMAGE_SUFFIXES, composed, list_files, read_lines
+from gald.data.reading.mask import not_png
 
 # Formats of images that are not read.
 _NOT_READ = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".jp2", ".heic", ".avif", ".npy")

@@ -11,8 +11,9 @@ from gald.data.datamodule import DatasetDataModule
 from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.labels import VOID
 from gald.data.pairs import pair
-from gald.data.reading.files import SampleError, open_labels, read_colours
+from gald.data.reading.mask import open_labels, read_colours
 from gald.data.reading.png import LazyArray
+from gald.data.reading.sample_error import SampleError
 
 # name, colour in the masks of the owners; in the order of the train ids, ids begin with 1
 _CLASSES = (

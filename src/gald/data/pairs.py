@@ -6,7 +6,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from gald.data.dataset import Sample
-from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, composed, list_files
+from gald.data.reading.listing import IMAGE_SUFFIXES, composed, list_files
+from gald.data.reading.sample_error import SampleError
 
 _DERIVED = "_labelTrainIds"  # suffix that cityscapesScripts and mmsegmentation write
 _REJECTS: ContextVar[list[str] | None] = ContextVar("_REJECTS", default=None)

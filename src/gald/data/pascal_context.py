@@ -15,16 +15,11 @@ from gald.data.dataset import Sample, SegmentationDataset
 from gald.data.downloads import Download
 from gald.data.labels import VOID
 from gald.data.pairs import by_name, reject
-from gald.data.reading.files import (
-    SampleError,
-    fingerprint,
-    is_dir,
-    is_file,
-    read_bytes,
-    read_labels,
-    read_lines,
-)
+from gald.data.reading.files import fingerprint, is_dir, is_file, read_bytes
+from gald.data.reading.listing import read_lines
+from gald.data.reading.mask import read_labels
 from gald.data.reading.mat import read_mat
+from gald.data.reading.sample_error import SampleError
 from gald.install.extras import require
 from gald.progress import say
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gald.data.reading.files import IMAGE_SUFFIXES, list_files
+from gald.data.reading.listing import IMAGE_SUFFIXES, list_files
 
 IMAGES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from gald.data.reading.files import IMAGE_SUFFIXES, file_size, list_files, read_head
+from gald.data.reading.complete import read_head
+from gald.data.reading.files import file_size
 from gald.data.reading.header import read_size
+from gald.data.reading.listing import IMAGE_SUFFIXES, list_files
 from gald.data.synthetic import SyntheticDataModule
 from gald.errors import to_sentence
 from gald.install.extras import require

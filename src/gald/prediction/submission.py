@@ -8,8 +8,10 @@ import numpy as np
 
 from gald.data.dataset import SegmentationDataset
 from gald.data.labels import label_ranges, stored_labels
-from gald.data.reading.files import SampleError, read_head, read_labels, require_8_bits
+from gald.data.reading.complete import read_head
 from gald.data.reading.header import read_size
+from gald.data.reading.mask import read_labels, require_8_bits
+from gald.data.reading.sample_error import SampleError
 from gald.errors import disk_remedy
 from gald.progress import in_order
 from gald.run.atomic import atomic_file

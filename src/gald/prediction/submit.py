@@ -8,7 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich import progress
 
-from gald.data.reading.files import fingerprint, read_image
+from gald.data.reading.files import fingerprint
+from gald.data.reading.image import read_image
 from gald.device import pick_device
 from gald.prediction.output_log import OutputLog
 from gald.prediction.pipeline import pipeline

@@ -16,7 +16,7 @@ from typing_extensions import override
 from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN
 from gald.data.loading.blocks import Block, Words, build, open_blocks
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.model.backbone import TimmBackbone
 from gald.run.provenance import digest_tensors
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from gald.data.camvid import CamVid, CamVidDataModule
 from gald.data.loading import cache as module
 from gald.data.loading.cache import cached
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.transforms import TrainTransform
 
 MODES = ["ram", "decoded"]

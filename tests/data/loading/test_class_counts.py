@@ -9,7 +9,7 @@ import pytest
 from gald.data.camvid import CamVid
 from gald.data.loading.cache import cached
 from gald.data.loading.class_counts import class_counts, class_weights, pixel_counts
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gald.data.labels import label_lut
 from gald.data.loading import blocks as module
 from gald.data.loading.blocks import open_blocks
 from gald.data.loading.decoded import build, decode, estimate
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 COUNT = 6
 TABLE = label_lut({0: 1, 1: 0, 2: 255})

@@ -11,18 +11,11 @@ from PIL import Image
 
 from gald.data.camvid import CamVid
 from gald.data.reading import files
-from gald.data.reading.files import (
-    SampleError,
-    fingerprint,
-    is_dir,
-    is_file,
-    list_files,
-    open_image,
-    open_labels,
-    read_bytes,
-    read_image,
-    read_labels,
-)
+from gald.data.reading.files import fingerprint, is_dir, is_file, read_bytes
+from gald.data.reading.image import open_image, read_image
+from gald.data.reading.listing import list_files
+from gald.data.reading.mask import open_labels, read_labels
+from gald.data.reading.sample_error import SampleError
 
 
 @pytest.fixture

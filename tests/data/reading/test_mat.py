@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from gald.data.reading.files import SampleError
 from gald.data.reading.mat import read_mat
+from gald.data.reading.sample_error import SampleError
 
 LABELS = np.arange(460, dtype=np.uint16).reshape(20, 23)
 

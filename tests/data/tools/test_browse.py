@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gald.data.camvid import CamVidDataModule
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.tools.browse import browse, save_sheet
 from gald.data.transforms import TrainTransform
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN, VOID
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.progress import in_order, say
 from gald.run.atomic import write_bytes
 from gald.run.checksum import find_damage, seal

@@ -10,7 +10,7 @@ from gald.data.dataset import BaseDataset
 from gald.data.labels import UNKNOWN
 from gald.data.loading.blocks import Block, Words
 from gald.data.loading.blocks import build as build_blocks
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 
 _MEASURED = 32  # samples that are read to estimate the size of all
 

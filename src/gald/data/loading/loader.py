@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from gald.data.dataset import BaseDataset, Item
 from gald.data.loading.copy_paste import CopyPaste
 from gald.data.loading.sampler import CropRequest, GlobalBatchSampler
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.run.preemption import SIGNALS
 
 JointTransform = Callable[..., tuple[np.ndarray, np.ndarray]]

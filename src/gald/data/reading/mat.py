@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gald.data.reading.files import SampleError, read_bytes, refuse_large
+from gald.data.reading.files import read_bytes
+from gald.data.reading.image import refuse_large
+from gald.data.reading.sample_error import SampleError
 
 
 def read_mat(path: Path, key: str, largest: int) -> np.ndarray:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gald.data.reading.files import SampleError, open_photo
 from gald.data.reading.header import UPRIGHT
+from gald.data.reading.image import open_photo
+from gald.data.reading.sample_error import SampleError
 
 _SWAPS_SIDES = (5, 6, 7, 8)
 

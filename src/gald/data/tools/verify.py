@@ -26,7 +26,7 @@ from gald.data.datamodule import SegmentationDataModule
 from gald.data.dataset import BaseDataset, SegmentationDataset
 from gald.data.labels import UNKNOWN, VOID
 from gald.data.pairs import note_rejects
-from gald.data.reading.files import SampleError
+from gald.data.reading.sample_error import SampleError
 from gald.data.tools.class_report import SHARE_OF, percent
 from gald.errors import to_sentence
 from gald.install.extras import MissingExtra

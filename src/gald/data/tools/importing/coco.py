@@ -15,7 +15,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from gald.data.folder_layout import NAMES
-from gald.data.reading.files import SampleError, read_bytes
+from gald.data.reading.files import read_bytes
+from gald.data.reading.sample_error import SampleError
 from gald.data.tools.importing.jobs import (
     Import,
     Job,

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from gald.data.folder_layout import NAMES
-from gald.data.reading.files import SampleError, list_files, refuse_large
+from gald.data.reading.image import refuse_large
+from gald.data.reading.listing import list_files
+from gald.data.reading.sample_error import SampleError
 
 UNLABELLED = 0  # label of pixels without annotation
 MAX_CLASSES = 253  # labels 1..253; a list of classes has at most 254 entries

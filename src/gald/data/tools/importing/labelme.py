@@ -19,7 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gald.data.labels import VOID
-from gald.data.reading.files import IMAGE_SUFFIXES, SampleError, read_bytes
+from gald.data.reading.files import read_bytes
+from gald.data.reading.listing import IMAGE_SUFFIXES
+from gald.data.reading.sample_error import SampleError
 from gald.data.tools.importing.jobs import (
     UNLABELLED,
     Import,

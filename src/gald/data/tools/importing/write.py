@@ -15,14 +15,11 @@ import numpy as np
 from PIL import Image
 
 from gald.data.labels import VOID
-from gald.data.reading.files import (
-    IMAGE_SUFFIXES,
-    SampleError,
-    read_bytes,
-    read_image,
-    refuse_large,
-)
+from gald.data.reading.files import read_bytes
 from gald.data.reading.header import read_size
+from gald.data.reading.image import read_image, refuse_large
+from gald.data.reading.listing import IMAGE_SUFFIXES
+from gald.data.reading.sample_error import SampleError
 from gald.data.tools.importing.coco import read_coco
 from gald.data.tools.importing.jobs import BACKGROUND, UNLABELLED, Import, Job, Opened, counted
 from gald.data.tools.importing.labelme import read_labelme
