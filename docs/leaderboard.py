@@ -28,6 +28,11 @@ STUDIES = (
     Study("screen_ld_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_fine_camvid", "CamVid", "head on frozen features, stride 4 too; 180x240"),
+    Study(
+        "screen_fine_labelmefacade",
+        "LabelMeFacade",
+        "head on frozen features, stride 4 too; 180x240",
+    ),
     Study("dose_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_labelmefacade", "LabelMeFacade", "head on frozen features; 180x240"),
 )
