@@ -33,6 +33,7 @@ STUDIES = (
         "LabelMeFacade",
         "head on frozen features, stride 4 too; 180x240",
     ),
+    Study("screen_skip_camvid", "CamVid", "head with a skip on frozen features; 180x240"),
     Study("dose_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_labelmefacade", "LabelMeFacade", "head on frozen features; 180x240"),
 )
