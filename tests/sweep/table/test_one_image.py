@@ -10,13 +10,14 @@ from gald.sweep.table.table import print_table
 
 DATA = ["data=synthetic", "data.size=[32,40]", "data.val_count=4", "data.num_workers=0"]
 DATA += ["metrics=miou", "trainer.accelerator=cpu"]
+LDS = ("none", "mask", "const")
 
 
 @pytest.fixture
 def sweep(toy_sweep, trained, gald_cli, tmp_path):
-    """A sweep of two arms with checkpoints."""
-    folder = toy_sweep(ga=("psp",), ld=("none", "mask"), seeds=(0,))
-    for number, ld in enumerate(("none", "mask")):
+    """A sweep of three arms with checkpoints."""
+    folder = toy_sweep(ga=("psp",), ld=LDS, seeds=(0,))
+    for number, ld in enumerate(LDS):
         run, cell, to = trained(f"model/ld={ld}"), folder / f"cell_{number}", tmp_path / ld
         gald_cli("eval", f"ckpt_path={run}", *DATA, f"output_dir={to}")
         for name in ("results.json", "images_val.npz"):
@@ -25,7 +26,7 @@ def sweep(toy_sweep, trained, gald_cli, tmp_path):
     return folder
 
 
-def test_an_image_is_drawn_by_every_arm(sweep, gald_cli, tmp_path, capsys):
+def test_an_image_is_drawn_by_every_arm(sweep, gald_cli, tmp_path, capsys, monkeypatch):
     gald_cli("table", str(sweep), "--image", "median", "--to", str(tmp_path / "a"), "--samples=100")
     text = (tmp_path / "a" / "report.md").read_text()
     assert "of val, by the networks of seed 0. It is the image of the median change" in text
@@ -36,6 +37,11 @@ def test_an_image_is_drawn_by_every_arm(sweep, gald_cli, tmp_path, capsys):
     assert "median change" not in (tmp_path / "b" / "report.md").read_text()
     drawn = [cv2.imread(str(tmp_path / name / "image.png")) for name in "ab"]
     assert drawn[0].shape[1] > drawn[0].shape[0] and np.array_equal(*drawn)
+    assert "not drawn" not in text
+    monkeypatch.setattr("gald.sweep.table.one_image.DRAWN", 1)
+    gald_cli("table", str(sweep), "--image", image, "--to", str(tmp_path / "c"), "--samples=100")
+    assert "1 more arms are not drawn" in (tmp_path / "c" / "report.md").read_text()
+    assert cv2.imread(str(tmp_path / "c" / "image.png")).shape[1] < drawn[0].shape[1]
     capsys.readouterr()
 
 

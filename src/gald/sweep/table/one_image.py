@@ -36,7 +36,7 @@ def one_image(sweep: SweepRuns, baseline: Arm, image: str, trust: Sequence[str] 
     arms = [baseline, *(a for a in sweep.arms if a is not baseline and seed in a.runs)][: DRAWN + 1]
     if len(arms) < 2:
         raise ValueError(f"no arm but {baseline.label} has a run with seed {seed}; train one")
-    rule = ""
+    rule, left_out = "", len(sweep.arms) - len(arms)
     if image == MEDIAN:
         image, rule = _median_image(arms, seed)
     networks = [network_of(arm.runs[seed], trust) for arm in arms]
@@ -75,6 +75,8 @@ def one_image(sweep: SweepRuns, baseline: Arm, image: str, trust: Sequence[str] 
         f"pixels are right only there, orange ones only in {baseline.label}; in dark pixels both "
         "err apart."
     )
+    if left_out:
+        words += f" {left_out} more arms are not drawn: {DRAWN} fit, and each needs that seed."
     return Section("One image", words, (), [], ("image.png", to_png(figure)))
 
 

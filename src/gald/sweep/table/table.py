@@ -12,7 +12,7 @@ from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
 from gald.run.slots import check_trust
 from gald.sweep.table.analysis import Analysis, analyse
-from gald.sweep.table.arms import SweepRuns, find_baseline, read_sweep
+from gald.sweep.table.arms import Arm, SweepRuns, find_baseline, read_sweep
 from gald.sweep.table.consistency import audit
 from gald.sweep.table.datasets import Sampling, print_datasets
 from gald.sweep.table.latex import latex_table
@@ -73,19 +73,12 @@ def print_table(  # noqa: PLR0913  every option of the command is a key of its o
     if measuring:
         _measure(sweep, trust)
     base = find_baseline(sweep.arms, sweep.factors, baseline)
-    analysis = analyse(sweep, base, samples, seed, block)
     drawing = to is not None or form == "html"
+    drawn = [] if image is None else [_drawn(sweep, sweep.arms[base], image, drawing, trust)]
+    analysis = analyse(sweep, base, samples, seed, block)
     summary = conclusion(sweep, analysis, margin)
     parts = sections(sweep, analysis, audit(folder), drawing, margin)
-    if image is not None:
-        if not drawing:
-            raise ValueError(
-                f"--image {image} is drawn into a report; add --to FOLDER or --format html"
-            )
-        # Imported late: it loads networks, which the table alone does not need.
-        from gald.sweep.table.one_image import one_image
-
-        parts.insert(1, one_image(sweep, sweep.arms[base], image, trust))
+    parts[1:1] = drawn
     runs = sum(len(arm.runs) for arm in sweep.arms)
     about = (
         f"Sweep {sweep.name}: {len(sweep.arms)} arms, {runs} runs, evaluated on {analysis.images} "
@@ -154,6 +147,17 @@ def _checked(to: Path | None, samples: int, seed: int) -> Path | None:
     if seed < 0:
         raise ValueError(f"--seed is {seed}; it must be 0 or more, as in --seed 0")
     return to
+
+
+def _drawn(sweep: SweepRuns, base: Arm, image: str, drawing: bool, trust: Sequence[str]) -> Section:
+    if not drawing:
+        raise ValueError(
+            f"--image {image} is drawn into a report; add --to FOLDER or --format html"
+        )
+    # Imported late: it loads networks, which the table alone does not need.
+    from gald.sweep.table.one_image import one_image
+
+    return one_image(sweep, base, image, trust)
 
 
 def _measure(sweep: SweepRuns, trust: Sequence[str]) -> None:
