@@ -122,8 +122,12 @@ def test_the_first_command_may_run_a_part_of_what_a_file_declares(gald_cli, tmp_
     cells = Sweep.load(tmp_path / "grid").cells
     assert len(cells) == 10 + 8
     other = "hydra.sweeper.primary='ld=affinity given ga=psp on mIoU'"
-    with pytest.raises(ValueError, match="affinity with none, but affinity with mask in the cells"):
-        gald_cli(*words[:3], other, "model/ld=mask,affinity", "--to", str(tmp_path / "other"))
+    more = [*words[:3], "--to", str(tmp_path / "other"), other]
+    with pytest.raises(ValueError, match="with none, but affinity with mask as long as") as raised:
+        gald_cli(*more, "model/ld=mask,affinity")
+    remedy = str(raised.value).rpartition(": ")[2]
+    assert sorted(remedy.rpartition("=")[2].split(",")) == ["affinity", "const", "mask", "none"]
+    gald_cli(*more, remedy)
 
 
 def test_table_of_a_part_without_the_arms_of_the_contrast_has_no_answer(toy_sweep, capsys):

@@ -169,8 +169,9 @@ def check_primary(
     if (now.levels, now.against) != (primary.levels, primary.against):
         raise ValueError(
             f"{KEY} is {text!r}, which compares {', '.join(primary.levels)} with "
-            f"{primary.against}, but {', '.join(now.levels)} with {now.against} in the cells of "
-            f"this command alone; write both levels, as {primary.factor}=LEVEL vs LEVEL"
+            f"{primary.against}, but {', '.join(now.levels)} with {now.against} as long as the "
+            "sweep lacks levels; name all of them in this command: "
+            f"{primary.factor}={','.join(factors[primary.factor])}"
         )
     return primary
 
