@@ -47,7 +47,7 @@ export UV_HTTP_TIMEOUT ?= 300
 export UV_COMPILE_BYTECODE_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench bench-modules bench-step bench-train bench-loss bench-metrics bench-inference bench-start bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
+.PHONY: help install demo test test-integration test-slow lint format bench bench-modules bench-step bench-train bench-loss bench-metrics bench-inference bench-start bench-sweep cluster-test gpu-day official-evaluators docs modules notebooks lock build clean ci
 .PHONY: asked
 
 help: ## list the targets
@@ -60,6 +60,9 @@ demo: install ## train GALD on synthetic streets; print scores, path of a figure
 
 test: lint ## check style and types, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+test-integration: $(VENV)/.developer ## run the tests of whole trainings, sweeps and reports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "integration and not slow"
 
 test-slow: $(VENV)/.developer ## run the slow tests: several processes, killed runs, real launchers
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
@@ -135,7 +138,7 @@ clean: ## remove environments, caches and builds, but no runs
 	rm -rf $(VENV) $(BENCH) $(EVALUATORS) build dist site .pytest_cache .ruff_cache
 	find src tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-ci: test ## run the same checks as continuous integration
+ci: test test-integration ## run the same checks as continuous integration
 
 # .uv marks a usable environment. It is deleted while packages are being installed, so an interrupted
 # installation starts from scratch instead of being taken for complete.

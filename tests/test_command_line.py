@@ -43,6 +43,7 @@ print(json.dumps(answers))
 """.replace("HEAVY", repr(HEAVY))
 
 
+@pytest.mark.integration
 def test_an_answer_about_the_command_line_imports_nothing_heavy(tmp_path):
     command = [sys.executable, "-c", START, json.dumps(ANSWERED)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -96,6 +96,7 @@ TRAINED = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", TRAINED)
 def test_one_epoch_through_the_console_script(case, tmp_path, monkeypatch):
@@ -131,6 +132,7 @@ def test_every_action_of_gald_data(case, tmp_path, monkeypatch, capsys):
         assert sheet.shape[0] > 48 and sheet.std() > 10
 
 
+@pytest.mark.integration
 def test_evaluation_does_not_depend_on_its_batch_size(tmp_path, monkeypatch):
     """The twin's images differ in size."""
     root, folder = fake.ade20k(tmp_path / "ade20k"), tmp_path / "run"
@@ -151,6 +153,7 @@ def test_evaluation_does_not_depend_on_its_batch_size(tmp_path, monkeypatch):
     assert json.dumps(scores[0]) == json.dumps(scores[1])
 
 
+@pytest.mark.integration
 def test_eval_refuses_a_test_split_without_public_labels(tmp_path, monkeypatch, capsys):
     root, folder = fake.cityscapes(tmp_path / "cityscapes"), tmp_path / "run"
     data = ("data=cityscapes", f"data.root={root}")

@@ -13,6 +13,7 @@ from gald.metrics.confusion import ConfusionMatrix
 from gald.training.build import build_task
 
 
+@pytest.mark.integration
 def test_untrained_demo_network_has_a_low_miou():
     cfg = compose("train", ["experiment=demo", "output_dir=unused", "data.num_workers=0"])
     torch.manual_seed(0)

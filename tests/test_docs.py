@@ -133,6 +133,7 @@ def test_answers_of_the_page_are_those_of_gald(monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_python_examples_run(monkeypatch, tmp_path):
     """Each alone, as it stands; only its trainings are shorter."""
     text = "".join((ROOT / "docs" / page).read_text() for page in ("python.md", "hosts.md"))

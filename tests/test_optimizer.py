@@ -116,6 +116,7 @@ def steps(model, optimizer, seeds):
         optimizer.step()
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("words", CHOICES, ids=" ".join)
 def test_optimizer_keeps_the_groups_and_continues_from_plain_data(build, words, tmp_path):
@@ -192,6 +193,7 @@ def test_fused_step_with_clipping_in_float16_is_refused():
         refuse_fused_clipping(fused, "16-mixed", 1.0)
 
 
+@pytest.mark.integration
 def test_optimizer_schedule_and_losses_accumulate_and_resume_to_the_same_weights(
     gald_cli, tmp_path, monkeypatch
 ):

@@ -129,7 +129,7 @@ def test_workflow_and_ci_run_only_call_make():
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     commands = [step["run"] for step in steps if "run" in step]
-    assert sorted(commands) == ["make demo", "make docs", "make test"]
+    assert sorted(commands) == ["make ci", "make demo", "make docs"]
     script = (ROOT / ".ci/run").read_text().splitlines()
-    assert script[-1] == "make test"
+    assert script[-2:] == ["make test", "make test-integration"]
     assert (ROOT / ".ci/run").stat().st_mode & 0o111

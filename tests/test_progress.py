@@ -75,6 +75,7 @@ def test_a_log_file_gets_a_line_now_and_then(capsys, monkeypatch):
     assert re.search(r"^reading: \d+ of 20$", printed, flags=re.MULTILINE)
 
 
+@pytest.mark.integration
 def test_a_training_and_its_evaluation_print_a_line_now_and_then(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("gald.callbacks.progress.EVERY", 0.0)
     words = ["data.size=[48,64]", "data.train_transform.crop_size=[48,64]", "data.train_count=8"]

@@ -14,6 +14,7 @@ TINY = [
 ]
 
 
+@pytest.mark.integration
 def test_train_returns_the_results_and_says_where_the_run_is(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["a script", "of=mine"])
     results = gald.train(

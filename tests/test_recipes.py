@@ -90,6 +90,7 @@ def test_options_of_the_recipes_are_valid(data):
             assert window is None or (cfg.inference.stride is None or window == crop)
 
 
+@pytest.mark.integration
 def test_computed_memory_is_that_of_a_real_step():
     cfg = compose("train", ["model.channels=16", "model.backbone.name=test_resnet", "model/ga=psp"])
     model = instantiate(cfg.model, num_classes=7).train()

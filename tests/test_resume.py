@@ -90,6 +90,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_resumption_is_equal_or_refused(change, runs, gald_cli, tmp_path, capsys):
@@ -113,6 +114,7 @@ def test_a_resumption_is_equal_or_refused(change, runs, gald_cli, tmp_path, caps
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.integration
 def test_a_longer_training_follows_its_new_schedule_from_the_first_step(runs, gald_cli, tmp_path):
     folder, rates = tmp_path / "run", []
     shutil.copytree(runs / "stopped", folder)

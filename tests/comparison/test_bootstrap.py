@@ -35,6 +35,7 @@ def total(sums):
     return sums[:, 0]
 
 
+@pytest.mark.integration
 def test_interval_contains_zero_in_95_of_100_experiments_without_a_difference():
     rng = np.random.default_rng(0)
     containing_zero = 0
@@ -44,6 +45,7 @@ def test_interval_contains_zero_in_95_of_100_experiments_without_a_difference():
     assert 0.93 <= containing_zero / 400 <= 0.97
 
 
+@pytest.mark.integration
 def test_p_value_is_below_5_percent_in_5_of_100_experiments_without_a_difference():
     rng = np.random.default_rng(1)
     p = [

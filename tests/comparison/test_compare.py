@@ -178,6 +178,7 @@ def write_shifted_evaluation(folder, shift, images=8):
     return folder
 
 
+@pytest.mark.integration
 def test_every_metric_of_the_receipt_is_compared_by_its_own_definition(tmp_path):
     a = write_shifted_evaluation(tmp_path / "a", shift=2)
     b = write_shifted_evaluation(tmp_path / "b", shift=1)
@@ -361,6 +362,7 @@ def test_default_split_is_the_one_that_both_have(write_evaluation, tmp_path, mon
     assert (record["split"], record["samples"], record["seed"]) == ("test", 200, 3)
 
 
+@pytest.mark.integration
 def test_two_networks_are_compared_from_the_command_line(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("GALD_TRACEBACK", "1")
 

@@ -268,6 +268,7 @@ def test_names_and_shapes_match_the_authors_networks(network):
     assert {key: list(shape) for key, shape in shapes_of(network).items()} == reference
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("network", "normalise"),
     [
@@ -288,6 +289,7 @@ def test_converted_network_gives_the_outputs_of_the_authors_network(network, nor
     same(out.aux, aux)
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
 def test_every_tensor_is_copied_once_and_unchanged(network, converted):
@@ -304,6 +306,7 @@ def test_every_tensor_is_copied_once_and_unchanged(network, converted):
     assert torch.equal(ours["head.classify.bias"], state["head.bottleneck.3.bias"])
 
 
+@pytest.mark.integration
 def test_gald_eval_evaluates_a_converted_network(converted, tmp_path, monkeypatch):
     _, folder = converted("DualSeg_res50")  # it accepts the tiny images of the toy dataset
     root = fake.cityscapes(tmp_path / "cityscapes")
@@ -344,6 +347,7 @@ def test_wrapped_and_prefixed_state_with_other_classes_converts(tmp_path, monkey
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("network", ["GALD_res50", "DualSeg_res50"])
 def test_state_without_auxiliary_head_and_counters_converts(network, tmp_path, monkeypatch, capsys):

@@ -262,6 +262,7 @@ def augmented(tmp_path, **options):
     return build(train_transform=transform, **copies, **options)
 
 
+@pytest.mark.integration
 def test_augmented_batches_depend_only_on_seed_and_position(tmp_path, monkeypatch):
     whole = epoch_of(augmented(tmp_path), 1)
     assert not set(whole) & {*epoch_of(build(), 1), *epoch_of(augmented(tmp_path), 0)}
@@ -415,6 +416,7 @@ def fit(module, recorder, tmp_path, ckpt_path=None, callbacks=(), **options):
     return recorder.seen
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("workers", "saved_at"), [*((0, at) for at in (2, 3, 5, 6, 8, 11, 12)), (2, 3), (2, 8)]
@@ -446,6 +448,7 @@ def test_a_run_limited_by_max_steps_resumes_in_the_middle_of_an_epoch(tmp_path):
     assert resumed == whole[9:]
 
 
+@pytest.mark.integration
 def test_validation_within_an_epoch_does_not_change_the_resumed_batches(tmp_path):
     options = {"val_check_interval": 2}
     save = SaveAt("on_validation_end", 1, tmp_path / "val.ckpt")  # the last one of epoch 1 stays

@@ -112,6 +112,7 @@ def test_verify_counts_groups_and_names_those_of_two_splits(gald_cli, tmp_path, 
     assert "problem in test: data.groups is 'folder', but 2 of 2" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_groups_reach_the_counts_of_each_image(gald_cli, tmp_path, capsys):
     root = places(tmp_path / "data")
     words = ["data=folder", f"data.root={root}"]

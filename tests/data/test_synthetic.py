@@ -41,6 +41,7 @@ def test_every_class_and_void_occur():
     assert counts[10:255].sum() == 0
 
 
+@pytest.mark.integration
 def test_the_strip_is_water_exactly_under_an_overcast_sky_and_looks_the_same():
     """Near the road both have the same colours, so that only the sky distinguishes them."""
     dataset = SyntheticStreets(count=200)

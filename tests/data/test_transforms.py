@@ -122,6 +122,7 @@ def void_share(shape, size, s, corner):
     return 1 - kept
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("shape", [(1024, 2048), (600, 500)])
 def test_scale_position_and_void_are_distributed_as_with_scaling_first(shape):

@@ -22,6 +22,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("callbacks", ["checkpoint", "checkpoint,ema"])
 def test_validation_of_the_best_weights_is_not_repeated(gald_cli, tmp_path, monkeypatch, callbacks):
     validations, validate = [], pl.Trainer.validate

@@ -175,6 +175,7 @@ def test_comparison_detects_wrong_labels_shapes_and_nan(network):
         parity.compare(lambda x: {}["gone"], original, shapes)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "format", ["pretrained", "torch", pytest.param("onnx", marks=pytest.mark.slow)]
 )

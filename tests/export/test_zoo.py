@@ -89,6 +89,7 @@ def test_entry_names_no_folder_of_a_machine(entry):
         assert "file:" not in text
 
 
+@pytest.mark.integration
 def test_scores_of_the_demo_are_confirmed(gald_cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("split=test", "metrics=miou", "trainer.accelerator=cpu", "data=synthetic")
@@ -179,6 +180,7 @@ def test_a_variable_that_names_no_folder_is_refused(tmp_path, monkeypatch):
         gald.load("demo")
 
 
+@pytest.mark.integration
 def test_every_verb_that_takes_a_run_takes_a_name(other_zoo, gald_cli, capsys):
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     cv2.imwrite("street.png", image)
@@ -225,6 +227,7 @@ def make_entry(monkeypatch, *words):
     app([*map(str, words), "--licence", "cc-by-nc-4.0"], exit_on_error=False)
 
 
+@pytest.mark.integration
 def test_entry_of_a_run_is_evaluated_and_confirmed_elsewhere(
     run, data, gald_cli, tmp_path, monkeypatch, capsys
 ):

@@ -27,6 +27,7 @@ def test_emulated_precision_gets_a_warning_with_the_remedy(inference, trainer, r
     assert slow_precision(inference, trainer, CPU) is None
 
 
+@pytest.mark.integration
 def test_training_and_evaluation_print_it(gald_cli, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)

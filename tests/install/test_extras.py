@@ -81,6 +81,7 @@ def imports():
                     yield path.name, top, node in inner
 
 
+@pytest.mark.integration
 def test_every_imported_package_is_declared_and_a_soft_one_is_imported_where_it_is_used():
     distributions = packages_distributions()
     soft = set().union(*(SOFT[name] for name in EXTRAS))

@@ -36,6 +36,7 @@ def train(monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.integration
 def test_tensorboard_has_the_curves_and_a_resumed_run_continues_them(train):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -209,6 +209,7 @@ def test_single_run_is_named_by_its_folder(tmp_path):
     assert labels.tags == [] and labels.config == {} and labels.group is None
 
 
+@pytest.mark.integration
 def test_resumed_run_keeps_its_id_and_an_agent_can_set_it(tmp_path, monkeypatch):
     def run_id():
         logger = wandb_logger(str(tmp_path / "run"))

@@ -104,6 +104,7 @@ def test_unknown_name_suggests_similar_names():
         TimmBackbone("resnet51")
 
 
+@pytest.mark.integration
 def test_fixed_size_transformer_takes_an_odd_size():
     backbone = TimmBackbone("vit_tiny_patch16_224")
     with torch.no_grad():
@@ -118,6 +119,7 @@ def test_weights_come_from_a_file_and_replace_every_tensor(tmp_path):
         torch.testing.assert_close(value, source.state_dict()[key])
 
 
+@pytest.mark.integration
 def test_weights_of_a_whole_classifier_fit_a_wrapped_backbone(tmp_path):
     source = timm.create_model("test_convnext")
     torch.save({"state_dict": source.state_dict()}, tmp_path / "weights.pth")

@@ -129,6 +129,7 @@ def test_a_fast_network_counts_the_same_multiply_adds(mobile):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.integration
 def test_an_exported_graph_has_plain_convolutions(mobile):
     image = torch.rand(1, 3, 64, 64)
     program = torch.export.export(mobile[1].backbone, (image,))

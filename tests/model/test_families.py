@@ -70,6 +70,7 @@ def test_padding_keeps_features_in_place_and_is_black():
             torch.testing.assert_close(ours, whole[..., :h, :w], rtol=0, atol=0)
 
 
+@pytest.mark.integration
 def test_attention_tables_follow_new_weights_also_in_evaluation_mode():
     first, second = TimmBackbone("tiny_vit_5m_224").eval(), TimmBackbone("tiny_vit_5m_224").eval()
     image = torch.rand(1, 3, 33, 50)

@@ -59,6 +59,7 @@ def copy_of(module):
     return {key: value.clone() for key, value in module.state_dict().items()}
 
 
+@pytest.mark.integration
 def test_frozen_stages_keep_weights_and_statistics_through_a_real_training(
     gald_cli, tmp_path, capsys
 ):
@@ -173,6 +174,7 @@ def test_options_without_effect_are_refused():
         TimmBackbone("dla46_c", levels=[0], grad_checkpointing=True)
 
 
+@pytest.mark.integration
 def test_random_weights_are_not_frozen_and_a_frozen_norm_of_them_is_reported(
     gald_cli, tmp_path, capsys
 ):
@@ -188,6 +190,7 @@ def test_random_weights_are_not_frozen_and_a_frozen_norm_of_them_is_reported(
 # parameters without a gradient
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("overrides", "idle"),

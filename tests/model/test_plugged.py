@@ -117,6 +117,7 @@ def test_without_blocks_the_logits_are_the_hosts(name):
     assert (height, width) == (-(-67 // stride), -(-101 // stride))
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(2)
 @every_host
 def test_with_blocks_a_host_trains_at_odd_sizes_and_round_trips(name):
@@ -238,6 +239,7 @@ def test_plug_returns_what_the_network_returns():
     assert maps["ld/map"].shape == (1, 6, 17, 24)
 
 
+@pytest.mark.integration
 def test_another_width_starts_as_the_host_and_keeps_its_convolutions():
     network = built("lraspp", "model.channels=16", ga="psp", ld="affinity").eval()
     assert network.reduce.conv.weight.shape == (16, 960, 1, 1)
@@ -246,6 +248,7 @@ def test_another_width_starts_as_the_host_and_keeps_its_convolutions():
         assert torch.equal(network(image()).logits, expected)
 
 
+@pytest.mark.integration
 def test_maps_of_a_host_are_recorded_and_its_costs_add_up():
     network = built("lraspp", "model.channels=16", ga="cgnl", ld="mask").eval()
     with torch.no_grad(), gald.record(network) as maps:
@@ -286,6 +289,7 @@ def test_network_of_your_own_needs_a_class_and_a_place():
     assert (model.at, model.channels) == ("tokens", 6)
 
 
+@pytest.mark.integration
 def test_block_that_no_longer_runs_is_noticed():
     """Synchronised batch norm takes the place of a batch norm, without its hooks."""
     model = config("lraspp", "model.at=backbone.0.1", ga="gap")
@@ -309,6 +313,7 @@ def test_network_for_one_size_is_refused_with_its_reason():
         gald.plug(FixedSize(), "layer")
 
 
+@pytest.mark.integration
 @lacks("segformer")
 def test_folder_of_transformers_gives_config_and_weights(tmp_path):
     from transformers import AutoConfig, AutoModelForSemanticSegmentation

@@ -63,6 +63,7 @@ def test_slots_are_composed_independently():
     assert merged == both.model
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("ga", GAS)
 def test_every_pair_builds_from_two_overrides_and_trains_one_step(ga):
@@ -90,6 +91,7 @@ def test_every_pair_builds_from_two_overrides_and_trains_one_step(ga):
         assert moved or not slots or ga == "none", overrides
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_module_learns_with_every_backbone_at_an_odd_size(name, slots):
@@ -191,6 +193,7 @@ def test_an_unknown_order_lists_the_choices(two_slots):
         two_slots(order="nowhere")
 
 
+@pytest.mark.integration
 def test_official_network_has_the_authors_parameter_count():
     model = build("experiment=gald_official", "model.channels=512", num_classes=19)
     assert sum(p.numel() for p in model.parameters()) == 52_402_662
@@ -218,6 +221,7 @@ def test_logits_skip_the_aux_head_and_change_nothing():
     torch.testing.assert_close(model.logits(image), model(image).logits)
 
 
+@pytest.mark.integration
 def test_low_level_head_returns_logits_at_the_stride_of_the_fine_map():
     model = build("model/head=lowlevel").eval()
     with torch.no_grad():
@@ -229,6 +233,7 @@ def test_low_level_head_error_lists_the_available_strides():
         build("model/head=lowlevel", "model.head.low_stride=3")
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("size", [(32, 32), (32, 47), (33, 32), (5, 7), (5, 40), (1, 1)])
 def test_any_size_works_at_batch_one(size):

@@ -92,6 +92,7 @@ def test_oracle_is_refused_until_the_leak_is_named(gald_cli, tmp_path):
         gald_cli("train", *TINY, *words, f"output_dir={tmp_path / 'run'}")
 
 
+@pytest.mark.integration
 def test_oracle_trains_is_marked_and_cannot_predict(gald_cli, tmp_path):
     run = tmp_path / "run"
     gald_cli("train", *TINY, "model.ld.leak=true", f"output_dir={run}")

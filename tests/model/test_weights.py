@@ -217,6 +217,7 @@ def test_file_of_another_program_loads_tensor_by_tensor(content, line, tmp_path,
     assert re.search(line.replace("75", "90"), printed), printed
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "rename"),
     [
@@ -367,6 +368,7 @@ def test_file_that_is_no_checkpoint_is_named_by_gald_train(
     assert "w.pth" in str(caught.value) and not Path("ran").exists()
 
 
+@pytest.mark.integration
 def test_gald_train_starts_from_the_weights_of_a_moco_file(tmp_path, gald_cli, capsys):
     torch.save({"state_dict": prefixed("module.encoder_q.", X)} | BESIDE, tmp_path / "moco.pth")
     words = [f"model.backbone.weights={tmp_path}/moco.pth", "model.backbone.name=test_resnet"]

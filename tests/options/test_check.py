@@ -148,7 +148,9 @@ def test_every_file_of_conf_is_in_a_case():
 def test_every_experiment_passes(path):
     assert yaml.safe_load(path.read_text())
     root = "probe" if "gald probe" in path.read_text() else "train"
-    check_config(compose(root, [f"experiment={path.stem}", "output_dir=x"]), ROOTS[root])
+    cfg = compose(root, [f"experiment={path.stem}", "output_dir=x"])
+    check_config(cfg, ROOTS[root])
+    OmegaConf.resolve(cfg)
 
 
 def test_a_key_that_others_refer_to_is_accepted():

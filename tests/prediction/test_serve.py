@@ -177,6 +177,7 @@ def size_of(browser, image):
     raise AssertionError("the image never loads")
 
 
+@pytest.mark.integration
 def test_a_port_in_use_is_refused_before_the_network_is_loaded(monkeypatch, capsys):
     pytest.importorskip("gradio")
     with socket.socket() as taken:

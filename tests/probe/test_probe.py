@@ -147,6 +147,7 @@ def test_gald_train_refuses_the_experiment_of_a_probe(gald_cli, tmp_path):
         gald_cli("train", *words, f"output_dir={tmp_path / 'run'}")
 
 
+@pytest.mark.integration
 def test_one_cell_alone_prints_its_scores_and_is_not_overwritten(gald_cli, tmp_path, capsys):
     run = tmp_path / "run"
     gald_cli("probe", *WORDS, "probe.keep_networks=true", f"output_dir={run}")

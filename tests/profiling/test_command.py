@@ -79,6 +79,7 @@ def test_parts_that_do_nothing_cost_nothing(gald_profile):
             assert profile[f"{name}/{key}"] == 0
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "arguments",

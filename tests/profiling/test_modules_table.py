@@ -60,6 +60,7 @@ def test_rows_agree_with_counts_by_hand(current):
     assert current["ga/cgnl_stride2"][3].count("https://") == 2
 
 
+@pytest.mark.integration
 def test_only_rows_that_changed_are_measured_again(monkeypatch):
     page = DOCUMENT.read_text()
     (old,) = [line for line in page.splitlines() if line.startswith("| [`psp`]")]

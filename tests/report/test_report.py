@@ -134,6 +134,7 @@ def test_the_page_is_one_file_and_shows_what_is_stored(trained_run):
     assert f"gald report {run}" in page.text and re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", page.text)
 
 
+@pytest.mark.integration
 def test_a_report_is_written_again_and_replaces_nothing_else(run, gald_cli, capsys):
     (run / "report" / "worst_9.png").write_bytes(b"of an earlier report")
     gald_cli("report", str(run), "--split", "test")
@@ -151,6 +152,7 @@ def test_a_report_is_written_again_and_replaces_nothing_else(run, gald_cli, caps
     assert before == {path: path.stat().st_mtime_ns for path in (run / "report").iterdir()}
 
 
+@pytest.mark.integration
 def test_a_missing_part_is_one_sentence_and_the_rest_is_there(run, tmp_path, gald_cli, capsys):
     shutil.rmtree(run / "checkpoints")
     (run / "metrics.csv").unlink()
@@ -179,6 +181,7 @@ def test_without_counts_of_images_the_scores_are_shown(run, gald_cli):
     assert "cannot be read as image counts" in page_of(run / "report").text
 
 
+@pytest.mark.integration
 def test_images_that_are_others_now_are_not_shown(run, gald_cli, capsys):
     def other_scenes(results):
         results["val/receipt"]["data"]["scene_seed"] = 5
@@ -196,6 +199,7 @@ def test_images_that_are_others_now_are_not_shown(run, gald_cli, capsys):
     assert page.row("sky")[0] == "absent" and "no scores of x: its evaluation" in page.text
 
 
+@pytest.mark.integration
 def test_a_folder_of_an_evaluation_has_a_report_without_costs(run, tmp_path, gald_cli, capsys):
     words = ["split=val", "trainer.accelerator=cpu", "metrics=miou", f"output_dir={tmp_path}/eval"]
     gald_cli("eval", f"ckpt_path={run}", *words)
@@ -319,6 +323,7 @@ def test_names_of_runs_are_as_short_as_they_tell_them_apart(tmp_path):
     assert run_names([tmp_path / "demo" / "2026-11-22_12-00-00"]) == ["demo/2026-11-22_12-00-00"]
 
 
+@pytest.mark.integration
 def test_old_runs_have_a_report(gald_cli, tmp_path):
     old = Path(__file__).parents[1] / "run" / "old_run"
     gald_cli("report", str(old), "--to", str(tmp_path / "out"))

@@ -207,6 +207,7 @@ if missing_packages("smp"):
     SMALL_HOST = ["model/host=lraspp"]
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("slot", slots.SLOTS)
 def test_no_argument_of_any_option_writes_starts_connects_or_hangs(slot, tmp_path):

@@ -111,6 +111,7 @@ def test_braces_in_a_path_are_text(tmp_path, monkeypatch):
         assert refused(read, folder / name).startswith(f"{folder}/{name} nests more than 1 ")
 
 
+@pytest.mark.integration
 def test_a_raised_bound_is_kept_and_a_wrong_one_is_named(monkeypatch):
     text = f"[{', '.join('1' * 60000)}]".encode()
     monkeypatch.setenv("GALD_MAX_YAML_VALUES", "100000")
@@ -356,6 +357,7 @@ class Slow:
         return self.network.predict(path, **options)
 
 
+@pytest.mark.integration
 def test_a_slow_picture_is_answered_in_time_and_stops_no_other(network, tmp_path):
     bounds, slow = serve.Bounds(seconds=1, at_once=2), Slow(network)
     limits = TimeLimit(bounds.seconds, bounds.at_once)

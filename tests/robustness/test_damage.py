@@ -43,6 +43,7 @@ def flipped(path, count, seed=0):
     path.write_bytes(whole)
 
 
+@pytest.mark.integration
 def test_a_flipped_byte_anywhere_in_a_checkpoint_is_refused(run):
     path = run / "checkpoints" / "best.ckpt"
     for place in flipped(path, 60):
@@ -52,6 +53,7 @@ def test_a_flipped_byte_anywhere_in_a_checkpoint_is_refused(run):
     assert torch.load(path, weights_only=True)["epoch"] == 3  # plain torch reads it
 
 
+@pytest.mark.integration
 def test_a_flipped_byte_in_the_config_of_a_saved_network_is_refused(run, tmp_path):
     load(run).save_pretrained(tmp_path / "saved")
     path = tmp_path / "saved" / "config.json"

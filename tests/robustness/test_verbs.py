@@ -126,6 +126,7 @@ def assert_survives(place, words, limit=None, patch=None):
     raise AssertionError("more renamings than expected")
 
 
+@pytest.mark.integration
 def test_a_killed_import_is_repeated_to_the_same_bytes(place, words):
     assert assert_survives(place, words["data import"], limit=1) == 1
 
@@ -220,6 +221,7 @@ def test_a_killed_preparation_is_repeated_to_the_same_bytes(place, prepare):
         assert {path.name for path in (place / "out").iterdir()} == names
 
 
+@pytest.mark.integration
 def test_an_archive_of_the_user_is_kept(place, prepare):
     words, patch = prepare
     assert killed.run(words, None, place / "log", patch=patch) == 0

@@ -56,6 +56,7 @@ def trainable(weights):
     return [key for key in weights if "running" not in key and "num_batches" not in key]
 
 
+@pytest.mark.integration
 def test_what_fits_another_network_on_other_classes_is_taken(
     source, camvid, gald_cli, refusal, tmp_path, capsys
 ):
@@ -81,6 +82,7 @@ def test_what_fits_another_network_on_other_classes_is_taken(
     assert not torch.equal(theirs["head.classify.weight"][:10], ours["head.classify.weight"][:10])
 
 
+@pytest.mark.integration
 def test_equal_network_is_taken_whole(source, gald_cli, tmp_path, capsys):
     gald_cli(*TRAIN, f"init_from={source}", f"output_dir={tmp_path}/run")
     ours, theirs = (read_checkpoint(folder).weights for folder in (tmp_path / "run", source))
@@ -92,6 +94,7 @@ def test_equal_network_is_taken_whole(source, gald_cli, tmp_path, capsys):
     assert all(torch.equal(theirs[key], ours[key]) for key in trainable(ours))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("options", "left"),
     [
@@ -107,6 +110,7 @@ def test_strict_refusal_names_the_differing_part(options, left, source, refusal)
     assert left in message and "add init_from_strict=false" in message
 
 
+@pytest.mark.integration
 def test_classes_in_another_order_are_refused(copied, refusal, gald_cli, tmp_path, capsys):
     def swap(content):
         names = content["gald"]["class_names"]

@@ -63,6 +63,7 @@ def test_old_checkpoint_predicts(old_run):
     assert prediction.labels.shape == (48, 64) and prediction.ld_map is not None
 
 
+@pytest.mark.integration
 def test_old_training_resumes(old_run, gald_cli, tmp_path):
     """Six epochs were trained; the seventh starts from the old state.
 

@@ -12,6 +12,7 @@ from gald.sweep.table.consistency import without_irrelevant
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("ablation_*.yaml"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_cell_of_an_ablation_is_a_different_run(experiment):
     whole = compose("train", [f"experiment={experiment}"], hydra=True)

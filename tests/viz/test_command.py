@@ -47,6 +47,7 @@ def read(folder):
         return {key: file[key] for key in file.files}
 
 
+@pytest.mark.integration
 def test_one_run_gives_figures_and_maps_with_their_provenance(trained, street, viz, tmp_path):
     run = trained("model/ga=psp", "model/ld=mask")
     code, text = viz(
@@ -92,6 +93,7 @@ def test_several_runs_are_drawn_side_by_side(trained, street, viz, tmp_path):
     assert "labels_without_ld" not in read(out / "1_run")
 
 
+@pytest.mark.integration
 def test_checkpoints_of_a_run_are_shown_in_order_of_training(trained, street, viz, tmp_path):
     run = trained("model/ga=none", "model/ld=gate")
     folder = run / "checkpoints"
@@ -142,6 +144,7 @@ def test_missing_run_is_an_error_before_any_work(trained, street, viz, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_runs_with_other_classes_are_refused(trained, street, viz, tmp_path):
     run, other = trained("model/ga=none"), trained("model/ga=none", "seed=1")
     path = other / "checkpoints" / "best.ckpt"

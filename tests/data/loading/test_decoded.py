@@ -176,6 +176,7 @@ def run(target, *args):
     return process.exitcode
 
 
+@pytest.mark.integration
 def test_a_kill_at_any_write_leaves_no_folder_that_seems_complete(tmp_path):
     steps = 2 + 2 * COUNT + 5  # truncate, append, then fsync and rename
     for at in range(1, steps + 1):

@@ -635,6 +635,7 @@ def test_a_path_that_leads_out_is_recognised(monkeypatch, tmp_path):
 # training
 
 
+@pytest.mark.integration
 def test_an_import_can_be_trained(tmp_path, gald_import, gald_cli):
     root = tmp_path / "coco"
     names = [f"{i}.jpg" for i in range(4)]

@@ -102,6 +102,7 @@ def test_wrong_words_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
         assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_process_that_runs_cells_imports_nothing_heavy_itself(tmp_path):
     grid(tmp_path, 1)
     heavy = ("torch", "pytorch_lightning", "timm", "scipy", "matplotlib", "wandb")
@@ -190,6 +191,7 @@ def test_cell_has_one_resolved_config_and_goes_on_from_its_checkpoint(tmp_path):
     assert prepare(folder, options)[-1] == "ckpt_path=last"
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"])
 def test_signal_stops_a_cell_after_its_save_and_a_second_one_undoes_nothing(tmp_path, name):

@@ -81,6 +81,7 @@ def wait_until(condition, seconds=60):
         time.sleep(0.05)
 
 
+@pytest.mark.integration
 def test_every_kind_of_end_is_recognised_and_stops_no_other_cell(sweep, capsys):
     code, cells = sweep("1,2,3,4,5,6,8,9,10", "hydra.launcher.watchdog_minutes=0.05")
     assert code == 1
@@ -111,11 +112,13 @@ def test_out_of_memory_restarts_with_half_the_micro_batch(sweep):
     assert state(cells, 5).state == "done"
 
 
+@pytest.mark.integration
 def test_killed_cell_resumes_from_its_checkpoint(sweep):
     _, cells = sweep("6")
     assert starts(cells, 6) == ["fresh None", "resumed None"]
 
 
+@pytest.mark.integration
 def test_same_command_runs_only_missing_cells(sweep, capsys):
     assert sweep("1,10")[0] == 1
     _, cells = sweep("1,2,10")
@@ -125,6 +128,7 @@ def test_same_command_runs_only_missing_cells(sweep, capsys):
     assert "[1/3] seed-2: running" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_command_for_a_part_of_a_sweep_answers_for_its_own_cells(sweep, capsys):
     assert sweep("1,3")[0] == 1
     capsys.readouterr()
@@ -134,6 +138,7 @@ def test_a_command_for_a_part_of_a_sweep_answers_for_its_own_cells(sweep, capsys
     assert "not named by this command: 1; to list them: gald sweep status runs/train" in out
 
 
+@pytest.mark.integration
 def test_failed_cells_wait_for_retry(sweep, monkeypatch, capsys):
     sweep("1,3")
     code, cells = sweep("1,3")
@@ -163,6 +168,7 @@ def test_duplicates_run_once(sweep, capsys):
     assert "2 cells, 2 duplicates left out" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_sweep_over_other_keys_needs_a_new_folder(sweep):
     sweep("1")
     with pytest.raises(ValueError, match=r"holds a sweep over .* choose a new folder with name="):
@@ -255,6 +261,7 @@ def launcher(tmp_path):
             os.killpg(int(pid), signal.SIGKILL)
 
 
+@pytest.mark.integration
 def test_interrupted_launcher_lets_its_cells_save(launcher, tmp_path):
     process = launcher()
     wait_until(lambda: list(tmp_path.rglob("ready")))
@@ -325,6 +332,7 @@ def search(sweep, tmp_path, monkeypatch):
 optuna_is_older = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(3)
 @optuna_is_older
 @pytest.mark.parametrize("launcher", ["gald", "basic"])
@@ -339,6 +347,7 @@ def test_optuna_continues_after_a_failed_trial_and_resumes_from_its_storage(sear
     assert max(trial.value or 0.0 for trial in trials) == pytest.approx(0.2)
 
 
+@pytest.mark.integration
 @optuna_is_older
 @pytest.mark.parametrize("launcher", ["gald", "basic"])
 def test_optuna_continues_after_a_trial_without_a_score(search, launcher):
@@ -358,6 +367,7 @@ def test_search_in_which_every_trial_fails_says_where_the_reasons_are(search, la
     assert "gald sweep status FOLDER" in to_sentence(error.value)
 
 
+@pytest.mark.integration
 @optuna_is_older
 def test_search_waits_for_a_cell_that_another_process_runs(search, tmp_path, monkeypatch):
     """Optuna may choose the same cell for two trials, and needs its score for both."""

@@ -107,6 +107,7 @@ def wait_until(condition, seconds=60):
         time.sleep(0.05)
 
 
+@pytest.mark.integration
 def test_warm_cells_end_in_every_way_as_cold_ones_do(sweep, monkeypatch):
     monkeypatch.setattr("gald.sweep.launch.runner.POLL", 0.05)
     seeds = "1,3,4,6,10,11"
@@ -324,6 +325,7 @@ def test_the_launcher_asks_torch_for_gpus_only_where_there_may_be_one(monkeypatc
         devices.visible_gpus()
 
 
+@pytest.mark.integration
 def test_quick_end_calls_what_others_registered_and_flushes_files(tmp_path):
     """As Python does; only objects are not freed one by one."""
     code = """

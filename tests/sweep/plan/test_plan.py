@@ -58,6 +58,7 @@ def test_finished_cells_are_recognised(capsys, tmp_path):
     assert "2 cells, 1 done already" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_experiment_with_multirun_params_and_globs_are_expanded():
     entries = planned("experiment=ablation_synthetic", "seed=0,1", "model/ld=mask")
     assert len(entries) > 3 and set(entries[0].values) == {"model/ga", "seed"}
@@ -95,6 +96,7 @@ def test_network_that_cannot_be_built_is_reported_by_the_plan(capsys):
     assert "warning: all runs cannot train: " in shown and "7" in shown
 
 
+@pytest.mark.integration
 def test_too_few_seeds_give_a_warning_with_the_formula(capsys):
     planned("model/ga=none,psp", "seed=0,1")
     shown = capsys.readouterr().out
@@ -117,6 +119,7 @@ def test_deviation_of_a_pilot_is_the_paired_one(toy_sweep, capsys):
     assert f"measured in {folder} with 6 degrees of freedom, 95% interval " in shown
 
 
+@pytest.mark.integration
 def test_a_plan_without_a_deviation_says_that_it_assumes_one(capsys):
     planned("model/ga=none,psp", "seed=0,1,2")
     shown = capsys.readouterr().out
@@ -134,6 +137,7 @@ def test_pilot_without_seed_noise_is_refused(toy_sweep):
 PRIMARY = "hydra.sweeper.primary='ld=mask given ga != none on "
 
 
+@pytest.mark.integration
 def test_plan_says_what_the_primary_contrast_can_detect(capsys):
     grid = ("model/ga=none,psp", "model/ld=none,mask", "seed=0,1,2")
     planned(*grid, f"{PRIMARY}mIoU'", deviation="0.54")

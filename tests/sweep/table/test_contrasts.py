@@ -37,6 +37,7 @@ def p_values(counts, arms, seeds, seed):
     return holm(np.array([difference.p[0] for difference, _ in found]))
 
 
+@pytest.mark.integration
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("arms", "seeds", "deviation", "most"),

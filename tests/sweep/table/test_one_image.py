@@ -26,6 +26,7 @@ def sweep(toy_sweep, trained, gald_cli, tmp_path):
     return folder
 
 
+@pytest.mark.integration
 def test_an_image_is_drawn_by_every_arm(sweep, gald_cli, tmp_path, capsys, monkeypatch):
     gald_cli("table", str(sweep), "--image", "median", "--to", str(tmp_path / "a"), "--samples=100")
     text = (tmp_path / "a" / "report.md").read_text()

@@ -87,6 +87,7 @@ def test_primary_contrast_is_checked_before_anything_trains(gald_cli, tmp_path, 
         assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").rglob("config.yaml"))
 
 
+@pytest.mark.integration
 def test_primary_contrast_is_fixed_with_the_first_cell(gald_cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["sweep", "plan", "model/ld=none,mask", "seed=0,1", "--to", "grid"]
@@ -101,6 +102,7 @@ def test_primary_contrast_is_fixed_with_the_first_cell(gald_cli, tmp_path, monke
         declare(tmp_path / "old", "old", [], [old[0].overrides], "ld=mask")
 
 
+@pytest.mark.integration
 def test_a_part_of_a_declared_sweep_and_one_more_arm_keep_its_primary_contrast(gald_cli, tmp_path):
     grid, words = tmp_path / "grid", ["sweep", "plan", "--to", str(tmp_path / "grid")]
     words.append("hydra.sweeper.primary='ld=mask vs const given ga=psp on mIoU'")
@@ -113,6 +115,7 @@ def test_a_part_of_a_declared_sweep_and_one_more_arm_keep_its_primary_contrast(g
     assert len(Sweep.load(grid).cells) == 14
 
 
+@pytest.mark.integration
 def test_the_first_command_may_run_a_part_of_what_a_file_declares(gald_cli, tmp_path, capsys):
     words = ["sweep", "plan", "experiment=confirm_camvid", "model/ga=none"]
     gald_cli(*words, "model/ld=none", "--to", str(tmp_path / "grid"))
@@ -146,6 +149,7 @@ def with_ga_only(ga, ld, seed):
 PRIMARY = "ld=mask given ga != none on boundary F within 0.5"
 
 
+@pytest.mark.integration
 def test_table_answers_the_primary_contrast_and_marks_the_rest(toy_sweep, tmp_path, capsys):
     folder = toy_sweep(with_ga_only, ga=("none", "psp", "cc"), primary=PRIMARY)
     to = tmp_path / "report"
@@ -179,6 +183,7 @@ def test_effect_given_a_ga_is_beside_the_main_effect_that_hides_it(toy_sweep, ca
     )
 
 
+@pytest.mark.integration
 def test_answer_says_what_is_missing(toy_sweep, capsys):
     cells = {("cc", "mask", seed): ("failed", "x") for seed in (0, 1, 2)}
     folder = toy_sweep(with_ga_only, ga=("none", "psp", "cc"), primary=PRIMARY, unfinished=cells)

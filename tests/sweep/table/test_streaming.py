@@ -82,6 +82,7 @@ def assert_same(found, expected):
         assert getattr(found, name) == expectation, name
 
 
+@pytest.mark.integration
 def test_numbers_are_those_of_the_plain_formulas(toy_sweep):
     def skill(ga, ld, seed):
         return 0.7 + 0.03 * seed * (ga == "psp") + 0.05 * (ld == "mask") - 0.02 * (ga == "psp")
@@ -216,6 +217,7 @@ def test_run_with_counts_of_another_setting_of_a_metric_is_listed(toy_sweep):
     assert missing.reason.endswith("has 12; evaluate both with the same metrics")
 
 
+@pytest.mark.integration
 def test_table_and_audit_import_neither_torch_nor_figures_that_nobody_asked_for(toy_sweep):
     code = f"""
 import sys
