@@ -196,6 +196,7 @@ def evaluations(threads: int, images: int, rounds: int) -> dict[str, tuple[float
         "with the network, now": lambda: now(model),
         "with the network, now, inference.precision=bf16": lambda: now(model, "bf16"),
     }
+    rows = data.that_this_cpu_can(rows, data.roofline())
     expected = before(None)
     for name in expected.metrics:
         if not np.array_equal(now(None).dense(name), expected.dense(name)):

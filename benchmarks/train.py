@@ -257,20 +257,6 @@ def _batches(dataset: list[str]) -> tuple[Iterator[dict[str, Any]], int]:
     return endless(), module.num_classes
 
 
-def roofline() -> dict[str, float]:
-    """Return GFLOP/s of a matrix product of 1024 in fp32 and bf16, the best of three."""
-    rates = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = (torch.rand(1024, 1024).to(dtype) for _ in range(2))
-        seconds = []
-        for _ in range(3):
-            start = time.process_time()
-            a @ b
-            seconds.append(time.process_time() - start)
-        rates[name] = 2 * 1024**3 / min(seconds) / 1e9
-    return rates
-
-
 def gmacs(network: nn.Module) -> float:
     """Return the multiply-adds of an image's step, in billions: three times those of the forward.
 
@@ -297,13 +283,11 @@ def main() -> None:
         dataset += ["data=camvid", f"data.root={args.camvid}", "data.cache=ram"]
     else:
         dataset += ["data=synthetic", "data.size=[360,480]", "data.train_count=64"]
-    rates = roofline()
+    rates = data.roofline()
     peaks = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
     with tempfile.TemporaryDirectory() as folder:
         loops = _loops(dataset, Path(folder))
-        if rates["bf16"] < rates["fp32"] / 4:
-            print("rows in bf16 are skipped, because this CPU has no instructions for it")
-            loops = {name: loop for name, loop in loops.items() if not name.endswith("bf16")}
+        loops = data.that_this_cpu_can(loops, rates)
         seconds, sizes = _measure(loops, args)
     note = f"{data.machine()}; {'CamVid' if args.camvid else 'synthetic'} crops of 288x384, batch "
     note += f"8, {args.rounds} rounds, one thread. Matrix products of 1024, GFLOP/s: {peaks}."
