@@ -119,6 +119,16 @@ def test_a_mobile_network_on_a_cpu_has_channels_last_maps_by_default(mobile):
     assert not resnet.aggregate(image).maps[-1].is_contiguous(memory_format=LAST)
 
 
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_with_avx2_only_the_backbone_trains_in_channels_last(mobile, capability, monkeypatch):
+    network = copy.deepcopy(mobile[1]).train()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    maps = network.aggregate(torch.rand(2, 3, 64, 96)).maps
+    inner = [m.is_contiguous(memory_format=LAST) for m in maps]
+    usual = [m.is_contiguous() for m in maps]
+    assert (all(usual) and not any(inner)) if capability == "AVX2" else all(inner)
+
+
 def test_a_fast_network_counts_the_same_multiply_adds(mobile):
     counts = []
     for network in mobile:

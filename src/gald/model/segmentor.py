@@ -70,7 +70,9 @@ class Segmentor(nn.Module):
             code does and their figure does not.
         channels_last: store weights and maps with the channel dimension innermost. The sums are the
             same in another order; which layout is faster depends on the device and the network.
-            `auto` does it for the maps on a CPU if the backbone has depth-wise convolutions.
+            `auto` does it on a CPU for the maps of a backbone with depth-wise convolutions. On a
+            CPU with AVX2 the other parts train in the usual layout then: in channels_last the
+            gradient of the weights of a 3x3 convolution takes twice the time.
         fast_depthwise: give the backbone's depth-wise convolutions a faster backward pass on a CPU,
             see `gald.model.depthwise`. Scores are the same; gradients differ by rounding.
 
@@ -156,9 +158,13 @@ class Segmentor(nn.Module):
         self._check_size(image)
         image, truth = self._split(image)
         on_cpu = image.device.type == "cpu"
-        if self.channels_last_on_cpu and on_cpu and not torch.compiler.is_exporting():
-            image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
-        return self.aggregate_maps(self.backbone(image), truth)
+        if not (self.channels_last_on_cpu and on_cpu) or torch.compiler.is_exporting():
+            return self.aggregate_maps(self.backbone(image), truth)
+        image = image.contiguous(memory_format=torch.channels_last)  # maps take its layout
+        maps = self.backbone(image)
+        if self.training and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            maps = tuple(m.contiguous() for m in maps)
+        return self.aggregate_maps(maps, truth)
 
     def aggregate_maps(self, maps: tuple[Tensor, ...], truth: Tensor | None = None) -> Aggregated:
         """Compute everything from the maps of the backbone up to local distribution.
