@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from typing_extensions import override
 
+from gald.device import reuse_memory
 from gald.evaluation.evaluator import Evaluator
 from gald.evaluation.last_validation import LastValidation
 from gald.evaluation.task import Batch, EvaluationTask
@@ -109,6 +110,7 @@ class SegmentationTask(EvaluationTask):
         elif batch_idx % accumulated == 0:
             self.step_pixels = sum_over_processes(batch["step_pixels"])
         image = shown_to(self.model, batch["image"], batch["mask"])
+        reuse_memory(image)
         out = (self.compiled or self.model)(image)
         part = self.loss(out, batch["mask"], batch["pixels"], self.step_pixels)
         self.step_loss.add(part, batch["name"])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gald.device import reuse_memory
 from gald.inference.precision import Precision, run_network
 from gald.model.network import Network
 
@@ -86,6 +87,7 @@ class Inference(ABC):
         Scores and probabilities of the whole image are never in memory at once. A pixel with a NaN
         score becomes void.
         """
+        reuse_memory(image)
         size = (len(image), *image.shape[-2:])
         labels = torch.empty(size, dtype=torch.uint8, device=image.device)
         probability = torch.empty(size, device=image.device) if confidence else None

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from gald.device import reuse_memory
 from gald.model.segmentor import Segmentor
 from gald.model.truth import reads_truth, refuse_silent_leak
 from gald.optimizer import build_optimizer
@@ -116,6 +117,7 @@ def _train(
         # Seeds dropout by position, as in gald train, so that no cell depends on those before it.
         key = np.random.SeedSequence((config.seed, epoch, step))
         torch.manual_seed(int(key.generate_state(1)[0]))
+        reuse_memory(batch.mask)
         parts = model.aggregate_maps(batch.maps, batch.truth)
         value = loss(model.finish(parts), batch.mask)
         if not value.isfinite():
