@@ -6,24 +6,26 @@
 Every row trains 8 crops of 288x384 per step, with loading, optimizer and all that its loop does in
 between, on one thread and without loader processes. All load the same crops, with our loader. Ours
 is the training of `gald train`: data module, Lightning module, trainer, callbacks, CSV logger.
-"before" is torch's depth-wise convolutions, the default layout and cross-entropy at full size.
+"before" is torch's depth-wise convolutions, the default layout, cross-entropy at full size, and
+memory that glibc returns to the system. The others have that memory too, as it is their default.
 
-The rows take turns of one step in one process: each has a thread that waits while it is not its
-turn. A number is images per second of CPU time of the process, from the median of its steps. The
+The rows take turns of one step: each has a process that waits while it is not its turn. A number is
+images per second of CPU time of the process, from the median of its steps. The
 matrix products at the top bound any of them on this machine, so that figures of two machines can be
 read together.
 """
 
 import argparse
+import multiprocessing
 import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
@@ -60,42 +62,44 @@ OURS = {
 
 
 class Turns:
-    """The turns of one loop, which runs in a thread of its own and steps when it is told to."""
+    """The turns of one loop, in a process of its own, so that no loop changes another's memory."""
 
     def __init__(self, loop: Callable[["Turns"], None]) -> None:
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self.steps = 0
-        self.error: BaseException | None = None
         self.network: nn.Module | None = None  # set by the loop, to count its multiply-adds
+        self._start: float | None = None
+        context = multiprocessing.get_context("fork")
+        self._here, self._there = context.Pipe()
 
         def run() -> None:
-            torch.set_num_threads(1)
             try:
                 loop(self)
             except BaseException as error:
-                self.error = error
-            self._done.release()
+                self._there.send(error)
+                raise
 
-        threading.Thread(target=run, daemon=True).start()
-        self._wait()
+        context.Process(target=run, daemon=True).start()
+        self.gmacs = self._answer()
 
     def here(self) -> None:
         """Called by the loop between two steps: wait until its next turn."""
-        self._done.release()
-        self._go.acquire()
-        self.steps += 1
+        if self._start is None:
+            assert self.network is not None, "a loop names its network before its first step"
+            self._there.send(gmacs(self.network))
+        else:
+            self._there.send(time.process_time() - self._start)
+        self._there.recv()
+        self._start = time.process_time()
 
     def step(self) -> float:
         """Let the loop do a step, and return its CPU seconds."""
-        start = time.process_time()
-        self._go.release()
-        self._wait()
-        return time.process_time() - start
+        self._here.send("go")
+        return self._answer()
 
-    def _wait(self) -> None:
-        self._done.acquire()
-        if self.error is not None:
-            raise self.error
+    def _answer(self) -> float:
+        answer = self._here.recv()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
 class Gate(pl.Callback):
@@ -126,6 +130,7 @@ def ours(words: list[str], dataset: list[str], folder: Path) -> Callable[[Turns]
         module.setup("fit")
         task = build_task(cfg, module)
         if BEFORE[0] in words:
+            patch("gald.task.reuse_memory").start()
             task.loss = DeepSupervision(PlainCrossEntropy(), PlainCrossEntropy(), 0.4)
         trainer = build_training(cfg, folder, module, 0)
         trainer.callbacks.insert(0, Gate(turns))
@@ -198,7 +203,7 @@ def mmsegmentation(dataset: list[str], folder: Path) -> Callable[[Turns], None]:
                 yield {"inputs": list(batch["image"]), "data_samples": samples}
 
     def loop(turns: Turns) -> None:
-        init_default_scope("mmseg")  # in this thread
+        init_default_scope("mmseg")
         loader = Batches()
         decode = {"type": "FCNHead", "num_classes": loader.classes, "dropout_ratio": 0.1}
         decode |= {"norm_cfg": {"type": "BN"}, "align_corners": False}
@@ -340,9 +345,7 @@ def _measure(
         except ImportError as error:
             print(f"{name} is skipped: {error}")
             continue
-        network = rows[name].network
-        assert network is not None, "a loop names its network before its first step"
-        sizes[name] = gmacs(network)
+        sizes[name] = rows[name].gmacs
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     for number in range(args.rounds + 1):
         for name in random.sample(list(rows), len(rows)):
