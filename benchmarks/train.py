@@ -87,6 +87,9 @@ class Turns:
             self._there.send(gmacs(self.network))
         else:
             self._there.send(time.process_time() - self._start)
+        while not self._there.poll(1):
+            if not multiprocessing.parent_process().is_alive():
+                raise SystemExit
         self._there.recv()
         self._start = time.process_time()
 
