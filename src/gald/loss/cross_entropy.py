@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import override
 
 from gald.loss.bands.cross_entropy import Target, banded_cross_entropy
@@ -59,16 +60,16 @@ def weights_of(mask: Tensor, weight: Tensor | None, classes: int, ignore_index: 
     Raises:
         ValueError: the number of weights is not that of the classes.
     """
-    valid = mask != ignore_index
     if weight is None:
-        return valid
+        return mask != ignore_index
     if len(weight) != classes:
         raise ValueError(
             f"class_weight has {len(weight)} factors for {classes} classes; "
             f"set loss.main.class_weight (in loss=combined, that of loss.main.losses.NAME) to "
             f"{classes} factors, or to null"
         )
-    return weight[mask.long().where(valid, 0)] * valid
+    of_label = F.pad(weight, (0, ignore_index + 1 - classes))  # 0 for void
+    return of_label.index_select(0, mask.flatten().int()).view(mask.shape)
 
 
 def weight_sum(pixels: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
