@@ -24,6 +24,7 @@ class Study(NamedTuple):
 
 STUDIES = (
     Study("confirm_camvid", "CamVid", "all, 8 epochs; 360x480"),
+    Study("confirm_fine_camvid", "CamVid", "all, 8 epochs, stride 4 too; 360x480"),
     Study("ablation_camvid", "CamVid", "all, 8 epochs, head with a skip; 360x480"),
     Study("screen_ld_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_camvid", "CamVid", "head on frozen features; 180x240"),
