@@ -18,11 +18,13 @@ read together.
 import argparse
 import multiprocessing
 import random
+import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -62,23 +64,12 @@ OURS = {
 
 
 class Turns:
-    """The turns of one loop, in a process of its own, so that no loop changes another's memory."""
+    """The turns of a loop, in its process: no loop changes another's memory."""
 
-    def __init__(self, loop: Callable[["Turns"], None]) -> None:
+    def __init__(self, there: Connection) -> None:
         self.network: nn.Module | None = None  # set by the loop, to count its multiply-adds
+        self._there = there
         self._start: float | None = None
-        context = multiprocessing.get_context("fork")
-        self._here, self._there = context.Pipe()
-
-        def run() -> None:
-            try:
-                loop(self)
-            except BaseException as error:
-                self._there.send(error)
-                raise
-
-        context.Process(target=run, daemon=True).start()
-        self.gmacs = self._answer()
 
     def here(self) -> None:
         """Called by the loop between two steps: wait until its next turn."""
@@ -87,11 +78,32 @@ class Turns:
             self._there.send(gmacs(self.network))
         else:
             self._there.send(time.process_time() - self._start)
-        while not self._there.poll(1):
-            if not multiprocessing.parent_process().is_alive():
-                raise SystemExit
-        self._there.recv()
+        self._there.recv()  # ends with EOFError when the benchmark ends
         self._start = time.process_time()
+
+
+def run_loop(name: str, dataset: list[str], folder: Path, there: Connection) -> None:
+    """Run the loop of a row, in its own process, until the benchmark ends."""
+    silence_warnings()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    try:
+        _loops(dataset, folder)[name]()(Turns(there))
+    except EOFError:
+        pass
+    except BaseException as error:
+        there.send(f"{type(error).__name__}: {error}")
+
+
+class Row:
+    """A row of the table: the process of its loop."""
+
+    def __init__(self, name: str, dataset: list[str], folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        context.Process(target=run_loop, args=(name, dataset, folder, there), daemon=True).start()
+        there.close()
+        self.gmacs = self._answer()
 
     def step(self) -> float:
         """Let the loop do a step, and return its CPU seconds."""
@@ -100,8 +112,8 @@ class Turns:
 
     def _answer(self) -> float:
         answer = self._here.recv()
-        if isinstance(answer, BaseException):
-            raise answer
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
         return answer
 
 
@@ -280,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--camvid", type=Path, help="folder with CamVid; otherwise synthetic crops")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", default="", help="only rows with this text in their name")
+    parser.add_argument("--rows", default="", help="only rows whose name has this pattern")
     parser.add_argument("--markdown", type=Path, help="file to write")
     args = parser.parse_args()
     silence_warnings()
@@ -296,7 +308,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         loops = _loops(dataset, Path(folder))
         loops = data.that_this_cpu_can(loops, rates)
-        seconds, sizes = _measure(loops, args)
+        seconds, sizes = _measure(list(loops), dataset, Path(folder), args)
     note = f"{data.machine()}; {'CamVid' if args.camvid else 'synthetic'} crops of 288x384, batch "
     note += f"8, {args.rounds} rounds, one thread. Matrix products of 1024, GFLOP/s: {peaks}."
     first = next((name for name in seconds if name.startswith("ours before, fp32")), "")
@@ -336,16 +348,18 @@ def _loops(dataset: list[str], folder: Path) -> dict[str, Callable[[], Callable[
 
 
 def _measure(
-    loops: dict[str, Callable[[], Callable[[Turns], None]]], args: argparse.Namespace
+    names: list[str], dataset: list[str], folder: Path, args: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Return the CPU seconds of the steps of each row, and the multiply-adds of its network."""
     rows, sizes = {}, {}
-    for name, make in loops.items():
-        if args.rows not in name:
+    for name in names:
+        if not re.search(args.rows, name):
             continue
         try:
-            rows[name] = Turns(make())
-        except ImportError as error:
+            rows[name] = Row(name, dataset, folder)
+        except RuntimeError as error:
+            if "ModuleNotFoundError" not in str(error):
+                raise
             print(f"{name} is skipped: {error}")
             continue
         sizes[name] = rows[name].gmacs
