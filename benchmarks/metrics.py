@@ -217,7 +217,7 @@ def evaluations(threads: int, images: int, rounds: int) -> dict[str, tuple[float
 
 
 def in_own_process(row: Callable[[], ImageCounts], threads: int) -> tuple[float, float]:
-    """Return CPU and wall seconds of a row, in a process whose memory no other row has changed."""
+    """Return CPU and wall seconds of a row, in a process of its own, with memory of its own."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
 

@@ -292,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--camvid", type=Path, help="folder with CamVid; otherwise synthetic crops")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", default="", help="only rows whose name has this pattern")
+    parser.add_argument("--rows", default="", help="only rows with this pattern in their names")
     parser.add_argument("--markdown", type=Path, help="file to write")
     args = parser.parse_args()
     silence_warnings()
