@@ -78,7 +78,7 @@ class Turns:
             self._there.send(gmacs(self.network))
         else:
             self._there.send(time.process_time() - self._start)
-        self._there.recv()  # ends with EOFError when the benchmark ends
+        self._there.recv()
         self._start = time.process_time()
 
 
@@ -89,10 +89,12 @@ def run_loop(name: str, dataset: list[str], folder: Path, there: Connection) -> 
     torch.manual_seed(0)
     try:
         _loops(dataset, folder)[name]()(Turns(there))
-    except EOFError:
+    except (EOFError, BrokenPipeError):  # the benchmark has ended
         pass
+    except ImportError as error:
+        there.send(error)
     except BaseException as error:
-        there.send(f"{type(error).__name__}: {error}")
+        there.send(RuntimeError(f"{name}: {type(error).__name__}: {error}"))
 
 
 class Row:
@@ -112,8 +114,8 @@ class Row:
 
     def _answer(self) -> float:
         answer = self._here.recv()
-        if isinstance(answer, str):
-            raise RuntimeError(answer)
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
 
@@ -357,9 +359,7 @@ def _measure(
             continue
         try:
             rows[name] = Row(name, dataset, folder)
-        except RuntimeError as error:
-            if "ModuleNotFoundError" not in str(error):
-                raise
+        except ImportError as error:
             print(f"{name} is skipped: {error}")
             continue
         sizes[name] = rows[name].gmacs

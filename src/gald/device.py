@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 _MOST = 8  # more would only raise the memory: each holds images
-# Parameters of glibc's mallopt, and values: keep all free memory; map only tensors above 1 GiB.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_NEVER, _GIB = -1, 2**30
+# Parameters of glibc's mallopt: the free memory above which it trims, -1 for never, and the number
+# of blocks that it maps one by one.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")
 
 
@@ -67,8 +67,8 @@ def reuse_memory(image: Tensor) -> None:
     if (glibc := _glibc()) is None:
         return
     if _Reuse.size is None:
-        glibc.mallopt(_MMAP_THRESHOLD, _GIB)
-        glibc.mallopt(_TRIM_THRESHOLD, _NEVER)
+        glibc.mallopt(_MMAP_MAX, 0)
+        glibc.mallopt(_TRIM_THRESHOLD, -1)
     else:
         glibc.malloc_trim(0)
     _Reuse.size = tuple(image.shape)
