@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
@@ -207,6 +208,11 @@ def test_official_network_has_the_tensor_shapes_of_the_golden_state_dict():
     model = build("experiment=gald_official", "model.channels=512", num_classes=19)
     ours = Counter(tuple(v.shape) for v in model.state_dict().values())
     assert ours == Counter(tuple(shape) for shape in reference.values())
+
+
+def test_an_aux_head_of_a_map_that_the_backbone_does_not_have_is_refused_with_the_remedy():
+    with pytest.raises(InstantiationException, match=r"index is -2, but the number of maps is 1"):
+        build("model/backbone=pixels", "model/head=fcn")
 
 
 def test_without_aux_head_the_output_type_stays_the_same():

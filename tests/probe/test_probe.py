@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 import gald
@@ -126,12 +127,21 @@ def test_a_failed_cell_does_not_stop_the_others(gald_cli, tmp_path, capsys):
     assert "1 of 2 cells done" in error and "divisible by groups (7)" in error
 
 
-def test_a_warm_up_longer_than_the_training_is_refused_before_features_are_computed(
-    gald_cli, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("scheduler.warmup_steps=6", r"set scheduler\.warmup_steps=5 or less"),
+        ("model.aux_head.index=5", r"model/aux_head=none, or model\.aux_head\.index to -5\.\.4"),
+        ("model.head.low_stride=64", r"set model\.head\.low_stride to one of them"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_features_are_computed(
+    gald_cli, tmp_path, capsys, word, remedy
 ):
-    words = ["scheduler.warmup_steps=6", f"probe.cache_dir={tmp_path / 'cache'}"]
-    with pytest.raises(ValueError, match=r"set scheduler\.warmup_steps=5 or less"):
-        gald_cli("probe", *WORDS, "probe.steps=6", *words, f"output_dir={tmp_path / 'run'}")
+    head = ["model/head=lowlevel"] if "low_stride" in word else []
+    words = [*head, word, "probe.steps=6", f"probe.cache_dir={tmp_path / 'cache'}"]
+    with pytest.raises((ValueError, InstantiationException), match=remedy):
+        gald_cli("probe", *WORDS, *words, f"output_dir={tmp_path / 'run'}")
     assert "computing the features" not in capsys.readouterr().err
 
 

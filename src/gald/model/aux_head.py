@@ -26,6 +26,9 @@ class AuxHead(nn.Module):
 
     Shape:
         maps -> (B, K, h, w) at the size of the map that `index` selects
+
+    Raises:
+        ValueError: no map has this index.
     """
 
     def __init__(
@@ -39,6 +42,12 @@ class AuxHead(nn.Module):
         act: bool = True,
     ) -> None:
         super().__init__()
+        count = len(in_channels)
+        if not -count <= index < count:
+            raise ValueError(
+                f"model.aux_head.index is {index}, but the number of maps is {count}; set "
+                f"model/aux_head=none, or model.aux_head.index to {-count}..{count - 1}"
+            )
         self.index = index
         self.hidden = ConvNormAct(in_channels[index], channels, 3, bias=True, act=act)
         self.dropout = nn.Dropout2d(dropout)

@@ -1,7 +1,7 @@
 """What cells of a probe share: features, classes, and the groups of images."""
 
+import functools
 import json
-from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,20 +15,45 @@ from gald.probe.probe import Probe
 from gald.run.building import build_own
 
 
-class Material(NamedTuple):
+class Material:
     """What a cell trains and is evaluated on.
 
+    Args:
+        data: the dataset.
+        whole: the backbone itself, for features, and for networks that are kept.
+        probe: the size of the images, and where features are cached.
+        device: device of the backbone.
+
     Attributes:
-        data: the dataset, for its classes.
         backbone: the backbone's shapes.
-        splits: features of `train`, `val` and, where its labels are public, `test`.
-        whole: the backbone itself, for networks that are kept.
     """
 
-    data: SegmentationDataModule
-    backbone: FrozenBackbone
-    splits: dict[str, Features]
-    whole: TimmBackbone
+    def __init__(
+        self, data: SegmentationDataModule, whole: TimmBackbone, probe: Probe, device: torch.device
+    ) -> None:
+        self.data, self.whole, self._probe, self._device = data, whole, probe, device
+        self.backbone = FrozenBackbone(whole)
+
+    @functools.cached_property
+    def splits(self) -> dict[str, Features]:
+        """Features of `train`, `val` and, where its labels are public, `test`.
+
+        They are computed when they are first wanted, after the network of the cell has been built.
+        """
+        height, width = self._probe.size
+        splits = {}
+        for name in ("train", "val", "test") if self.data.has_test else ("train", "val"):
+            dataset = self.data.make_dataset(name)
+            splits[name] = Features(
+                dataset,
+                self.whole,
+                (height, width),
+                name == "train" and self._probe.flip > 0,
+                self._probe.cache_dir,
+                self._device,
+                None if name == "train" else self.data.groups_in(dataset),
+            )
+        return splits
 
 
 def check(config: DictConfig) -> None:
@@ -59,7 +84,7 @@ class Bench:
         self._known: dict[str, Material] = {}
 
     def __getitem__(self, config: DictConfig) -> Material:
-        """Return the material of a cell; features that no file has are computed."""
+        """Return the material of a cell."""
         probe: Probe = build_own(config.probe)
         parts = (config.data, config.model.backbone)
         key = json.dumps(
@@ -67,25 +92,8 @@ class Bench:
             + [list(probe.size), probe.flip > 0, probe.cache_dir]
         )
         if key not in self._known:
-            self._known[key] = self._prepare(config, probe)
+            data: SegmentationDataModule = build_own(config.data)
+            torch.manual_seed(0)  # of a backbone without weights
+            backbone: TimmBackbone = build_own(config.model.backbone).eval().to(self.device)
+            self._known[key] = Material(data, backbone, probe, self.device)
         return self._known[key]
-
-    def _prepare(self, config: DictConfig, probe: Probe) -> Material:
-        data: SegmentationDataModule = build_own(config.data)
-        torch.manual_seed(0)  # of a backbone without weights
-        backbone: TimmBackbone = build_own(config.model.backbone).eval().to(self.device)
-        height, width = probe.size
-        names = ("train", "val", "test") if data.has_test else ("train", "val")
-        splits = {}
-        for name in names:
-            dataset = data.make_dataset(name)
-            splits[name] = Features(
-                dataset,
-                backbone,
-                (height, width),
-                name == "train" and probe.flip > 0,
-                probe.cache_dir,
-                self.device,
-                None if name == "train" else data.groups_in(dataset),
-            )
-        return Material(data, FrozenBackbone(backbone), splits, backbone)
