@@ -101,6 +101,8 @@ def test_a_sweep_ends_in_runs_that_table_and_compare_read(gald_cli, swept, capsy
         assert len(ImageCounts.load(run / "images_test.npz").names) == 3
     gald_cli("table", str(swept), "--split", "test", "--samples", "100")
     assert "const" in capsys.readouterr().out
+    gald_cli("table", str(swept), "--split", "val", "--samples", "100")
+    assert "chose the checkpoints" not in "".join(capsys.readouterr())  # a probe keeps its last step
     gald_cli("compare", str(runs[0]), str(runs[2]), "--split", "test", "--samples", "100")
     gald_cli("report", str(runs[0]))
 

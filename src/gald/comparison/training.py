@@ -55,7 +55,7 @@ def chose_the_checkpoint(results: Mapping[str, Any], split: str) -> str:
     """Warn of a split with the images that chose the checkpoint; empty if they did not.
 
     Training keeps the checkpoint with the best score on val. So scores on val are the best of
-    several, and so are those on a test split with the images of val.
+    several, and so are those on a test split with the images of val. A probe keeps its last step.
 
     Args:
         results: flat keys of results.json.
@@ -63,6 +63,8 @@ def chose_the_checkpoint(results: Mapping[str, Any], split: str) -> str:
     """
     of_val, own = (results.get(f"{name}/receipt") or {} for name in (SPLITS[0], split))
     masks = own.get("ground_truth_sha256")
+    if "features" in own:  # of a probe
+        return ""
     if split == SPLITS[0]:
         return (
             "The images of val chose the checkpoints, so the scores are the best of several: "
