@@ -102,7 +102,7 @@ def test_a_sweep_ends_in_runs_that_table_and_compare_read(gald_cli, swept, capsy
     gald_cli("table", str(swept), "--split", "test", "--samples", "100")
     assert "const" in capsys.readouterr().out
     gald_cli("table", str(swept), "--split", "val", "--samples", "100")
-    assert "chose the checkpoints" not in "".join(capsys.readouterr())  # a probe keeps its last step
+    assert "chose the checkpoints" not in "".join(capsys.readouterr())  # it keeps its last step
     gald_cli("compare", str(runs[0]), str(runs[2]), "--split", "test", "--samples", "100")
     gald_cli("report", str(runs[0]))
 

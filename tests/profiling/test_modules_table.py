@@ -47,6 +47,8 @@ def test_every_option_has_a_row(current):
 def test_rows_agree_with_counts_by_hand(current):
     what, formula, paper, reads, params, gmacs = current["ga/nonlocal"][1:]
     assert formula == "`out = x + BN(W softmax(q k^T / sqrt(key_channels)) v)`"
+    bare = current["ga/nonlocal_bare"][2]
+    assert bare == formula.replace("x + ", "")
     assert what == "Non-local block: every position attends to every position"
     assert paper == "[Non-local Neural Networks](https://arxiv.org/abs/1711.07971)"
     assert reads == "x"

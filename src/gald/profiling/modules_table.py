@@ -193,8 +193,14 @@ def _random(shapes: list[Any]) -> Iterator[Tensor | tuple[Tensor, ...]]:
 
 
 def _formula(config: DictConfig) -> str:
-    """Extract the equation of the result from the docstrings of the classes in a config."""
+    """Extract the equation of the result from the docstrings of the classes in a config.
+
+    A docstring may have another one for an option that is off: "With residual=False ...: out ="...
+    """
     matches = [_FORMULA.search(text) for text in _docstrings(config)]
+    for key in (key for key, value in config.items() if value is False):
+        parts = (text.partition(f"With {key}=False")[2] for text in _docstrings(config))
+        matches += [_FORMULA.search(text) for text in parts]
     formulas = [match[0] for match in matches if match]
     return formulas[-1] if formulas else "out = x"
 

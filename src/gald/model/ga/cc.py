@@ -12,6 +12,8 @@ class CrissCross(nn.Module):
     Per round, over the h + w - 1 positions j of i's row and column:
     x_i <- x_i + gamma * sum_j softmax_j(q_i . k_j) v_j, q, k, v three 1x1 projections of the x of
     that round, the same weights in all rounds. Cost grows with N (h + w), not N^2.
+    With residual=False (ours, model/ga=cc_bare) x is not added:
+    x_i <- gamma * sum_j softmax_j(q_i . k_j) v_j.
 
     Paper: "CCNet: Criss-Cross Attention for Semantic Segmentation",
     https://arxiv.org/abs/1811.11721

@@ -14,7 +14,8 @@ class NonLocal(nn.Module):
     """Non-local block: every position attends to all positions.
 
     With q, k, v three 1x1 projections: out = x + BN(W softmax(q k^T / sqrt(key_channels)) v).
-    With residual=False (ours, model/ga=nonlocal_bare) x is not added: out = BN(W softmax(...) v).
+    With residual=False (ours, model/ga=nonlocal_bare) x is not added:
+    out = BN(W softmax(q k^T / sqrt(key_channels)) v).
     Memory grows with N, not N^2, where torch has a fused attention kernel; time grows with N^2.
 
     Paper: "Non-local Neural Networks", https://arxiv.org/abs/1711.07971 (embedded Gaussian).

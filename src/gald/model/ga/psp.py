@@ -13,8 +13,9 @@ class PSP(nn.Module):
     The map is averaged to bin x bin cells per bin, each projected to C / bins channels and resized
     back; all of them and x are concatenated and fused by a 3x3 convolution:
     out = W * [x, up(W1 mean_1(x)), up(W2 mean_2(x)), ...].
-    With concat_input=False (ours, model/ga=psp_bare) x itself is left out, so that the local
-    feature has no path through the module: what the averages lose is lost.
+    With concat_input=False (ours, model/ga=psp_bare) x itself is left out:
+    out = W * [up(W1 mean_1(x)), up(W2 mean_2(x)), ...]. The local feature then has no path through
+    the module: what the averages lose is lost.
 
     Paper: "Pyramid Scene Parsing Network", https://arxiv.org/abs/1612.01105
     Reference: open-mmlab/mmsegmentation@0d003bc mmseg/models/decode_heads/psp_head.py:PSPHead, the
