@@ -110,3 +110,16 @@ def test_bad_file_is_named_by_training(
         capsys, monkeypatch, "train", *TINY, *arguments, f"output_dir={tmp_path / 'run'}"
     )
     assert message in sentence and file.split("/")[1].split(".")[0] in sentence
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "demo", "~nosuchuser/a.jpg"],
+        ["table", "~nosuchuser/runs"],
+        ["compare", "~nosuchuser/a", "demo"],
+        ["viz", "~nosuchuser/a", "--image", "a.jpg"],
+    ],
+)
+def test_the_home_of_an_unknown_user_is_refused(arguments, capsys, monkeypatch):
+    assert "no user of this machine has" in error_sentence(capsys, monkeypatch, *arguments)

@@ -210,6 +210,9 @@ def _call_hydra(verb: str, target: str, arguments: list[str]) -> Any:
     from gald.config import hints, quote_paths, refuse_flags
 
     checked: AbstractContextManager[None] = nullcontext()
+    if verb == "eval" and (joined := [x for x in arguments if x.startswith("--check=")]):
+        place = arguments.index(joined[0])
+        arguments = [*arguments[:place], *joined[0].split("=", 1), *arguments[place + 1 :]]
     if "--check" not in arguments:
         refuse_flags(verb, arguments)
         checked = hints(verb, arguments)

@@ -140,8 +140,12 @@ def test_missing_receipt_is_reported_in_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "results.json").write_text('{"val/miou": 0.5}')
     with pytest.raises(ValueError, match="has no receipt"):
         reproduce(monkeypatch, tmp_path / "results.json")
-    monkeypatch.setattr(sys, "argv", ["gald", "eval", "--check"])
-    with pytest.raises(ValueError, match=r"needs the results\.json"):
+    for words in (["--check"], ["--check="]):
+        monkeypatch.setattr(sys, "argv", ["gald", "eval", *words])
+        with pytest.raises(ValueError, match=r"needs the results\.json"):
+            cli.main()
+    monkeypatch.setattr(sys, "argv", ["gald", "eval", f"--check={tmp_path / 'results.json'}"])
+    with pytest.raises(ValueError, match="has no receipt"):
         cli.main()
 
 

@@ -183,14 +183,41 @@ def test_files_that_differ_only_in_suffix_keep_it(predict, tmp_path):
     assert listing(predict(tmp_path / "in") / "masks") == ["a.jpg.png", "a.png.png", "b.png"]
 
 
+def test_no_two_files_share_a_name_and_none_leaves_the_output_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    paths = [save_image(folder / name) for name in ("x.jpg", "x.png", "x.jpg.png")]
+    there = {file.path: file.name for file in find_inputs([str(folder)], tmp_path / "out")}
+    assert [there[path] for path in paths] == ["x.jpg", "x.png", "x.jpg.png"]
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    save_image(tmp_path / "cwd" / "a.jpg")
+    given = ["a.jpg", "../photos/x.png", "../photos/*.jpg"]
+    names = [file.name for file in find_inputs(given, Path("../out"))]
+    assert names == ["cwd/a", "photos/x.png", "photos/x.jpg"]
+    save_image(tmp_path / "out" / "masks" / "seen.png")
+    assert len(find_inputs([".."], Path("../cwd/../out"))) == 4  # none of the output folder
+    with pytest.raises(ValueError, match=r"\.\. after its first pattern"):
+        find_inputs(["*/../a.jpg"], tmp_path / "out")
+
+
+def test_a_picture_on_stdin_is_no_list(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xd8\0\0")))
+    with pytest.raises(ValueError, match=r"it is a file itself; name the file in place of -"):
+        find_inputs(["-"], Path("out"))
+
+
+def listed(text):
+    return io.TextIOWrapper(io.BytesIO(text.encode()))
+
+
 def test_list_on_stdin(predict, tmp_path, monkeypatch):
     paths = [save_image(tmp_path / "in" / name) for name in ("x/1.png", "y/1.png")]
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{paths[0]}\n\n{paths[1]}\n{paths[0]}\n"))
+    monkeypatch.setattr(sys, "stdin", listed(f"{paths[0]}\n\n{paths[1]}\n{paths[0]}\n"))
     assert listing(predict("-") / "masks") == ["x/1.png", "y/1.png"]
 
 
 def test_empty_list_on_stdin_is_an_error(predict, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    monkeypatch.setattr(sys, "stdin", listed("\n"))
     with pytest.raises(FileNotFoundError, match=r"list on stdin is empty; give one file per line"):
         predict("-")
 
@@ -326,8 +353,9 @@ def test_interrupted_video_leaves_a_partial_output_and_restarts(predict, tmp_pat
         with pytest.raises(SystemExit):
             predict(source, "--overlay")
     out = tmp_path / "out"
-    assert {path.name for path in (out / "masks").iterdir()} == {f"clip.{os.getpid()}.part"}
-    assert {path.name for path in (out / "overlay").iterdir()} == {f"clip.{os.getpid()}.part.mp4"}
+    partial = f"clip.{os.getpid()}.gald-part"
+    assert {path.name for path in (out / "masks").iterdir()} == {partial}
+    assert {path.name for path in (out / "overlay").iterdir()} == {f"{partial}.mp4"}
     predict(source, "--overlay")
     assert {path.name for path in (out / "masks").iterdir()} == {"clip"}
     assert {path.name for path in (out / "overlay").iterdir()} == {"clip.mp4"}
@@ -409,6 +437,13 @@ def test_log_line_cut_by_a_power_failure_loses_one_output(tmp_path):
     assert OutputLog(tmp_path).has("b.png", "b")
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["output"] == "b.png"
+
+
+def test_a_damaged_line_of_the_log_stops_nothing(tmp_path):
+    OutputLog(tmp_path).write("a.png", b"content", "a")
+    log = tmp_path / "predictions.jsonl"
+    log.write_bytes(b"\xff\xfe not text\n" + log.read_bytes())
+    assert OutputLog(tmp_path).has("a.png", "a")
 
 
 def test_a_single_file_is_named_without_its_folders(tmp_path):

@@ -230,11 +230,28 @@ def test_check_refuses_files_that_are_not_a_zip(root, tmp_path, submit):
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\3\4 and no more")
     assert "is not a complete zip" in submit("cityscapes", "--check", broken, *options)
+    whole = rewrite(tmp_path / "whole.zip", {"a.png": b"1"})
+    content = whole.read_bytes()
+    place = content.index(b"PK\1\2")
+    for at, value in ((place + 6, 99), (place + 46, 0xFF)):  # a version, a byte of a name
+        damaged = bytearray(content)
+        damaged[at] = value
+        damaged[place + 9] |= 8  # names are UTF-8
+        broken.write_bytes(damaged)
+        assert "is not a complete zip" in submit("cityscapes", "--check", broken, *options)
     renamed = broken.rename(tmp_path / "broken.tar")
     assert "does not end in .zip" in submit("cityscapes", "--check", renamed, *options)
 
 
 # errors of submit
+
+
+def test_refuses_pixels_without_a_label(root):
+    submission = Submission(Cityscapes, root, "test", subset=True)
+    labels = np.zeros((2, 3), np.uint8)
+    labels[0] = 255
+    with pytest.raises(ValueError, match=r"3 of 6 pixels have no label"):
+        submission.encode(labels)
 
 
 def test_refuses_another_number_of_images_than_published(root, run, tmp_path, submit):

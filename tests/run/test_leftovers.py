@@ -5,7 +5,12 @@ import sys
 import pytest
 
 from gald.run.atomic import atomic_file, new_folder
-from gald.run.leftovers import clean_leftovers, locked
+from gald.run.leftovers import (
+    clean_leftovers,
+    clean_partial_outputs,
+    locked,
+    partial_output,
+)
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def names(folder):
 def test_only_leftovers_of_dead_processes_are_removed(tmp_path, dead):
     living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     kept = [f"results.json.{living.pid}.part", "notes.part", "a.b.part", f"x.{dead}.partial"]
-    for name in [*kept, f"results.json.{dead}.part", f"clip.{dead}.part.mp4"]:
+    for name in [*kept, f"results.json.{dead}.part"]:
         (tmp_path / name).write_text("half")
     (tmp_path / f".net.{dead}.part" / "net").mkdir(parents=True)
     clean_leftovers(tmp_path)
@@ -31,6 +36,17 @@ def test_only_leftovers_of_dead_processes_are_removed(tmp_path, dead):
     living.communicate(b"\n")
     clean_leftovers(tmp_path)
     assert names(tmp_path) == sorted(kept[1:])
+
+
+def test_below_a_folder_of_the_user_no_file_of_other_programs_is_removed(tmp_path, dead):
+    own = tmp_path / "overlay" / f"clip.{dead}.gald-part.mp4"
+    foreign = [tmp_path / "backup.7z.001.part", tmp_path / "deep" / f"clip.{dead}.part.mp4"]
+    written = partial_output(tmp_path / "masks" / "a.png")
+    for path in (own, written, *foreign):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    clean_partial_outputs(tmp_path)
+    assert not own.exists() and written.exists() and all(path.exists() for path in foreign)
 
 
 def test_a_file_that_another_machine_writes_is_kept(tmp_path, dead):

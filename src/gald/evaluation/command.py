@@ -23,7 +23,7 @@ def main() -> float | None:
         sys.argv[1:] = _changing_the_checkpoint(sys.argv[1:])
         return _evaluate()
     place = sys.argv.index("--check")
-    if place + 1 == len(sys.argv):
+    if not "".join(sys.argv[place + 1 : place + 2]):
         raise ValueError("--check needs the results.json to repeat; write --check RESULTS_JSON")
     from gald.evaluation.reproduce import reproduce  # imports torch, which takes seconds
 

@@ -58,7 +58,7 @@ class BatchPredictor:
 
     For an image it writes `FOLDER/masks/NAME.png`, and likewise for the other outputs. For a video
     it writes one file per frame, `FOLDER/masks/NAME/000000.png`, and `FOLDER/overlay/NAME.mp4`. The
-    outputs of a video have `.part` in their names until all frames are done.
+    outputs of a video have `.gald-part` in their names until all frames are done.
 
     Args:
         request: what the command line asks for.

@@ -38,10 +38,12 @@ def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder or pattern has no image or video.
+        ValueError: stdin is no list of files, or a pattern has `..` after its first `*`.
     """
     lines = (x for given in inputs for x in (_stdin() if given in ("-", "/dev/stdin") else [given]))
     files: dict[Path, None] = {}
     roots: list[str] = []
+    target = _absolute(target)
     for given in lines:
         root, paths = _expand(given)
         kept = [path for path in paths if path == root or not path.is_relative_to(target)]
@@ -55,27 +57,51 @@ def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
     if not files:
         raise FileNotFoundError("the list on stdin is empty; give one file per line")
     base = Path(os.path.commonpath(roots))
-    relative = [path.relative_to(base) for path in files]
-    counts = Counter(path.with_suffix("") for path in relative)
-    names = [
-        path if counts[path.with_suffix("")] > 1 else path.with_suffix("") for path in relative
-    ]
+    names = _names([path.relative_to(base) for path in files])
     return [InputFile(path, name.as_posix()) for path, name in zip(files, names, strict=True)]
 
 
+def _names(paths: Sequence[Path]) -> list[Path]:
+    """Return a name for each path: without its suffix, unless another file has that name."""
+    names = [path.with_suffix("") for path in paths]
+    while len(counts := Counter(names)) < len(names):  # x.jpg can meet the name of x.jpg.png
+        pairs = zip(paths, names, strict=True)
+        names = [path if counts[name] > 1 else name for path, name in pairs]
+    return names
+
+
 def _stdin() -> Iterator[str]:
-    return (line.strip() for line in sys.stdin if line.strip())
+    for line in sys.stdin.buffer:
+        if b"\0" in line:
+            raise ValueError(
+                "stdin must be a list with a file per line, but it is a file itself; name the file "
+                "in place of -"
+            )
+        if text := os.fsdecode(line).strip():
+            yield text
+
+
+def _absolute(path: Path) -> Path:
+    """Return an absolute path without `..`, which would lead names out of the output folder."""
+    path = path.absolute()
+    if ".." not in path.parts:
+        return path
+    return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
 
 
 def _expand(given: str) -> tuple[Path, list[Path]]:
     """Return the root of an input and its files; the root of a single file is the file itself."""
-    path = Path(given).expanduser().absolute()
+    path = Path(given).expanduser()
     if path.is_file():
-        return path, [path]
+        return _absolute(path), [_absolute(path)]
     if path.is_dir():
-        return path, list_files(path, IMAGES + VIDEOS)
+        return _absolute(path), list_files(_absolute(path), IMAGES + VIDEOS)
     if not glob.has_magic(given):
         raise FileNotFoundError(f"there is no file or folder {given}; correct the path")
+    path = path.absolute()
     first = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+    if ".." in path.parts[first:]:
+        raise ValueError(f"{given} has .. after its first pattern; write it without ..")
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  may be absolute
-    return Path(*path.parts[:first]), [file for file in map(Path, matches) if not file.is_dir()]
+    files = [_absolute(file) for file in map(Path, matches) if not file.is_dir()]
+    return _absolute(Path(*path.parts[:first])), files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gald.errors import disk_remedy
 from gald.run.atomic import sync, sync_tree
-from gald.run.leftovers import clean_leftovers
+from gald.run.leftovers import clean_partial_outputs, partial_output
 
 FILE = "predictions.jsonl"
 _LINE = 2**16  # bytes, more than any line
@@ -27,14 +27,14 @@ class OutputLog:
         self.folder = folder
         self.keys: dict[str, str] = {}
         log = folder / FILE
-        clean_leftovers(folder, below=True)
-        for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        clean_partial_outputs(folder)
+        for line in log.read_bytes().splitlines() if log.is_file() else ():
             try:
                 entry = json.loads(line)
                 # Version 0.1.0 wrote the key as "stamp".
                 self.keys[entry["output"]] = entry["key"] if "key" in entry else entry["stamp"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line cut by a power failure; its output does not exist
+                continue  # a line that a power failure damaged; its output does not exist
 
     def has(self, output: str, *inputs: str) -> bool:
         """Return whether an output exists that was made from exactly these inputs.
@@ -74,7 +74,7 @@ class OutputLog:
         """Create the folder of an output and return the output's path until it is finished."""
         path = self.folder / output
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
+        return partial_output(path)
 
     def finish(self, output: str, *inputs: str) -> None:
         """Log a partial output, file or folder, and rename it to its final name."""

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from gald.data.dataset import SegmentationDataset
-from gald.data.labels import label_ranges, stored_labels
+from gald.data.labels import VOID, label_ranges, stored_labels
 from gald.data.reading.complete import read_head
+from gald.data.reading.files import open_archive
 from gald.data.reading.header import read_size
 from gald.data.reading.mask import read_labels, require_8_bits
 from gald.data.reading.sample_error import SampleError
@@ -59,7 +60,15 @@ class Submission:
 
         Args:
             prediction: (H, W) uint8 train ids.
+
+        Raises:
+            ValueError: pixels have no label.
         """
+        if void := np.count_nonzero(prediction == VOID):
+            raise ValueError(
+                f"{void} of {prediction.size} pixels have no label, because their scores are not "
+                "numbers (NaN); use another network, or inference.precision=null"
+            )
         encoded, data = cv2.imencode(".png", self.labels[prediction])
         assert encoded
         return data.tobytes()
@@ -149,11 +158,8 @@ def _files(place: Path) -> list[str]:
         raise FileNotFoundError(f"there is no file {place}; name the zip to check")
     if place.suffix.lower() != ".zip":
         raise ValueError(f"{place} does not end in .zip; rename it if it is a zip")
-    try:
-        with zipfile.ZipFile(place) as packed:
-            return sorted(info.filename for info in packed.infolist() if not info.is_dir())
-    except zipfile.BadZipFile:
-        raise ValueError(f"{place} is not a complete zip; create or copy it again") from None
+    members = open_archive(place).infolist()
+    return sorted(info.filename for info in members if not info.is_dir())
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -12,13 +12,20 @@ try:
 except ImportError:  # Windows, which does not delete files that are in use
     fcntl = None
 
-_FILE = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.part(?:\.\w+)?")
+_FILE = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.part")
+# In a folder that the user named, below which files of others may lie: no other program's name.
+_OUTPUT = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.gald-part(?:\.\w+)?")
 _FOLDER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
 
 
 def partial_name(name: str) -> str:
     """Return the name of a file of this process until it is complete."""
     return f"{name}.{os.getpid()}.part"
+
+
+def partial_output(path: Path) -> Path:
+    """Return the path of an output of this process until it is complete, with its suffix."""
+    return path.with_name(f"{path.stem}.{os.getpid()}.gald-part{path.suffix}")
 
 
 @contextmanager
@@ -36,25 +43,35 @@ def locked(partial: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def clean_leftovers(folder: Path, name: str | None = None, below: bool = False) -> None:
+def clean_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove what killed processes left of the files of a folder; keep what is being written.
 
     Args:
         folder: the folder.
         name: only leftovers of this file; None for all.
-        below: whether to search the folders below it too.
     """
     with suppress(OSError):  # another process may be cleaning, or the folder may be read-only
-        for path in list(folder.rglob("*.part*") if below else folder.iterdir()):
+        for path in list(folder.iterdir()):
             match = (_FOLDER if path.name.startswith(".") else _FILE).fullmatch(path.name)
-            if match is None or path.is_symlink() or name not in (None, match["name"]):
-                continue
-            if _is_written(path, int(match["pid"])):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            if match is not None and name in (None, match["name"]):
+                _remove_unless_written(path, int(match["pid"]))
+
+
+def clean_partial_outputs(folder: Path) -> None:
+    """Remove what killed processes left of outputs below a folder; keep what is being written."""
+    with suppress(OSError):
+        for path in list(folder.rglob("*.gald-part*")):
+            if match := _OUTPUT.fullmatch(path.name):
+                _remove_unless_written(path, int(match["pid"]))
+
+
+def _remove_unless_written(path: Path, pid: int) -> None:
+    if path.is_symlink() or _is_written(path, pid):
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_written(partial: Path, pid: int) -> bool:
