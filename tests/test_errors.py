@@ -118,7 +118,7 @@ def test_bad_file_is_named_by_training(
         ["predict", "demo", "~nosuchuser/a.jpg"],
         ["table", "~nosuchuser/runs"],
         ["compare", "~nosuchuser/a", "demo"],
-        ["viz", "~nosuchuser/a", "--image", "a.jpg"],
+        ["viz", "demo", "--image", "~nosuchuser/a.jpg"],
     ],
 )
 def test_the_home_of_an_unknown_user_is_refused(arguments, capsys, monkeypatch):

@@ -100,7 +100,7 @@ def open_archive(archive: Path) -> zipfile.ZipFile:
     if key not in _ARCHIVES:
         try:
             _ARCHIVES[key] = zipfile.ZipFile(archive)
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError):
+        except (zipfile.BadZipFile, NotImplementedError, ValueError):  # all of damaged bytes
             raise SampleError(
                 f"{archive} is not a complete zip; download or copy it again"
             ) from None
