@@ -37,6 +37,7 @@ STUDIES = (
     Study("screen_skip_camvid", "CamVid", "head with a skip on frozen features; 180x240"),
     Study("dose_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_labelmefacade", "LabelMeFacade", "head on frozen features; 180x240"),
+    Study("screen_crackforest", "CrackForest", "head on frozen features, stride 4 too; 320x480"),
 )
 HEAD = """# Leaderboard
 
