@@ -8,7 +8,9 @@ from omegaconf import OmegaConf
 
 from gald import cli
 from gald.config import CONF_DIR
+from gald.run.plain import RefusedError
 from gald.sweep.table.consistency import ELSEWHERE, Audited, audit, audit_configs
+from gald.sweep.table.table import print_table
 
 
 def test_sweep_that_differs_in_its_factors_only_passes(toy_sweep):
@@ -58,6 +60,40 @@ def test_same_difference_in_both_splits_is_reported_once(toy_sweep):
         path.write_text(json.dumps(results | {"test/receipt": results["val/receipt"]}))
     (only,) = audit(folder)
     assert only.startswith("commit of the code (val, commit) differs")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"val/miou": 0.', "is not valid JSON"),
+        ("[]", "contains a list instead of results"),
+        ('{"val/receipt": "abc"}', "holds the text abc as val/receipt"),
+    ],
+)
+def test_damaged_cell_is_a_finding_and_hides_no_other_one(toy_sweep, capsys, content, reason):
+    folder = toy_sweep(unfinished={("psp", "mask", 2): ("failed", "crashed")})
+    path = folder / "cell_3" / "results.json"
+    path.write_text(content)
+    damaged, seeds = audit(folder)
+    assert damaged.startswith(f"cell 3 cannot be checked: {path} {reason}")
+    assert seeds.startswith("set of seeds differs")
+    print_table(folder, samples=200, form="md")
+    shown = capsys.readouterr().out
+    assert "| ga=none ld=mask | 0 | unreadable |" in shown and damaged[:60] in shown
+
+
+def test_damaged_config_is_a_finding_too(toy_sweep):
+    folder = toy_sweep()
+    (folder / "cell_3" / "config.yaml").write_text("data: [")
+    (damaged,) = audit(folder)
+    assert "cell 3 cannot be checked" in damaged and "is not valid YAML" in damaged
+
+
+def test_config_that_refers_to_code_stops_the_audit(toy_sweep):
+    folder = toy_sweep()
+    (folder / "cell_3" / "config.yaml").write_text("name: ${oc.env:HOME}")
+    with pytest.raises(RefusedError, match="gald resolves nothing"):
+        audit(folder)
 
 
 def test_copy_of_a_factor_is_declared_and_a_longer_key_is_not():

@@ -1,15 +1,16 @@
 """`gald sweep audit FOLDER`: find differences between cells besides the declared factors."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gald.comparison.training import without_irrelevant
-from gald.run.plain import plain_data
-from gald.run.results import SPLITS
+from gald.errors import to_sentence
+from gald.run.plain import RefusedError, plain_data
+from gald.run.results import SPLITS, read_results
 from gald.run.shape import read_config_file
-from gald.run.text_file import read_json
 from gald.sweep.cells import Sweep, split_overrides
 from gald.sweep.state import read_state
 from gald.sweep.table.arms import SEED, label
@@ -72,16 +73,18 @@ def audit(folder: Path) -> list[str]:
     """List differences between the cells of a sweep besides its factors, one sentence each.
 
     They are read from each cell's config.yaml and from the receipts in its results.json, one cell
-    after the other. Cells without these files are skipped.
+    after the other. Cells without these files are skipped; a damaged file is a finding too.
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: its list of cells is damaged, or a config has an interpolation.
+        ValueError: its list of cells is damaged.
+        RefusedError: a config has an interpolation.
     """
     sweep = Sweep.load(folder)
     factors = sweep.factors
     trained: list[dict[str, str]] = []
     receipts = _Texts("null")
+    damaged: list[str] = []
 
     def audited() -> Iterator[Audited]:
         for cell in sweep.cells:
@@ -89,15 +92,29 @@ def audit(folder: Path) -> list[str]:
             values = {key: overrides.get(key, "default") for key in factors}
             place = sweep.place(cell)
             config, results = (place / name for name in ("config.yaml", "results.json"))
-            if config.is_file():
-                content = plain_data(read_config_file(config), config)
-                yield Audited(values, {str(key): value for key, value in content.items()})
-            if results.is_file() and read_state(place).state == "done":
-                trained.append(values)
-                receipts.add(_receipt_values(read_json(results, "repeat its evaluation")))
+            with _finding(damaged, f"cell {cell.number}"):
+                if config.is_file():
+                    content = plain_data(read_config_file(config), config)
+                    yield Audited(values, {str(key): value for key, value in content.items()})
+            with _finding(damaged, f"cell {cell.number}"):
+                if results.is_file() and read_state(place).state == "done":
+                    receipts.add(_receipt_values(read_results(results)))
+                    trained.append(values)
 
-    findings = audit_configs(audited())
-    return findings + audit_seeds(trained) + _audit_receipts(receipts, [label(v) for v in trained])
+    differing = audit_configs(audited())
+    names = [label(values) for values in trained]
+    return [*damaged, *differing, *audit_seeds(trained), *_audit_receipts(receipts, names)]
+
+
+@contextmanager
+def _finding(findings: list[str], name: str) -> Generator[None]:
+    """Turn the error of a cell's damaged file into a finding, so that it hides no other cell."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except (OSError, ValueError) as error:
+        findings.append(f"{name} cannot be checked: {to_sentence(error)}")
 
 
 class _Texts:
