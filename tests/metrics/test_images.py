@@ -87,6 +87,50 @@ def test_groups_that_are_no_names_are_refused(tmp_path, groups):
     assert "\n" not in str(refusal.value) and "\x1b" not in str(refusal.value)
 
 
+def test_confusion_of_no_number_of_classes_is_refused(tmp_path):
+    counts_of(["a", "b"]).save(tmp_path / "c.npz")
+    arrays = dict(np.load(tmp_path / "c.npz"))
+    np.savez(tmp_path / "c.npz", **arrays | {"confusion.width": np.array(142)})
+    with pytest.raises(ValueError, match=r"c\.npz cannot .* \(confusion has 142 counts .*evaluate"):
+        ImageCounts.load(tmp_path / "c.npz")
+    np.savez(tmp_path / "c.npz", **arrays | {"ece.width": np.array(142)})
+    assert ImageCounts.load(tmp_path / "c.npz").width("ece") == 142
+
+
+@pytest.mark.parametrize("kind", ["uint64", "uint16", "int32"])
+def test_counts_of_any_integer_type_are_read_as_int64(tmp_path, kind):
+    counts = counts_of(["a", "b"])
+    counts.save(tmp_path / "c.npz")
+    arrays = dict(np.load(tmp_path / "c.npz"))
+    parts = {
+        key: array.astype(kind)
+        for key, array in arrays.items()
+        if key.endswith((".places", ".values", ".ends"))
+    }
+    np.savez(tmp_path / "c.npz", **arrays | parts)
+    again = ImageCounts.load(tmp_path / "c.npz")
+    assert np.array_equal(again.total("confusion"), counts.total("confusion"))
+    assert np.array_equal(again.class_counts(), counts.class_counts())
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "fault"),
+    [
+        ("values", np.full(2, 2**63, np.uint64), "other values than counts"),
+        ("ends", np.array([2, 1], np.uint64), "not in order"),
+    ],
+)
+def test_unsigned_counts_that_are_out_of_bounds_are_refused(tmp_path, part, array, fault):
+    counts = ImageCounts()
+    for name in ("a", "b"):
+        counts.add(name, "confusion", torch.tensor([1, 0, 0, 0]))
+    counts.save(tmp_path / "c.npz")
+    arrays = dict(np.load(tmp_path / "c.npz"))
+    np.savez(tmp_path / "c.npz", **arrays | {f"confusion.{part}": array})
+    with pytest.raises(ValueError, match=fault):
+        ImageCounts.load(tmp_path / "c.npz")
+
+
 def test_many_classes_take_little_disk_space(tmp_path):
     counts = ImageCounts()
     for i in range(100):

@@ -22,15 +22,23 @@ Counts = NDArray[np.int64]
 Sparse = tuple[int, Counts, Counts]  # width, indices of the nonzero counts, their values
 
 
-def _check_counts(name: str, width: int, *arrays: np.ndarray) -> None:
-    """Refuse arrays that are no lists of counts at places below a width."""
+def _as_counts(name: str, width: int, *arrays: np.ndarray) -> list[Counts]:
+    """Return places, values and ends as int64; refuse what is no list of counts below a width."""
+    largest = np.iinfo(np.int64).max
     for part in arrays:
-        if part.ndim != 1 or not np.issubdtype(part.dtype, np.integer) or (part < 0).any():
+        integer = part.ndim == 1 and np.issubdtype(part.dtype, np.integer)
+        if not integer or (part < 0).any() or (part > largest).any():
             raise ValueError(f"{name} has other values than counts")
-    if width < 1 or (len(arrays[0]) and arrays[0].max() >= width):
+    places, values, ends = (part.astype(np.int64, copy=False) for part in arrays)
+    if width < 1 or (len(places) and places.max() >= width):
         raise ValueError(f"{name} counts more than {width} places")
-    if (np.diff(arrays[2]) < 0).any():
+    if name == "confusion" and isqrt(width) ** 2 != width:
+        raise ValueError(
+            f"{name} has {width} counts for an image, which is the square of no number of classes"
+        )
+    if (np.diff(ends) < 0).any():
         raise ValueError(f"{name} is not in order")
+    return [places, values, ends]
 
 
 def _read_groups(array: np.ndarray, count: int) -> list[str]:
@@ -226,10 +234,10 @@ class ImageCounts:
                     if part != "width":
                         continue
                     width = int(file[key])
-                    places, values, ends = (
+                    arrays = (
                         file[f"{metric_name}.{part}"] for part in ("places", "values", "ends")
                     )
-                    _check_counts(metric_name, width, places, values, ends)
+                    places, values, ends = _as_counts(metric_name, width, *arrays)
                     if len(ends) != len(names) or not len(places) == len(values) == ends[-1]:
                         raise ValueError(f"{metric_name} is incomplete")
                     words = "has {0} counts for an image, and may have {1}"

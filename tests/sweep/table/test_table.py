@@ -7,6 +7,7 @@ import re
 import sys
 from itertools import combinations
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -174,6 +175,16 @@ def test_missing_cells_are_listed_with_their_reasons(toy_sweep, capsys):
     print_table(folder, samples=500, form="csv")
     row = rows(capsys.readouterr().out)["ga=psp ld=mask"]
     assert row["conclusion"] == "no result" and "seed 0: failed crashed" in row["missing"]
+
+
+def test_cell_with_counts_of_no_number_of_classes_is_listed_as_unreadable(toy_sweep, capsys):
+    folder = toy_sweep(ld_helps)
+    path = folder / "cell_11" / "images_val.npz"
+    arrays = dict(np.load(path))
+    arrays["confusion.places"][arrays["confusion.places"] == 8] = 9  # past its 3 classes
+    np.savez(path, **arrays | {"confusion.width": np.array(10)})
+    print_table(folder, samples=200, form="md")
+    assert "| ga=psp ld=mask | 2 | unreadable |" in capsys.readouterr().out
 
 
 def test_seeds_that_are_missing_for_one_reason_share_a_row(toy_sweep, capsys):
