@@ -161,6 +161,40 @@ def test_owner_on_another_machine_is_believed_for_three_minutes(cell):
         assert mine
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pid": "12"},
+        {"pid": True},
+        {"pid": -1},
+        {"pid": 12.5},
+        {"pid": 99999999999999999999},
+        {"host": None},
+        {"started": "5"},
+        {"job": 7},
+        {"since": "now"},
+        {"since": 10**400},
+        {"since": float("nan")},
+    ],
+    ids=lambda wrong: str(wrong)[:40],
+)
+def test_wrong_record_of_an_owner_keeps_nobody_away(cell, wrong):
+    with claimed(cell):
+        content = json.loads((cell / "owner.json").read_text())
+    (cell / "owner.json").write_text(json.dumps(content | wrong))
+    assert read_state(cell).state == "pending"
+    with claimed(cell) as mine:
+        assert mine
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", "[" * 2000])
+def test_owner_file_without_a_record_keeps_nobody_away(cell, content):
+    (cell / "owner.json").write_text(content)
+    assert read_owner(cell) is None
+    with claimed(cell) as mine:
+        assert mine
+
+
 def test_process_with_the_id_of_a_dead_owner_is_not_the_owner():
     owner = Owner.this_process()
     assert owner.alive

@@ -152,7 +152,7 @@ class Owner:
             return self.age < SILENCE
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # no process has so large an id
             return False
         except PermissionError:
             pass
@@ -163,17 +163,28 @@ class Owner:
         return f"process {self.pid} on {self.host}{job}"
 
 
+_OWNER_SHAPE = {
+    "host": str,
+    "pid": Count,
+    "started": Whole | None,
+    "job": str | None,
+    "since": Finite,
+}
+
+
 def read_owner(folder: Path) -> Owner | None:
-    """Return who runs a cell, or ran it without an orderly end; None if nobody does."""
+    """Return who runs a cell, or ran it without an orderly end; None if nobody does.
+
+    A record that is damaged, as by a crash, names nobody.
+    """
     path = folder / OWNER
     try:
         age = time.time() - path.stat().st_mtime
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Owner(age=age, **content)
-    except FileNotFoundError:
+        content = read_json(path)
+        check_shape(path, content, _OWNER_SHAPE, _GO_ON)
+    except (FileNotFoundError, ValueError, OverflowError):  # the last for an endless number
         return None
-    except (ValueError, TypeError, KeyError):  # a crash has cut it
-        return None
+    return Owner(age=age, **{key: content[key] for key in _OWNER_SHAPE})
 
 
 def peek(path: Path) -> dict[str, Any]:
