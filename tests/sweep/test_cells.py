@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -136,6 +138,23 @@ def test_a_cell_has_one_owner(cell):
     assert read_owner(cell) is None and read_state(cell).state == "pending"
     with claimed(cell) as again:
         assert again
+
+
+def test_owner_shows_life_until_it_gives_the_cell_back(cell, monkeypatch):
+    """It is busy all the time, as a task of a job that trains in its own process."""
+    monkeypatch.setattr("gald.sweep.claim.SIGN_OF_LIFE", 0.05)
+    path = cell / "owner.json"
+    with claimed(cell):
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 20
+        while path.stat().st_mtime < time.time() - 60:
+            assert time.monotonic() < deadline, "it gave no sign of life"
+        assert [thread.name for thread in threading.enumerate()].count("claim") == 1
+    assert "claim" not in [thread.name for thread in threading.enumerate()]
+    path.write_text("of the next owner")
+    os.utime(path, (0, 0))
+    time.sleep(0.2)
+    assert path.stat().st_mtime == 0
 
 
 def test_dead_owner_loses_its_cell(cell):

@@ -14,7 +14,7 @@ from gald.probe.bench import Bench, check
 from gald.probe.cell import run_cell
 from gald.run.fresh import clear
 from gald.sweep.cells import Cell, Sweep
-from gald.sweep.claim import Claim, claim
+from gald.sweep.claim import claim
 from gald.sweep.compose import Source, compose_cell
 from gald.sweep.launch.launcher import declared, refuse_other_config, results_of
 from gald.sweep.launch.live_table import LiveTable
@@ -51,7 +51,7 @@ def launch(config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[J
                         settings = compose_cell(cell.overrides, source, sweep.place(cell))
                         bench = bench or Bench(pick_device(settings.device))
                         _look(sweep, unique, records)
-                        _Run(sweep, cell, settings, table, records, held)(bench)
+                        _Run(sweep, cell, settings, table, records)(bench)
                 finally:
                     held.release()
             if busy == len(waiting):
@@ -84,10 +84,9 @@ class _Run:
         config: DictConfig,
         table: LiveTable,
         records: dict[int, Record],
-        held: Claim,
     ) -> None:
         self.folder, self.number, self.config = sweep.place(cell), cell.number, config
-        self.table, self.records, self.held = table, records, held
+        self.table, self.records = table, records
         self.started, self.steps = time.monotonic(), 0
 
     @property
@@ -120,7 +119,6 @@ class _Run:
 
     def _step(self, done: int) -> None:
         self.steps = done
-        self.held.touch()
         self._show({self.number: self})
 
     def _show(self, running: Mapping[int, "_Run"]) -> None:

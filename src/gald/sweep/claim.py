@@ -2,7 +2,7 @@
 
 import json
 import os
-import time
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -20,7 +20,8 @@ class Claim:
     """Ownership of a cell, until it is released or the process dies.
 
     A lock decides between processes. The file `owner.json` says who the owner is; it also keeps
-    others away for a while on clusters where a lock is not seen by other machines.
+    others away for a while on clusters where a lock is not seen by other machines. A thread
+    touches it as a sign of life, whatever the process does meanwhile.
 
     Args:
         folder: run folder of the cell.
@@ -29,22 +30,24 @@ class Claim:
 
     def __init__(self, folder: Path, lock: FileLock) -> None:
         self.folder, self.lock = folder, lock
-        self.touched = time.monotonic()
         self.owner = Owner.this_process()
         content = asdict(self.owner)
         del content["age"]
         with atomic_file(folder / OWNER) as partial:
             partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._show_life, name="claim", daemon=True)
+        self._thread.start()
 
-    def touch(self) -> None:
-        """Give a sign of life; calls in quick succession are cheap."""
-        if time.monotonic() - self.touched > SIGN_OF_LIFE:
-            self.touched = time.monotonic()
+    def _show_life(self) -> None:
+        while not self._released.wait(SIGN_OF_LIFE):
             with suppress(OSError):
                 os.utime(self.folder / OWNER)
 
     def release(self) -> None:
         """Give the cell back."""
+        self._released.set()
+        self._thread.join()  # it must not touch the record of the next owner
         with suppress(OSError):
             (self.folder / OWNER).unlink(missing_ok=True)
         self.lock.release()

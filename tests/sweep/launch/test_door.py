@@ -17,7 +17,7 @@ from gald import cli
 from gald.sweep.cells import Sweep, declare
 from gald.sweep.claim import claimed
 from gald.sweep.compose import Source
-from gald.sweep.launch import cell_process
+from gald.sweep.launch import cell_process, door
 from gald.sweep.launch.cell import Options, prepare
 from gald.sweep.state import Record, read_state, write_record
 
@@ -83,6 +83,24 @@ def test_cell_that_another_process_runs_is_left_alone(run, tmp_path, capsys):
         assert run("--cell", "0") == 75
     assert f"process {os.getpid()} on" in capsys.readouterr().out
     assert not (sweep.place(sweep.cells[0]) / "starts.txt").exists()
+
+
+def test_task_of_a_job_shows_life_while_it_trains(run, tmp_path, monkeypatch):
+    """Tasks on other machines do not see its lock, and believe it dead after a while."""
+    sweep = grid(tmp_path, 1)
+    monkeypatch.setattr("gald.sweep.claim.SIGN_OF_LIFE", 0.05)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+
+    def train(folder):
+        path = folder / "owner.json"
+        os.utime(path, (0, 0))
+        wait_until(lambda: path.stat().st_mtime > time.time() - 60)
+        (folder / "results.json").write_text('{"val/miou": 0.5}')
+
+    monkeypatch.setattr(door, "_train", train)
+    assert run("--cell", "0") == 0
+    assert read_state(sweep.place(sweep.cells[0])).score == 0.5
 
 
 def test_wrong_words_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
@@ -197,7 +215,7 @@ def test_cell_has_one_resolved_config_and_goes_on_from_its_checkpoint(tmp_path):
 def test_signal_stops_a_cell_after_its_save_and_a_second_one_undoes_nothing(tmp_path, name):
     sweep = grid(tmp_path, 7)
     folder = sweep.place(sweep.cells[0])
-    process = door(tmp_path, "0")
+    process = start_door(tmp_path, "0")
     wait_until(lambda: (folder / "ready").exists())
     process.send_signal(getattr(signal, name))
     process.send_signal(signal.SIGTERM)
@@ -219,7 +237,7 @@ def test_many_processes_never_run_a_cell_twice_and_never_lose_one(tmp_path):
     """200 trivial cells, two launchers and ten processes of single cells, killed at random."""
     sweep = grid(tmp_path, *range(1000, 1200))
     draw = random.Random(0)
-    processes = [door(tmp_path, None), door(tmp_path, None)]
+    processes = [start_door(tmp_path, None), start_door(tmp_path, None)]
     deadline = time.monotonic() + 1500
     while time.monotonic() < deadline:
         states = [read_state(sweep.place(cell)).state for cell in sweep.cells]
@@ -228,7 +246,7 @@ def test_many_processes_never_run_a_cell_twice_and_never_lose_one(tmp_path):
         processes = [process for process in processes if process.poll() is None]
         if len(processes) < 12:
             number = draw.choice([i for i, state in enumerate(states) if state != "done"])
-            processes.append(door(tmp_path, None if draw.random() < 0.1 else str(number)))
+            processes.append(start_door(tmp_path, None if draw.random() < 0.1 else str(number)))
         if draw.random() < 0.2:
             draw.choice(processes).send_signal(draw.choice([signal.SIGKILL, signal.SIGTERM]))
         time.sleep(0.3)
@@ -243,7 +261,7 @@ def test_many_processes_never_run_a_cell_twice_and_never_lose_one(tmp_path):
         assert len(json.loads((sweep.place(cell) / "results.json").read_text())) == 1
 
 
-def door(folder, number):
+def start_door(folder, number):
     """Start a process that runs one cell, or all of them."""
     words = ["sweep", "run", "grid", *([] if number is None else ["--cell", number])]
     with (folder / "door.log").open("ab") as log:

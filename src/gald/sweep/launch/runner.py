@@ -227,7 +227,6 @@ class _Runner:
 
     def _collect(self) -> None:
         for number, attempt in list(self.running.items()):
-            attempt.claim.touch()
             status = attempt.process.poll()
             if status is not None:
                 del self.running[number]
