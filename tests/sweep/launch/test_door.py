@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch.distributed import TCPStore
 
 from gald import cli
 from gald.sweep.cells import Sweep, declare
@@ -93,6 +94,7 @@ def test_task_of_a_job_shows_life_while_it_trains(run, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
 
     def train(folder):
+        assert json.loads((folder / "start.json").read_text())["go"]
         path = folder / "owner.json"
         os.utime(path, (0, 0))
         wait_until(lambda: path.stat().st_mtime > time.time() - 60)
@@ -100,7 +102,26 @@ def test_task_of_a_job_shows_life_while_it_trains(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(door, "_train", train)
     assert run("--cell", "0") == 0
-    assert read_state(sweep.place(sweep.cells[0])).score == 0.5
+    folder = sweep.place(sweep.cells[0])
+    assert read_state(folder).score == 0.5 and not (folder / "start.json").exists()
+
+
+@pytest.mark.parametrize("number", ["", "mine"])
+def test_tasks_wait_for_the_first_one_of_their_own_start(tmp_path, monkeypatch, number):
+    """Two starts of torchrun have the same id without --rdzv-id, or with the same one."""
+    monkeypatch.setattr(door, "PATIENCE", 0.5)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", number or "none")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    stores = [TCPStore("localhost", 0, is_master=True) for _ in range(2)]
+    for store, restart in ((stores[0], "0"), (stores[1], "0"), (stores[1], "1")):
+        monkeypatch.setenv("MASTER_PORT", str(store.port))
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
+        with pytest.raises(ValueError, match="the first task of this job has not prepared"):
+            door._wait_for_first(tmp_path)
+        for go in (True, False):
+            door._tell_others(tmp_path, go)
+            assert door._wait_for_first(tmp_path) is go
 
 
 def test_wrong_words_are_refused_in_one_sentence(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import time
+import uuid
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -113,6 +115,8 @@ def _run_as_task(sweep: Sweep, cell: Cell, source: Source) -> Record:
         record.seconds = round((record.seconds or 0.0) + time.monotonic() - started, 1)
         record.score = read_score(folder) if record.state == "done" else None
         write_record(folder, record)
+        with suppress(OSError):  # a task that has not read it yet would wait for a dead one
+            (folder / START).unlink(missing_ok=True)
         held.release()
         hand_on(signalled, handlers.get(signalled or 0))
     return record
@@ -139,10 +143,10 @@ def _tell_others(folder: Path, go: bool) -> None:
 
 def _wait_for_first(folder: Path) -> bool:
     """Wait until the first task has prepared the cell; returns whether to train."""
-    deadline = time.monotonic() + PATIENCE
+    deadline, own = time.monotonic() + PATIENCE, _job_step()
     while time.monotonic() < deadline:
         told = peek(folder / START)
-        if told.get("job") == _job_step():
+        if told.get("job") == own:
             return bool(told.get("go"))
         time.sleep(0.2)
     raise ValueError(
@@ -152,5 +156,20 @@ def _wait_for_first(folder: Path) -> bool:
 
 
 def _job_step() -> list[str]:
-    """Return what is equal in all tasks of a job step, and new after each restart of the job."""
-    return [os.environ.get(name, "") for name in STEP]
+    """Return what is equal in all tasks of a job step, and new at each start of the job."""
+    return [*(os.environ.get(name, "") for name in STEP), _start_of_torchrun()]
+
+
+def _start_of_torchrun() -> str:
+    """Return a text that the first process to ask draws for all of torchrun; empty elsewhere.
+
+    Without --rdzv-id all starts of torchrun have the same id, and a given one may be used again.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return ""
+    from torch.distributed import TCPStore
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, is_master=False)
+    key = f"gald/start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"  # the store stays
+    return store.compare_set(key, "", uuid.uuid4().hex).decode()
