@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 SMALL = ["data.size=[48,64]", "data.val_count=3", "data.num_workers=0", "trainer.accelerator=cpu"]
 
@@ -43,3 +44,13 @@ def test_wrong_keys_are_refused_before_anything_is_built(run, gald_cli, tmp_path
     with pytest.raises(ValueError, match=message):
         evaluate(gald_cli, run, tmp_path, word)
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("data", ["abc", ["a"]], ids=str)
+def test_keys_for_data_of_a_checkpoint_that_are_no_table_are_refused(run, gald_cli, tmp_path, data):
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["gald"]["config"]["data"] = data
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(ValueError, match=r"odd\.ckpt has .* as data") as refusal:
+        evaluate(gald_cli, tmp_path / "odd.ckpt", tmp_path, "data.root=x")
+    assert "\n" not in str(refusal.value) and "; " in str(refusal.value)

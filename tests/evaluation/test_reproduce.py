@@ -94,6 +94,21 @@ def test_new_path_of_a_moved_checkpoint_can_be_given(results, monkeypatch, tmp_p
     reproduce(monkeypatch, path, f"ckpt_path={moved}")
 
 
+@pytest.mark.parametrize("checkpoint", [5, ["a"], {"a": 1}, True], ids=str)
+def test_checkpoint_of_a_receipt_that_is_no_text_is_refused(
+    results, monkeypatch, tmp_path, checkpoint
+):
+    path = forged(results, tmp_path, lambda c: c["val/receipt"].update(checkpoint=checkpoint))
+    with pytest.raises(ValueError, match=r"as val/receipt\.checkpoint, which must be .*; evaluate"):
+        reproduce(monkeypatch, path)
+
+
+def test_checkpoint_that_a_receipt_leaves_out_can_be_given(results, monkeypatch, tmp_path):
+    file = json.loads(results.read_text())["val/receipt"]["checkpoint"]
+    path = forged(results, tmp_path, lambda c: c["val/receipt"].pop("checkpoint"))
+    reproduce(monkeypatch, path, f"ckpt_path={file}", "trainer.accelerator=cpu")
+
+
 @pytest.mark.parametrize(
     "word", ["trainer=ddp_cpu", "trainer.devices=2", "metrics=miou", "inference=slide", "--help"]
 )

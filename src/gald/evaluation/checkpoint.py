@@ -112,8 +112,9 @@ def _parts(
             building.check_metrics(stored.get(part), file, trust)
             parts[part] = stored.get(part) or {}
         else:
-            changed = changes.get(part, {})
-            whole = {**(stored.get(part) or {}), **changed} if changed else stored.get(part)
+            whole, changed = stored.get(part), changes.get(part)
+            if changed and isinstance(whole, dict | None):
+                whole = {**(whole or {}), **changed}
             parts[part] = building.check(part, whole, file, trust)
     if "train_transform" in parts["data"]:
         parts["data"]["train_transform"] = None  # evaluation does not need it

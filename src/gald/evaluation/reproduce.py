@@ -33,6 +33,7 @@ RECEIPT = {
     "inference": Mapping[str, Any],
     "metrics": Annotated[Mapping[str, Any], Length(1)],
     "precision": str,
+    "checkpoint": str | None,
     **dict.fromkeys(SIGNED, str),
 }
 
@@ -68,7 +69,8 @@ def reproduce(path: Path, overrides: list[str]) -> None:
     if not receipts:
         raise ValueError(f"{path} has no receipt; evaluate again with gald eval to get one")
     for split, receipt in receipts.items():
-        check_shape(path, receipt, RECEIPT, "evaluate again with gald eval", f"{split}/receipt")
+        known = {"checkpoint": None} | receipt  # published results may leave it out
+        check_shape(path, known, RECEIPT, "evaluate again with gald eval", f"{split}/receipt")
         _refuse_without_effect(receipt, split, path, overrides)
         cfg = _config(receipt, split, path, overrides)
         if sha256(Path(cfg.ckpt_path)) != receipt.get("checkpoint_sha256"):
