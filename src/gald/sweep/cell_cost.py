@@ -197,7 +197,8 @@ def _training_size(
     size = transform.get("crop_size") if isinstance(transform, dict) else None
     if size is None:
         size = data.make_dataset("val")[0]["image"].shape[-2:]
-    if not (len(size) == 2 and all(isinstance(side, int) and 0 < side < 2**15 for side in size)):
+    is_pair = isinstance(size, list | tuple) and len(size) == 2
+    if not (is_pair and all(isinstance(side, int) and 0 < side < 2**15 for side in size)):
         raise ValueError(
             f"{file} has {shown(size)} as data.train_transform.crop_size, which is no height and "
             "width; copy the file again from its source"

@@ -77,6 +77,17 @@ def test_plan_is_declared_in_a_folder_without_being_run(gald_cli, capsys, tmp_pa
     assert Sweep.load(tmp_path / "grid") == sweep
 
 
+def test_plan_is_declared_in_the_home_folder_that_a_tilde_stands_for(
+    gald_cli, capsys, tmp_path, monkeypatch
+):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    gald_cli("sweep", "plan", *TINY, "seed=0,1", "--to=~/grid")
+    assert f"2 cells in {home / 'grid'}; to run them" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert len(Sweep.load(home / "grid").cells) == 2
+
+
 def test_undeclared_differences_give_a_warning(capsys):
     plan(["experiment=demo,camvid_lite0"], probing=False)
     shown = capsys.readouterr().out
@@ -174,5 +185,7 @@ def test_command_reports_errors_in_one_sentence(monkeypatch, capsys):
     assert "ga has no option 'pspp'" in run("model/ga=none,pspp")
     assert "--difference is 0" in run("seed=0,1", "--difference", "0")
     assert "holds no sweep" in run("seed=0,1", "--sd", "nowhere")
+    for empty in ("", " "):
+        assert "--sd is empty; set it to a number of points" in run("seed=0,1", "--sd", empty)
     error = run("--baseline", "ga=gc", "model/ga=none,psp")
     assert "0 arms match --baseline 'ga=gc'; choose one of 'model/ga=none', 'model/ga=psp'" in error

@@ -276,6 +276,19 @@ def test_measured_latency_and_memory_become_columns(toy_sweep, capsys):
         assert float(row["latency (ms)"]) > 0 and 0.1 < float(row["memory (MiB)"]) < 100
 
 
+@pytest.mark.parametrize("size", [512, "512", [32], [32, 4.5]], ids=str)
+def test_measuring_a_config_with_a_crop_of_no_two_sides_is_refused(toy_sweep, size):
+    def config(content, ga, ld, seed):
+        words = ["model.channels=8", "model.backbone.name=test_resnet", "data.size=[32,48]"]
+        cfg = compose("train", [*words, "output_dir=x", "trainer.accelerator=cpu"])
+        content.update(OmegaConf.to_container(cfg, resolve=True))
+        content["data"]["train_transform"]["crop_size"] = size
+
+    folder = toy_sweep(ld_helps, ga=("none",), seeds=(0, 1), config=config)
+    with pytest.raises(ValueError, match=r"config\.yaml .*crop_size.*; "):
+        print_table(folder, samples=200, measuring=True)
+
+
 def test_measuring_an_untrusted_config_calls_no_code(toy_sweep):
     def config(content, ga, ld, seed):
         content["data"] = {"_target_": "os.system", "command": "false"}

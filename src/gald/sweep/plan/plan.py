@@ -38,6 +38,7 @@ def write_plan(words: Sequence[str], folder: Path) -> None:
         ValueError: an override is wrong, or the folder holds a different sweep.
     """
     refuse_words("sweep plan", words, "train")
+    folder = folder.expanduser()
     refuse_unwritable(folder, "--to")
     master, declared = declared_cells(words, folder)
     command = ["gald", "train", "-m", *words]
@@ -230,11 +231,18 @@ def _warnings(entries: Sequence[Entry]) -> list[str]:
 
 
 def _pilot(given: str | None, trust: Sequence[str]) -> SweepRuns | None:
-    """Read the finished sweep that `--sd` names; None if it names a number, or nothing."""
+    """Read the finished sweep that `--sd` names; None if it names a number, or is left out."""
+    if given is None:
+        return None
+    if not given.strip():
+        raise ValueError(
+            "--sd is empty; set it to a number of points, as in --sd 0.8, or to the folder of a "
+            "finished sweep, or leave it out"
+        )
     try:
-        float(given or "0")
+        float(given)
     except ValueError:
-        return read_sweep(Path(given or "").expanduser(), trust=trust)
+        return read_sweep(Path(given).expanduser(), trust=trust)
     return None
 
 
