@@ -166,6 +166,7 @@ def test_one_cell_alone_prints_its_scores_and_is_not_overwritten(gald_cli, tmp_p
     assert "mIoU" in capsys.readouterr().out
     with pytest.raises(ValueError, match="already holds a run"):
         gald_cli("probe", *WORDS, f"output_dir={run}")
+    assert b"gald sha256 " in (run / "checkpoints" / "best.ckpt").read_bytes()[-100:]
     network = gald.load(run)
     street = tmp_path / "street.png"
     cv2.imwrite(str(street), np.zeros((32, 64, 3), np.uint8))

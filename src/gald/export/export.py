@@ -21,7 +21,6 @@ from gald.run.new_folders import refuse_unwritable
 from gald.run.provenance import versions
 
 Size = tuple[int, int]
-FORMATS = ("pretrained", "onnx", "torch")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 OPSETS = 18, 23  # what torch writes, and the newest to which it converts that
 MOST_PIXELS = 16384  # of a side

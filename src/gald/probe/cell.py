@@ -23,6 +23,7 @@ from gald.probe.scoring import as_config, score
 from gald.profiling.flops import count_params
 from gald.run.atomic import atomic_file
 from gald.run.building import build_own
+from gald.run.checkpoint_io import save_checkpoint
 from gald.run.plain import plain_data
 from gald.run.provenance import commit, versions
 from gald.run.results import Results, write_results
@@ -146,5 +147,4 @@ def _keep(folder: Path, config: dict[str, Any], model: Segmentor, material: Mate
         for prefix, part in parts.items()
         for key, value in part.state_dict().items()
     }
-    with atomic_file(folder / "checkpoints" / "best.ckpt") as partial:
-        torch.save({"state_dict": state, "gald": about}, partial)
+    save_checkpoint({"state_dict": state, "gald": about}, folder / "checkpoints" / "best.ckpt")
