@@ -626,8 +626,6 @@ def evaluation_rows():
     for number, name in enumerate(CLASSES):
         root = f"classes/{name}"
         yield verbs[number % len(verbs)].format(root), f"{root}/classes.yaml"
-    for name in CONFIGS:
-        yield f"sweep audit sweeps/config_{name}", f"config_{name}/cell/config.yaml"
 
 
 ROWS = list(rows())
@@ -687,6 +685,17 @@ def test_fault_ends_in_one_sentence_and_leaves_nothing(
     before, listed[0] = listed[0], listing(place)
     assert listed[0] == before
     assert seconds < SECONDS
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_audit_lists_a_damaged_config_as_a_finding(name, place, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["gald", "sweep", "audit", f"sweeps/config_{name}"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    shown = "".join(capfd.readouterr())
+    assert stop.value.code not in (0, None) and "cell 0 cannot be checked" in shown
+    assert f"config_{name}/cell/config.yaml" in shown.replace("\n", "")
 
 
 CONSOLE = [
