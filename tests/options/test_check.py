@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from gald.config import CONF_DIR, compose
 from gald.options.check import check_config, check_part
 from gald.options.roots import Eval, Probe, Profile, Train
+from gald.options.values import bad_place
 
 ROOTS = {"train": Train, "eval": Eval, "profile": Profile, "probe": Probe}
 GROUPS = (
@@ -168,3 +169,8 @@ def test_an_experiment_without_its_auxiliary_head_composes():
 
 def test_no_learning_rate_at_all_is_fine():
     check_config(compose("train", ["optimizer.lr=0"]), Train)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, True, "1"])
+def test_what_no_float_holds_is_no_number(value):
+    assert bad_place(value, float) is not None and bad_place(10, float) is None

@@ -3,8 +3,9 @@ import subprocess
 import sys
 
 import pytest
+from torch.distributed import TCPStore
 
-from gald.run.run_id import agree_on_run_id
+from gald.run.run_id import agree_on_run_id, agreed_in_torchrun
 
 VARIABLES = ("GALD_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_NTASKS", "SLURM_STEP_ID")
 PROGRAM = """
@@ -35,6 +36,17 @@ def test_processes_of_torchrun_share_one_run_folder(tmp_path):
     subprocess.run(command, check=True, timeout=200, capture_output=True, env=environment)
     first, second = ((tmp_path / rank).read_text() for rank in "01")
     assert first == second and first
+
+
+def test_processes_of_torchrun_agree_anew_after_a_restart(monkeypatch):
+    """The store outlives the processes: none may read the id of those before."""
+    store = TCPStore("localhost", 0, is_master=True)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    for restart in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
+        told = [agreed_in_torchrun("id", f"{restart}{rank}") for rank in range(2)]
+        assert told == [f"{restart}0"] * 2
 
 
 def test_tasks_of_a_slurm_step_share_one_run_folder(monkeypatch):

@@ -1,7 +1,7 @@
 """Values of options: whether they fit a type hint, and how both are written."""
 
 import inspect
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -118,7 +118,7 @@ def _split(hint: Hint) -> tuple[Hint, list[Range | Length]]:
 def _bad_plain(value: Any, kind: Hint) -> str | None:
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number and math.isfinite(value) else ""
+        return None if number and abs(value) <= sys.float_info.max else ""
     if kind is int:
         return None if isinstance(value, int) and not isinstance(value, bool) else ""
     return None if isinstance(value, kind) else ""

@@ -18,8 +18,9 @@ def agree_on_run_id() -> None:
         return
     if named := _torchrun_id():
         os.environ[VARIABLE] = named
-    elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        os.environ[VARIABLE] = _common_start_time()
+    elif in_torchrun():
+        now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
+        os.environ[VARIABLE] = agreed_in_torchrun(VARIABLE, now)
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_ID" in os.environ:
         os.environ[VARIABLE] = f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}"
 
@@ -31,12 +32,23 @@ def _torchrun_id() -> str | None:
     return None if is_drawn else re.sub(r"[^\w.+-]+", "-", name)
 
 
-def _common_start_time() -> str:
-    """Return the start time of the first process, which it shares through torchrun's store."""
+def in_torchrun() -> bool:
+    """Return whether torchrun has started this process, and has a store for its processes."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def agreed_in_torchrun(name: str, value: str) -> str:
+    """Return the value of the process of torchrun that asks first; the same to all that ask.
+
+    torchrun's store outlives a restart of the processes, after which they agree anew.
+
+    Args:
+        name: what they agree on.
+        value: what this process proposes.
+    """
     from torch.distributed import TCPStore
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False)
-    if os.environ["RANK"] == "0":
-        store.set(VARIABLE, f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
-    return store.get(VARIABLE).decode()
+    key = f"gald/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return store.compare_set(key, "", value).decode()

@@ -16,6 +16,7 @@ from gald.errors import to_sentence
 from gald.run.atomic import atomic_file
 from gald.run.preemption import SIGNALS, Preempted, hand_on
 from gald.run.results import is_finished
+from gald.run.run_id import agreed_in_torchrun, in_torchrun
 from gald.sweep.cells import Cell, Sweep
 from gald.sweep.claim import claim
 from gald.sweep.compose import Source
@@ -156,20 +157,9 @@ def _wait_for_first(folder: Path) -> bool:
 
 
 def _job_step() -> list[str]:
-    """Return what is equal in all tasks of a job step, and new at each start of the job."""
-    return [*(os.environ.get(name, "") for name in STEP), _start_of_torchrun()]
-
-
-def _start_of_torchrun() -> str:
-    """Return a text that the first process to ask draws for all of torchrun; empty elsewhere.
+    """Return what is equal in all tasks of a job step, and new at each start of the job.
 
     Without --rdzv-id all starts of torchrun have the same id, and a given one may be used again.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return ""
-    from torch.distributed import TCPStore
-
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(host, port, is_master=False)
-    key = f"gald/start/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"  # the store stays
-    return store.compare_set(key, "", uuid.uuid4().hex).decode()
+    start = agreed_in_torchrun("cell", uuid.uuid4().hex) if in_torchrun() else ""
+    return [*(os.environ.get(name, "") for name in STEP), start]
