@@ -122,4 +122,4 @@ def test_bad_file_is_named_by_training(
     ],
 )
 def test_the_home_of_an_unknown_user_is_refused(arguments, capsys, monkeypatch):
-    assert "no user of this machine has" in error_sentence(capsys, monkeypatch, *arguments)
+    assert "stands for no home folder here" in error_sentence(capsys, monkeypatch, *arguments)

@@ -95,7 +95,7 @@ def to_sentence(error: BaseException) -> str:
         text = re.sub(r"^[\w.]+: ", "", text.splitlines()[-1])
         return _with_remedy(text)
     if text == "Could not determine home directory.":  # of pathlib
-        return "a path begins with ~ and a name that no user of this machine has; write it in full"
+        return "a path begins with ~, which stands for no home folder here; write it in full"
     if isinstance(error, HydraException):
         return " ".join(text.split())
     if isinstance(error, MemoryError) or _NO_MEMORY.search(text):

@@ -341,7 +341,7 @@ def test_full_disk_leaves_no_partial_file(root, run, tmp_path, submit):
             text = submit(*options)
             assert "(File too large); raise the limit on the size of files" in text
             files = [p for p in tmp_path.rglob("*") if p.is_file() and root not in p.parents]
-            assert not [p for p in files if ".part" in p.name or p.suffix == ".zip"]
+            assert not [p for p in files if "part" in p.name or p.suffix == ".zip"]
             assert not maps_are_kept or {p.name for p in files} >= set(whole)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -43,7 +43,7 @@ def train(folder, log, *more, **options):
 
 
 def partial_files(folder):
-    return [path for path in folder.rglob("*") if ".part" in path.name]
+    return [path for path in folder.rglob("*") if "part" in path.name]
 
 
 def assert_says(log, limit):

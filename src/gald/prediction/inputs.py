@@ -92,10 +92,9 @@ def _absolute(path: Path) -> Path:
 def _expand(given: str) -> tuple[Path, list[Path]]:
     """Return the root of an input and its files; the root of a single file is the file itself."""
     path = Path(given).expanduser()
-    if path.is_file():
-        return _absolute(path), [_absolute(path)]
-    if path.is_dir():
-        return _absolute(path), list_files(_absolute(path), IMAGES + VIDEOS)
+    if path.is_file() or path.is_dir():
+        root = _absolute(path)
+        return root, [root] if root.is_file() else list_files(root, IMAGES + VIDEOS)
     if not glob.has_magic(given):
         raise FileNotFoundError(f"there is no file or folder {given}; correct the path")
     path = path.absolute()

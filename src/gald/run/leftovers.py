@@ -14,7 +14,7 @@ except ImportError:  # Windows, which does not delete files that are in use
 
 _FILE = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.part")
 # In a folder that the user named, below which files of others may lie: no other program's name.
-_OUTPUT = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)\.gald-part(?:\.\w+)?")
+_OUTPUT = re.compile(r".+\.(?P<pid>\d+)\.gald-part(?:\.\w+)?")
 _FOLDER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
 
 

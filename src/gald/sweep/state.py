@@ -182,7 +182,7 @@ def read_owner(folder: Path) -> Owner | None:
         age = time.time() - path.stat().st_mtime
         content = read_json(path)
         check_shape(path, content, _OWNER_SHAPE, _GO_ON)
-    except (FileNotFoundError, ValueError, OverflowError):  # the last for an endless number
+    except (FileNotFoundError, ValueError):
         return None
     return Owner(age=age, **{key: content[key] for key in _OWNER_SHAPE})
 
