@@ -78,8 +78,9 @@ def test_authors_score_is_the_mean_of_images_and_classes(void, random_masks):
         assert ours[f"boundary_f_authors/{key}/c1"] == pytest.approx(scores[:, 1].mean(), abs=1e-9)
 
 
+@pytest.mark.parametrize("widths", [(30, 8, 1, 200), (1, 15)])  # 15 px are not whole blocks
 @pytest.mark.parametrize("seed", range(3))
-def test_matches_far_away_are_found_at_any_width_and_place(seed):
+def test_matches_far_away_are_found_at_any_width_and_place(seed, widths):
     # A few objects of many classes in a large image: most pixels of a contour have no match.
     generator = np.random.default_rng(seed)
     labels, mask = np.zeros((2, 90, 120), np.uint8)
@@ -87,7 +88,6 @@ def test_matches_far_away_are_found_at_any_width_and_place(seed):
         for side in (labels, mask):
             y, x = generator.integers(0, (90, 120))
             side[y : y + 4, x : x + 6] = index
-    widths = (30, 8, 1, 200)
     metric = BoundaryF(30, widths)
     counts = metric.count_arrays(labels, mask, None)
     for index in range(30):
