@@ -212,7 +212,7 @@ def _by_width(
 def f_scores(counts: NDArray, absent: float = math.nan) -> NDArray[np.float64]:
     """Compute F-scores (..., widths) from counts (..., 2 + 2 * widths) in `BoundaryF`'s layout.
 
-    Recall is 1 without true contour, and precision is 1 without predicted contour.
+    Where only one of the two has a contour nothing matches, and the score is 0.
 
     Args:
         counts: true and predicted contour pixels, matched true ones, matched predicted ones.
@@ -221,8 +221,8 @@ def f_scores(counts: NDArray, absent: float = math.nan) -> NDArray[np.float64]:
     widths = (counts.shape[-1] - 2) // 2
     true, predicted = counts[..., :1], counts[..., 1:2]
     with np.errstate(invalid="ignore"):
-        recall = np.where(true == 0, 1.0, counts[..., 2 : 2 + widths] / true)
-        precision = np.where(predicted == 0, 1.0, counts[..., 2 + widths :] / predicted)
+        recall = counts[..., 2 : 2 + widths] / true
+        precision = counts[..., 2 + widths :] / predicted
         mean = np.nan_to_num(2 * precision * recall / (precision + recall))
     return np.where((true == 0) & (predicted == 0), absent, mean)
 
