@@ -22,6 +22,12 @@ def test_four_pixels_by_hand():
     assert ece(labels, confidence, mask, bins=1) == pytest.approx(0)
 
 
+def test_a_bin_includes_its_upper_edge():
+    labels = torch.zeros(1, 1, 2, dtype=torch.uint8)
+    mask = torch.tensor([[[0, 1]]], dtype=torch.uint8)  # right at 0.5, wrong at 1: one bin each
+    assert ece(labels, torch.tensor([[[0.5, 1.0]]]), mask, bins=2) == (0.5 + 1.0) / 2
+
+
 def test_equals_torchmetrics():
     # The binary form takes a probability per pixel and whether the pixel is right.
     labels = torch.randint(0, 4, (2, 40, 50), dtype=torch.uint8)

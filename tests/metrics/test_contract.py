@@ -86,6 +86,21 @@ def test_a_score_depends_on_no_other_places_than_it_says(key):
         np.testing.assert_array_equal(metric.scores_of_sets(few, NAMES)[name], values, name)
 
 
+@pytest.mark.parametrize("key", ["boundary_f", "boundary_iou", "size"])
+def test_comparisons_count_the_classes_with_true_pixels_and_no_others(key):
+    metric = build_metrics()[key]
+    mask, labels = torch.zeros((2, 12, 12), dtype=torch.uint8)
+    mask[2:6, 2:6] = 1  # true and never predicted: it counts, with a score of 0
+    labels[7:10, 7:10] = 2  # predicted and never true: it does not count
+    kept = metric.true_classes_only(metric.count(LabelMap(labels, None), mask).numpy()[None])
+    found = {name: float(value[0]) for name, value in metric.scores_of_sets(kept, NAMES).items()}
+    if key == "size":
+        assert found["size/iou/to_100%"] == pytest.approx((119 / 144 + 0) / 2)
+    else:
+        mean, ground, missed, false = (found[f"{key}/3{end}"] for end in ("", "/c0", "/c1", "/c2"))
+        assert missed == 0 and np.isnan(false) and mean == pytest.approx(ground / 2)
+
+
 def test_metric_without_a_method_for_many_sets_scores_one_after_the_other():
     class Wrong(CountMetric):
         name, label = "wrong", "wrong pixels"
