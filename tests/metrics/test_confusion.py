@@ -62,6 +62,11 @@ def test_miou_is_over_the_set_instead_of_a_mean_of_images():
     assert float(iou(metric.compute().view(2, 2))[1]) == pytest.approx(50 / 51)
 
 
+def test_more_pixels_than_float32_can_count_are_counted_one_by_one():
+    large = torch.zeros(1, 4097, 4097, dtype=torch.uint8)  # 2^24 + 8193
+    assert matrix_of(large, large, 2)[0, 0] == 4097**2
+
+
 def test_absent_class_is_nan_and_left_out_of_the_means():
     result = scores_of([[3, 1, 0], [0, 4, 0], [0, 0, 0]], ["road", "car", "sky"])
     assert math.isnan(result["iou/sky"]) and math.isnan(result["accuracy/sky"])
@@ -100,6 +105,8 @@ def test_a_category_of_unknown_classes_is_refused():
 
 def test_label_outside_the_classes_is_an_error_instead_of_a_wrong_score():
     none, nine = torch.zeros(1, 2, 2).int(), torch.full((1, 2, 2), 9)
+    with pytest.raises(ValueError, match="label 3 of the mask is neither one of the 3 classes nor"):
+        matrix_of(none, none + 3, 3)
     with pytest.raises(ValueError, match="label 9 of the mask is neither one of the 3 classes nor"):
         matrix_of(none, nine, 3)
     with pytest.raises(ValueError, match="label 9 of the prediction is neither one of the 3"):
