@@ -76,9 +76,8 @@ def weight_sum(pixels: Tensor, weight: Tensor | None, ignore_index: int) -> Tens
     """Return the weights of all labelled pixels, from the number of pixels per label (256,)."""
     if weight is None:
         return labelled(pixels, ignore_index)
-    weights = weight.new_zeros(len(pixels))
+    weights = weight.new_zeros(len(pixels))  # 0 for void
     weights[: len(weight)] = weight
-    weights[ignore_index] = 0
     return (weights.double() * pixels).sum()
 
 
