@@ -88,7 +88,7 @@ class OhemCrossEntropy(nn.Module):
         """Return which pixels of a group count."""
         if self.min_kept >= losses.numel():
             return valid
-        probability = losses.neg().exp_().masked_fill_(~valid, 2)  # void ranks behind all others
+        probability = losses.neg().exp_()  # 1 for void, so that no other pixel ranks behind it
         highest = torch.full((), self.threshold, device=losses.device)
         if self.min_kept > 0:
             lowest = probability.flatten().topk(self.min_kept, largest=False, sorted=False)
