@@ -113,6 +113,18 @@ def test_one_seed_gives_the_interval_of_images_and_no_degrees_of_freedom():
     )
 
 
+def test_chance_that_differs_from_run_to_run_is_counted_once():
+    # The noise of a run on the images it was given is in the residuals between seeds already.
+    arms, seeds = [0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]
+    noise = np.random.default_rng(0).normal(0, 0.01, (4000, 6, 1))
+    for spread, left in ((0.1, 0), (0, 2 * 0.01**2 / 3)):  # of seeds: more than that, or none
+        column = np.array([0.5, 0.5, 0.5, 0.6, 0.6 + spread, 0.6])[:, None]
+        found, _ = contrast(arms, seeds, [-1, 1], column, column + noise)
+        (of_images, *_), (of_seeds, *_) = found.sources[:, 0]
+        assert of_images == pytest.approx(left, rel=0.1, abs=0.05 * 2 * 0.01**2 / 3)
+        assert (of_seeds > 0.01**2) == (spread > 0)
+
+
 def test_missing_score_of_an_arm_is_nan_and_others_stay():
     scores = np.array([[0.5, np.nan], [0.6, 0.3], [0.7, np.nan], [0.8, np.nan]])
     drawn = np.repeat(scores[None], 50, 0)
