@@ -145,6 +145,25 @@ def test_absent_class_is_nan_and_a_rare_class_is_scored_in_draws_that_contain_it
     assert np.isfinite(paired_bootstrap(a, b, true_mean_iou, 300)[:-1]).all()
 
 
+def test_a_score_that_one_network_has_for_a_single_image_has_no_interval():
+    a, b = np.ones((2, 6, 2))
+    b[1:] = 0  # the second network has a score for the first image alone
+
+    def score(sums):
+        with np.errstate(invalid="ignore"):
+            return sums[:, 1] / sums[:, 0]
+
+    assert np.isnan(paired_bootstrap(a, b, score, 100).low)
+    assert np.isnan(paired_bootstrap(b, a, score, 100).low)
+
+
+def test_false_pixels_of_a_class_that_no_image_has_cost_no_network_a_class():
+    counts = np.array([[4, 0], [8, 0], [8, 1]])  # hits, true and predicted pixels
+    assert mean_iou(counts) == pytest.approx((4 / 12 + 0) / 2)
+    assert np.isnan(true_class_iou(counts)[1])
+    assert true_mean_iou(counts) == pytest.approx(4 / 12)
+
+
 def test_iou_of_a_hand_made_image():
     counts = np.array([[1, 0, 0], [2, 1, 0], [3, 0, 0]])
     assert class_iou(counts)[:2].tolist() == [1 / 4, 0] and np.isnan(class_iou(counts)[2])

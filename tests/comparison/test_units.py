@@ -28,6 +28,22 @@ def test_many_groups_are_drawn_as_wholes():
         assert sums[unit].tolist() == counts[units.of_image == unit].sum(0).tolist()
 
 
+def test_ten_groups_are_many_and_nine_are_cut_in_blocks():
+    names = [f"{n:02}" for n in range(90)]
+    ten = Units.of(names, [name[-1] for name in names])
+    assert ten.count == 10 and ten.block == 0
+    nine = Units.of(names, [str(int(name) % 9) for name in names])
+    assert nine.groups == 9 and nine.block == 20
+
+
+def test_a_block_has_images_of_one_group_only():
+    groups = ["ab"[n % 2] for n in range(80)]  # the names of two videos alternate
+    units = Units.of([f"{n:02}" for n in range(80)], groups)
+    assert units.count == 4
+    for unit in range(4):
+        assert len({groups[image] for image in np.flatnonzero(units.of_image == unit)}) == 1
+
+
 def test_two_videos_are_cut_in_blocks_and_cannot_speak_of_other_places():
     units = Units.of(CAMVID, [name[:3] for name in CAMVID])
     assert units.count == 12 and units.groups == 2  # 3 of 62 frames, 9 of 171
