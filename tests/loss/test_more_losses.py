@@ -274,6 +274,15 @@ def test_deterministic_mode_computes_the_same_loss_and_gradient(name):
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_logits_are_resized_to_the_mask_as_in_the_model(name, align_corners):
+    logits, mask = draw(size=(8, 9), low=(3, 4))
+    full = F.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=align_corners)
+    loss = LOSSES[name]()
+    torch.testing.assert_close(loss(logits, mask, align_corners), loss(full, mask))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_label_beyond_the_classes_is_an_error(name):
     logits, mask = draw()

@@ -67,7 +67,7 @@ def near_boundary(mask: Tensor, width: int, ignore_index: int = 255) -> Tensor:
     known = mask != ignore_index
     labels = mask.float()  # exact, and a type that every device can pool
     highest = _highest(labels.where(known, -1), width)
-    lowest = -_highest(-labels.where(known, 256), width)
+    lowest = -_highest(-labels, width)  # void is the largest of all labels
     return known & (highest > lowest)
 
 

@@ -75,7 +75,7 @@ def jaccard_steps(errors: Tensor, of_class: Tensor, labelled: Tensor) -> Tensor:
     Shape:
         errors (N,) in [0, 1]; of_class, labelled (N,) bool -> (N,), 0 at void pixels
     """
-    order = errors.where(labelled, -1).argsort(descending=True, stable=True)  # void is last
+    order = errors.argsort(descending=True, stable=True)  # void may be anywhere: it adds to no sum
     of_class, other = of_class[order], (labelled & ~of_class)[order]
     # Sums of integers are exact, and in a fixed order on a GPU.
     hit, miss = of_class.cumsum(0), other.cumsum(0)
