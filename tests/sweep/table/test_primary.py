@@ -46,7 +46,14 @@ def test_words_become_weights_of_arms():
     assert found == {"ga=psp ld=none": -1, "ga=psp ld=mask": 0.5, "ga=psp ld=const": 0.5}
     assert primary.score == "mIoU"
     found, _ = weights("ga=psp")
-    assert set(found.values()) == {1 / 3, -1 / 3} or len(found) == 6
+    assert sorted(found.values()) == [-0.333333] * 3 + [0.333333] * 3
+
+
+def test_a_level_is_compared_with_none_wherever_it_is_listed():
+    primary = read_primary("ld=mask", {"model/ld": ["mask", "const", "none"]})
+    assert primary.against == "none"
+    assert read_primary("ld=mask", {"model/ld": ["const", "mask"]}).against == "const"
+    assert read_primary("ld", {"model/ld": ["mask", "none"]}).levels == ("mask",)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +68,7 @@ def test_words_become_weights_of_arms():
         ("ld=mask given ga != pps", "model/ga has no value 'pps'; its values are none, psp, cgnl"),
         ("ld=mask given ld != none", "with a condition on model/ld, the factor itself"),
         ("ld=mask on sharpness", "no score 'sharpness'; choose one of mIoU, boundary F, thin"),
+        ("ld=mask within 0", "where 0 is no margin; write a number of points above 0"),
         ("ld=mask within -1", "where -1 is no margin; write a number of points above 0"),
         ("ld=mask within much", "where much is no margin; write a number of points above 0"),
         ("", "is no contrast; write FACTOR=LEVEL"),
