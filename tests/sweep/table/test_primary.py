@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from gald.metrics.boundary_f import BoundaryF
 from gald.sweep.cells import Sweep, declare
 from gald.sweep.table.arms import Arm, label
 from gald.sweep.table.primary import read_primary
@@ -176,6 +177,14 @@ def test_table_answers_the_primary_contrast_and_marks_the_rest(toy_sweep, tmp_pa
     assert rows[0]["score"] == "boundary F" and float(rows[0]["difference"]) == pytest.approx(2)
     text = (to / "report.md").read_text()
     assert text.count("Exploratory: corrected for all tests of the report") >= 5
+
+
+def test_more_of_a_score_of_which_less_is_better_is_worse(toy_sweep, monkeypatch):
+    monkeypatch.setattr(BoundaryF, "higher_is_better", False)
+    folder = toy_sweep(lambda ga, ld, seed: 0.7 + 0.04 * (ld == "mask"), primary="ld on boundary F")
+    found = print_table(folder, samples=200)
+    assert found.answer.estimate.difference > 0 and found.answer.conclusion == "worse"
+    assert all(one.p >= one.estimate.p for one in found.differences)  # explored, and corrected
 
 
 def test_effect_given_a_ga_is_beside_the_main_effect_that_hides_it(toy_sweep, capsys):
