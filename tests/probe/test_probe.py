@@ -239,7 +239,7 @@ def test_a_crop_cuts_mask_and_maps_at_the_same_place(bench):
     drawn = [
         list(
             Batches(
-                material.splits["train"], build_own(c.probe), strides, None, device
+                material.splits["train"], build_own(c.probe), strides, "other", device
             ).of_training(3)
         )
         for c in (whole, cropped)
@@ -255,10 +255,53 @@ def test_a_crop_cuts_mask_and_maps_at_the_same_place(bench):
             ]
             (left,) = lefts
             places.add(left)
+            inner = a.truth[image, ..., left + 1 : left + 31]  # pixels beside others of the crop
+            assert torch.equal(inner, b.truth[image, ..., 1:31])
             for level, small, stride in zip(a.maps, b.maps, strides, strict=True):
                 part = level[image, :, :, left // stride :][..., : small.shape[-1]]
                 assert torch.equal(part, small[image])
     assert places == {0, 32}
+
+
+def test_a_mirrored_image_has_mirrored_maps_labels_and_boundaries(bench):
+    cfg = config("probe.flip=1.0")
+    material = bench[cfg]
+    features, strides = material.splits["train"], material.backbone.strides
+    masks = features.masks(range(6))[..., ::-1]
+    own, other = (
+        Batches(features, build_own(cfg.probe), strides, truth, torch.device("cpu")).of_training(0)
+        for truth in ("own", "other")
+    )
+    for (_, a), (_, b) in zip(own, other, strict=True):
+        for place, mask in enumerate(a.mask.numpy()):
+            (index,) = (i for i in range(6) if (masks[i] == mask).all())
+            for level, mirrored in zip(a.maps, features.maps([index], [True]), strict=True):
+                np.testing.assert_array_equal(level[place], mirrored[0])
+            for batch, i in ((a, index), (b, (index + 3) % 6)):
+                wanted = boundaries(torch.from_numpy(masks[i : i + 1].copy()))
+                assert torch.equal(batch.truth[place], wanted.float())
+
+
+def test_whether_an_image_is_mirrored_depends_on_seed_and_epoch(bench):
+    cfg = config("probe.steps=12")
+    material = bench[cfg]
+    features, strides = material.splits["train"], material.backbone.strides
+    masks = features.masks(range(6))
+
+    def draw(seed):
+        batches = Batches(features, build_own(cfg.probe), strides, None, torch.device("cpu"))
+        return {
+            (epoch, i): not (masks[i] == mask).all()
+            for epoch, batch in batches.of_training(seed)
+            for mask in batch.mask.numpy()
+            for i in range(6)
+            if (masks[i] == mask).all() or (masks[i] == mask[:, ::-1]).all()
+        }
+
+    first, other = draw(0), draw(1)
+    assert len(first) == 12 * 4
+    assert any(len({first.get((epoch, i)) for epoch in range(12)} - {None}) == 2 for i in range(6))
+    assert any(first[key] != other[key] for key in first.keys() & other.keys())
 
 
 def test_a_crop_off_the_grid_is_refused_with_the_stride(bench):
