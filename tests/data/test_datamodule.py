@@ -18,6 +18,7 @@ from gald.config import compose
 from gald.data.camvid import CamVidDataModule
 from gald.data.dataset import IDENTITY_LUT, RawSample
 from gald.data.loading.copy_paste import CopyPaste
+from gald.data.loading.sampler import CropRequest
 from gald.data.reading.sample_error import SampleError
 from gald.data.synthetic import SyntheticDataModule, SyntheticStreets
 from gald.data.transforms import TrainTransform
@@ -93,6 +94,28 @@ def test_an_epoch_stopped_early_does_not_change_the_next():
 
 def test_seeds_differ():
     assert epoch_of(build(seed=0)) != epoch_of(build(seed=1))
+
+
+def test_crops_of_one_image_differ_between_seeds_and_epochs():
+    draws = [(0, 0), (0, 1), (1, 0)]  # seed, epoch
+    crops = []
+    for seed, epoch in draws:
+        module = build(seed=seed)
+        module.setup("fit")
+        crops.append([module.crops()[CropRequest(epoch, image)]["image"] for image in range(26)])
+    assert not any(map(torch.equal, crops[0], crops[1]))
+    assert not any(map(torch.equal, crops[0], crops[2]))
+
+
+def test_images_drawn_by_class_differ_between_seeds_and_epochs(tmp_path):
+    drawn = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        module = build(seed=seed, class_uniform=1.0, cache_dir=str(tmp_path))
+        module.setup("fit")
+        sampler = module.requests()
+        sampler.epoch = epoch
+        drawn.append([(one.image, one.target_class) for batch in sampler for one in batch])
+    assert drawn[0] != drawn[1] and drawn[0] != drawn[2]
 
 
 def test_processes_share_each_global_batch(monkeypatch):
