@@ -171,6 +171,23 @@ def test_truncated_jpeg_with_a_complete_thumbnail_is_detected(tmp_path):
         CamVid(root, "train")[2]
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_with_a_video_behind_it_is_complete(tmp_path, progressive):
+    root = fake.camvid(tmp_path / "data", ".jpg")
+    path = root / "train" / "train_02.jpg"
+    Image.open(path).save(path, quality=95, progressive=progressive)
+    expected = CamVid(root, "train")[2]["image"]
+    photo = path.read_bytes()
+    video = b"\0\0\0\x18ftypmp42" + 40_000 * b"\xff\xd9\xff\xda"  # longer than a read end
+    path.write_bytes(photo + video)
+    dataset = CamVid(root, "train")
+    dataset.check_header(2)
+    assert torch.equal(dataset[2]["image"], expected)
+    path.write_bytes(photo[:-60] + video[:12])
+    with pytest.raises(ValueError, match="truncated"):
+        dataset[2]
+
+
 def test_truncated_mask_is_detected(camvid):
     path = camvid / "trainannot" / "train_02.png"
     path.write_bytes(path.read_bytes()[:-30])

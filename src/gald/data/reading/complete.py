@@ -1,6 +1,7 @@
 """Images that are complete: decoders would fill a missing part with grey."""
 
 import os
+import re
 from pathlib import Path
 
 from gald.data.reading.files import read_bytes, split_archive, unreadable
@@ -8,6 +9,8 @@ from gald.data.reading.header import JPEG, PNG, read_header
 from gald.data.reading.sample_error import SampleError
 
 _PNG_END = b"IEND\xaeB`\x82"
+# Markers of a jpg with a segment, or its end: within the pixels, 0 and restarts follow 0xff too.
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 _ENDS = 1 << 16  # bytes at the start and at the end of a file that `read_head` reads
 
 
@@ -46,5 +49,15 @@ def is_truncated(head: bytes, tail: bytes) -> bool:
         return _PNG_END not in tail[-64:] and _PNG_END not in tail
     if head.startswith(JPEG):
         # The end marker must follow the last start of scan: an embedded thumbnail has its own pair.
-        return tail.rfind(b"\xff\xd9") <= tail.rfind(b"\xff\xda")
+        return tail.rfind(b"\xff\xd9") <= tail.rfind(b"\xff\xda") and not _reaches_end(head)
     return not head
+
+
+def _reaches_end(data: bytes) -> bool:
+    """Walk a jpg up to its end marker: phones append a video, which may hold any marker."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        if found[1] == b"\xd9":
+            return True
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return False
