@@ -390,6 +390,23 @@ def test_video_of_odd_size_and_an_image_of_the_same_name(predict, tmp_path):
     assert (out / "masks" / "odd.avi" / "000001.png").is_file()
 
 
+def test_a_video_beside_the_folder_of_its_frames(predict, tmp_path):
+    video(tmp_path / "in" / "clip.mp4", frames=2)
+    save_image(tmp_path / "in" / "clip" / "000000.png")
+    save_image(tmp_path / "in" / "clip.jpg")
+    save_image(tmp_path / "in" / "other.png" / "a.png")
+    save_image(tmp_path / "in" / "other.jpg")
+    out = predict(tmp_path / "in")
+    assert listing(out / "masks") == [
+        "clip.jpg.png",
+        "clip.mp4/000000.png",
+        "clip.mp4/000001.png",
+        "clip/000000.png",
+        "other.jpg.png",
+        "other.png/a.png",
+    ]
+
+
 def test_another_inference_is_chosen_by_name_and_key(predict, tmp_path):
     source = save_image(tmp_path / "a.png")
     out = predict(source, "--inference", "whole", "inference.align_corners=true")

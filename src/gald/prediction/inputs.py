@@ -30,7 +30,8 @@ def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
     """List the files that the inputs name, each once, in the given order.
 
     Names keep the folders below the deepest common folder of all inputs. They keep the suffix
-    where two files would otherwise share a name. So no prediction overwrites another.
+    where two files would otherwise share a name, or the frames of a video a folder with others. So
+    no prediction overwrites another.
 
     Args:
         inputs: files, folders (searched recursively), patterns, or `-` for a list on stdin.
@@ -62,12 +63,24 @@ def find_inputs(inputs: Sequence[str], target: Path) -> list[InputFile]:
 
 
 def _names(paths: Sequence[Path]) -> list[Path]:
-    """Return a name for each path: without its suffix, unless another file has that name."""
+    """Return a name for each path: without its suffix, unless an output would meet another's."""
     names = [path.with_suffix("") for path in paths]
-    while len(counts := Counter(names)) < len(names):  # x.jpg can meet the name of x.jpg.png
-        pairs = zip(paths, names, strict=True)
-        names = [path if counts[name] > 1 else name for path, name in pairs]
-    return names
+    folders = {folder for path in paths for folder in path.parents}
+    while True:
+        counts = Counter(names)  # x.jpg can meet the name of x.jpg.png
+        meets = [
+            name != path and (counts[name] > 1 or not folders.isdisjoint(_outputs(path, name)))
+            for path, name in zip(paths, names, strict=True)
+        ]
+        if not any(meets):
+            return names
+        names = [p if meet else n for p, n, meet in zip(paths, names, meets, strict=True)]
+
+
+def _outputs(path: Path, name: Path) -> list[Path]:
+    """Return what the outputs of a file can be called; those of a video are a folder and an mp4."""
+    endings = ("", ".mp4") if path.suffix.lower() in VIDEOS else (".png", ".npz")
+    return [name.with_name(f"{name.name}{ending}") for ending in endings]
 
 
 def _stdin() -> Iterator[str]:
