@@ -1,7 +1,10 @@
+import errno
 import io
 import multiprocessing
+import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import fake
@@ -58,6 +61,30 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "root" / "city").symlink_to(tmp_path / "disk" / "city")
     (tmp_path / "disk" / "city" / "again").symlink_to(tmp_path / "root")
     assert list_files(tmp_path / "root") == [tmp_path / "root" / "city" / "a.png"]
+
+
+def test_a_folder_has_its_own_name_and_not_that_of_a_link(tmp_path):
+    fake.write_labels(tmp_path / "m" / "a.png", np.zeros((9, 9)))
+    for name in "abcdwxyz":  # a disk lists names in any order
+        (tmp_path / name).symlink_to(tmp_path / "m")
+    assert list_files(tmp_path) == [tmp_path / "m" / "a.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
+    for place in ("a", "b", ".Trash", "lost+found"):
+        fake.write_labels(tmp_path / place / f"{place}.png", np.zeros((9, 9)))
+    scan, shut = os.scandir, {tmp_path / ".Trash", tmp_path / "lost+found"}
+
+    def scandir(place):
+        if Path(place) in shut:
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may list any folder
+    assert len(list_files(tmp_path)) == 2
+    shut.add(tmp_path / "b")
+    with pytest.raises(SampleError, match=r"cannot list the folder .*/b \(Permission denied\)"):
+        list_files(tmp_path)
 
 
 def read_in_child(path, count, queue):

@@ -17,6 +17,9 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
     """List a folder's files at any depth, sorted; empty if the folder does not exist.
 
     Hidden files and folders are ignored, see `is_hidden`.
+
+    Raises:
+        SampleError: a folder below it cannot be listed.
     """
     archive, inside = split_archive(folder)
     if archive is None:
@@ -35,13 +38,25 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder; links to folders are followed, each folder once."""
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse_unlisted, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
+        kept = (Path(place, name) for name in folders if not is_hidden(PurePath(name)))
+        # links last, so that a folder has its own name, whatever the order of the disk
+        folders[:] = [path.name for path in sorted(kept, key=lambda p: (p.is_symlink(), p.name))]
         yield from (Path(place, name) for name in names)
+
+
+def _refuse_unlisted(error: OSError) -> None:
+    """Refuse a folder that cannot be listed: its files would be left out without a word."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise SampleError(
+            f"cannot list the folder {error.filename} ({error.strerror}); make it readable, or "
+            "move it to another place"
+        )
 
 
 def is_hidden(relative: PurePath) -> bool:
