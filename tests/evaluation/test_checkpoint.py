@@ -27,6 +27,14 @@ def test_keys_change_the_data_and_the_inference_of_the_checkpoint(run, gald_cli,
     assert receipt["inference"]["align_corners"] is True
 
 
+def test_keys_of_a_part_inside_another_change_only_themselves(trained, gald_cli, tmp_path):
+    windows = ["inference=multi_scale_slide", "inference.over.window=[32,32]"]
+    run = trained(*SMALL, *windows, "inference.over.blending=gaussian", "inference.scales=[1.0]")
+    inference = evaluate(gald_cli, run, tmp_path, "inference.over.window=[24,32]")["inference"]
+    assert inference["over"]["window"] == [24, 32] and inference["scales"] == [1.0]
+    assert inference["over"]["blending"] == "gaussian"
+
+
 def test_keys_of_a_chosen_option_are_its_own(run, gald_cli, tmp_path):
     words = ["data=synthetic", "data.size=[48,64]", "data.val_count=1", "data.num_workers=0"]
     assert evaluate(gald_cli, run, tmp_path, *words)["data"]["val_count"] == 1

@@ -114,12 +114,22 @@ def _parts(
         else:
             whole, changed = stored.get(part), changes.get(part)
             if changed and isinstance(whole, dict | None):
-                whole = {**(whole or {}), **changed}
+                whole = _changed(whole or {}, changed)
             parts[part] = building.check(part, whole, file, trust)
     if "train_transform" in parts["data"]:
         parts["data"]["train_transform"] = None  # evaluation does not need it
     building.check_network(checkpoint, trust)
     return parts
+
+
+def _changed(part: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part with changed keys, also those of a part inside it, as `over` of multi-scale."""
+    inner = {
+        key: _changed(part[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(part.get(key), dict) and "_target_" not in value
+    }
+    return {**part, **changes, **inner}
 
 
 def _build(
