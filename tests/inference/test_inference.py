@@ -190,6 +190,12 @@ def test_size_for_inspection_is_the_scale_nearest_to_one():
     assert half.at_network_size(image).shape[-2:] == (19, 25)
 
 
+def test_a_scale_leaves_a_side_at_least_one_pixel(model):
+    image = torch.randint(0, 256, (1, 3, 1, 40), dtype=torch.uint8)
+    labels = MultiScaleFlip(FullImage(), [0.25, 1.0]).predict(model, image).labels
+    assert labels.shape == (1, 1, 40)
+
+
 def test_labels_keep_their_precision_under_autocast_and_fast_matmul(model):
     image = torch.rand(1, 3, 64, 64)
     exact = FullImage().predict(model, image, confidence=True)

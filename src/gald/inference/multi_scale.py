@@ -23,7 +23,8 @@ class MultiScaleFlip(Inference):
 
     Args:
         over: inference mode for one scale, `FullImage` or `Slide`.
-        scales: factors of height and width; sides are rounded to whole pixels, halves up.
+        scales: factors of height and width; sides are rounded to whole pixels, halves up, and at
+            least one.
         flip: also average over the left-right mirrored image.
         align_corners: how scores are resized back; set to the model's value.
         precision: precision of `over`, if it has none of its own: `bf16`, or null for the
@@ -88,7 +89,7 @@ class MultiScaleFlip(Inference):
 
 
 def _scale(image: Tensor, scale: float) -> Tensor:
-    size = [int(side * scale + 0.5) for side in image.shape[-2:]]
+    size = [max(1, int(side * scale + 0.5)) for side in image.shape[-2:]]
     if size == list(image.shape[-2:]):
         return image
     if not image.is_floating_point():
