@@ -1,6 +1,7 @@
 """The command line answers at once, completes words, and says what a wrong word may have meant."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -53,6 +54,15 @@ def test_an_answer_about_the_command_line_imports_nothing_heavy(tmp_path):
         assert said.strip(), words
         assert not heavy, words
         assert not files, words
+
+
+@pytest.mark.parametrize("verb", ["data", "sweep", "wandb"])
+def test_help_says_what_every_action_does(verb, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gald", verb, "--help"])
+    monkeypatch.setenv("COLUMNS", "80")
+    cli.main()
+    actions = dict(re.findall(r"^│ (\w+) *(.*?) *│$", capsys.readouterr().out, re.M))
+    assert len(actions) > 1 and all(actions.values()), actions
 
 
 def test_gald_itself_imports_nothing(tmp_path):

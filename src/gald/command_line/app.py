@@ -16,7 +16,7 @@ Trust = Annotated[
 
 
 def new_app(name: str, help: str, **options: Any) -> App:
-    """Create an app; its commands are functions, or places MODULE:FUNCTION that are imported late.
+    """Create an app; its commands are functions, which import late what takes seconds.
 
     Args:
         name: the words that start it, such as `gald sweep`.

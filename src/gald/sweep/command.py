@@ -10,6 +10,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gald.command_line.app import Trust, new_app
+from gald.sweep.plan.command import main as plan
+from gald.sweep.table.audit_command import main as audit
 
 if TYPE_CHECKING:
     from gald.sweep.cells import Cell
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 WATCH = 5.0  # seconds between two looks at a sweep
 app = new_app("sweep", "Plan, run and inspect an ablation; gald train -m starts one.")
-app.command("gald.sweep.plan.command:main", name="plan")
-app.command("gald.sweep.table.audit_command:main", name="audit")
+app.command(plan, name="plan")
+app.command(audit, name="audit")
 Folder = Annotated[Path, Parameter(help="folder of a sweep, as gald train -m printed it")]
 
 

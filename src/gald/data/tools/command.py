@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from gald.cli import fail
 from gald.command_line.app import new_app
 from gald.config import compose, options_of
+from gald.data.tools.importing.command import main as importing
 from gald.run.preemption import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Parameter(help=options_of("data"))]
 app = new_app("data", "Prepare, verify, count and show a dataset, or import annotations.")
-app.command("gald.data.tools.importing.command:main", name="import")
+app.command(importing, name="import")
 
 
 @app.command
