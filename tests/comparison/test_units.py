@@ -65,6 +65,8 @@ def test_block_is_an_option_with_and_without_groups():
     assert Units.of(CAMVID, many, 5).block == 5
     small = Units.of(["1", "2", "3", "4", "5"], ["v"] * 5)
     assert small.block == 1 and small.count == 5 and "this group" in small.words
+    # A block longer than each group is a whole group, and not as long as it was asked to be.
+    assert "2 blocks of about 171 of the" in Units.of(CAMVID, [n[:3] for n in CAMVID], 5000).words
     own = Units.of(["1", "2", "3"], ["x", "y", "z"])
     assert own.count == 3 and "each a group of its own" in own.words
     with pytest.raises(ValueError, match="--block is 0; it must be 1 or more, as in --block 20"):

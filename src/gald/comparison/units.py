@@ -73,7 +73,8 @@ class Units(NamedTuple):
                 f"--block {length} makes one block of {len(names)} images, and nothing can be "
                 f"drawn from it; take --block {max(1, len(names) // 4)} or less"
             )
-        return cls(of_image, found, count, length)
+        # A block is no longer than its group.
+        return cls(of_image, found, count, min(length, max(map(len, members.values()))))
 
     def sums(self, counts: np.ndarray) -> np.ndarray:
         """Sum the counts of the images (N, ...) of each unit: (count, ...)."""
