@@ -6,8 +6,10 @@ import json
 import re
 
 import pytest
+import torch
 
 from gald.metrics.boundary_f import BoundaryF
+from gald.metrics.images import ImageCounts
 from gald.sweep.cells import Sweep, declare
 from gald.sweep.table.arms import Arm, label
 from gald.sweep.table.primary import read_primary
@@ -217,7 +219,28 @@ def test_answer_says_what_is_missing(toy_sweep, capsys):
 
 def test_one_seed_answers_no_primary_contrast(toy_sweep, capsys):
     print_table(toy_sweep(with_ga_only, seeds=(0,), primary="ld=mask on mIoU"), samples=200)
-    assert "Primary contrast, ld=mask on mIoU: seeds unknown" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("Primary contrast, ld=mask on mIoU: seeds unknown, ")
+    assert re.search(r" points \(95% interval \S+ to \S+, of the images only\)\. What", shown)
+
+
+@pytest.mark.parametrize(
+    ("images", "answer"),
+    [(1, r"too few images, \S+ points, without an interval"), (0, "absent, because no image")],
+)
+def test_a_score_of_fewer_than_two_images_has_no_interval(toy_sweep, capsys, images, answer):
+    folder = toy_sweep(with_ga_only, primary="ld=mask vs none on boundary F within 1")
+    for path in folder.glob("cell_*/images_val.npz"):
+        stored, counts = ImageCounts.load(path), ImageCounts()
+        for place, name in enumerate(stored.names):
+            for metric in ("confusion", "boundary_f"):
+                kept = metric == "confusion" or place < images
+                counts.add(name, metric, torch.from_numpy(stored.dense(metric)[place] * kept))
+        counts.save(path)
+    print_table(folder, samples=200)
+    shown = capsys.readouterr().out.splitlines()[0]
+    assert re.search(answer, shown)
+    assert "nan" not in shown and "quivalent" not in shown
 
 
 def test_margin_of_a_table_tests_equivalence(toy_sweep, capsys):

@@ -54,7 +54,7 @@ def _answer(sweep: SweepRuns, analysis: Analysis, margin: float | None) -> str:
             "runs, so this is not yet the declared contrast."
         )
     within = primary.margin or margin
-    if within is not None and answer.degrees_of_freedom:
+    if within is not None and not np.isnan(answer.p):
         p = answer.estimate.equivalence(within / analysis.factor_of(primary.score))
         relation = "Equivalent" if p < LEVEL else "Not shown to be equivalent"
         later = "" if primary.margin else ", a margin of --margin that was not declared"
@@ -65,9 +65,15 @@ def _answer(sweep: SweepRuns, analysis: Analysis, margin: float | None) -> str:
 
 
 def _ends_of(result: ContrastResult, factor: float) -> str:
-    ends = (result.estimate.difference, result.estimate.low, result.estimate.high)
-    value, low, high = (_signed(end, factor) for end in ends)
-    return f"{value} points (95% interval {low} to {high}, p {_p(result.p)})"
+    estimate = result.estimate
+    if np.isnan(estimate.difference):
+        return "because no image has that score"
+    points = f"{_signed(estimate.difference, factor)} points"
+    if np.isnan(estimate.p):
+        return f"{points}, without an interval"
+    chance = f"p {_p(result.p)}" if result.degrees_of_freedom else "of the images only"
+    low, high = _signed(estimate.low, factor), _signed(estimate.high, factor)
+    return f"{points} (95% interval {low} to {high}, {chance})"
 
 
 def _conclusion_of_arms(sweep: SweepRuns, analysis: Analysis) -> str:
