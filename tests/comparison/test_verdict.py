@@ -159,6 +159,17 @@ def test_images_that_chose_the_checkpoint_are_marked(compared, tmp_path):
     assert "chose the checkpoints" not in compared(*honest)[0]
 
 
+def test_a_network_that_reads_the_truth_is_named(compared, tmp_path):
+    a, oracle = (write(tmp_path / name, 0.7, receipts={"test": "6b"}) for name in ("a", "oracle"))
+    path = oracle / "results.json"
+    results = json.loads(path.read_text())
+    results["test/receipt"]["reads_truth"] = True
+    path.write_text(json.dumps(results))
+    shown, _, report = compared(a, oracle)
+    for text in (shown, report):
+        assert text.count("oracle: the network reads the ground truth, in evaluation too") == 1
+
+
 def test_a_class_that_only_predictions_have_counts_for_neither(compared, tmp_path):
     def counted(folder, false):
         counts = ImageCounts()

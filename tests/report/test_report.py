@@ -281,6 +281,14 @@ def test_confusions_are_counted_by_hand():
     assert found["b"] == ["absent", "absent", "0.0", "0.0", "0", "", ""]
 
 
+def test_the_page_says_that_a_network_reads_the_truth():
+    run = stored(np.array([[[6, 3], [0, 4]]]), ("a", "b"))
+    run.results["val/receipt"] = {"features": "5a"}
+    assert "ground truth" not in tables.conclusion(run)
+    run.results["val/receipt"]["reads_truth"] = True
+    assert tables.conclusion(run).endswith("an upper bound and not those of a method.")
+
+
 def test_the_curve_of_calibration_has_the_error_of_the_metric():
     metric = CalibrationError(2, bins=4)
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from gald.comparison.names import run_names
 from gald.comparison.report import Section, screen_table, write_report
 from gald.comparison.runs import EvaluatedRun, groups_of, read_pair
 from gald.comparison.sections import HEADLINE, Scope, conclusion, sections
-from gald.comparison.training import chose_the_checkpoint, same_arm
+from gald.comparison.training import chose_the_checkpoint, same_arm, upper_bound
 from gald.comparison.units import Units
 from gald.run.atomic import new_folder, refuse_filled
 from gald.run.new_folders import refuse_unwritable
@@ -97,6 +97,8 @@ def compare(
     names = first, second
     sentence = conclusion(rows[HEADLINE], scope, names)
     chosen_by = chose_the_checkpoint(a.results, split) or chose_the_checkpoint(b.results, split)
+    bounds = [upper_bound(run.receipt, name) for run, name in zip((a, b), names, strict=True)]
+    warnings = " ".join(filter(None, [chosen_by, *bounds]))
     images_with_class = (a.class_counts[:, 1] > 0).sum(0)
     images_of_class = dict(zip(a.class_names, images_with_class.tolist(), strict=True))
     parts = sections(rows, a.metrics, images_of_class, scope, names)
@@ -106,7 +108,7 @@ def compare(
     about = (
         f"{first} is {a.folder}. {second} is {b.folder}. Both were evaluated on {count} images of "
         f"{split}. Differences are {second} minus {first}; blue is in favour of {second}, orange "
-        f"of {first}. {chosen_by}".rstrip()
+        f"of {first}. {warnings}".rstrip()
     )
     how = Section(
         "How to read this",
@@ -146,7 +148,7 @@ def compare(
 
     console = Console(markup=False, emoji=False)
     console.print(sentence, style="bold", soft_wrap=True, highlight=False)
-    for line in (units.words, chosen_by):
+    for line in (units.words, chosen_by, *bounds):
         if line:
             console.print(line, soft_wrap=True, highlight=False)
     for part in parts:

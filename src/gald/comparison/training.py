@@ -78,6 +78,21 @@ def chose_the_checkpoint(results: Mapping[str, Any], split: str) -> str:
     return ""
 
 
+def upper_bound(receipt: Mapping[str, Any], name: str) -> str:
+    """Warn of a network that reads the ground truth; empty if it does not.
+
+    Args:
+        receipt: the receipt of its evaluation.
+        name: what the warning calls it.
+    """
+    if not receipt.get("reads_truth"):
+        return ""
+    return (
+        f"{name}: the network reads the ground truth, in evaluation too, so its scores are an "
+        "upper bound and not those of a method."
+    )
+
+
 def _config(run: EvaluatedRun) -> dict[str, Any]:
     """Return the config of the training, from the run folder or beside its checkpoint; or {}."""
     given = run.receipt.get("checkpoint") or run.results.get("checkpoint")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gald.comparison.bootstrap import class_iou
-from gald.comparison.training import chose_the_checkpoint
+from gald.comparison.training import chose_the_checkpoint, upper_bound
 from gald.metrics.base import CountMetric
 from gald.painting import Palette
 from gald.report.stored import Stored
@@ -186,7 +186,8 @@ def conclusion(run: Stored) -> str:
             f" The most frequent error takes {true.text} for {predicted.text}: {share.text}% of "
             "all wrong pixels."
         )
-    return f"{text} {chose_the_checkpoint(run.results, run.split)}".rstrip()
+    warnings = chose_the_checkpoint(run.results, run.split), upper_bound(run.receipt, "Caution")
+    return " ".join(filter(None, [text, *warnings]))
 
 
 def image_scores(run: Stored) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gald.comparison.runs import EvaluatedRun, check_pair, read_run
-from gald.comparison.training import chose_the_checkpoint
+from gald.comparison.training import chose_the_checkpoint, upper_bound
 from gald.metrics.base import CountMetric
 from gald.metrics.images import ImageCounts
 from gald.run.plain import RefusedError
@@ -192,15 +192,12 @@ def read_sweep(folder: Path, split: str = "val", trust: Sequence[str] = ()) -> S
         groups = groups or run.images.groups
         selected = selected or chose_the_checkpoint(run.results, split)
         arm.runs[trained] = FinishedRun.of(run, split)
-        if run.receipt.get("reads_truth") and len(arm.runs) == 1:
-            notes.append(
-                f"{arm.label}: the network reads the ground truth, in evaluation too, so its "
-                "scores are an upper bound and not those of a method"
-            )
+        if len(arm.runs) == 1 and (note := upper_bound(run.receipt, arm.label)):
+            notes.append(note)
         if state.micro_batch_size is not None:
             notes.append(
                 f"{arm.label}, seed {trained}: micro-batch size {state.micro_batch_size} instead "
-                "of the declared one, because memory ran out; batch norm saw fewer images"
+                "of the declared one, because memory ran out; batch norm saw fewer images."
             )
     kept = [arm for arm in arms.values() if arm.runs]
     if not kept:
