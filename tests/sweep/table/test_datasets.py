@@ -1,5 +1,6 @@
 """One analysis of the same arms on several datasets."""
 
+import json
 import re
 
 import pytest
@@ -12,8 +13,8 @@ def test_a_gain_on_all_datasets_is_found_and_described(toy_sweep, gald_cli, caps
         return lambda ga, ld, seed: level + 0.002 * seed + 0.05 * (ld == "mask")
 
     folders = [
-        toy_sweep(skill(level), ga=("none",), name=name)
-        for level, name in ((0.7, "camvid"), (0.6, "facade"), (0.8, "cracks"))
+        toy_sweep(skill(level), ga=("none",), name=name, images=images)
+        for level, name, images in ((0.7, "camvid", 29), (0.6, "facade", 30), (0.8, "cracks", 31))
     ]
     to = tmp_path / "report"
     gald_cli("table", *map(str, folders), "--samples", "300", "--to", str(to))
@@ -30,7 +31,12 @@ def test_a_gain_on_all_datasets_is_found_and_described(toy_sweep, gald_cli, caps
 
 def test_a_gain_on_one_dataset_and_a_loss_on_another_says_nothing_of_others(toy_sweep, capsys):
     folders = [
-        toy_sweep(lambda ga, ld, seed, s=s: 0.7 + s * 0.06 * (ld == "mask"), ga=("none",), name=n)
+        toy_sweep(
+            lambda ga, ld, seed, s=s: 0.7 + s * 0.06 * (ld == "mask"),
+            ga=("none",),
+            name=n,
+            images=30 + s,
+        )
         for s, n in ((1, "gain"), (-1, "loss"))
     ]
     (differences, ranks) = print_tables(folders, samples=300)
@@ -44,7 +50,7 @@ def test_a_gain_on_one_dataset_and_a_loss_on_another_says_nothing_of_others(toy_
 
 def test_sweeps_without_common_arms_and_wrong_options_are_refused(toy_sweep, gald_cli):
     a = toy_sweep(name="a")
-    b = toy_sweep(name="b", ga=("cgnl", "cc"))
+    b = toy_sweep(name="b", ga=("cgnl", "cc"), images=31)
     with pytest.raises(ValueError, match="2 sweeps have 0 arms in common, and 2 are needed"):
         gald_cli("table", str(a), str(b))
     with pytest.raises(ValueError, match="2 sweeps are given, and one of them twice"):
@@ -57,8 +63,37 @@ def test_sweeps_without_common_arms_and_wrong_options_are_refused(toy_sweep, gal
 
 def test_one_seed_each_gives_no_verdict(toy_sweep, capsys):
     folders = [
-        toy_sweep(lambda ga, ld, seed: 0.7 + 0.1 * (ld == "mask"), seeds=(0,), name=name)
-        for name in ("one", "two")
+        toy_sweep(
+            lambda ga, ld, seed: 0.7 + 0.1 * (ld == "mask"), seeds=(0,), name=name, images=images
+        )
+        for name, images in (("one", 30), ("two", 31))
     ]
     (differences, _) = print_tables(folders, samples=200)
     assert {row[-4] for row in differences.rows} == {"seeds unknown"}
+
+
+def test_one_dataset_given_as_two_is_refused(toy_sweep):
+    folders = [toy_sweep(name=name, seeds=seeds) for name, seeds in (("a", (0, 1)), ("b", (2, 3)))]
+    with pytest.raises(ValueError, match="b have the same 30 images of val, so they are one data"):
+        print_tables(folders, samples=200)
+
+
+def test_what_a_dataset_lacks_is_said(toy_sweep, capsys):
+    lost = {("none", "mask", 1): ("failed", "out of memory")}
+    a = toy_sweep(name="a", ga=("none",), ld=("none", "mask", "const"), unfinished=lost)
+    b = toy_sweep(name="b", ga=("none",), images=31)
+    for cell in ("cell_3", "cell_4", "cell_5"):
+        path = b / cell / "results.json"
+        results = json.loads(path.read_text())
+        results["val/receipt"]["reads_truth"] = True
+        path.write_text(json.dumps(results))
+    print_tables([a, b], samples=200)
+    of_a, of_b = (
+        next(line for line in lines if line.startswith(f"{name}: "))
+        for lines in [capsys.readouterr().out.splitlines()]
+        for name in "ab"
+    )
+    assert "Not every sweep has ld=const; left out." in of_a
+    assert f"Cells without a run: 1, listed by gald table {a} --split val." in of_a
+    assert f"see gald sweep audit {a}" in of_a and "audit" not in of_b
+    assert of_b.count("ld=mask: the network reads the ground truth, in evaluation too") == 1

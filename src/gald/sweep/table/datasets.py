@@ -23,6 +23,7 @@ from gald.run.atomic import new_folder
 from gald.sweep.table.analysis import LEVEL, analyse
 from gald.sweep.table.arms import Arm, SweepRuns, find_baseline
 from gald.sweep.table.columns import Column, values
+from gald.sweep.table.consistency import audit
 from gald.sweep.table.robust import interquartile_mean, probability_of_improvement
 
 TITLE = "Which arms differ over datasets?"
@@ -68,8 +69,9 @@ def print_datasets(
         to: new folder for the report, or None.
 
     Raises:
-        ValueError: the sweeps have fewer than two arms in common.
+        ValueError: the sweeps have fewer than two arms in common, or two have the same images.
     """
+    _refuse_same_images(folders, sweeps)
     common = _common(folders, sweeps)
     names = run_names(folders)
     base = common[find_baseline([Arm(dict(arm), "") for arm in common], _factors(common), baseline)]
@@ -77,10 +79,10 @@ def print_datasets(
     base_label = next(arm.label for arm in sweeps[0].arms if arm.values == base)
     parts = [_differences(rows, names, base_label), _ranks(rows, names)]
     summary = _conclusion(rows, len(names), base_label)
-    notes = []
-    for name, sweep in zip(names, sweeps, strict=True):
-        drawn = Units.of(sweep.images, sweep.groups, sampling.block).words
-        notes.append(f"{name}: {drawn} {sweep.selected}".rstrip())
+    notes = [
+        f"{name}: {_about(folder, sweep, common, sampling.block)}"
+        for name, folder, sweep in zip(names, folders, sweeps, strict=True)
+    ]
     about = f"Datasets: {', '.join(names)}; {len(common)} arms that all have, split "
     about = " ".join([f"{about}{sweeps[0].split}.", *notes])
     if to is not None:
@@ -102,6 +104,35 @@ def print_datasets(
     if to is not None:
         console.print(f"report: {to / 'report.html'}", soft_wrap=True)
     return parts
+
+
+def _refuse_same_images(folders: Sequence[Path], sweeps: Sequence[SweepRuns]) -> None:
+    """Refuse one dataset given as two: its images would count as twice as many."""
+    for (one, a), (other, b) in combinations(zip(folders, sweeps, strict=True), 2):
+        pair = [next(iter(sweep.arms[0].runs.values())) for sweep in (a, b)]
+        true_pixels = [run.total[1].tolist() for run in pair]
+        if a.images == b.images and true_pixels[0] == true_pixels[1]:
+            raise ValueError(
+                f"{one} and {other} have the same {len(a.images)} images of {a.split}, so they are "
+                f"one dataset and not two; give one of them, or see each alone: gald table {one}"
+            )
+
+
+def _about(
+    folder: Path, sweep: SweepRuns, common: Sequence[dict[str, str]], block: int | None
+) -> str:
+    """Say what was drawn of a dataset, and what its sweep lacks."""
+    words = [Units.of(sweep.images, sweep.groups, block).words, sweep.selected, *sweep.notes]
+    others = [arm.label for arm in sweep.arms if arm.values not in common]
+    if others:
+        words.append(f"Not every sweep has {', '.join(others)}; left out.")
+    if sweep.missing_cells:
+        command = shlex.join(["gald", "table", str(folder), "--split", sweep.split])
+        words.append(f"Cells without a run: {len(sweep.missing_cells)}, listed by {command}.")
+    if audit(folder):
+        command = shlex.join(["gald", "sweep", "audit", str(folder)])
+        words.append(f"Cells differ in more than the declared factors, see {command}.")
+    return " ".join(filter(None, words))
 
 
 def _common(folders: Sequence[Path], sweeps: Sequence[SweepRuns]) -> list[dict[str, str]]:
