@@ -191,6 +191,16 @@ def test_early_stopping_ends_a_training_that_does_not_improve(train):
     assert losses[0] == pytest.approx(math.log(10), abs=1.5), "random guesses of ten classes"
 
 
+@pytest.mark.integration
+def test_kept_epochs_of_an_averaged_run_are_averaged(train):
+    folder = train("run", "callbacks=[checkpoint,epochs,ema]", "trainer.max_epochs=2")
+    last, kept = (
+        read_checkpoint(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "epoch_001")
+    )
+    assert not kept.resumable
+    assert all(torch.equal(kept.weights[key], last.weights[key]) for key in last.weights)
+
+
 def test_folder_in_use_is_refused(train, gald_cli, tmp_path, trained):
     folder = tmp_path / "run"
     folder.mkdir()

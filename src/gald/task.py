@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor, nn
@@ -208,6 +209,13 @@ class SegmentationTask(EvaluationTask):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_finite()
+        # Of a file of weights alone Lightning tells no callback, so averages would be left out.
+        averages = [] if "callbacks" in checkpoint else self.trainer.callbacks  # ty: ignore[missing-attribute]
+        for average in averages:
+            if isinstance(average, WeightAveraging):
+                average.on_save_checkpoint(self.trainer, self, checkpoint)
+                for key in ("current_model_state", "averaging_state"):  # absent after training
+                    checkpoint.pop(key, None)
         checkpoint["gald"] = self.provenance
         checkpoint["steps_per_epoch"] = self._steps_per_epoch()
         checkpoint["seconds"] = self.seconds_before + time.monotonic() - self.started
