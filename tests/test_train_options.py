@@ -201,6 +201,13 @@ def test_kept_epochs_of_an_averaged_run_are_averaged(train):
     assert all(torch.equal(kept.weights[key], last.weights[key]) for key in last.weights)
 
 
+@pytest.mark.integration
+def test_best_epoch_is_evaluated_also_if_all_are_kept(train):
+    folder = train("run", "callbacks=[epochs,checkpoint]")
+    receipt = json.loads((folder / "results.json").read_text())["val/receipt"]
+    assert receipt["checkpoint"] == "checkpoints/best.ckpt"
+
+
 def test_folder_in_use_is_refused(train, gald_cli, tmp_path, trained):
     folder = tmp_path / "run"
     folder.mkdir()

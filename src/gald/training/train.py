@@ -230,9 +230,10 @@ def _splits(cfg: DictConfig, data: SegmentationDataModule) -> tuple[str, ...]:
 
 def _best_checkpoint(trainer: pl.Trainer, folder: Path) -> str | None:
     """Return the best checkpoint, else the last; None if none was saved."""
-    for callback in trainer.checkpoint_callbacks:
-        if best := getattr(callback, "best_model_path", None):
-            return best
+    # One that keeps every epoch monitors no score, and calls the newest the best.
+    saved = [c for c in trainer.checkpoint_callbacks if getattr(c, "best_model_path", None)]
+    for callback in sorted(saved, key=lambda c: getattr(c, "monitor", None) is None):
+        return str(getattr(callback, "best_model_path", ""))
     last = folder / "checkpoints" / "last.ckpt"
     return str(last) if last.is_file() else None
 
