@@ -192,6 +192,14 @@ def test_early_stopping_ends_a_training_that_does_not_improve(train):
 
 
 @pytest.mark.integration
+def test_last_of_a_number_of_steps_is_validated_within_an_epoch(train):
+    folder = train("run", "data.global_batch_size=2", "trainer.max_epochs=2", "trainer.max_steps=5")
+    with (folder / "metrics.csv").open() as file:
+        validated = [row["step"] for row in csv.DictReader(file) if row["val/miou"]]
+    assert validated == ["3", "4"], "numbers of the steps, from 0; an epoch has four"
+
+
+@pytest.mark.integration
 def test_kept_epochs_of_an_averaged_run_are_averaged(train):
     folder = train("run", "callbacks=[checkpoint,epochs,ema]", "trainer.max_epochs=2")
     last, kept = (

@@ -123,6 +123,12 @@ class SegmentationTask(EvaluationTask):
         return part * accumulated * processes
 
     @override
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let Lightning validate the last step of `trainer.max_steps`, also within an epoch."""
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True
+
+    @override
     def on_validation_start(self) -> None:
         self._check_finite()
         self.last_validation = None
