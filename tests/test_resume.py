@@ -1,5 +1,7 @@
 """A resumed run is the run that its command describes, or is refused in one sentence."""
 
+import csv
+import json
 import re
 import shutil
 import sys
@@ -7,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from gald import cli
+from gald.config import compose
 from gald.data.synthetic import SyntheticStreets
 from gald.run.checkpoint import read_checkpoint
+from gald.run.resume import check_resume
 from gald.task import SegmentationTask
 
 PAGE = Path(__file__).parents[1] / "docs" / "resume.md"
@@ -68,6 +73,16 @@ def weights(folder):
     return read_checkpoint(folder / "checkpoints" / "last.ckpt").weights
 
 
+def stop_after_an_epoch(train):
+    def power_cut(self):
+        if self.trainer.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(SegmentationTask, "on_train_epoch_start", power_cut)
+        train()
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """An uninterrupted run of three epochs, and one that stopped after the first."""
@@ -79,14 +94,8 @@ def runs(tmp_path_factory):
             patch.setenv("GALD_TRACEBACK", "1")
             cli.main()
 
-    def power_cut(self):
-        if self.trainer.current_epoch == 1:
-            raise RuntimeError("power cut")
-
     train("whole")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(SegmentationTask, "on_train_epoch_start", power_cut)
-        train("stopped")
+    stop_after_an_epoch(lambda: train("stopped"))
     return folder
 
 
@@ -132,9 +141,10 @@ def test_a_longer_training_follows_its_new_schedule_from_the_first_step(runs, ga
     assert rates == pytest.approx([0.01 * (1 - step / 12) ** 0.9 for step in steps])
 
 
-def test_other_numbers_of_training_images_are_refused(runs, gald_cli, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(runs / "stopped", folder)
+@pytest.mark.parametrize("limit", [[], ["trainer.max_steps=8"]])
+def test_other_numbers_of_training_images_are_refused(limit, gald_cli, tmp_path, monkeypatch):
+    words = ("train", *TINY, *limit, f"output_dir={tmp_path}")
+    stop_after_an_epoch(lambda: gald_cli(*words))
     own = SyntheticStreets.__init__
 
     def with_20_images(self, *arguments, **options):
@@ -142,8 +152,29 @@ def test_other_numbers_of_training_images_are_refused(runs, gald_cli, tmp_path, 
         self.count = 20
 
     monkeypatch.setattr(SyntheticStreets, "__init__", with_20_images)
-    with pytest.raises(ValueError, match=r"an epoch of the run has 3\.0 steps, but now it has 5"):
-        gald_cli("train", *TINY, f"output_dir={folder}", "ckpt_path=last")
+    with pytest.raises(ValueError, match="an epoch of the run has 3 steps, but now it has 5:"):
+        gald_cli(*words, "ckpt_path=last")
+
+
+@pytest.mark.integration
+def test_a_training_that_steps_end_resumes_with_more_epochs(gald_cli, tmp_path, capsys):
+    words = ("train", *TINY, "trainer.log_every_n_steps=1", "trainer.max_steps=4")
+    words = (*words, f"output_dir={tmp_path}")
+    stop_after_an_epoch(lambda: gald_cli(*words))
+    gald_cli(*words, "trainer.max_epochs=4", "ckpt_path=last")
+    assert "trainer.max_epochs was 3 and is now 4" in " ".join(capsys.readouterr().out.split())
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0", "1", "2", "3"]
+    assert json.loads((tmp_path / "results.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize("endless", ["null", "-1"])
+def test_epochs_do_not_shorten_a_training_that_only_steps_end(endless):
+    before = compose("train", [f"trainer.max_epochs={endless}", "trainer.max_steps=100"])
+    now = compose("train", ["trainer.max_epochs=2", "trainer.max_steps=100"])
+    configs = (OmegaConf.to_container(one.trainer) for one in (before, now))
+    with pytest.raises(ValueError, match=r"\(trainer\.max_epochs (None|-1) -> 2\); repeat its"):
+        check_resume(*({"trainer": one} for one in configs), Path("last.ckpt"))
 
 
 def test_page_lists_every_change():

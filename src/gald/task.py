@@ -1,5 +1,6 @@
 """Lightning module for training: loss, optimizer, and mIoU after every epoch."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -245,4 +246,7 @@ class SegmentationTask(EvaluationTask):
             raise NotFiniteError(f"{defect} after step {self.global_step}; {REMEDY}")
 
     def _steps_per_epoch(self) -> float:
-        return self.trainer.estimated_stepping_batches / max(1, self.trainer.max_epochs or 1)
+        """Return the steps of a whole epoch, whatever ends the training."""
+        trainer: Any = self.trainer
+        trainer.fit_loop.setup_data()  # a resumed run gets here before its data is loaded
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

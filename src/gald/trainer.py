@@ -77,6 +77,9 @@ def build_trainer(compile: bool = False, **options: Any) -> pl.Trainer:
             f"trainer.devices={options.get('devices')} does not fit this machine "
             f"({' '.join(str(error).split())}); trainer=default uses an available device"
         ) from error
+    # Under max_steps Lightning goes on with an epoch that is finished: a resumed run would count a
+    # step twice in its curves, and the last epoch never.
+    vars(trainer.fit_loop)["_iteration_based_training"] = lambda: False
     on_gpu = isinstance(trainer.accelerator, CUDAAccelerator)
     if options.get("sync_batchnorm") and trainer.world_size > 1 and not on_gpu:
         raise ValueError(

@@ -73,7 +73,7 @@ def check_resume(before: dict[str, Any], now: dict[str, Any], path: Path) -> str
     changed = changed_options(before, now)
     longer = None
     old, new = (config.get("trainer", {}).get("max_epochs") for config in (before, now))
-    if EPOCHS in changed and (old or 0) < (new or 0):
+    if EPOCHS in changed and 0 < (old or 0) < (new or 0):  # null and -1 set no end
         del changed[EPOCHS]
         longer = (
             f"{EPOCHS} was {old} and is now {new}: from here the learning rate "
