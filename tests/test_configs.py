@@ -202,7 +202,6 @@ def test_all_trainers_leave_sampling_to_the_data_module():
 ELSEWHERE = {
     "augment/strong": "albumentations",
     "augment/weather": "albumentations",
-    "callbacks/early_stopping": "pytorch_lightning.callbacks",
     "callbacks/epochs": "pytorch_lightning.callbacks",
     "callbacks/learning_rate": "pytorch_lightning.callbacks",
     "hydra/launcher/gald": "hydra_plugins.gald_launcher",

@@ -192,6 +192,18 @@ def test_early_stopping_ends_a_training_that_does_not_improve(train):
 
 
 @pytest.mark.integration
+def test_resumed_training_that_was_stopped_early_stays_so_unless_it_is_more_patient(train):
+    words = ["callbacks=[checkpoint,early_stopping]", "callbacks.early_stopping.patience=1"]
+    words += ["optimizer.lr=1e-12", "trainer.max_epochs=9"]
+    folder = train("run", *words)
+    stopped = json.loads((folder / "results.json").read_text())["epochs"]
+    train("run", *words, "ckpt_path=last")
+    assert json.loads((folder / "results.json").read_text())["epochs"] == stopped
+    train("run", *words, "ckpt_path=last", "callbacks.early_stopping.patience=3")
+    assert json.loads((folder / "results.json").read_text())["epochs"] == stopped + 2
+
+
+@pytest.mark.integration
 def test_last_of_a_number_of_steps_is_validated_within_an_epoch(train):
     folder = train("run", "data.global_batch_size=2", "trainer.max_epochs=2", "trainer.max_steps=5")
     with (folder / "metrics.csv").open() as file:

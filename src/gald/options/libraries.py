@@ -125,7 +125,7 @@ def declared(build: Any) -> dict[str, Any]:
         return {key: hint for key, hint in _ALBUMENTATIONS.items() if key in parameters}
     if _builds_trainer(build):
         return _TRAINER
-    if library.startswith("pytorch_lightning.callbacks."):
+    if library.startswith(("pytorch_lightning.callbacks.", "gald.callbacks.")):
         return _CALLBACKS.get(name, {})
     return {}
 
