@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,14 +43,27 @@ def exit_on_signals() -> Generator[None]:
     """Exit with code 75 on a signal of a cluster, from the first moment of a process.
 
     The training installs its own handlers, which save first. Signals that are ignored, as SIGHUP
-    under nohup, stay ignored.
+    under nohup, stay ignored. A signal during a callback of the garbage collector, where Python
+    ignores exceptions, is sent again.
     """
     for number in SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _exit)
+    hook = sys.unraisablehook
+
+    def send_again(ignored: "sys.UnraisableHookArgs") -> None:
+        stop = ignored.exc_value
+        if isinstance(stop, KeyboardInterrupt | Preempted):
+            number = getattr(stop, "number", signal.SIGINT)
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()  # after the callback
+        else:
+            hook(ignored)
+
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number in SIGNALS:
             if is_ours(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
@@ -63,4 +77,4 @@ def is_ours(handler: object) -> bool:
 def _exit(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     print(f"stopped by {name}; repeat the command", file=sys.stderr)
-    sys.exit(PREEMPTED)
+    raise Preempted(number)
