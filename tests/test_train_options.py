@@ -54,7 +54,10 @@ def train(gald_cli, tmp_path):
 
 REFUSED = {
     "trainer.max_epochs=-1": "set trainer.max_epochs or trainer.max_steps",
+    "trainer.max_epochs=null": "trainer.max_epochs=null gives",
     "trainer.max_epochs=0": "trainer.max_epochs=0 gives",
+    "trainer.limit_train_batches=0": "trainer.limit_train_batches=0 leaves nothing to train",
+    "trainer.limit_train_batches=0.0": "trainer.limit_train_batches=0 leaves nothing to train",
     "+trainer.max_steps=0": "trainer.max_steps=0 gives",
     "trainer.precision=bf16-true": "choose 32-true, 16-mixed or bf16-mixed",
     "trainer.precision=64-true": "choose 32-true, 16-mixed or bf16-mixed",

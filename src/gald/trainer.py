@@ -15,6 +15,7 @@ from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import nn
 from typing_extensions import override
 
+from gald.options.values import show
 from gald.run.checkpoint_io import AtomicCheckpointIO
 from gald.run.compiled import CompiledTraining
 
@@ -115,13 +116,18 @@ def _check_options(options: Mapping[str, Any]) -> None:
             f"trainer.accumulate_grad_batches={accumulated} follows from the batch sizes; remove "
             "it, and set data.global_batch_size and data.micro_batch_size"
         )
-    epochs, steps = options.get("max_epochs"), options.get("max_steps", -1)
-    endless = epochs == -1 and steps in (None, -1)
+    epochs, steps = options.get("max_epochs", 1), options.get("max_steps", -1)
+    endless = epochs in (None, -1) and steps in (None, -1)  # Lightning takes null for 1000
     if endless or steps == 0 or (epochs is not None and epochs != -1 and epochs < 1):
         key, value = ("max_steps", steps) if steps == 0 else ("max_epochs", epochs)
         raise ValueError(
-            f"trainer.{key}={value} gives the learning-rate schedule no length; set "
+            f"trainer.{key}={show(value)} gives the learning-rate schedule no length; set "
             "trainer.max_epochs or trainer.max_steps to 1 or more"
+        )
+    if options.get("limit_train_batches") == 0:
+        raise ValueError(
+            "trainer.limit_train_batches=0 leaves nothing to train; set it to 1 or more, or to "
+            "null for all"
         )
     precision = options.get("precision", "32-true")
     if str(precision) not in PRECISIONS:
