@@ -421,6 +421,9 @@ def test_dashboard_does_not_overwrite_a_file(sweep, tmp_path, monkeypatch):
     (tmp_path / "b.json").write_text("mine")
     with pytest.raises(ValueError, match="already exists"):
         call(monkeypatch, "dashboard", sweep, "--entity", "us", "--to", tmp_path / "b.json")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="already exists"):
+        call(monkeypatch, "dashboard", sweep, "--entity", "us", "--to=~/b.json")
 
 
 def test_command_of_the_wandb_sweep_composes_for_every_cell(monkeypatch):

@@ -91,6 +91,7 @@ def dashboard(
         workspace.save()
         print(workspace.url)
         return 0
+    to = to.expanduser()
     if to.exists():
         raise ValueError(f"{to} already exists; choose another file with --to")
     with atomic_file(to) as partial:

@@ -46,6 +46,17 @@ def test_each_action_has_a_help_that_lists_the_datasets(action, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
+    ("words", "name"), [(["browse", "--count=2"], "sheet.png"), (["verify"], "report.json")]
+)
+def test_an_output_in_the_home_folder(words, name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    action, *options = words
+    assert run(monkeypatch, action, "synthetic", *SMALL, *options, f"--output=~/{name}") == 0
+    assert (tmp_path / "home" / name).is_file() and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (

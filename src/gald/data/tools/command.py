@@ -63,6 +63,7 @@ def verify(
         subset: accept any number of images
         output: save the report in this json file
     """
+    output = output and output.expanduser()
     data = _data("verify", name, overrides, output)
     from gald.data.tools.verify import verify
 
@@ -111,6 +112,7 @@ def browse(
     for word in overrides:
         if word.startswith("augment=") and not augment:
             raise ValueError(f"{word} changes only the crops of a training; add --augment")
+    output = output and output.expanduser()
     data = _data("browse", name, overrides, output)
     from gald.data.tools.browse import browse
 
@@ -159,6 +161,6 @@ def _data(action: str, name: str, overrides: Sequence[str], output: Path | None 
     from gald.run.new_folders import refuse_unwritable
 
     if output is not None:
-        refuse_unwritable(output.expanduser().absolute().parent, "--output")
+        refuse_unwritable(output.absolute().parent, "--output")
     with _interruptible(action, name):
         return build_own(cfg.data)
