@@ -160,6 +160,12 @@ def test_plan_says_what_the_primary_contrast_can_detect(capsys):
     assert "is unknown, because the deviation of boundary F" in capsys.readouterr().out
 
 
+def test_a_score_that_is_equal_in_all_runs_of_a_pilot_has_no_deviation(toy_sweep, capsys):
+    pilot = str(toy_sweep())  # boundary F depends on the skill alone, and that is constant
+    planned("model/ga=none,psp", "model/ld=none,mask", f"{PRIMARY}boundary F'", deviation=pilot)
+    assert "is unknown, because the deviation of boundary F" in capsys.readouterr().out
+
+
 def test_power_matches_the_textbook_formula():
     # Two arms, n seeds each: paired t with n - 1 degrees of freedom and deviation sqrt(2) sd.
     assert detectable(2, 10, 1.0) == pytest.approx((2.262 + 0.883) * (2 / 10) ** 0.5, rel=1e-3)

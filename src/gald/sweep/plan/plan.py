@@ -252,7 +252,7 @@ def _assumption(given: str | None, pilot: SweepRuns | None) -> Assumption:
     if pilot is None:
         return Assumption(float(given), "given by --sd")
     found = _deviation(pilot, Column("mIoU", f"{pilot.split}/miou", 100, True, "%"))
-    if found is None or not found.paired > ROUNDING:
+    if found is None or not found.paired > 100 * ROUNDING:
         raise ValueError(
             f"{given} has no arm with two seeds of different mIoU; set --sd to a number of points"
         )
@@ -280,7 +280,7 @@ def _primary_sentence(
         shown = columns(pilot.arms, pilot.split) if pilot is not None else []
         own = [one for one in shown if one.name.casefold() == primary.score.casefold()]
         found = _deviation(pilot, own[0]) if pilot is not None and own else None
-        if found is None:
+        if found is None or not found.paired > own[0].factor * ROUNDING:
             return (
                 f"primary: {text}: what it can detect is unknown, because the deviation of "
                 f"{primary.score} between seeds is; --sd FOLDER of a pilot with that score has it"
