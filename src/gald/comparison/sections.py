@@ -9,10 +9,10 @@ from gald.comparison.bootstrap import Difference, holm
 from gald.comparison.differences import Differences
 from gald.comparison.figures import curve_chart, difference_chart
 from gald.comparison.report import Section
+from gald.comparison.units import ENOUGH
 from gald.metrics.base import CountMetric, Curve
 
 LEVEL = 0.05
-ENOUGH = 30  # images; fewer give no verdict
 HEADER = ("difference", "95% interval", "p", "p (Holm)", "better")  # columns after the two scores
 LOWER = " (lower is better)"
 HEADLINE = "miou"

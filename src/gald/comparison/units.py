@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+ENOUGH = 30  # images; fewer give no verdict
 MANY = 10  # groups; fewer say nothing of others
 BLOCK = 20  # images: frames of CamVid so far apart are no longer alike
 

@@ -14,7 +14,7 @@ def test_a_gain_on_all_datasets_is_found_and_described(toy_sweep, gald_cli, caps
 
     folders = [
         toy_sweep(skill(level), ga=("none",), name=name, images=images)
-        for level, name, images in ((0.7, "camvid", 29), (0.6, "facade", 30), (0.8, "cracks", 31))
+        for level, name, images in ((0.7, "camvid", 30), (0.6, "facade", 31), (0.8, "cracks", 32))
     ]
     to = tmp_path / "report"
     gald_cli("table", *map(str, folders), "--samples", "300", "--to", str(to))
@@ -70,6 +70,20 @@ def test_one_seed_each_gives_no_verdict(toy_sweep, capsys):
     ]
     (differences, _) = print_tables(folders, samples=200)
     assert {row[-4] for row in differences.rows} == {"seeds unknown"}
+
+
+def test_one_dataset_of_few_images_gives_no_verdict(toy_sweep, capsys):
+    folders = [
+        toy_sweep(
+            lambda ga, ld, seed: 0.7 + 0.002 * seed + 0.05 * (ld == "mask"),
+            name=name,
+            images=images,
+        )
+        for name, images in (("a", 29), ("b", 40))
+    ]
+    (differences, _) = print_tables(folders, samples=200)
+    assert {row[-4] for row in differences.rows} == {"too few images"}
+    assert capsys.readouterr().out.startswith("No verdict: each dataset needs 30 images")
 
 
 def test_one_dataset_given_as_two_is_refused(toy_sweep):

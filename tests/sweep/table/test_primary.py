@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -241,6 +242,24 @@ def test_a_score_of_fewer_than_two_images_has_no_interval(toy_sweep, capsys, ima
     shown = capsys.readouterr().out.splitlines()[0]
     assert re.search(answer, shown)
     assert "nan" not in shown and "quivalent" not in shown
+
+
+def test_few_images_give_no_verdict(toy_sweep, capsys):
+    primary = "ld=mask vs none on mIoU within 50"
+    for images, few in ((29, True), (30, False)):
+        found = print_table(
+            toy_sweep(with_ga_only, primary=primary, images=images, name=f"of_{images}"),
+            samples=200,
+            margin=50,
+        )
+        shown = capsys.readouterr().out
+        effects = [*found.differences, *found.main_effects, *found.given, found.answer]
+        words = {one.conclusion for one in effects}
+        assert words == {"too few images"} if few else "too few images" not in words
+        assert any(one.clear for one in effects) != few
+        assert ("No verdict: 29 images are too few, evaluate 30 or more" in shown) == few
+        assert ("Equivalent within" in shown) != few and ("equivalent" in shown) != few
+        assert all(np.isnan(one).all() == few for one in found.class_p[1:2])
 
 
 def test_margin_of_a_table_tests_equivalence(toy_sweep, capsys):

@@ -19,7 +19,7 @@ from gald.comparison.bootstrap import (
     true_mean_iou,
     units_with,
 )
-from gald.comparison.units import Units
+from gald.comparison.units import ENOUGH, Units
 from gald.metrics.base import CountMetric
 from gald.sweep.table import effects
 from gald.sweep.table.arms import FinishedRun, SweepRuns
@@ -44,6 +44,7 @@ class ContrastResult:
         degrees_of_freedom: of the noise between seeds; 0: no seed was repeated.
         higher_is_better: whether a larger score is better.
         p: p value after Holm's correction over its family, see `correct`.
+        images: number of images of each run; fewer than `ENOUGH` give no verdict.
     """
 
     contrast: Contrast
@@ -51,11 +52,16 @@ class ContrastResult:
     degrees_of_freedom: int
     higher_is_better: bool = True
     p: float = np.nan
+    images: int = ENOUGH
 
     @property
     def clear(self) -> bool:
-        """Whether it is more than noise: interval without 0, p (Holm) below 5%, repeated seeds."""
-        return bool(self.degrees_of_freedom > 0 and self.estimate.clear and self.p < LEVEL)
+        """Whether it is more than noise: interval without 0, p (Holm) below 5%.
+
+        Never with fewer than `ENOUGH` images, or without repeated seeds.
+        """
+        known = self.degrees_of_freedom > 0 and self.images >= ENOUGH
+        return bool(known and self.estimate.clear and self.p < LEVEL)
 
     @property
     def conclusion(self) -> str:
@@ -64,7 +70,7 @@ class ContrastResult:
             return "absent"
         if self.degrees_of_freedom == 0:
             return "seeds unknown"
-        if np.isnan(self.estimate.p):
+        if np.isnan(self.estimate.p) or self.images < ENOUGH:
             return "too few images"
         if self.clear:
             gained = (self.estimate.difference > 0) == self.higher_is_better
@@ -245,6 +251,7 @@ def analyse(
                 difference.of(0),
                 int(degrees_of_freedom[0]),
                 higher_is_better,
+                images=len(sweep.images),
             )
             for one, (difference, degrees_of_freedom) in zip(
                 contrasts, estimator.estimate(weights, scored.drawn), strict=True
@@ -259,9 +266,10 @@ def analyse(
     totals = np.stack([run.total for run in runs])
     classes = Estimator(arms, seeds, true_class_iou(totals), drawn.units_of_class)
     weights = [one.weights for one in differences]
+    enough = len(sweep.images) >= ENOUGH
     by_block: list[list[Difference]] = [
         [
-            found._replace(p=np.where(freedom, found.p, np.nan))  # no star without repeated seeds
+            found._replace(p=np.where(freedom * enough, found.p, np.nan))  # then no star
             for found, freedom in classes.estimate(weights, block_of_classes, first)
         ]
         for first, block_of_classes in _class_blocks(runs, draws, drawn.classes, units)

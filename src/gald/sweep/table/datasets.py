@@ -18,7 +18,7 @@ from rich.console import Console
 from gald.comparison.bootstrap import Difference, estimated, holm
 from gald.comparison.names import run_names
 from gald.comparison.report import Section, screen_table, write_report
-from gald.comparison.units import Units
+from gald.comparison.units import ENOUGH, Units
 from gald.run.atomic import new_folder
 from gald.sweep.table.analysis import LEVEL, analyse
 from gald.sweep.table.arms import Arm, SweepRuns, find_baseline
@@ -47,6 +47,7 @@ class _Row(NamedTuple):
     these: Difference
     others: Difference
     seeds_known: bool
+    enough: bool  # images, for a verdict
     better: float
     middle: float
     ranks: list[int]
@@ -186,6 +187,7 @@ def _rows(sweeps: Sequence[SweepRuns], base: dict[str, str], sampling: Sampling)
                 estimated(np.array(0.0), mean, *sources),
                 estimated(np.array(0.0), mean, (each.var(ddof=1) / count, count - 1)),
                 all(one.degrees_of_freedom for one in results),
+                all(one.images >= ENOUGH for one in results),
                 float(np.mean(better)),
                 interquartile_mean(np.concatenate(gains)),
                 [of_dataset[index] for of_dataset in ranks],
@@ -195,7 +197,7 @@ def _rows(sweeps: Sequence[SweepRuns], base: dict[str, str], sampling: Sampling)
     nothing = estimated(np.array(0.0), np.array(0.0), (0.0, 1))
     zero = np.zeros(count)
     label = sweeps[0].arms[place].label
-    return [_Row(label, zero, nothing, nothing, False, np.nan, 0.0, baseline), *rows]
+    return [_Row(label, zero, nothing, nothing, False, True, np.nan, 0.0, baseline), *rows]
 
 
 def _scores(sweep: SweepRuns, arm: Arm) -> np.ndarray:
@@ -250,6 +252,8 @@ def _differences(rows: Sequence[_Row], names: Sequence[str], base: str) -> Secti
 def _verdict(row: _Row, adjusted: float) -> str:
     if not row.seeds_known:
         return "seeds unknown"
+    if not row.enough:
+        return "too few images"
     if row.these.clear and adjusted < LEVEL:
         return "better" if row.these.difference > 0 else "worse"
     return "noise after Holm" if row.these.clear else "noise"
@@ -277,6 +281,8 @@ def _ranks(rows: Sequence[_Row], names: Sequence[str]) -> Section:
 def _conclusion(rows: Sequence[_Row], count: int, base: str) -> str:
     p = holm(np.array([float(row.these.p) if row.seeds_known else np.nan for row in rows[1:]]))
     found = [row for row, one in zip(rows[1:], p, strict=True) if _verdict(row, one)[0] in "bw"]
+    if not all(row.enough for row in rows):
+        return f"No verdict: each dataset needs {ENOUGH} images or more."
     if not found:
         return (
             f"Inside the noise: no arm differs from {base} in the mean of these {count} datasets."

@@ -7,6 +7,7 @@ import numpy as np
 from gald.comparison.bootstrap import holm
 from gald.comparison.figures import difference_chart
 from gald.comparison.report import Section
+from gald.comparison.units import ENOUGH
 from gald.sweep.table.along import along
 from gald.sweep.table.analysis import LEVEL, Analysis, ContrastResult
 from gald.sweep.table.arms import Arm, SweepRuns
@@ -54,7 +55,7 @@ def _answer(sweep: SweepRuns, analysis: Analysis, margin: float | None) -> str:
             "runs, so this is not yet the declared contrast."
         )
     within = primary.margin or margin
-    if within is not None and not np.isnan(answer.p):
+    if within is not None and not np.isnan(answer.p) and analysis.images >= ENOUGH:
         p = answer.estimate.equivalence(within / analysis.factor_of(primary.score))
         relation = "Equivalent" if p < LEVEL else "Not shown to be equivalent"
         later = "" if primary.margin else ", a margin of --margin that was not declared"
@@ -92,6 +93,11 @@ def _conclusion_of_arms(sweep: SweepRuns, analysis: Analysis) -> str:
     top = max(clear or results, key=lambda result: abs(np.nan_to_num(result.estimate.difference)))
     name, low, high = top.contrast.name, _signed(top.estimate.low), _signed(top.estimate.high)
     size = f"{_signed(top.estimate.difference)} points (95% interval {low} to {high})"
+    if analysis.images < ENOUGH:
+        return (
+            f"No verdict: {analysis.images} images are too few, evaluate {ENOUGH} or more; the "
+            f"largest mIoU difference from {base} is that of {name}, {size}.{missing_note}"
+        )
     if len(results) == 1:
         relation = "larger than the noise" if clear else "inside the noise"
         return f"The mIoU difference of {name} from {base} is {relation}: {size}.{missing_note}"
@@ -253,7 +259,7 @@ def _equivalence(analysis: Analysis, margin: float) -> Section:
     rows = [
         [one.contrast.name, _signed(one.estimate.difference), _p(raw), _p(corrected), verdict]
         for one, raw, corrected in zip(known, p, adjusted, strict=True)
-        for verdict in ["equivalent" if corrected < LEVEL else "not shown"]
+        for verdict in [_equivalent(one, corrected)]
     ]
     words = (
         f"Is the difference in mIoU within {margin:g} points of 0? Two one-sided tests: p below 5% "
@@ -262,6 +268,12 @@ def _equivalence(analysis: Analysis, margin: float) -> Section:
     )
     header = ("effect on mIoU", "difference", "p", "p (Holm)", "conclusion")
     return Section("Equivalence", words, header, rows)
+
+
+def _equivalent(result: ContrastResult, p: float) -> str:
+    if result.images < ENOUGH:
+        return "too few images"
+    return "equivalent" if p < LEVEL else "not shown"
 
 
 def shown_value(arm: Arm, column: Column) -> str:
