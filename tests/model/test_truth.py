@@ -66,6 +66,17 @@ def test_oracle_is_a_constant_mix_inside_and_another_at_boundaries():
         torch.testing.assert_close(oracle(context, x, truth), x + mix * (context - x))
 
 
+def test_one_pixel_of_a_boundary_marks_its_cell():
+    oracle, truth = BoundaryOracle(4), torch.zeros(1, 1, 20, 24)
+    truth[..., 7, 9] = 1  # cells of 4x4
+    feature = torch.zeros(1, 4, 5, 6)
+    mix = oracle.distribution_map(feature, feature, truth).detach()
+    marked = torch.zeros(5, 6, dtype=torch.bool)
+    marked[1, 2] = True
+    assert mix[..., marked].numpy() == pytest.approx(1 / (1 + np.exp(2)))
+    assert mix[..., ~marked].numpy() == pytest.approx(1 / (1 + np.exp(-2)))
+
+
 def test_boundaries_are_a_fourth_channel_only_for_a_network_that_reads_them():
     class Network(torch.nn.Module):
         def __init__(self, ld: torch.nn.Module) -> None:
