@@ -289,6 +289,19 @@ def test_colour_changes_the_image_and_never_the_mask(pair):
     assert not np.array_equal(image, pair[0]) and np.array_equal(mask, pair[1])
 
 
+def test_colours_change_in_both_directions_within_the_range():
+    grey = np.full((8, 8, 3), 100, np.uint8)  # its contrast and saturation cannot change
+    transform = TrainTransform([8, 8], (1, 1), flip=0, color_jitter=0.3)
+    values = [transform(grey, grey[..., 0], (i,))[0].mean() for i in range(200)]
+    assert 70 <= min(values) < 75 and 125 < max(values) <= 130
+
+    reddish = np.full((8, 8, 3), (150, 100, 100), np.uint8)
+    transform = TrainTransform([8, 8], (1, 1), flip=0, color_jitter=0, hue=0.1)
+    turned = [transform(reddish, grey[..., 0], (i,))[0][0, 0].astype(int) for i in range(200)]
+    greener = np.mean([green > blue for _, green, blue in turned])
+    assert 0.4 < greener < 0.6
+
+
 @pytest.mark.parametrize(
     ("factors", "peer"),
     [
@@ -344,7 +357,10 @@ def test_cat_max_ratio_ignores_void_and_stops_after_ten_crops():
     transform = TrainTransform([30, 30], cat_max_ratio=0.5)
     assert (transform(np.zeros((20, 20, 3), np.uint8), labels, (0,))[1] == 255).all()
     one_class = np.zeros((60, 60), np.uint8)
+    windows, own = [], transform.draw_window
+    transform.draw_window = lambda *where: windows.append(own(*where)) or windows[-1]
     assert (transform(np.zeros((60, 60, 3), np.uint8), one_class, (0,))[1] == 0).any()
+    assert len(windows) == 10
 
 
 def test_a_crop_with_a_target_class_contains_it(pair):
