@@ -1,5 +1,6 @@
 """`gald probe`: cells on frozen features are runs, and the same command gives the same numbers."""
 
+import copy
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +11,21 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from torch.nn import functional as F
 
 import gald
 from gald import cli
 from gald.config import compose
+from gald.data.synthetic import SyntheticDataModule
+from gald.inference import LabelMap
+from gald.metrics.confusion import ConfusionMatrix
 from gald.metrics.images import ImageCounts
 from gald.model.truth import boundaries
 from gald.probe.batches import Batches
 from gald.probe.bench import Bench
-from gald.probe.cell import build_network, truth_of
-from gald.probe.features import resized
+from gald.probe.cell import build_network, run_cell, truth_of
+from gald.probe.features import Features, resized
+from gald.probe.scoring import score
 from gald.run.building import build_own
 from gald.sweep.cells import Sweep
 
@@ -210,8 +216,42 @@ def test_other_weights_get_other_features(bench):
     other = Bench(torch.device("cpu"))
     changed = config("model.backbone.frozen_bn=true")
     assert other[changed].splits["val"].folder == first
-    smaller = config("model.backbone.levels=[0,1]")
-    assert other[smaller].splits["val"].folder != first
+    for word in ("model.backbone.levels=[0,1]", "probe.size=[64,64]"):
+        assert other[config(word)].splits["val"].folder != first
+    material = bench[config()]
+    trained = copy.deepcopy(material.whole)
+    with torch.no_grad():
+        next(trained.parameters()).add_(0.1)
+    dataset, cache = material.data.make_dataset("val"), config().probe.cache_dir
+    options = ((32, 64), False, cache, torch.device("cpu"))
+    assert Features(dataset, material.whole, *options).folder == first
+    assert Features(dataset, trained, *options).folder != first
+
+
+def test_images_shrink_by_areas_and_masks_to_the_label_in_the_middle():
+    stripes = np.zeros((6, 12, 3), np.uint8)
+    stripes[:, ::2] = 200
+    labels = np.arange(72, dtype=np.uint8).reshape(6, 12)
+    image, mask = resized(stripes, labels, (2, 4))  # cells of 3x3 with one or two bright columns
+    assert image[..., 0].tolist() == [[133, 67, 133, 67]] * 2
+    np.testing.assert_array_equal(mask, labels[1::3, 1::3])
+
+
+def test_cells_share_features_of_one_size_and_mirror_only(bench):
+    plain = bench[config()]
+    assert bench[config("model/ld=const", "probe.steps=5")] is plain
+    assert bench[config("probe.flip=0.0")].splits["train"].layout.views == 1
+    assert plain.splits["train"].layout.views == 2
+    assert bench[config("probe.size=[64,64]")].splits["val"].masks([0]).shape == (1, 64, 64)
+
+
+def test_the_seed_of_a_cell_decides_its_first_weights(bench):
+    def first(seed):
+        torch.rand(7)  # of a cell before
+        network = build_network(config(f"seed={seed}"), bench[config()])
+        return torch.cat([p.flatten() for p in network.parameters()])
+
+    assert torch.equal(first(0), first(0)) and not torch.equal(first(0), first(1))
 
 
 def test_batches_depend_on_seed_and_step_alone(bench):
@@ -302,6 +342,51 @@ def test_whether_an_image_is_mirrored_depends_on_seed_and_epoch(bench):
     assert len(first) == 12 * 4
     assert any(len({first.get((epoch, i)) for epoch in range(12)} - {None}) == 2 for i in range(6))
     assert any(first[key] != other[key] for key in first.keys() & other.keys())
+
+
+def test_scores_are_those_of_the_kept_network_in_evaluation_mode(bench, tmp_path):
+    words = [word for word in WORDS if word != "metrics=miou"]
+    cfg = compose("probe", [*words, "metrics=all", "probe.keep_networks=true"])
+    run_cell(cfg, bench, tmp_path, lambda step: None)
+    network, material = gald.load(tmp_path).model.eval(), bench[cfg]
+    assert network.reduce.norm.num_batches_tracked == 3  # it trained in training mode
+    features, strides = material.splits["val"], material.backbone.strides
+    batches = Batches(features, build_own(cfg.probe), strides, None, torch.device("cpu"))
+    ((_, batch),) = batches.of_evaluation(16)
+    with torch.no_grad():
+        logits = network.distribute(network.aggregate_maps(batch.maps))
+    scores = F.interpolate(logits, (32, 64), mode="bilinear")
+    confidence, labels = scores.softmax(1).max(1)
+    known = batch.mask != 255
+    counts = ImageCounts.load(tmp_path / "images_val.npz").total("ece").reshape(3, -1).sum(1)
+    assert counts[:2].tolist() == [known.sum(), (labels == batch.mask)[known].sum()]
+    levels = (confidence[known] * 2**15).round().sum().item()
+    assert counts[2] == pytest.approx(levels, abs=50)  # of 23 million
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_scores_are_resized_to_the_mask_as_in_the_model(bench, tmp_path, align_corners):
+    cfg = config(f"model.align_corners={align_corners}")
+    material = bench[cfg]
+    network = build_network(cfg, material).eval()
+    features, strides = material.splits["val"], material.backbone.strides
+    batches = Batches(features, build_own(cfg.probe), strides, None, torch.device("cpu"))
+    ((_, batch),) = batches.of_evaluation(16)
+    with torch.no_grad():
+        network.head.classify[-1].weight.mul_(100)  # so that several classes are predicted
+        logits = network.distribute(network.aggregate_maps(batch.maps))
+    score(cfg, network, batches, "val", material.data.class_names, tmp_path, {})
+    labels = F.interpolate(logits, (32, 64), mode="bilinear", align_corners=align_corners).argmax(1)
+    metric = ConfusionMatrix(material.data.num_classes)
+    metric.update(LabelMap(labels, None), batch.mask)
+    stored = ImageCounts.load(tmp_path / "images_val.npz").total("confusion")
+    assert len(labels.unique()) > 1 and metric.compute().tolist() == stored.tolist()
+
+
+def test_groups_of_the_images_are_stored_with_their_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(SyntheticDataModule, "groups_in", lambda self, dataset: ["b", "a", "b"])
+    run_cell(config("probe.steps=1"), Bench(torch.device("cpu")), tmp_path, lambda step: None)
+    assert ImageCounts.load(tmp_path / "images_test.npz").groups == ("b", "a", "b")
 
 
 def test_a_crop_off_the_grid_is_refused_with_the_stride(bench):
