@@ -354,13 +354,17 @@ def test_cat_max_ratio_avoids_crops_of_one_class():
 
 def test_cat_max_ratio_ignores_void_and_stops_after_ten_crops():
     labels = np.full((20, 20), 255, np.uint8)
-    transform = TrainTransform([30, 30], cat_max_ratio=0.5)
+    transform = TrainTransform([30, 30], (1, 1), cat_max_ratio=0.5)
     assert (transform(np.zeros((20, 20, 3), np.uint8), labels, (0,))[1] == 255).all()
     one_class = np.zeros((60, 60), np.uint8)
     windows, own = [], transform.draw_window
     transform.draw_window = lambda *where: windows.append(own(*where)) or windows[-1]
     assert (transform(np.zeros((60, 60, 3), np.uint8), one_class, (0,))[1] == 0).any()
     assert len(windows) == 10
+    labels[:10] = np.arange(20) % 2  # each labelled class covers a half, void more than that
+    windows.clear()
+    transform(np.zeros((20, 20, 3), np.uint8), labels, (0,))
+    assert len(windows) == 1
 
 
 def test_a_crop_with_a_target_class_contains_it(pair):

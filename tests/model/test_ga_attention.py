@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from gald.model.ga.ann import ANN
+from gald.model.ga.cc import CrissCross
 from gald.model.ga.danet import CAM, PAM, DANet
 from gald.model.ga.dnl import DNL
 from gald.model.ga.isa import ISA
+from gald.model.ga.nonlocal_block import NonLocal
 
 
 def feature(channels=16, size=(9, 11), scale=1.0):
@@ -29,6 +31,13 @@ def test_position_attention_matches_the_naive_softmax(key_channels, width):
     weights = (q.transpose(1, 2) @ k).softmax(2)  # (B, N, N)
     y = (v @ weights.transpose(1, 2)).reshape(x.shape)
     torch.testing.assert_close(module(x), x + 0.7 * y)
+
+
+@pytest.mark.parametrize(("name", "options"), [(NonLocal, {}), (CrissCross, {"recurrences": 1})])
+def test_bare_block_is_the_attention_without_x(name, options):
+    whole, bare = build(name, 16, **options), build(name, 16, residual=False, **options)
+    x = feature().double()
+    torch.testing.assert_close(bare(x), whole(x) - x)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])

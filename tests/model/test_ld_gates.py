@@ -4,6 +4,7 @@ from timm.layers import SEModule
 from timm.layers.cbam import CbamModule
 
 from gald.model.ld.cbam import CBAM
+from gald.model.ld.const import ConstantMix
 from gald.model.ld.gate import Gate
 from gald.model.ld.se import SqueezeExcitation
 
@@ -21,6 +22,11 @@ def randomise(module):
         if tensor.is_floating_point():
             tensor.uniform_(0.1, 1.0)
     return module.double().eval()
+
+
+def test_constant_mix_starts_as_the_mean_of_both():
+    context, x = pair()
+    torch.testing.assert_close(ConstantMix(16).double()(context, x), (context + x) / 2)
 
 
 @pytest.mark.parametrize("size", SIZES)
