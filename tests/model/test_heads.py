@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from gald.config import CONF_DIR, compose
+from gald.model.aux_head import AuxHead
 from gald.model.head.deeplabv3plus import DeepLabV3PlusHead
 from gald.model.head.fcn import FCNHead
 from gald.model.head.linear import LinearHead
@@ -64,6 +65,30 @@ def test_yaml_gives_every_argument_of_the_signature_in_order(name):
     arguments = list(inspect.signature(get_object(node["_target_"])).parameters)
     assert arguments[:4] == ["in_channels", "in_strides", "channels", "num_classes"]
     assert [key for key in node if not key.startswith("_")] == ["channels", *arguments[4:]]
+
+
+@pytest.mark.parametrize("index", [0, 2, -1, -2])
+def test_auxiliary_head_reads_the_map_of_its_index(index):
+    maps, _ = features(widths=(6,) * 4)
+    aux = AuxHead((6,) * 4, STRIDES, 9, CLASSES, index=index).eval()
+    assert torch.equal(aux(maps), aux.classify(aux.hidden(maps[index])))
+    plain = AuxHead((6,) * 4, STRIDES, 9, CLASSES, index=index, act=False).eval()
+    assert (plain.hidden(maps[index]) < 0).any() and not (aux.hidden(maps[index]) < 0).any()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("name", ["lowlevel", "deeplabv3plus"])
+def test_x_is_resized_to_the_fine_map_as_in_the_model(name, align_corners):
+    head, (maps, x) = make(name, align_corners=align_corners).eval(), features()
+    size = maps[0].shape[-2:]
+    full = F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+    torch.testing.assert_close(head(maps, x), head(maps, full))
+
+
+@pytest.mark.parametrize("name", ["fcn", "lowlevel", "deeplabv3plus", "uper", "segformer_mlp"])
+def test_dropout_of_a_head_has_the_share_of_its_option(name):
+    found = [m.p for m in make(name, dropout=0.3).modules() if isinstance(m, nn.Dropout2d)]
+    assert found == [0.3]
 
 
 @every_head

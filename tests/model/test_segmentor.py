@@ -256,6 +256,7 @@ def test_training_on_a_single_cell_is_refused_with_the_remedy():
     model = build("model.backbone.output_stride=32").train()
     with pytest.raises(ValueError, match=r"single cell.*raise the crop size"):
         model(torch.rand(1, 3, 32, 32))
+    assert model.eval()(torch.rand(1, 3, 32, 32)).logits.isfinite().all()
 
 
 def test_ga_that_changes_the_shape_is_refused():
