@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from gald.data.synthetic import SyntheticStreets
+
 SMALL = ["data.size=[48,64]", "data.val_count=3", "data.num_workers=0", "trainer.accelerator=cpu"]
 
 
@@ -52,6 +54,12 @@ def test_wrong_keys_are_refused_before_anything_is_built(run, gald_cli, tmp_path
     with pytest.raises(ValueError, match=message):
         evaluate(gald_cli, run, tmp_path, word)
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_as_many_other_classes_are_refused(run, gald_cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(SyntheticStreets, "class_names", SyntheticStreets.class_names[::-1])
+    with pytest.raises(ValueError, match="choose data with the network's classes"):
+        evaluate(gald_cli, run, tmp_path)
 
 
 @pytest.mark.parametrize("data", ["abc", ["a"]], ids=str)

@@ -52,6 +52,28 @@ def image(mark):
     return LabelMap(torch.zeros_like(mask), None), mask, [f"image{mark:02}"]
 
 
+def test_images_before_a_computation_do_not_count_in_the_next():
+    evaluator = Evaluator([Marks()])
+    for mark in (5, 3):
+        evaluator.update(*image(mark))
+        assert evaluator.compute(CLASSES) == {"marks": mark}
+
+
+def test_hashes_tell_which_of_images_masks_and_predictions_differ():
+    def hashes(mark, label=0, name="a"):
+        evaluator = Evaluator([Marks()], per_image=True)
+        evaluator.update(LabelMap(image(mark)[0].labels + label, None), image(mark)[1], [name])
+        return evaluator.fingerprints()
+
+    def differ(other):
+        return {key for key, value in hashes(5).items() if other[key] != value}
+
+    assert not differ(hashes(5))
+    assert differ(hashes(6)) == {"ground_truth_sha256"}
+    assert differ(hashes(5, label=1)) == {"predictions_sha256"}
+    assert differ(hashes(5, name="b")) == {"images_sha256"}
+
+
 def test_counts_of_threads_are_those_of_metrics_in_turn(threads):
     config = yaml.safe_load((CONF_DIR / "metrics" / "all.yaml").read_text())
     metrics = [make(3) for make in instantiate(config).values()]
