@@ -50,6 +50,13 @@ def test_declaring_again_adds_only_new_cells_at_the_end(folder):
     assert Sweep.load(folder).name == "sweep"
 
 
+def test_other_keys_or_another_primary_contrast_need_a_new_sweep(folder):
+    with pytest.raises(ValueError, match=r"but this one is over .*optimizer\.lr.* new folder with"):
+        declare(folder, "sweep", COMMAND, [[*GRID[0], "optimizer.lr=1"]])
+    with pytest.raises(ValueError, match="primary contrast none, but this command has 'ga=psp'"):
+        declare(folder, "sweep", COMMAND, GRID, "ga=psp")
+
+
 def test_equal_overrides_are_one_cell_whatever_their_order(tmp_path):
     words = [["seed=0", "model/ga=psp"], ["model/ga=psp", "seed=0", "hydra.launcher.jobs=3"]]
     first, second = declare(tmp_path / "s", "s", [], words)
@@ -124,6 +131,8 @@ def test_state_of_a_cell_follows_its_files(cell):
     assert read_state(cell).state == "done"
     write_record(cell, Record(attempts=1))  # its launcher ended before it could note the end
     assert (read_state(cell).state, read_state(cell).score) == ("done", 0.5)
+    (cell / "results.json").write_text('{"val/miou": 0.5, "missing_split": "test"}')
+    assert read_state(cell).state == "pending"
     (cell / "cell.json").write_text("{")
     state = read_state(cell)
     assert state.state == "failed" and str(cell / "cell.json") in state.reason

@@ -169,6 +169,8 @@ def test_a_score_that_is_equal_in_all_runs_of_a_pilot_has_no_deviation(toy_sweep
 def test_power_matches_the_textbook_formula():
     # Two arms, n seeds each: paired t with n - 1 degrees of freedom and deviation sqrt(2) sd.
     assert detectable(2, 10, 1.0) == pytest.approx((2.262 + 0.883) * (2 / 10) ** 0.5, rel=1e-3)
+    # Each of three arms is compared at 0.05/3 at first, with 3 x 4 degrees of freedom.
+    assert detectable(4, 5, 1.0) == pytest.approx((2.7795 + 0.8726) * (2 / 5) ** 0.5, rel=1e-3)
     assert detectable(2, 1, 1.0) == float("inf")
     needed = seeds_needed(4, 0.5, 0.4)
     assert needed and detectable(4, needed, 0.4) <= 0.5 < detectable(4, needed - 1, 0.4)

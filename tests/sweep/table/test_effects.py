@@ -47,6 +47,10 @@ def test_settings_without_both_arms_are_left_out():
     settings = {c.name: c.settings for c in main_effects(grid, FACTORS, BASE)}
     assert settings == {"ga=psp": 2, "ga=cgnl": 1, "ld=mask": 2}
     assert [c.name for c in interactions(grid, FACTORS, BASE)] == ["ga=psp : ld=mask"]
+    grid = arms(("cgnl", "none"))  # of the last two arms, the one that is compared with
+    effects = {c.name: c for c in main_effects(grid, FACTORS, BASE)}
+    assert effects["ld=mask"].settings == 2 and effects["ga=cgnl"].settings == 1
+    assert effects["ld=mask"].weights.tolist() == [-0.5, 0.5, -0.5, 0.5, 0]
 
 
 def test_level_without_any_arm_has_no_contrast():
