@@ -150,7 +150,10 @@ def two_slots():
     def make(**options):
         torch.manual_seed(0)
         overrides = [f"model.{key}={value}" for key, value in options.items()]
-        return build(*network, *overrides).eval()
+        model = build(*network, *overrides).eval()
+        for parameter in model.ld.parameters():
+            nn.init.normal_(parameter)  # at first the mask is nearly 1/2 everywhere
+        return model
 
     return make
 
