@@ -215,7 +215,8 @@ def test_cell_has_one_resolved_config_and_goes_on_from_its_checkpoint(tmp_path):
     folder = tmp_path / "cell"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "metrics.csv").write_text("left by an attempt without a checkpoint")
-    options = Options(["model/ga=psp", "seed=3"], asdict(Source()), 2, 1)
+    overrides = ["model/ga=psp", "seed=3", "data.eval_batch_size=4"]
+    options = Options(overrides, asdict(Source()), 2, 1)
     arguments = prepare(folder, options)
     assert arguments == ["--config-path", str(folder), "--config-name", "cell"]
     assert not (folder / "metrics.csv").exists() and not (folder / "checkpoints").exists()
