@@ -259,3 +259,10 @@ def test_error_in_a_worker_is_one_sentence(camvid):
         list(loader)
     loader._iterator._shutdown_workers()  # Lightning does this; the garbage collector takes 5 s
     assert sentence(error).startswith(f"{path} is truncated")
+
+
+def test_another_label_map_has_another_fingerprint(camvid, monkeypatch):
+    before = CamVid(camvid, "val").fingerprint()
+    assert CamVid(camvid, "val").fingerprint() == before
+    monkeypatch.setattr(CamVid, "label_map", CamVid.label_map | {0: 1, 1: 0})
+    assert CamVid(camvid, "val").fingerprint() != before

@@ -70,6 +70,19 @@ def test_batches_are_uint8_of_the_crop_size():
     assert batch["image"].is_contiguous() and len(batch["name"]) == 8
 
 
+def test_every_micro_batch_has_the_pixels_of_its_optimizer_step():
+    module = build(micro_batch_size=2)
+    module.setup("fit")
+    batches = list(module.train_dataloader())
+    assert len(batches) == 3 * 4
+    for start in range(0, 12, 4):
+        step = batches[start : start + 4]
+        labels = torch.cat([batch["mask"].flatten() for batch in step])
+        for batch in step:
+            assert torch.equal(batch["pixels"], torch.bincount(batch["mask"].flatten(), None, 256))
+            assert torch.equal(batch["step_pixels"], torch.bincount(labels, None, 256))
+
+
 def test_workers_do_not_change_the_batches():
     alone = [epoch_of(build(), epoch) for epoch in (0, 1)]
     assert len(set(alone[0] + alone[1])) == 6
