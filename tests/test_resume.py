@@ -15,7 +15,7 @@ from gald import cli
 from gald.config import compose
 from gald.data.synthetic import SyntheticStreets
 from gald.run.checkpoint import read_checkpoint
-from gald.run.resume import check_resume
+from gald.run.resume import changed_options, check_resume
 from gald.task import SegmentationTask
 
 PAGE = Path(__file__).parents[1] / "docs" / "resume.md"
@@ -139,6 +139,11 @@ def test_a_longer_training_follows_its_new_schedule_from_the_first_step(runs, ga
         gald_cli("train", *TINY, *words)
     steps = range(3, 12)  # three steps per epoch; the first epoch is done
     assert rates == pytest.approx([0.01 * (1 - step / 12) ** 0.9 for step in steps])
+
+
+def test_an_option_that_an_older_run_lacks_counts_only_if_it_is_asked_for():
+    asked = {"loss": {"new": 0.5}, "trainer": {"limit": -1, "other": None, "flag": False}}
+    assert changed_options({"seed": 0}, {"seed": 0} | asked) == {"loss.new": "not set -> 0.5"}
 
 
 @pytest.mark.parametrize("limit", [[], ["trainer.max_steps=8"]])

@@ -147,6 +147,14 @@ def test_cross_entropy_names_both_numbers_when_weights_do_not_fit():
         CrossEntropy([1.0, 1.0])(torch.randn(1, 3, 2, 2), torch.zeros(1, 2, 2))
 
 
+def test_deep_supervision_resizes_as_its_option_says():
+    mask = torch.randint(0, 3, (1, 8, 8), dtype=torch.uint8)
+    out = SegOutput(torch.randn(1, 3, 4, 4), torch.randn(1, 3, 2, 2))
+    full = SegOutput(*(F.interpolate(x, (8, 8), mode="bilinear", align_corners=True) for x in out))
+    loss = DeepSupervision(CrossEntropy(), CrossEntropy(), align_corners=True)
+    torch.testing.assert_close(loss(out, mask), loss(full, mask))
+
+
 def test_deep_supervision_adds_the_weighted_auxiliary_loss_at_mask_size():
     mask = torch.randint(0, 3, (1, 8, 8), dtype=torch.uint8)
     out = SegOutput(torch.randn(1, 3, 4, 4), torch.randn(1, 3, 2, 2))
