@@ -22,9 +22,10 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """Return the git commit of the code, plus `+` if files changed; None outside a checkout.
+    """Return the git commit of the code, plus `+` if files changed; None outside its checkout.
 
-    It is looked up once in a process, because its code does not change later either.
+    An installed copy has none, also in the checkout of another project. It is looked up once in a
+    process, because its code does not change later either.
     """
 
     def git(*arguments: str) -> str:
@@ -35,6 +36,7 @@ def commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):

@@ -24,7 +24,7 @@ def test_a_gain_on_all_datasets_is_found_and_described(toy_sweep, gald_cli, caps
     assert "better" in row and "100%" in row and len(re.findall(r"\+\d+\.\d\d ", row)) >= 4
     assert "3 datasets say little about others" in shown
     assert "Kendall's tau, mean of 3 pairs of datasets): 1.00" in shown
-    assert "facade: The 30 images were drawn one by one" in shown
+    assert "facade: The 31 images were drawn one by one" in shown
     assert "The images of val chose the checkpoints" in shown
     assert "camvid" in (to / "report.html").read_text()
 
@@ -35,7 +35,7 @@ def test_a_gain_on_one_dataset_and_a_loss_on_another_says_nothing_of_others(toy_
             lambda ga, ld, seed, s=s: 0.7 + s * 0.06 * (ld == "mask"),
             ga=("none",),
             name=n,
-            images=30 + s,
+            images=31 + s,
         )
         for s, n in ((1, "gain"), (-1, "loss"))
     ]
