@@ -59,7 +59,7 @@ def reads_of_two_steps(folder, *words):
     data.setup("fit")
     pl.seed_everything(0, verbose=False)
     task = build_task(cfg, data)
-    trainer, count = build_training(cfg, folder, data, 0), Count()
+    trainer, count = build_training(cfg, folder, data, 0, ["miou"]), Count()
     trainer.callbacks.append(count)
     trainer.fit(task, data)
     return count.reads.counts

@@ -110,6 +110,25 @@ def test_validation_without_batches_leaves_no_best_epoch(train):
         train("run", "+trainer.limit_val_batches=0")
 
 
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["callbacks.best.monitor=val/loss"], r"BestCheckpoint .*; add val_loss to callbacks"),
+        (["callbacks.best.monitor=val/mIoU"], r"BestCheckpoint has monitor=val/mIoU, .*; set val/"),
+        (
+            [
+                "callbacks=[checkpoint,early_stopping]",
+                "callbacks.early_stopping.monitor=val/iou/cow",
+            ],
+            "EarlyStopping has monitor=val/iou/cow, a score that .*; set val/iou/",
+        ),
+    ],
+)
+def test_a_score_of_no_validation_is_refused_before_the_first_epoch(train, words, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        train("run", *words)
+
+
 @pytest.mark.integration
 def test_without_validation_the_last_epoch_is_evaluated_whole(train):
     words = ("~callbacks.best", "+trainer.limit_val_batches=0", "logger=[]")

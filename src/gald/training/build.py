@@ -1,6 +1,7 @@
 """Objects of a training, built from its config: network, trainer, callbacks and loggers."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
+from gald.callbacks.val_loss import ValidationLoss
 from gald.data.datamodule import SegmentationDataModule
 from gald.logger.tolerant import tolerant, warn
 from gald.run.atomic import atomic_file
@@ -43,7 +45,11 @@ def build_task(cfg: DictConfig, data: SegmentationDataModule) -> SegmentationTas
 
 
 def build_training(
-    cfg: DictConfig, folder: Path, data: SegmentationDataModule, params: int
+    cfg: DictConfig,
+    folder: Path,
+    data: SegmentationDataModule,
+    params: int,
+    scores: Sequence[str],
 ) -> pl.Trainer:
     """Build the trainer with its callbacks and loggers, and plan the batches of its devices.
 
@@ -52,6 +58,7 @@ def build_training(
         folder: the run folder.
         data: data of the training, set up for it.
         params: parameters of the network, for the line that describes the run.
+        scores: what each validation computes.
 
     Raises:
         ValueError: options of the trainer do not fit each other, the data or this machine.
@@ -86,10 +93,34 @@ def build_training(
             "trainer.limit_val_batches=0 leaves no score to choose the best epoch by; add "
             "'~callbacks.best' to keep the last epoch"
         )
+    _check_monitored(trainer, scores)
     # last, so that a refused option leaves no files of loggers behind
     built = _build_loggers(cfg.get("logger")) if logs else []
     trainer.loggers = [tolerant(logger) for logger in built]
     return trainer
+
+
+def _check_monitored(trainer: pl.Trainer, scores: Sequence[str]) -> None:
+    """Refuse a callback that waits for a score of no validation; Lightning says so after an epoch.
+
+    A callback of somebody else may log any score, so beside one nothing is refused.
+    """
+    callbacks: list[pl.Callback] = trainer.callbacks  # ty: ignore[missing-attribute]
+    if not all(type(c).__module__.startswith(("gald.", "pytorch_lightning.")) for c in callbacks):
+        return
+    known = {f"val/{score}" for score in scores}
+    if any(isinstance(callback, ValidationLoss) for callback in callbacks):
+        known.add("val/loss")
+    for callback in callbacks:
+        monitor = str(getattr(callback, "monitor", None))
+        if not monitor.startswith("val/") or monitor in known:
+            continue
+        near = get_close_matches(monitor, sorted(known), 1, 0) or ["val/miou"]
+        remedy = "add val_loss to callbacks" if monitor == "val/loss" else f"set {near[0]}"
+        raise ValueError(
+            f"{type(callback).__name__} has monitor={monitor}, a score that the validations of "
+            f"this training do not have; {remedy}"
+        )
 
 
 def _build_all(options: DictConfig | ListConfig | None, without: Sequence[str] = ()) -> list[Any]:

@@ -124,7 +124,8 @@ def _train(cfg: DictConfig, folder: Path, began: bool, during: ExitStack) -> Res
 
     metrics = build_metrics(cfg.metrics, data.num_classes)
     task.count_last_validation(metrics)
-    trainer = build_training(cfg, folder, data, int(costs["cost/total/params"]))
+    scores = [s for m in task.evaluator.metrics for s in m.score_keys(task.class_names)]
+    trainer = build_training(cfg, folder, data, int(costs["cost/total/params"]), scores)
     refuse_two_precisions(task.inference.precision, str(trainer.precision))
     during.enter_context(end_together(trainer))
     say(f"run folder: {folder}", soft_wrap=True)
