@@ -33,7 +33,7 @@ def test_ten_groups_are_many_and_nine_are_cut_in_blocks():
     ten = Units.of(names, [name[-1] for name in names])
     assert ten.count == 10 and ten.block == 0
     nine = Units.of(names, [str(int(name) % 9) for name in names])
-    assert nine.groups == 9 and nine.block == 20
+    assert nine.groups == 9 and nine.block == 10  # a whole group
 
 
 def test_a_block_has_images_of_one_group_only():
