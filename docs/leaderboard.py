@@ -28,6 +28,7 @@ STUDIES = (
     Study("ablation_camvid", "CamVid", "all, 8 epochs, head with a skip; 360x480"),
     Study("screen_ld_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_camvid", "CamVid", "head on frozen features; 180x240"),
+    Study("screen_ga_camvid", "CamVid", "head on frozen features; 180x240"),
     Study("screen_fine_camvid", "CamVid", "head on frozen features, stride 4 too; 180x240"),
     Study(
         "screen_fine_labelmefacade",
