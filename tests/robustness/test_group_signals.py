@@ -43,6 +43,6 @@ def test_a_signal_to_the_workers_too_ends_the_run_as_one_to_it_alone(verb, name,
     assert run.wait(60) == 75, (tmp_path / "log").read_text()
     said = (tmp_path / "log").read_text()
     assert f"stopped by {name}" in said
-    assert "Traceback" not in said and "DataLoader" not in said
+    assert "Traceback" not in said and "DataLoader worker" not in said
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(run.pid, 0)
